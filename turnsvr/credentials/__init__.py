@@ -1,0 +1,23 @@
+"""Who may relay: static users and time-limited shared secrets, behind one interface (api.py)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from turnsvr.credentials.api import Source
+from turnsvr.credentials.chain import Chain
+from turnsvr.credentials.shared_secret import SharedSecrets
+from turnsvr.credentials.static import StaticUsers
+
+if TYPE_CHECKING:
+    from turnsvr.settings import CredentialSettings
+
+
+def from_settings(settings: CredentialSettings) -> Source:
+    """The source that the settings describe: static users first, then the shared secrets in their order."""
+    sources: list[Source] = []
+    if settings.users:
+        sources.append(StaticUsers({name: value.get_secret_value() for name, value in settings.users.items()}))
+    if settings.secrets:
+        sources.append(SharedSecrets([secret.get_secret_value() for secret in settings.secrets]))
+    return sources[0] if len(sources) == 1 else Chain(sources)

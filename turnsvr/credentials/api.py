@@ -1,0 +1,80 @@
+"""Who may relay: what every source of credentials promises to the rules.
+
+A source answers from what it holds and never proves anything itself: the rules check MESSAGE-INTEGRITY
+against each candidate's key, in constant time (RFC 8489 section 9.2.4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+MAX_USERNAME_BYTES = 508
+"""USERNAME holds fewer than 509 bytes of UTF-8 (RFC 8489 section 14.3)."""
+
+
+class Refusal(Enum):
+    """Why a source has no credential for a user name; for the log, never for the client."""
+
+    UNKNOWN = "unknown user"
+    EXPIRED = "expired credential"
+    UNAVAILABLE = "credential store unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One set of keys that may prove a user name.
+
+    A key that the source cannot give is None: a stored MD5 key serves no SHA-256 request, nor the reverse.
+    `quota_user` is the name that limits count by: for `EXPIRY:user` it is `user`.
+    """
+
+    username: str
+    md5_key: bytes | None = field(repr=False)
+    sha256_key: bytes | None = field(repr=False)
+    quota_user: str
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Credentials that are in memory: every answer is immediate and no method blocks."""
+
+    @property
+    def anonymity(self) -> bool:
+        """Whether every user can be found by USERHASH, so that the server may offer it (RFC 8489 section 9.2)."""
+        ...
+
+    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+        """Candidates in the order to try them, empty when there are none; wall_time in seconds since 1970."""
+        ...
+
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        """The user name whose USERHASH this is (RFC 8489 section 14.4), None when unknown."""
+        ...
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        """Why `find` gave nothing for this name at this time."""
+        ...
+
+
+@runtime_checkable
+class AsyncSource(Protocol):
+    """Credentials that take I/O (a database, a web hook): the same answers, later.
+
+    The engine awaits `find` while the request waits and carries on with others. The source bounds its own
+    waiting and what it keeps; when it cannot answer it raises Unavailable, and the request gets error 500.
+    """
+
+    @property
+    def anonymity(self) -> bool: ...
+
+    async def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]: ...
+
+    async def by_userhash(self, userhash: bytes, realm: str) -> str | None: ...
+
+    def refusal(self, username: str, wall_time: float) -> Refusal: ...
+
+
+class Unavailable(Exception):
+    """An AsyncSource cannot answer now; the text names the store, never its password."""
