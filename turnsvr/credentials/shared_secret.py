@@ -27,7 +27,7 @@ class TimedName(NamedTuple):
 
 
 class SharedSecrets:
-    """Time-limited credentials of one or several secrets, tried in their order; several while one is replaced."""
+    """Time-limited credentials of one secret, or of several while one is replaced, tried in order."""
 
     anonymity = False
 

@@ -1,0 +1,208 @@
+"""How the settings file writes addresses and ranges: listeners, servers, address ranges, port ranges.
+
+Values are frozen; `str()` of each writes what its `parse` reads. Errors are BadValue.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from turnsvr.units import BadValue
+
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+ListenTransport: TypeAlias = Literal["udp", "tcp", "tls"]
+
+EVERY_ADDRESS = "*"
+STUN_PORT = 3478
+STUN_TLS_PORT = 5349
+
+LISTEN_PATTERN = r"^(udp|tcp|tls)://(\*|\[[0-9a-fA-F:.%\w]+\]|[0-9.]+)(:[0-9]{1,5})?$"
+PORT_RANGE_PATTERN = r"^[0-9]{1,5} ?- ?[0-9]{1,5}$"
+
+_LISTEN = re.compile(r"(udp|tcp|tls)://(\*|\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+_ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?")
+_PORT_RANGE = re.compile(r"([0-9]{1,5})(?: ?- ?([0-9]{1,5}))?")
+_MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where clients are served: host an IP address or `*` (every one of both families), port 0 any free one.
+
+    An optional one may be left out when the host lacks its address family.
+    """
+
+    transport: ListenTransport
+    host: str
+    port: int
+    optional: bool = False
+
+    @classmethod
+    def parse(cls, value: object) -> ListenAddress:
+        if isinstance(value, cls):
+            return value
+        match = _LISTEN.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BadValue(
+                "is not a listening address",
+                "write udp://, tcp:// or tls://, address and port: udp://0.0.0.0:3478, tcp://[::]:3478",
+            )
+        transport = _LISTEN_TRANSPORTS[match[1].lower()]
+        host = EVERY_ADDRESS if match[2] == EVERY_ADDRESS else parse_host(match[2].strip("[]"))
+        default = STUN_TLS_PORT if transport == "tls" else STUN_PORT
+        return cls(transport, host, _port(match[3], default, lowest=0))
+
+    def expand(self) -> tuple[ListenAddress, ...]:
+        """This address, or for `*` the wildcard address of each family, the IPv6 one first and both optional."""
+        if self.host != EVERY_ADDRESS:
+            return (self,)
+        return tuple(
+            ListenAddress(self.transport, host, self.port, optional=True) for host in ("::", "0.0.0.0")
+        )
+
+    def __str__(self) -> str:
+        return f"{self.transport}://{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Another server: host an IP address, port 1..65535 (3478 when not written)."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Endpoint:
+        if isinstance(value, cls):
+            return value
+        match = _ENDPOINT.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BadValue("is not an address and port", "write 203.0.113.7:3478 or [2001:db8::7]:3478")
+        return cls(parse_host(match[1].strip("[]")), _port(match[2], STUN_PORT, lowest=1))
+
+    def __str__(self) -> str:
+        return f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports low..high, both included, 1..65535."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def parse(cls, value: object) -> PortRange:
+        if isinstance(value, cls):
+            return value
+        match = _PORT_RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BadValue("is not a port range", "write the lowest and the highest port: 49152-65535")
+        low = _port(match[1], 0, lowest=1)
+        high = _port(match[2], low, lowest=1)
+        if low > high:
+            raise BadValue("begins above its end", f"write {high}-{low}")
+        return cls(low, high)
+
+    def __len__(self) -> int:
+        return self.high - self.low + 1
+
+    def __str__(self) -> str:
+        return f"{self.low}-{self.high}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses first..last, both included, of one family."""
+
+    first: IPAddress
+    last: IPAddress
+
+    @classmethod
+    def parse(cls, value: object) -> AddressRange:
+        """The range that `10.1.0.0/16`, `10.1.0.1-10.1.0.9` or one address states."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str) or "%" in value:
+            raise _bad_range()
+        text = value.strip()
+        if "/" in text:
+            return cls._of_network(text)
+        low, dash, high = text.partition("-")
+        first = _range_end(low)
+        last = _range_end(high) if dash else first
+        if first.version != last.version:
+            raise BadValue("joins an IPv4 and an IPv6 address", "write one range for each family")
+        if int(first) > int(last):
+            raise BadValue("begins above its end", f"write {last}-{first}")
+        return cls(first, last)
+
+    @classmethod
+    def _of_network(cls, text: str) -> AddressRange:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+            address = ipaddress.ip_address(text.partition("/")[0])
+        except ValueError:
+            raise _bad_range() from None
+        if address != network.network_address:
+            raise BadValue("has bits set after its prefix", f"write {network} or {address}")
+        return cls(network[0], network[-1])
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.first.version
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address.version == self.version and int(self.first) <= int(address) <= int(self.last)
+
+    def overlaps(self, other: AddressRange) -> bool:
+        return (
+            self.version == other.version
+            and int(self.first) <= int(other.last)
+            and int(other.first) <= int(self.last)
+        )
+
+    def __str__(self) -> str:
+        if self.first == self.last:
+            return str(self.first)
+        span = int(self.first) ^ int(self.last)
+        if span & (span + 1) == 0 and int(self.first) & span == 0:
+            return f"{self.first}/{self.first.max_prefixlen - span.bit_length()}"
+        return f"{self.first}-{self.last}"
+
+
+_LISTEN_TRANSPORTS: dict[str, ListenTransport] = {"udp": "udp", "tcp": "tcp", "tls": "tls"}
+
+
+def parse_host(value: object) -> str:
+    """An IP address in canonical text; a link-local IPv6 address may carry its zone."""
+    try:
+        return str(ipaddress.ip_address(value.strip() if isinstance(value, str) else ""))
+    except ValueError:
+        raise BadValue("is not an IP address", "write it as 203.0.113.7 or 2001:db8::7") from None
+
+
+def _range_end(text: str) -> IPAddress:
+    try:
+        return ipaddress.ip_address(text.strip())
+    except ValueError:
+        raise _bad_range() from None
+
+
+def _bad_range() -> BadValue:
+    return BadValue("is not an address range", "write 10.1.0.0/16, 10.1.0.1-10.1.0.9 or one address")
+
+
+def _port(text: str | None, default: int, *, lowest: int) -> int:
+    port = default if text is None else int(text)
+    if not lowest <= port <= _MAX_PORT:
+        raise BadValue("has a port that does not exist", f"ports are {lowest} to {_MAX_PORT}")
+    return port
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

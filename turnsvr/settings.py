@@ -1,0 +1,264 @@
+"""What can be set: every setting with its default, its unit and its one-line meaning.
+
+The models hold for Python callers as for the file; what a file must say beyond them is config.py's to ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from turnsvr import fields
+from turnsvr.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
+from turnsvr.units import BadValue
+
+__all__ = [
+    "AddressRange",
+    "CredentialSettings",
+    "Endpoint",
+    "LimitSettings",
+    "ListenAddress",
+    "LogSettings",
+    "NatDiscoverySettings",
+    "PeerSettings",
+    "PortRange",
+    "PumpSettings",
+    "RedirectSettings",
+    "RelaySettings",
+    "Settings",
+    "StunSettings",
+    "TlsSettings",
+    "json_schema",
+]
+
+_HOUR = 3_600.0
+_DAY = 86_400.0
+_KIB = 1_024
+_MIB = 1_048_576
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class TlsSettings(_Section):
+    """TLS for clients (tls:// listeners)."""
+
+    certificate: fields.FilePath
+    """PEM file with the certificate and its chain; read again when it changes."""
+    key: fields.FilePath
+    """PEM file with the certificate's private key, without a pass phrase."""
+    minimum_version: Literal["1.2", "1.3"] = "1.2"
+    """Oldest TLS version that clients may use."""
+    ciphers: str | None = Field(default=None, min_length=1)
+    """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
+
+
+class RelaySettings(_Section):
+    """Where relayed transport addresses come from."""
+
+    addresses: Annotated[fields.IpTexts, Field(min_length=1)] | None = None
+    """Local addresses that relay; found by itself when absent."""
+    external: fields.External = {}
+    """What one-to-one NAT puts in place of relay addresses: one address, one a family, or relay: external."""
+    ports: fields.Ports = PortRange(49_152, 65_535)
+    """Ports of relayed transport addresses."""
+
+    def external_for(self, address: str) -> str | None:
+        """The address that clients are told in place of this relay address, None when there is no NAT."""
+        relay = parse_host(address)
+        return self.external.get(relay) or self.external.get(fields.ANY_OF_FAMILY[fields.family_of(relay)])
+
+
+class CredentialSettings(_Section):
+    """Who may relay."""
+
+    users: dict[fields.Username, fields.Password] = {}
+    """Static users: name and password, or 0x and the hex MD5 or SHA-256 of user:realm:password."""
+    secrets: fields.Secrets = Field(default=(), validation_alias=AliasChoices("secrets", "secret"))
+    """Shared secrets of time-limited credentials, tried in order; `secret` names a single one."""
+    nonce_lifetime: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = _HOUR
+    """How long a nonce serves before clients are asked to take a new one, 1 s to 1 day."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, value: object) -> object:
+        if isinstance(value, Mapping) and "secret" in value and "secrets" in value:
+            raise BadValue("names both secret and secrets", "list them all under secrets")
+        return value
+
+
+class PeerSettings(_Section):
+    """Which peers may be reached beyond the safe default, which refuses private and special ranges."""
+
+    allow: fields.Ranges = ()
+    """Ranges that may be reached although the default or `deny` refuses them."""
+    deny: fields.Ranges = ()
+    """Ranges that are refused besides the default ones."""
+
+
+class LimitSettings(_Section):
+    """Bounds of what clients can take."""
+
+    allocations_per_user: int = Field(default=12, ge=1, le=1_000_000)
+    """Allocations that one user may hold at once."""
+    allocations: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Allocations that the server holds at once."""
+    bandwidth_per_allocation: Annotated[fields.BytesPerSecond, Field(ge=1_000)] | None = None
+    """Bytes per second that one allocation relays each way, at least 1 kB/s; no limit when absent."""
+    lifetime: Annotated[fields.Seconds, Field(ge=60, le=30 * _DAY)] = _HOUR
+    """Longest lifetime that an allocation is granted at a time, 1 minute to 30 days."""
+    permissions_per_allocation: int = Field(default=256, ge=1, le=65_536)
+    """Peer addresses that one allocation may hold permissions for."""
+    channels_per_allocation: int = Field(default=256, ge=1, le=16_384)
+    """Channels that one allocation may bind."""
+    connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """TCP and TLS connections that the server holds at once."""
+    connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
+    """TCP and TLS connections from one client address."""
+    answers_per_address: fields.PerSecond = 100.0
+    """Unauthenticated answers (Binding, 401) per second to one client address; 0 for no limit."""
+    idle_timeout: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 30.0
+    """How long a TCP or TLS connection may stay without an allocation, 1 s to 1 day."""
+    stream_buffer: Annotated[fields.Bytes, Field(ge=16 * _KIB, le=64 * _MIB)] = 256 * _KIB
+    """Output queued for one slow TCP or TLS client, 16 KiB to 64 MiB."""
+
+
+class StunSettings(_Section):
+    """How the server speaks STUN."""
+
+    software: bool = True
+    """Name the server and its version in answers (SOFTWARE)."""
+    rfc3489: bool = False
+    """Answer clients of RFC 3489, whose requests have no magic cookie."""
+    channels: Literal["0x4000-0x7FFF", "0x4000-0x4FFF"] = "0x4000-0x7FFF"
+    """Channel numbers that clients may bind: those of RFC 5766, or the narrower range of RFC 8656."""
+
+    @property
+    def last_channel(self) -> int:
+        return int(self.channels.rpartition("-")[2], 16)
+
+
+class RedirectSettings(_Section):
+    """Other servers that clients are sent to (300 Try Alternate)."""
+
+    to: Annotated[fields.Endpoints, Field(min_length=1)]
+    """Addresses and ports of the other servers, taken in turn; port 3478 when not written."""
+    domain: str | None = Field(default=None, min_length=1, max_length=255)
+    """Name in the other servers' certificates (ALTERNATE-DOMAIN), for TLS clients."""
+    when: Literal["full", "always"] = "full"
+    """Send clients on when no allocation is free here, or always."""
+
+
+class NatDiscoverySettings(_Section):
+    """NAT behaviour discovery (RFC 5780)."""
+
+    primary: Annotated[fields.OneAFamily, Field(min_length=1)]
+    """Address that clients know, one a family."""
+    alternate: fields.OneAFamily = ()
+    """Second address of the same family; without it only the port can change."""
+    port: int = Field(default=STUN_PORT, ge=1, le=65_535)
+    """Port that clients know."""
+    alternate_port: int = Field(default=3_479, ge=1, le=65_535)
+    """Second port."""
+
+    @model_validator(mode="after")
+    def _check_alternates(self) -> NatDiscoverySettings:
+        if not {*map(fields.family_of, self.alternate)} <= {*map(fields.family_of, self.primary)}:
+            raise BadValue("has an alternate of a family without a primary", "name both of a family")
+        if set(self.alternate) & set(self.primary):
+            raise BadValue("has one address as primary and alternate", "name two addresses of this host")
+        if self.port == self.alternate_port:
+            raise BadValue("has one port twice", "port and alternate_port differ")
+        return self
+
+
+class PumpSettings(_Section):
+    """What moves relayed packets."""
+
+    kind: Literal["auto", "compiled", "portable"] = "auto"
+    """Which pump; auto takes the compiled one when it is installed."""
+    threads: fields.Threads = "auto"
+    """Threads of the compiled pump; auto is one a core."""
+    gso: bool = True
+    """Send equal packets to one destination as one (UDP_SEGMENT) where the kernel can."""
+
+    def thread_count(self, cores: int) -> int:
+        """Threads to start on a host that lends us this many cores."""
+        return max(1, cores) if self.threads == "auto" else self.threads
+
+
+class LogSettings(_Section):
+    """Log on standard error."""
+
+    format: Literal["text", "json"] = "text"
+    """Lines for people, or one JSON object a line."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe messages that are written."""
+
+
+class Settings(_Section):
+    """A whole server. Without any setting it serves, with a secret made for the run."""
+
+    realm: fields.Realm = "turnsvr"
+    """Realm of the long-term credentials, usually the domain name."""
+    listen: Annotated[fields.ListenAddresses, Field(min_length=1)] | None = None
+    """Where clients are served; when absent UDP and TCP on 3478 of every address, with tls TLS on 5349."""
+    tls: TlsSettings | None = None
+    """Certificate for TLS clients; no TLS when absent."""
+    relay: RelaySettings = RelaySettings()
+    """Where relayed transport addresses come from."""
+    credentials: CredentialSettings = CredentialSettings()
+    """Who may relay."""
+    peers: PeerSettings = PeerSettings()
+    """Which peers may be reached beyond the safe default."""
+    limits: LimitSettings = LimitSettings()
+    """Bounds of what clients can take."""
+    stun: StunSettings = StunSettings()
+    """How the server speaks STUN."""
+    redirect: RedirectSettings | None = None
+    """Other servers that clients are sent to; none when absent."""
+    stun_only: bool = False
+    """Serve STUN Binding alone: no relay, no credentials."""
+    nat_discovery: NatDiscoverySettings | None = None
+    """NAT behaviour discovery (RFC 5780); off when absent."""
+    pump: PumpSettings = PumpSettings()
+    """What moves relayed packets."""
+    log: LogSettings = LogSettings()
+    """Log on standard error."""
+
+    def listeners(self) -> tuple[ListenAddress, ...]:
+        """Every listener with a concrete address, `*` and the default written out; never empty."""
+        transports = ("udp", "tcp", "tls") if self.tls else ("udp", "tcp")
+        default = tuple(ListenAddress.parse(f"{transport}://*") for transport in transports)
+        return tuple(concrete for address in self.listen or default for concrete in address.expand())
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (2020-12) of the settings file, its defaults written as the file writes them."""
+    schema = Settings.model_json_schema()
+    written = Settings().model_dump(mode="json")
+    for name, section in schema["properties"].items():
+        definition = schema["$defs"].get(section.get("$ref", "").rpartition("/")[2])
+        if definition is not None:
+            section.pop("default", None)
+            section["description"] = definition["description"]
+            for field, value in written[name].items():
+                definition["properties"][field]["default"] = value
+    credentials = schema["$defs"]["CredentialSettings"]["properties"]
+    credentials["secret"] = {
+        "type": "string",
+        "minLength": 1,
+        "writeOnly": True,
+        "description": "One shared secret.",
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "turnsvr.yaml"}
