@@ -1,0 +1,5 @@
+"""turnsvr: a STUN and TURN server (RFC 8489, RFC 8656)."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

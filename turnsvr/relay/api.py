@@ -1,0 +1,256 @@
+"""What every pump promises.
+
+A pump owns the UDP listener sockets, the relay sockets, and a table of sessions: one for each allocation, with
+its client, permitted peer addresses, channels, a deadline on each, counters and an optional rate limit. A packet
+that the table covers is relayed without leaving the pump; everything else from a client goes up to the Handler.
+A deadline is checked as the packet passes, so nothing is relayed past its time even if the rules stall.
+
+What the table covers:
+
+- ChannelData from the client of a live session, on a channel that is bound and live, to a peer whose permission
+  is live. Datagrams may carry padding after the claimed length; streams carry it always.
+- A Send indication from such a client that holds exactly one XOR-PEER-ADDRESS and one DATA, and besides them
+  nothing but DONT-FRAGMENT and SOFTWARE. One with any other content goes up.
+- A datagram from a peer whose permission is live: to the client as ChannelData on the peer's live channel, else
+  as a Data indication.
+- A Binding request of exactly 20 bytes over UDP, answered with XOR-MAPPED-ADDRESS followed by the listener's
+  binding_suffix, at most answers_per_address times a second for each client address.
+
+What is neither covered nor a possible message (the first byte is above 0x7F, or the length is not what the
+header says) is dropped and counted. ChannelData that is not covered is dropped and counted, never sent up.
+
+Relay to relay. A peer address that is a live session's advertised relayed transport address is reached inside
+the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
+for any peer. A fenced host is reached only in this way: anything else for it is dropped.
+
+Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
+Handler is called on that thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from turnsvr.stun.address import Address, Family, FiveTuple
+
+StreamWriter = Callable[[bytes], bool]
+"""Queues one whole frame for a stream client; False when its buffer is full and the frame was dropped."""
+
+
+class Drop(Enum):
+    """Why a packet went nowhere."""
+
+    MALFORMED = "malformed"
+    NO_SESSION = "no_session"
+    NO_PERMISSION = "no_permission"
+    NO_CHANNEL = "no_channel"
+    EXPIRED = "expired"
+    BANDWIDTH = "bandwidth"
+    FENCED = "fenced"
+    SLOW_CLIENT = "slow_client"
+    RATE_LIMITED = "rate_limited"
+    SEND_FAILED = "send_failed"
+    OVERLOAD = "overload"
+
+
+class RelayFailure(Enum):
+    """Why a relayed transport address could not be opened."""
+
+    FAMILY = "address family not served"
+    CAPACITY = "no port is free"
+    TOKEN = "reservation unknown or expired"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAddress:
+    """An address of this host that relays, and how clients and peers know it.
+
+    advertised differs from host behind one-to-one NAT.
+    """
+
+    host: str
+    advertised: str
+
+    @property
+    def family(self) -> Family:
+        return Address(self.host, 0).family
+
+
+@dataclass(frozen=True, slots=True)
+class PumpSettings:
+    """What a pump is told at start, and again by reconfigure()."""
+
+    relay_addresses: tuple[RelayAddress, ...] = ()
+    ports: tuple[int, int] = (49152, 65535)
+    """Lowest and highest relay port, inclusive."""
+    fenced: frozenset[str] = frozenset()
+    """Hosts of this server at which only live relayed transport addresses may be reached."""
+    bandwidth: float = 0.0
+    """Bytes a second that one session may relay in each direction; 0 for no limit. Burst: one second's worth."""
+    answers_per_address: float = 100.0
+    """Binding answers a second to one client address; 0 for no limit."""
+    max_permissions: int = 256
+    max_channels: int = 256
+    """Bounds a session; the rules keep them, a pump may refuse more with RuntimeError."""
+    max_sessions: int = 10_000
+    gso: bool = True
+    threads: int = 1
+    socket_buffer: int = 0
+    """SO_RCVBUF and SO_SNDBUF of listeners and relay sockets in bytes; 0 for the system's default."""
+    stream_buffer: int = 262_144
+    """Bytes that may wait for one slow stream client that the pump serves itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRequest:
+    """A session to open.
+
+    families in the order in which addresses are wanted. even_port asks for an even port (one family only). With
+    reserve the next port is held under that token, with claim the port held under that token is used.
+    """
+
+    session: int
+    five_tuple: FiveTuple
+    families: tuple[Family, ...]
+    deadline: float
+    even_port: bool = False
+    reserve: bytes | None = None
+    claim: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Advertised relayed transport addresses, and the families that failed. At least one of both is not empty.
+
+    A session exists only if addresses is not empty.
+    """
+
+    addresses: tuple[Address, ...]
+    failures: Mapping[Family, RelayFailure] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What a session relayed. Bytes of application data, without headers."""
+
+    packets_from_client: int = 0
+    bytes_from_client: int = 0
+    packets_to_client: int = 0
+    bytes_to_client: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What the whole pump did since it was made: relayed, drops by reason, Binding answers, and batching.
+
+    Sessions that ended are included.
+    """
+
+    relayed: Counters
+    drops: Mapping[Drop, int]
+    binding_answers: int
+    received: int
+    """Packets that came from the network, of any kind."""
+    sent_up: int
+    """Messages handed to the Handler."""
+    batches: int
+    """Receive calls that brought at least one packet."""
+    sends: int
+    """Send calls to the kernel."""
+    segments: int
+    """Packets that left in them."""
+
+
+class Handler(Protocol):
+    """Who hears what the table does not cover."""
+
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+        """Messages of UDP clients, and of stream clients that the pump serves itself, in order of arrival.
+
+        five_tuple.server is the address that the datagram was sent to, also on a wildcard listener.
+        """
+
+    def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
+        """An ICMP error came for a packet to a permitted peer: type and code as the family numbers them.
+
+        data: 4 bytes, the MTU for "too big" errors, else zeros (RFC 8656 section 11.5).
+        """
+
+    def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
+        """A connection given to adopt() is gone."""
+
+
+class Pump(Protocol):
+    """The data plane. One suite of tests covers every implementation."""
+
+    @property
+    def name(self) -> str:
+        """ "portable" or "compiled", for people."""
+
+    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
+        """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.
+
+        binding_suffix: encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request
+        (a multiple of four bytes).
+        """
+
+    def open(self, request: OpenRequest) -> Opened:
+        """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened."""
+
+    def close(self, session: int, family: Family | None = None) -> Counters:
+        """End a session, or its relay of one family only. Unknown sessions give zero counters."""
+
+    def refresh(self, session: int, deadline: float) -> None:
+        """Set when the session ends."""
+
+    def permit(self, session: int, host: str, deadline: float) -> None:
+        """Install or refresh a permission for a peer IP address."""
+
+    def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
+        """Install or refresh a channel. The permission is a call of its own."""
+
+    def release(self, token: bytes) -> None:
+        """Give up a held port. Unknown tokens are fine."""
+
+    def send(self, five_tuple: FiveTuple, data: bytes) -> None:
+        """Send a whole message to a client.
+
+        Over UDP it leaves from five_tuple.server, which is a listener's address or one that a wildcard listener covers.
+        """
+
+    def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
+        """Relay one packet that the rules have already allowed; permission and deadline are checked again."""
+
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
+        """Make a stream client known, whose bytes somebody else reads and writes."""
+
+    def detach(self, five_tuple: FiveTuple) -> None:
+        """Forget it. Its session, if any, stays until close()."""
+
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
+        """Relay what the table covers of an attached client's frames; returns those that must go up, in order."""
+
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
+        """Take over a connected plain-TCP socket: framing, relaying, bounded output. False: the pump does not do that.
+
+        On True the descriptor belongs to the pump. first: bytes already read from it.
+        """
+
+    def hang_up(self, five_tuple: FiveTuple) -> None:
+        """Close an adopted connection. Unknown ones are fine."""
+
+    def counters(self, session: int) -> Counters:
+        """Counters of one session; zeros when unknown."""
+
+    def totals(self) -> Totals:
+        """Counters of the pump."""
+
+    def reconfigure(self, settings: PumpSettings) -> None:
+        """Take new limits and fences; sessions live on. Addresses and ports hold for new sessions."""
+
+    def shutdown(self) -> None:
+        """Close everything. No Handler call comes after it."""

@@ -1,0 +1,120 @@
+"""Transport addresses as values: what a socket calls (host, port) and the wire calls an address attribute."""
+
+from __future__ import annotations
+
+import socket
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from turnsvr.stun.errors import MalformedMessage
+
+
+class Family(IntEnum):
+    """Address family as STUN numbers it (RFC 8489 section 14.1)."""
+
+    IPV4 = 0x01
+    IPV6 = 0x02
+
+    @property
+    def socket_family(self) -> socket.AddressFamily:
+        return socket.AF_INET if self is Family.IPV4 else socket.AF_INET6
+
+
+class Transport(Enum):
+    """What carries a client's messages to the server."""
+
+    UDP = "udp"
+    TCP = "tcp"
+    TLS = "tls"
+
+    # Five-tuples are dictionary keys for every packet that reaches Python; Enum's own hash is slow.
+    __hash__ = object.__hash__
+
+    @property
+    def is_stream(self) -> bool:
+        return self is not Transport.UDP
+
+
+class Address(NamedTuple):
+    """A transport address: host in the canonical text of inet_ntop, port 0..65535.
+
+    A link-local IPv6 host may carry its zone ("fe80::1%eth0"); the zone never goes on the wire.
+    """
+
+    host: str
+    port: int
+
+    @property
+    def family(self) -> Family:
+        return Family.IPV6 if ":" in self.host else Family.IPV4
+
+    @property
+    def packed(self) -> bytes:
+        """The IP address as 4 or 16 bytes in network order."""
+        return pack_host(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class FiveTuple(NamedTuple):
+    """Client address, server address and the transport between them (RFC 8656 section 2)."""
+
+    transport: Transport
+    client: Address
+    server: Address
+
+    def __str__(self) -> str:
+        return f"{self.transport.value} {self.client} -> {self.server}"
+
+
+def pack_host(host: str) -> bytes:
+    """IP address text to 4 or 16 bytes; raises OSError when it is no IP address."""
+    if ":" in host:
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return socket.inet_pton(socket.AF_INET, host)
+
+
+def unpack_host(packed: bytes) -> str:
+    """4 or 16 bytes to canonical IP address text."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def pack_address(address: Address) -> bytes:
+    """MAPPED-ADDRESS value: a zero byte, family, port, address (RFC 8489 section 14.1)."""
+    packed = address.packed
+    family = Family.IPV4 if len(packed) == 4 else Family.IPV6
+    return bytes((0, family)) + address.port.to_bytes(2, "big") + packed
+
+
+def unpack_address(value: bytes) -> Address:
+    """The address in a MAPPED-ADDRESS value; raises MalformedMessage."""
+    _check_address(value)
+    return Address(unpack_host(value[4:]), int.from_bytes(value[2:4], "big"))
+
+
+def pack_xor_address(address: Address, mask: bytes) -> bytes:
+    """XOR-MAPPED-ADDRESS value; mask is magic cookie and transaction id, 16 bytes (RFC 8489 section 14.2)."""
+    packed = address.packed
+    size = len(packed)
+    family = Family.IPV4 if size == 4 else Family.IPV6
+    port = address.port ^ int.from_bytes(mask[:2], "big")
+    masked = int.from_bytes(packed, "big") ^ int.from_bytes(mask[:size], "big")
+    return bytes((0, family)) + port.to_bytes(2, "big") + masked.to_bytes(size, "big")
+
+
+def unpack_xor_address(value: bytes, mask: bytes) -> Address:
+    """The address in a XOR-MAPPED-ADDRESS value; raises MalformedMessage."""
+    _check_address(value)
+    size = len(value) - 4
+    port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
+    packed = int.from_bytes(value[4:], "big") ^ int.from_bytes(mask[:size], "big")
+    return Address(unpack_host(packed.to_bytes(size, "big")), port)
+
+
+_ADDRESS_SIZES = {0x01: 8, 0x02: 20}
+
+
+def _check_address(value: bytes) -> None:
+    if len(value) < 4 or _ADDRESS_SIZES.get(value[1]) != len(value):
+        raise MalformedMessage(f"address attribute of {len(value)} bytes with family {value[1:2].hex() or 'none'}")
