@@ -1,0 +1,167 @@
+"""What the rules want done. Decisions leave the rules as these frozen values; one engine carries them out, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from turnsvr.stun.address import Address, Family, FiveTuple
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message to a client: from five_tuple.server to five_tuple.client."""
+
+    five_tuple: FiveTuple
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FindCredential:
+    """Look up who this is; answer with Server.credential(request, …), now or later."""
+
+    request: int
+    five_tuple: FiveTuple
+    username: str
+    realm: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRelay:
+    """Open relayed transport addresses; answer with Server.relay_opened() or Server.relay_failed().
+
+    families in the order wanted; even_port with one family only. With reserve the next port is to be held under
+    that token, with claim the port held under that token is to be used.
+    """
+
+    allocation: int
+    five_tuple: FiveTuple
+    families: tuple[Family, ...]
+    deadline: float
+    even_port: bool = False
+    reserve: bytes | None = None
+    claim: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRelay:
+    """Close an allocation's relay, or that of one family only."""
+
+    allocation: int
+    family: Family | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendRelay:
+    """The allocation now lives until deadline."""
+
+    allocation: int
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Install or refresh a permission for a peer's IP address."""
+
+    allocation: int
+    host: str
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class BindChannel:
+    """Install or refresh a channel."""
+
+    allocation: int
+    channel: int
+    peer: Address
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class SendToPeer:
+    """Relay one packet that no route covered but the rules allow."""
+
+    allocation: int
+    peer: Address
+    data: bytes
+    dont_fragment: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseReservation:
+    """Give up the port that is held under this token."""
+
+    token: bytes
+
+
+class EndReason(Enum):
+    """Why an allocation ended."""
+
+    REFRESHED_TO_ZERO = "client ended it"
+    EXPIRED = "expired"
+    DISCONNECTED = "connection closed"
+    SHUTDOWN = "server stopped"
+    REVOKED = "ended by the operator"
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationStarted:
+    """An event for the log: an allocation is live."""
+
+    allocation: int
+    username: str
+    five_tuple: FiveTuple
+    relayed: tuple[Address, ...]
+    lifetime: int
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationEnded:
+    """An event for the log; it comes before the CloseRelay of the same allocation."""
+
+    allocation: int
+    username: str
+    five_tuple: FiveTuple
+    relayed: tuple[Address, ...]
+    duration: float
+    """Seconds."""
+    reason: EndReason
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationFailed:
+    """An event for the log: somebody offered credentials, and they were wrong."""
+
+    five_tuple: FiveTuple
+    username: str
+    """As the client wrote it: hostile text."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRefused:
+    """An event for the log: a peer address that the policy forbids."""
+
+    allocation: int
+    username: str
+    five_tuple: FiveTuple
+    peer: Address
+    reason: str
+
+
+Event = AllocationStarted | AllocationEnded | AuthenticationFailed | PeerRefused
+
+Command = (
+    Send
+    | FindCredential
+    | OpenRelay
+    | CloseRelay
+    | ExtendRelay
+    | Permit
+    | BindChannel
+    | SendToPeer
+    | ReleaseReservation
+    | Event
+)
