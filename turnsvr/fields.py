@@ -27,6 +27,7 @@ from turnsvr.ranges import (
     ListenAddress,
     PortRange,
     parse_host,
+    parse_unicast_host,
 )
 from turnsvr.units import BadValue
 
@@ -54,6 +55,12 @@ def _one_or_more(value: object) -> object:
     return (value,) if isinstance(value, (str, SecretStr)) else value
 
 
+def _check_unique(addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(addresses)) != len(addresses):
+        raise BadValue("names one address twice", "name each address once")
+    return addresses
+
+
 def _check_one_a_family(addresses: tuple[str, ...]) -> tuple[str, ...]:
     if len({family_of(address) for address in addresses}) != len(addresses):
         raise BadValue("names two addresses of one family", "write at most one IPv4 and one IPv6 address")
@@ -71,9 +78,7 @@ def _check_realm(realm: str) -> str:
 
 def _check_username(name: str) -> str:
     if not 0 < len(name.encode()) <= _MAX_USERNAME_BYTES or not name.isprintable():
-        raise BadValue(
-            "is no user name", f"write 1 to {_MAX_USERNAME_BYTES} bytes without control characters"
-        )
+        raise BadValue("is no user name", f"write 1 to {_MAX_USERNAME_BYTES} bytes without control characters")
     return name
 
 
@@ -100,17 +105,10 @@ def _beside_file(path: Path, info: ValidationInfo) -> Path:
 def _parse_threads(value: object) -> int | Literal["auto"]:
     if value == "auto":
         return "auto"
-    if (
-        isinstance(value, str)
-        and value.isascii()
-        and value.isdigit()
-        and len(value) <= len(str(_MAX_THREADS))
-    ):
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(_MAX_THREADS)):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_THREADS:
-        raise BadValue(
-            "is no number of threads", f"write auto (one a core) or a number from 1 to {_MAX_THREADS}"
-        )
+        raise BadValue("is no number of threads", f"write auto (one a core) or a number from 1 to {_MAX_THREADS}")
     return value
 
 
@@ -119,16 +117,14 @@ def _parse_external(value: object) -> object:
     addresses = _split(value)
     if not isinstance(addresses, (list, tuple)):
         return value
-    external = _check_one_a_family(tuple(parse_host(address) for address in addresses))
+    external = _check_one_a_family(tuple(parse_unicast_host(address) for address in addresses))
     return {ANY_OF_FAMILY[family_of(address)]: address for address in external}
 
 
 def _check_external(external: dict[str, str]) -> dict[str, str]:
     for relay, advertised in external.items():
         if family_of(relay) != family_of(advertised):
-            raise BadValue(
-                "joins an IPv4 and an IPv6 address", "relay and external address are of one family"
-            )
+            raise BadValue("joins an IPv4 and an IPv6 address", "relay and external address are of one family")
     return external
 
 
@@ -160,20 +156,16 @@ Username = Annotated[str, AfterValidator(_check_username)]
 Password = Annotated[SecretStr, AfterValidator(_check_password), WithJsonSchema(_SECRET)]
 Secrets = Annotated[tuple[_Secret, ...], BeforeValidator(_one_or_more), _listing(_SECRET)]
 FilePath = Annotated[Path, AfterValidator(_beside_file)]
-IpText = Annotated[str, PlainValidator(parse_host), WithJsonSchema(_IP)]
-IpTexts = Annotated[tuple[IpText, ...], BeforeValidator(_split), _listing(_IP)]
-OneAFamily = Annotated[
-    tuple[IpText, ...], BeforeValidator(_split), AfterValidator(_check_one_a_family), _listing(_IP)
-]
+IpText = Annotated[str, PlainValidator(parse_unicast_host), WithJsonSchema(_IP)]
+IpTexts = Annotated[tuple[IpText, ...], BeforeValidator(_split), AfterValidator(_check_unique), _listing(_IP)]
+OneAFamily = Annotated[tuple[IpText, ...], BeforeValidator(_split), AfterValidator(_check_one_a_family), _listing(_IP)]
 External = Annotated[
-    dict[IpText, IpText],
+    dict[Annotated[str, PlainValidator(parse_host)], IpText],
     BeforeValidator(_parse_external),
     AfterValidator(_check_external),
     _listing(_IP, _IP_BY_IP),
 ]
-Ports = Annotated[
-    PortRange, PlainValidator(PortRange.parse), _AsText, _text(PORT_RANGE_PATTERN, "49152-65535")
-]
+Ports = Annotated[PortRange, PlainValidator(PortRange.parse), _AsText, _text(PORT_RANGE_PATTERN, "49152-65535")]
 Ranges = Annotated[
     tuple[Annotated[AddressRange, PlainValidator(AddressRange.parse), _AsText], ...],
     BeforeValidator(_split),
@@ -192,9 +184,7 @@ Endpoints = Annotated[
 Threads = Annotated[
     int | Literal["auto"],
     PlainValidator(_parse_threads),
-    WithJsonSchema(
-        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": _MAX_THREADS}]}
-    ),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": _MAX_THREADS}]}),
 ]
 Seconds = Annotated[
     float,

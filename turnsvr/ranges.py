@@ -48,7 +48,7 @@ class ListenAddress:
         if match is None:
             raise BadValue(
                 "is not a listening address",
-                "write udp://, tcp:// or tls://, address and port: udp://0.0.0.0:3478, tcp://[::]:3478",
+                "write udp://, tcp:// or tls://, address and port, as udp://0.0.0.0:3478 or tcp://[::]:3478",
             )
         transport = _LISTEN_TRANSPORTS[match[1].lower()]
         host = EVERY_ADDRESS if match[2] == EVERY_ADDRESS else parse_host(match[2].strip("[]"))
@@ -59,9 +59,7 @@ class ListenAddress:
         """This address, or for `*` the wildcard address of each family, the IPv6 one first and both optional."""
         if self.host != EVERY_ADDRESS:
             return (self,)
-        return tuple(
-            ListenAddress(self.transport, host, self.port, optional=True) for host in ("::", "0.0.0.0")
-        )
+        return tuple(ListenAddress(self.transport, host, self.port, optional=True) for host in ("::", "0.0.0.0"))
 
     def __str__(self) -> str:
         return f"{self.transport}://{_bracketed(self.host)}:{self.port}"
@@ -161,9 +159,7 @@ class AddressRange:
 
     def overlaps(self, other: AddressRange) -> bool:
         return (
-            self.version == other.version
-            and int(self.first) <= int(other.last)
-            and int(other.first) <= int(self.last)
+            self.version == other.version and int(self.first) <= int(other.last) and int(other.first) <= int(self.last)
         )
 
     def __str__(self) -> str:
@@ -184,6 +180,15 @@ def parse_host(value: object) -> str:
         return str(ipaddress.ip_address(value.strip() if isinstance(value, str) else ""))
     except ValueError:
         raise BadValue("is not an IP address", "write it as 203.0.113.7 or 2001:db8::7") from None
+
+
+def parse_unicast_host(value: object) -> str:
+    """As parse_host, for an address that one host can have."""
+    host = parse_host(value)
+    address = ipaddress.ip_address(host)
+    if address.is_unspecified or address.is_multicast:
+        raise BadValue("is no address of one host", "write it as 203.0.113.7 or 2001:db8::7")
+    return host
 
 
 def _range_end(text: str) -> IPAddress:

@@ -17,9 +17,7 @@ def from_settings(settings: CredentialSettings) -> Source:
     """The source that the settings describe: static users first, then the shared secrets in their order."""
     sources: list[Source] = []
     if settings.users:
-        sources.append(
-            StaticUsers({name: value.get_secret_value() for name, value in settings.users.items()})
-        )
+        sources.append(StaticUsers({name: value.get_secret_value() for name, value in settings.users.items()}))
     if settings.secrets:
         sources.append(SharedSecrets([secret.get_secret_value() for secret in settings.secrets]))
     return sources[0] if len(sources) == 1 else Chain(sources)

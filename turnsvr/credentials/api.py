@@ -46,7 +46,7 @@ class Source(Protocol):
         ...
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
-        """Candidates in the order to try them, empty when unknown; wall_time in seconds since 1970."""
+        """Candidates in the order to try them, () when unknown; wall_time in seconds since 1970."""
         ...
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:

@@ -1,0 +1,152 @@
+"""The settings file: YAML to Settings, with file and line of every mistake.
+
+All mistakes are reported together. None repeats a value that may be secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from turnsvr import document, fields, wording
+from turnsvr.document import Document, Location, Problem
+from turnsvr.settings import ListenAddress, RelaySettings, Settings
+
+_MAX_FILE_BYTES = 4 * 1_048_576
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One thing to correct. Line counts from 1, None when the file as a whole is meant; hint may be empty."""
+
+    file: str
+    line: int | None
+    setting: str
+    problem: str
+    hint: str
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = ": ".join(part for part in (place, self.setting, self.problem) if part)
+        return f"{text}; {self.hint}" if self.hint else text
+
+
+class ConfigError(Exception):
+    """A settings file with mistakes, in the order of their lines; the text has one a line."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = sorted(mistakes, key=lambda mistake: mistake.line or 0)
+        super().__init__("\n".join(map(str, self.mistakes)))
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in a file; raises ConfigError, also when the file cannot be read."""
+    name = str(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError([Mistake(name, None, "", f"cannot be read: {error.strerror}", "")]) from None
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigError([Mistake(name, None, "", f"is larger than {_MAX_FILE_BYTES} bytes", "")])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError([Mistake(name, line, "", "is no UTF-8 text", "save the file as UTF-8")]) from None
+    return loads(text, name, directory=path.parent, environ=environ)
+
+
+def loads(text: str, name: str, *, directory: Path = Path(), environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in a text that is called name in errors; relative paths count from directory.
+
+    Raises ConfigError.
+    """
+    content = document.read(text, directory, environ)
+    problems = list(content.problems)
+    settings: Settings | None = None
+    if content.value is not None or not problems:
+        try:
+            settings = Settings.model_validate(content.value, context={fields.DIRECTORY: directory})
+        except ValidationError as error:
+            problems += _model_problems(error, content)
+    if settings is not None and not problems:
+        problems += _contradictions(settings, content)
+    if settings is None or problems:
+        raise ConfigError(
+            [Mistake(name, p.line, wording.setting_name(p.location), p.problem, p.hint) for p in problems]
+        )
+    return settings
+
+
+def _model_problems(error: ValidationError, content: Document) -> Iterator[Problem]:
+    """What the models refuse, without what follows from a value that the document already complains of."""
+    spoiled = [problem.location for problem in content.problems]
+    for detail in error.errors(include_url=False, include_input=False):
+        location = wording.location_of(detail)
+        if not any(_nested(location, other) for other in spoiled):
+            problem, hint = wording.explain(detail, location)
+            yield Problem(location, content.line_of(location), problem, hint)
+
+
+def _nested(one: Location, other: Location) -> bool:
+    size = min(len(one), len(other))
+    return one[:size] == other[:size]
+
+
+def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
+    """What each setting allows and together makes no sense."""
+
+    def problem(text: str, hint: str, *location: str | int) -> Problem:
+        return Problem(location, content.line_of(location), text, hint)
+
+    has_credentials = settings.credentials.users or settings.credentials.secrets
+    if not has_credentials and not settings.stun_only:
+        yield problem(
+            "are missing, so nobody could relay",
+            'add "credentials: {secret: …}" with the output of: turnsvr secret; or "stun_only: true"',
+            "credentials",
+        )
+    for index, text, hint in _listen_contradictions(settings):
+        yield problem(text, hint, "listen", index)
+    for key, text, hint in _external_contradictions(settings.relay):
+        yield problem(text, hint, "relay", "external", *key)
+
+
+def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]:
+    seen: dict[tuple[bool, str, int], ListenAddress] = {}
+    for index, address in enumerate(settings.listen or ()):
+        if address.transport == "tls" and settings.tls is None:
+            yield index, "needs a certificate", 'add "tls: {certificate: …, key: …}"'
+        for concrete in address.expand():
+            socket = (concrete.transport == "udp", concrete.host, concrete.port)
+            other = seen.setdefault(socket, address)
+            if other is address or concrete.port == 0:
+                continue
+            if other.transport == address.transport:
+                yield index, f"listens where {other} already does", "keep one of them"
+            else:
+                yield (
+                    index,
+                    f"takes the port of {other}",
+                    "keep one of them: a listener tells TLS from TCP itself",
+                )
+            break
+
+
+def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    if relay.addresses is None:
+        return
+    for address in relay.external:
+        family = fields.family_of(address)
+        relays = [other for other in relay.addresses if fields.family_of(other) == family]
+        if address == fields.ANY_OF_FAMILY[family]:
+            if len(relays) != 1:
+                count = "several relay addresses" if relays else "no relay address"
+                yield (), f"fits {count} of its family", "write relay address: external address"
+        elif address not in relays:
+            yield (address,), "is not among relay.addresses", "add it there or correct it"
