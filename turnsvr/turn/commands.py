@@ -18,11 +18,15 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class FindCredential:
-    """Look up who this is; answer with Server.credential(request, …), now or later."""
+    """Look up who this is; answer with Server.credential(request, …), now or later.
+
+    username is None where the client sent a USERHASH instead (RFC 8489 section 14.4).
+    """
 
     request: int
     five_tuple: FiveTuple
-    username: str
+    username: str | None
+    userhash: bytes | None
     realm: str
 
 

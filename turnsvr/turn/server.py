@@ -40,8 +40,8 @@ class Server:
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone."""
 
-    def credential(self, request: int, keys: Sequence[Key], now: float) -> None:
-        """The answer to FindCredential; no keys where nobody is known by that name."""
+    def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
+        """The answer to FindCredential; without keys, refusal says in the log why."""
 
     def credential_failed(self, request: int, now: float) -> None:
         """FindCredential cannot be answered: the client gets 500."""
