@@ -1,0 +1,225 @@
+"""What a valid settings file gets wrong all the same: what is unsafe, and what cannot work on this host.
+
+Pure: the clock and the host's facts (hostfacts.py) are arguments. No text repeats a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from turnsvr.fields import family_of
+from turnsvr.hostfacts import CertificateFacts
+from turnsvr.settings import AddressRange, PeerSettings, Settings
+from turnsvr.units import parse_hex_key
+
+_DAY = 86_400
+_EXPIRY_NOTICE = 14 * _DAY
+_MIN_SECRET_CHARACTERS = 16
+_MIN_PASSWORD_CHARACTERS = 8
+
+_DANGEROUS_PEERS = {
+    "the host itself (loopback)": ("127.0.0.0/8", "::1", "0.0.0.0/8"),
+    "link-local addresses, among them 169.254.169.254 with a cloud's credentials": (
+        "169.254.0.0/16",
+        "fe80::/10",
+        "fd00:ec2::254",
+    ),
+    "multicast groups": ("224.0.0.0/4", "ff00::/8"),
+}
+_PRIVATE_PEERS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
+
+
+@dataclass(frozen=True)
+class Advice:
+    """A warning (unsafe, or cannot work) or a note (worth a look) about one setting."""
+
+    severity: Literal["warning", "note"]
+    setting: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.setting}: {self.text}"
+
+
+def advise(
+    settings: Settings,
+    now: float,
+    *,
+    host_addresses: Collection[str] | None = None,
+    lowest_port: int = 0,
+    certificate: CertificateFacts | None = None,
+    file_is_public: bool = False,
+) -> list[Advice]:
+    """Everything worth saying, in the settings' order.
+
+    `now` is in seconds since 1970. `host_addresses` are those of the settings that this host has, None when
+    unknown; ports below `lowest_port` need a privilege that we lack; `file_is_public` says that every user of
+    the host can read the settings file.
+    """
+    return [
+        *_listeners(settings, lowest_port, host_addresses),
+        *_certificate(settings, now, certificate),
+        *_relay(settings, host_addresses),
+        *_credentials(settings, file_is_public),
+        *_peers(settings.peers),
+        *_limits(settings),
+        *_other_servers(settings),
+        *_nat_discovery(settings, host_addresses),
+    ]
+
+
+def _warning(setting: str, text: str) -> Advice:
+    return Advice("warning", setting, text)
+
+
+def _note(setting: str, text: str) -> Advice:
+    return Advice("note", setting, text)
+
+
+def _listeners(settings: Settings, lowest_port: int, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+    for index, address in enumerate(settings.listen or ()):
+        setting = f"listen[{index}]"
+        if 0 < address.port < lowest_port:
+            yield _warning(
+                setting, f"port {address.port} needs a privilege that this process lacks (CAP_NET_BIND_SERVICE)"
+            )
+        for concrete in address.expand():
+            if not ipaddress.ip_address(concrete.host).is_unspecified:
+                yield from _missing(setting, concrete.host, host_addresses)
+    if settings.tls and not any(address.transport == "tls" for address in settings.listeners()):
+        yield _warning("tls", "no listener uses the certificate; add tls://*:5349 to listen")
+
+
+def _missing(setting: str, address: str, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+    if host_addresses is not None and address not in host_addresses:
+        yield _warning(setting, f"{address} is not an address of this host")
+
+
+def _certificate(settings: Settings, now: float, certificate: CertificateFacts | None) -> Iterator[Advice]:
+    if settings.tls is None or certificate is None:
+        return
+    if certificate.problem:
+        yield _warning(certificate.problem_setting, certificate.problem)
+        return
+    if certificate.not_after <= now:
+        yield _warning("tls.certificate", f"expired on {_date(certificate.not_after)}")
+    elif certificate.not_after <= now + _EXPIRY_NOTICE:
+        days = int((certificate.not_after - now) // _DAY)
+        yield _warning("tls.certificate", f"expires on {_date(certificate.not_after)}, in {days} days")
+    if certificate.not_before > now:
+        yield _warning("tls.certificate", f"is not valid before {_date(certificate.not_before)}")
+    if not certificate.key_matches:
+        yield _warning("tls.key", "does not belong to the certificate")
+    if not certificate.has_names:
+        yield _warning("tls.certificate", "has no subject alternative name, so that browsers refuse it")
+
+
+def _date(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _relay(settings: Settings, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+    relay = settings.relay
+    if settings.stun_only:
+        return
+    for index, address in enumerate(relay.addresses or ()):
+        setting = f"relay.addresses[{index}]"
+        yield from _missing(setting, address, host_addresses)
+        if not ipaddress.ip_address(address).is_global and relay.external_for(address) is None:
+            yield _note(setting, f"{address} is private and has no external address: good for this network alone")
+    for inside, outside in relay.external.items():
+        if not ipaddress.ip_address(outside).is_global:
+            setting = "relay.external" if ipaddress.ip_address(inside).is_unspecified else f"relay.external.{inside}"
+            yield _warning(setting, f"{outside} is private or special: clients elsewhere cannot reach it")
+    addresses = max(Counter(map(family_of, relay.addresses or ())).values(), default=1)
+    ports = len(relay.ports) * addresses
+    if ports < settings.limits.allocations:
+        yield _warning(
+            "relay.ports", f"has {ports} ports, fewer than limits.allocations ({settings.limits.allocations})"
+        )
+    if relay.ports.low < 1024:
+        yield _warning("relay.ports", "reaches below 1024, where other services live")
+
+
+def _credentials(settings: Settings, file_is_public: bool) -> Iterator[Advice]:
+    credentials = settings.credentials
+    if settings.stun_only and (credentials.users or credentials.secrets):
+        yield _note("credentials", "are not used with stun_only")
+    for name, value in credentials.users.items():
+        password = value.get_secret_value()
+        if parse_hex_key(password):
+            continue
+        if password == name:
+            yield _warning(f"credentials.users.{name}", "the password is the user name")
+        elif len(password) < _MIN_PASSWORD_CHARACTERS:
+            yield _warning(
+                f"credentials.users.{name}", f"the password is shorter than {_MIN_PASSWORD_CHARACTERS} characters"
+            )
+    for index, secret in enumerate(credentials.secrets):
+        if len(secret.get_secret_value()) < _MIN_SECRET_CHARACTERS:
+            yield _warning(
+                f"credentials.secrets[{index}]",
+                f"is shorter than {_MIN_SECRET_CHARACTERS} characters; make one with: turnsvr secret",
+            )
+    if file_is_public and (credentials.users or credentials.secrets):
+        yield _warning("credentials", "every user of this host can read the settings file; chmod o-r it")
+
+
+def _peers(peers: PeerSettings) -> Iterator[Advice]:
+    for index, allowed in enumerate(peers.allow):
+        setting = f"peers.allow[{index}]"
+        if int(allowed.first) == 0 and int(allowed.last) == 2**allowed.first.max_prefixlen - 1:
+            yield _warning(
+                setting, f"{allowed} opens every IPv{allowed.version} address, this host and its network among them"
+            )
+            continue
+        for what, ranges in _DANGEROUS_PEERS.items():
+            if _overlaps(allowed, ranges):
+                yield _warning(setting, f"{allowed} opens {what}")
+        if _overlaps(allowed, _PRIVATE_PEERS):
+            yield _note(setting, f"{allowed} opens private addresses: everyone with a credential reaches them")
+    for index, denied in enumerate(peers.deny):
+        if any(denied.first in allowed and denied.last in allowed for allowed in peers.allow):
+            yield _warning(f"peers.deny[{index}]", f"{denied} has no effect, since peers.allow wins")
+
+
+def _overlaps(allowed: AddressRange, ranges: Collection[str]) -> bool:
+    return any(allowed.overlaps(AddressRange.parse(text)) for text in ranges)
+
+
+def _limits(settings: Settings) -> Iterator[Advice]:
+    limits = settings.limits
+    if limits.answers_per_address == 0:
+        yield _warning("limits.answers_per_address", "without a limit others can use the server as a reflector")
+    if limits.allocations_per_user > limits.allocations:
+        yield _note("limits.allocations_per_user", "is above limits.allocations, so one user can take them all")
+    if limits.connections_per_address > limits.connections:
+        yield _note("limits.connections_per_address", "is above limits.connections, so one address can take them all")
+
+
+def _other_servers(settings: Settings) -> Iterator[Advice]:
+    if settings.redirect is None:
+        return
+    ours = {(address.host, address.port) for address in settings.listeners()}
+    for index, other in enumerate(settings.redirect.to):
+        if (other.host, other.port) in ours:
+            yield _warning(f"redirect.to[{index}]", f"{other} is this server itself")
+
+
+def _nat_discovery(settings: Settings, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+    discovery = settings.nat_discovery
+    if discovery is None:
+        return
+    for address in (*discovery.primary, *discovery.alternate):
+        yield from _missing("nat_discovery", address, host_addresses)
+    families = set(map(family_of, discovery.primary)) - set(map(family_of, discovery.alternate))
+    for family in sorted(families):
+        yield _note(
+            "nat_discovery.alternate",
+            f"has no IPv{family} address: clients cannot tell address-dependent from endpoint-independent",
+        )
