@@ -1,1 +1,57 @@
 """The data plane: moves the packets that a rule already covers. api.py states what every pump promises."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib import import_module
+from typing import Any, Literal
+
+from turnsvr.limits import AnswerLimiter
+from turnsvr.relay.api import Handler, Pump, PumpSettings
+from turnsvr.relay.portable import PortablePump
+
+PumpKind = Literal["auto", "compiled", "portable"]
+
+
+class PumpUnavailable(RuntimeError):
+    """The pump that was asked for cannot be loaded here."""
+
+
+def make(
+    settings: PumpSettings,
+    handler: Handler,
+    kind: PumpKind = "auto",
+    *,
+    loop: asyncio.AbstractEventLoop | None = None,
+    limiter: AnswerLimiter | None = None,
+) -> Pump:
+    """The pump of that kind, on the running loop unless told another; "auto" is the compiled one where it loads.
+
+    Raises PumpUnavailable when the compiled pump is asked for and cannot be loaded. limiter: see PortablePump; the
+    compiled pump has one of its own.
+    """
+    loop = loop or asyncio.get_running_loop()
+    if kind != "portable":
+        compiled = _compiled()
+        if not isinstance(compiled, str):
+            pump: Pump = compiled(settings, handler, loop=loop)
+            return pump
+        if kind == "compiled":
+            raise PumpUnavailable(f"the compiled pump cannot be loaded: {compiled}")
+    return PortablePump(settings, handler, loop=loop, limiter=limiter)
+
+
+def describe() -> str:
+    """Which pump "auto" gives, and why."""
+    compiled = _compiled()
+    return f"portable (no compiled pump: {compiled})" if isinstance(compiled, str) else "compiled"
+
+
+def _compiled() -> Any:
+    """The class CompiledPump, or in a word or two why there is none."""
+    try:
+        return import_module("turnsvr.relay.compiled").CompiledPump
+    except ModuleNotFoundError as error:
+        return "it was not built on install" if (error.name or "").startswith("turnsvr.relay.") else str(error)
+    except (ImportError, AttributeError) as error:
+        return str(error)

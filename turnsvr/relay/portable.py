@@ -1,0 +1,449 @@
+"""The pump in plain Python: the reference that the compiled one is measured against, and what serves without it.
+
+Every packet takes one path: a socket is readable, the packet is read, the table says whether it is covered, it leaves
+or is dropped with its reason. What goes up is gathered and handed to the Handler when the socket has been read.
+
+A packet that stays inside the pump, from relay to relay, counts as relayed from one session's client and as
+relayed to (or dropped before) the other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from turnsvr.limits import AnswerLimiter
+from turnsvr.relay.api import (
+    Counters,
+    Drop,
+    Handler,
+    Opened,
+    OpenRequest,
+    PumpSettings,
+    RelayFailure,
+    StreamWriter,
+    Totals,
+)
+from turnsvr.relay.fastpath import (
+    BINDING_REQUEST,
+    MAX_DATA,
+    SEND_INDICATION,
+    binding_success,
+    data_indication,
+    is_possible_message,
+    parse_send_indication,
+)
+from turnsvr.relay.ports import Random, RelayPorts
+from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, total
+from turnsvr.relay.udp import Listener, canonical, open_listener, wildcard
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport
+from turnsvr.stun.framing import pack_channel_data
+
+_PACKETS_A_WAKE_UP = 64
+"""Packets read from one socket before the loop may turn to another."""
+
+_TRANSACTION_IDS = 256
+"""Transaction ids that are made at once."""
+
+_Key = tuple[Transport, HostAndPort, HostAndPort]
+"""A FiveTuple, or plain tuples in its place: they are equal and hash alike."""
+
+
+class PortablePump:
+    """A Pump on an asyncio loop that has add_reader."""
+
+    name = "portable"
+
+    def __init__(
+        self,
+        settings: PumpSettings,
+        handler: Handler,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.monotonic,
+        random: Random | None = None,
+        limiter: AnswerLimiter | None = None,
+    ) -> None:
+        """random must be cryptographic. limiter: one whose rate is somebody else's to set."""
+        self._settings = settings
+        self._handler = handler
+        self._loop = loop
+        self._clock = clock
+        self._random: Random = random or secrets.SystemRandom()
+        self._limiter_is_ours = limiter is None
+        self._limiter = limiter or AnswerLimiter(settings.answers_per_address)
+        self._ports = RelayPorts(settings, self._random)
+        self._fenced = frozenset(map(canonical, settings.fenced))
+        self._listeners: dict[HostAndPort, Listener] = {}
+        self._sessions: dict[int, Session] = {}
+        self._by_client: dict[_Key, Session] = {}
+        self._by_relayed: dict[HostAndPort, Relay] = {}
+        self._writers: dict[FiveTuple, StreamWriter] = {}
+        self._transaction_ids: list[bytes] = []
+        self._closed = False
+        self._ended = Counters()
+        self._drops = dict.fromkeys(Drop, 0)
+        self._binding_answers = 0
+        self._received = 0
+        self._sent_up = 0
+        self._batches = 0
+        self._sends = 0
+        self._segments = 0
+
+    # Listeners and clients
+
+    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
+        listener = open_listener(address, binding_suffix, self._settings.socket_buffer)
+        self._listeners[listener.address] = listener
+        self._loop.add_reader(listener.socket, self._read_listener, listener)
+        return listener.address
+
+    def send(self, five_tuple: FiveTuple, data: bytes) -> None:
+        if five_tuple.transport.is_stream:
+            self._write(five_tuple, data, None)
+            return
+        self._answer(self._listener_of(five_tuple.server), five_tuple.client, five_tuple.server, data, None)
+
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
+        self._writers[five_tuple] = write
+
+    def detach(self, five_tuple: FiveTuple) -> None:
+        self._writers.pop(five_tuple, None)
+
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
+        now = self._clock()
+        session = self._by_client.get(five_tuple)
+        self._received += len(frames)
+        up = [frame for frame in frames if not self._from_client(session, frame, now)]
+        self._sent_up += len(up)
+        return up
+
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
+        return False
+
+    def hang_up(self, five_tuple: FiveTuple) -> None:
+        pass
+
+    # Sessions
+
+    def open(self, request: OpenRequest) -> Opened:
+        if request.session in self._sessions or request.five_tuple in self._by_client:
+            raise RuntimeError(f"session {request.session} or its five-tuple is open already")
+        if len(self._sessions) >= self._settings.max_sessions:
+            return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
+        five_tuple = request.five_tuple
+        session = Session(request.session, five_tuple, self._listener_of(five_tuple.server), request.deadline)
+        failures = self._open_relays(request, session)
+        if session.relays:
+            session.limit(self._settings.bandwidth, self._clock())
+            self._sessions[session.number] = session
+            self._by_client[five_tuple] = session
+            for relay in session.relays.values():
+                self._by_relayed[relay.opened.advertised] = relay
+                self._loop.add_reader(relay.opened.socket.socket, self._read_relay, relay)
+        return Opened(tuple(relay.opened.advertised for relay in session.relays.values()), failures)
+
+    def close(self, session: int, family: Family | None = None) -> Counters:
+        entry = self._sessions.get(session)
+        if entry is None:
+            return Counters()
+        for each in [family] if family is not None else list(entry.relays):
+            relay = entry.relays.pop(each, None)
+            if relay is not None:
+                self._close_relay(relay)
+                entry.forget(each)
+        counters = entry.counters()
+        if not entry.relays:
+            self._ended = total([self._ended, counters])
+            del self._sessions[session]
+            del self._by_client[entry.five_tuple]
+        return counters
+
+    def refresh(self, session: int, deadline: float) -> None:
+        entry = self._sessions.get(session)
+        if entry is not None:
+            entry.deadline = deadline
+
+    def permit(self, session: int, host: str, deadline: float) -> None:
+        entry = self._sessions.get(session)
+        if entry is not None:
+            entry.permit(canonical(host), deadline, self._settings.max_permissions, self._clock())
+
+    def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
+        entry = self._sessions.get(session)
+        if entry is not None:
+            bound = Channel(channel, Address(canonical(peer.host), peer.port), deadline)
+            entry.bind(bound, self._settings.max_channels, self._clock())
+
+    def release(self, token: bytes) -> None:
+        self._ports.release(token)
+
+    def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
+        entry = self._sessions.get(session)
+        if entry is None:
+            self._drop(Drop.NO_SESSION, None)
+        else:
+            self._to_peer(entry, peer, data, dont_fragment, self._clock())
+
+    def _open_relays(self, request: OpenRequest, session: Session) -> dict[Family, RelayFailure]:
+        if request.claim is not None:
+            held = self._ports.claim(request.claim)
+            if held is None:
+                return dict.fromkeys(request.families, RelayFailure.TOKEN)
+            session.relays[held.socket.family] = Relay(session, held)
+            return {}
+        failures = {}
+        server = request.five_tuple.server.host
+        for family in request.families:
+            opened = self._ports.open(family, server, even=request.even_port, reserve=request.reserve)
+            if isinstance(opened, RelayFailure):
+                failures[family] = opened
+            else:
+                session.relays[family] = Relay(session, opened)
+        return failures
+
+    def _close_relay(self, relay: Relay) -> None:
+        self._loop.remove_reader(relay.opened.socket.socket)
+        del self._by_relayed[relay.opened.advertised]
+        self._ports.close(relay.opened)
+
+    # From clients
+
+    def _read_listener(self, listener: Listener) -> None:
+        now = self._clock()
+        batch: list[tuple[FiveTuple, bytes]] = []
+        for _ in range(_PACKETS_A_WAKE_UP):
+            try:
+                data, client, server = listener.receive()
+            except BlockingIOError:
+                break
+            except OSError:
+                # Windows reports here that an earlier answer was refused; the next datagram is waiting behind it.
+                continue
+            self._received += 1
+            self._batches += 1
+            if data.startswith(BINDING_REQUEST) and len(data) == 20:
+                self._answer_binding(listener, data, client, server, now)
+            elif not self._from_client(self._by_client.get((Transport.UDP, client, server)), data, now):
+                batch.append((FiveTuple(Transport.UDP, Address(*client), server), data))
+        if batch and not self._closed:
+            self._sent_up += len(batch)
+            self._handler.client_messages(batch)
+
+    def _answer_binding(
+        self, listener: Listener, data: bytes, client: HostAndPort, server: Address, now: float
+    ) -> None:
+        mapped = Address(*client)
+        if not self._limiter.allow(mapped.packed, now):
+            self._drop(Drop.RATE_LIMITED, None)
+        elif self._answer(listener, client, server, binding_success(data, mapped, listener.binding_suffix), None):
+            self._binding_answers += 1
+
+    def _from_client(self, session: Session | None, data: bytes, now: float) -> bool:
+        """Relay or drop what a client sent; False when the rules must look at it."""
+        first = data[0] if data else 0xFF
+        if 0x40 <= first <= 0x7F:
+            self._channel_data(session, data, now)
+            return True
+        if first > 0x7F or not is_possible_message(data):
+            self._drop(Drop.MALFORMED, session)
+            return True
+        if data[:2] != SEND_INDICATION or session is None or now > session.deadline:
+            return False
+        indication = parse_send_indication(data)
+        if indication is None:
+            return False
+        self._to_peer(session, indication.peer, indication.data, indication.dont_fragment, now)
+        return True
+
+    def _channel_data(self, session: Session | None, frame: bytes, now: float) -> None:
+        end = 4 + (frame[2] << 8 | frame[3]) if len(frame) >= 4 else 4
+        if end > len(frame):
+            self._drop(Drop.MALFORMED, session)
+        elif session is None:
+            self._drop(Drop.NO_SESSION, None)
+        elif now > session.deadline:
+            self._drop(Drop.EXPIRED, session)
+        else:
+            channel = session.channels.get(frame[0] << 8 | frame[1])
+            if channel is None:
+                self._drop(Drop.NO_CHANNEL, session)
+            elif now > channel.deadline:
+                self._drop(Drop.EXPIRED, session)
+            else:
+                self._to_peer(session, channel.peer, frame[4:end], False, now)
+
+    def _to_peer(self, session: Session, peer: Address, data: bytes, dont_fragment: bool, now: float) -> None:
+        host, port = peer
+        size = len(data)
+        refusal = session.refusal(host, now)
+        if refusal is not None:
+            self._drop(refusal, session)
+            return
+        if not port or size > MAX_DATA:
+            self._drop(Drop.MALFORMED, session)
+            return
+        if session.from_client is not None and not session.from_client.take(size, now):
+            self._drop(Drop.BANDWIDTH, session)
+            return
+        relay = session.relays.get(peer.family)
+        inside = self._by_relayed.get(peer)
+        if relay is not None and inside is not None and now <= inside.session.deadline:
+            session.packets_from_client += 1
+            session.bytes_from_client += size
+            self._to_client(inside.session, relay.opened.advertised, data, now)
+        elif host in self._fenced:
+            self._drop(Drop.FENCED, session)
+        elif relay is not None and self._send_from(relay, peer, data, dont_fragment):
+            session.packets_from_client += 1
+            session.bytes_from_client += size
+        else:
+            self._drop(Drop.SEND_FAILED, session)
+
+    def _send_from(self, relay: Relay, peer: Address, data: bytes, dont_fragment: bool) -> bool:
+        relay_socket = relay.opened.socket
+        self._sends += 1
+        try:
+            relay_socket.send(data, peer, dont_fragment)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # It may be an ICMP error that came for an earlier packet, which the kernel reports in the place of sending.
+            self._report_errors(relay)
+            self._sends += 1
+            try:
+                relay_socket.send(data, peer, dont_fragment)
+            except OSError:
+                return False
+        self._segments += 1
+        return True
+
+    # From peers
+
+    def _read_relay(self, relay: Relay) -> None:
+        now = self._clock()
+        session, relay_socket = relay.session, relay.opened.socket
+        for count in range(_PACKETS_A_WAKE_UP):
+            try:
+                data, peer = relay_socket.receive()
+            except OSError as error:
+                if not (count and isinstance(error, BlockingIOError)):
+                    # Woken without data, or in place of data: by an ICMP error. Data behind it wakes the loop again.
+                    self._report_errors(relay)
+                return
+            self._received += 1
+            self._batches += 1
+            self._to_client(session, peer, data, now)
+
+    def _report_errors(self, relay: Relay) -> None:
+        session, now = relay.session, self._clock()
+        for error in relay.opened.socket.errors(_PACKETS_A_WAKE_UP):
+            if session.refusal(error.peer.host, now) is None and not self._closed:
+                self._handler.peer_error(session.number, *error)
+
+    def _to_client(self, session: Session, peer: HostAndPort, data: bytes, now: float) -> None:
+        size = len(data)
+        refusal = session.refusal(peer[0], now)
+        if refusal is not None:
+            self._drop(refusal, session)
+            return
+        if not peer[1]:
+            self._drop(Drop.MALFORMED, session)
+            return
+        if session.to_client is not None and not session.to_client.take(size, now):
+            self._drop(Drop.BANDWIDTH, session)
+            return
+        channel = session.channels_by_peer.get(peer)
+        try:
+            if channel is not None and now <= channel.deadline:
+                frame = pack_channel_data(channel.number, data, padded=session.is_stream)
+            else:
+                frame = data_indication(self._transaction_id(), Address(*peer), data)
+        except ValueError:
+            self._drop(Drop.SEND_FAILED, session)
+            return
+        five_tuple = session.five_tuple
+        if session.is_stream:
+            sent = self._write(five_tuple, frame, session)
+        else:
+            sent = self._answer(session.listener, five_tuple.client, five_tuple.server, frame, session)
+        if sent:
+            session.packets_to_client += 1
+            session.bytes_to_client += size
+
+    def _write(self, five_tuple: FiveTuple, frame: bytes, session: Session | None) -> bool:
+        write = self._writers.get(five_tuple)
+        if write is None:
+            return self._drop(Drop.SEND_FAILED, session)
+        return write(frame) or self._drop(Drop.SLOW_CLIENT, session)
+
+    def _answer(
+        self, listener: Listener | None, client: HostAndPort, server: Address, data: bytes, session: Session | None
+    ) -> bool:
+        if listener is None:
+            return self._drop(Drop.SEND_FAILED, session)
+        self._sends += 1
+        try:
+            listener.send(data, client, server)
+        except OSError:
+            return self._drop(Drop.SEND_FAILED, session)
+        self._segments += 1
+        return True
+
+    def _listener_of(self, server: Address) -> Listener | None:
+        return self._listeners.get(server) or self._listeners.get((wildcard(server.family), server.port))
+
+    def _transaction_id(self) -> bytes:
+        if not self._transaction_ids:
+            pool = self._random.randbytes(12 * _TRANSACTION_IDS)
+            self._transaction_ids = [pool[at : at + 12] for at in range(0, len(pool), 12)]
+        return self._transaction_ids.pop()
+
+    # Figures, and the end
+
+    def _drop(self, reason: Drop, session: Session | None) -> Literal[False]:
+        self._drops[reason] += 1
+        if session is not None:
+            session.dropped += 1
+        return False
+
+    def counters(self, session: int) -> Counters:
+        entry = self._sessions.get(session)
+        return entry.counters() if entry is not None else Counters()
+
+    def totals(self) -> Totals:
+        return Totals(
+            relayed=total([self._ended, *(session.counters() for session in self._sessions.values())]),
+            drops=dict(self._drops),
+            binding_answers=self._binding_answers,
+            received=self._received,
+            sent_up=self._sent_up,
+            batches=self._batches,
+            sends=self._sends,
+            segments=self._segments,
+        )
+
+    def reconfigure(self, settings: PumpSettings) -> None:
+        now = self._clock()
+        if settings.bandwidth != self._settings.bandwidth:
+            for session in self._sessions.values():
+                session.limit(settings.bandwidth, now)
+        if self._limiter_is_ours and settings.answers_per_address != self._settings.answers_per_address:
+            self._limiter = AnswerLimiter(settings.answers_per_address)
+        self._settings = settings
+        self._fenced = frozenset(map(canonical, settings.fenced))
+        self._ports.configure(settings, [relay.opened for relay in self._by_relayed.values()])
+
+    def shutdown(self) -> None:
+        self._closed = True
+        for session in list(self._sessions):
+            self.close(session)
+        for listener in self._listeners.values():
+            self._loop.remove_reader(listener.socket)
+            listener.socket.close()
+        self._listeners.clear()
+        self._writers.clear()
+        self._ports.shutdown()

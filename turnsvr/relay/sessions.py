@@ -1,0 +1,140 @@
+"""The table of sessions as plain data: who may talk to whom, until when, and how much it was."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from turnsvr.limits import TokenBucket
+from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.ports import OpenedPort
+from turnsvr.relay.udp import Listener
+from turnsvr.stun.address import Address, Family, FiveTuple
+
+HostAndPort = tuple[str, int]
+"""An Address or what the socket module gives for one: they are equal and hash alike."""
+
+
+@dataclass(slots=True)
+class Channel:
+    number: int
+    peer: Address
+    deadline: float
+
+
+@dataclass(slots=True)
+class Relay:
+    """One relayed transport address of a session."""
+
+    session: Session
+    opened: OpenedPort
+
+
+class Session:
+    """An allocation as the data plane knows it."""
+
+    __slots__ = (
+        "bytes_from_client",
+        "bytes_to_client",
+        "channels",
+        "channels_by_peer",
+        "deadline",
+        "dropped",
+        "five_tuple",
+        "from_client",
+        "is_stream",
+        "listener",
+        "number",
+        "packets_from_client",
+        "packets_to_client",
+        "permissions",
+        "relays",
+        "to_client",
+    )
+
+    def __init__(self, number: int, five_tuple: FiveTuple, listener: Listener | None, deadline: float) -> None:
+        """listener: where a UDP client's packets come from and go to."""
+        self.number = number
+        self.five_tuple = five_tuple
+        self.is_stream = five_tuple.transport.is_stream
+        self.listener = listener
+        self.deadline = deadline
+        self.permissions: dict[str, float] = {}
+        self.channels: dict[int, Channel] = {}
+        self.channels_by_peer: dict[HostAndPort, Channel] = {}
+        self.relays: dict[Family, Relay] = {}
+        self.from_client: TokenBucket | None = None
+        self.to_client: TokenBucket | None = None
+        self.packets_from_client = 0
+        self.bytes_from_client = 0
+        self.packets_to_client = 0
+        self.bytes_to_client = 0
+        self.dropped = 0
+
+    def limit(self, bandwidth: float, now: float) -> None:
+        """Bytes a second in each direction, 0 for no limit."""
+        self.from_client = TokenBucket(bandwidth, bandwidth, now) if bandwidth else None
+        self.to_client = TokenBucket(bandwidth, bandwidth, now) if bandwidth else None
+
+    def refusal(self, host: str, now: float) -> Drop | None:
+        """Why nothing may pass between the client and a peer at this host, or None."""
+        if now > self.deadline:
+            return Drop.EXPIRED
+        deadline = self.permissions.get(host)
+        if deadline is None:
+            return Drop.NO_PERMISSION
+        return Drop.EXPIRED if now > deadline else None
+
+    def permit(self, host: str, deadline: float, most: int, now: float) -> None:
+        """Raises RuntimeError when there are so many live permissions already."""
+        if host not in self.permissions and len(self.permissions) >= most:
+            self.permissions = {host: end for host, end in self.permissions.items() if now <= end}
+            if len(self.permissions) >= most:
+                raise RuntimeError(f"more than {most} permissions in session {self.number}")
+        self.permissions[host] = deadline
+
+    def bind(self, channel: Channel, most: int, now: float) -> None:
+        """Take a channel in the place of what its number or its peer had.
+
+        Raises RuntimeError when there are so many live channels already.
+        """
+        self._unbind(self.channels.get(channel.number))
+        self._unbind(self.channels_by_peer.get(channel.peer))
+        if len(self.channels) >= most:
+            for old in [old for old in self.channels.values() if now > old.deadline]:
+                self._unbind(old)
+            if len(self.channels) >= most:
+                raise RuntimeError(f"more than {most} channels in session {self.number}")
+        self.channels[channel.number] = channel
+        self.channels_by_peer[channel.peer] = channel
+
+    def forget(self, family: Family) -> None:
+        """Remove permissions and channels for peers of a family."""
+        for host in [host for host in self.permissions if Address(host, 0).family is family]:
+            del self.permissions[host]
+        for channel in [channel for channel in self.channels.values() if channel.peer.family is family]:
+            self._unbind(channel)
+
+    def counters(self) -> Counters:
+        return Counters(
+            self.packets_from_client,
+            self.bytes_from_client,
+            self.packets_to_client,
+            self.bytes_to_client,
+            self.dropped,
+        )
+
+    def _unbind(self, channel: Channel | None) -> None:
+        if channel is not None:
+            del self.channels[channel.number]
+            del self.channels_by_peer[channel.peer]
+
+
+def total(counters: list[Counters]) -> Counters:
+    """The sum of what sessions relayed."""
+    return Counters(
+        sum(each.packets_from_client for each in counters),
+        sum(each.bytes_from_client for each in counters),
+        sum(each.packets_to_client for each in counters),
+        sum(each.bytes_to_client for each in counters),
+        sum(each.dropped for each in counters),
+    )
