@@ -242,7 +242,7 @@ def _secret(settings: Settings | None, secret_file: Path | None) -> str:
         return settings.credentials.secrets[0].get_secret_value()
     if secret_file is not None:
         with click.open_file(str(secret_file), encoding="utf-8", errors="replace") as file:
-            return file.read(_MAX_SECRET_CHARACTERS).strip()
+            return str(file.read(_MAX_SECRET_CHARACTERS)).strip()
     if value := os.environ.get(_SECRET_VARIABLE):
         return value
     raise click.UsageError(f"name the secret's place: --config, --secret-file or the variable {_SECRET_VARIABLE}")

@@ -15,7 +15,7 @@ SIZE_PATTERN = r"^[0-9.]+ ?([kKMG]i?)?B?$"
 BANDWIDTH_PATTERN = r"^[0-9.]+ ?([kKMG]?(bit/s|bps)|([kKMG]i?)?B/s)$"
 RATE_PATTERN = r"^[0-9.]+ ?(/ ?(s|min|h))?$"
 
-_NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,18})?"
+_NUMBER = r"[0-9]{1,20}(?:\.[0-9]{1,24})?"
 _DURATION = re.compile(
     rf"(?:({_NUMBER}) ?d)? ?(?:({_NUMBER}) ?h)? ?(?:({_NUMBER}) ?m(?:in)?)? ?(?:({_NUMBER}) ?s)?", re.ASCII
 )

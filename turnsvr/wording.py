@@ -103,11 +103,11 @@ def _suggestion(location: Location) -> str:
 def _section_at(around: tuple[str, ...]) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     for name in around:
-        section = _section_of(section.model_fields[name].annotation) or section
+        section = section_of(section.model_fields[name].annotation) or section
     return section
 
 
-def _section_of(annotation: object) -> type[BaseModel] | None:
+def section_of(annotation: object) -> type[BaseModel] | None:
     """The model that a field holds, also in `Model | None`."""
     for candidate in (annotation, *typing.get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
@@ -127,6 +127,6 @@ def _paths(section: type[BaseModel], prefix: str) -> Iterator[str]:
     for name in _names(section):
         yield prefix + name
         field = section.model_fields.get(name)
-        inner = _section_of(field.annotation) if field else None
+        inner = section_of(field.annotation) if field else None
         if inner is not None:
             yield from _paths(inner, f"{prefix}{name}.")

@@ -1,0 +1,151 @@
+"""The files that an operator installs say what the models say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from turnsvr import config, wording
+from turnsvr.document import Location, read
+from turnsvr.settings import CredentialSettings, RedirectSettings, Settings
+
+CONF = Path(__file__).parents[2] / "conf"
+ENVIRON = {"TURN_SECRET": "a secret of the test that is long enough"}
+OFF = re.compile(r"^( *)#(?! |$)", re.MULTILINE)
+
+# Examples stand where the default is nothing at all.
+EXAMPLES = {
+    "tls",
+    "tls.certificate",
+    "tls.key",
+    "tls.ciphers",
+    "relay.addresses",
+    "relay.external",
+    "credentials.users",
+    "credentials.secrets",
+    "limits.bandwidth_per_allocation",
+    "redirect",
+    "redirect.to",
+    "redirect.domain",
+    "nat_discovery",
+    "nat_discovery.primary",
+    "nat_discovery.alternate",
+}
+
+
+def as_shipped() -> str:
+    return (CONF / "turnsvr.yaml").read_text()
+
+
+def with_everything_on() -> str:
+    return OFF.sub(r"\1", as_shipped())
+
+
+def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
+    """Dotted name and default of every setting, sections and their settings alike."""
+    found: dict[str, object] = {}
+    for name, field in model.model_fields.items():
+        found[prefix + name] = field.default
+        section = wording.section_of(field.annotation)
+        if section is not None:
+            found |= leaves(section, f"{prefix}{name}.")
+    return found
+
+
+def value_at(settings: Settings, name: str) -> object:
+    value: object = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def stated(text: str) -> set[str]:
+    document = read(text, CONF, ENVIRON)
+    assert not document.problems
+    names = {location_name(location) for location in document.lines}
+    return {"credentials.secrets" if name == "credentials.secret" else name for name in names}
+
+
+def location_name(location: Location) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def test_every_setting_is_stated() -> None:
+    assert leaves(Settings).keys() <= stated(with_everything_on())
+
+
+def test_every_stated_default_is_the_models() -> None:
+    settings = config.loads(with_everything_on(), "turnsvr.yaml", directory=CONF, environ=ENVIRON)
+    for name, default in leaves(Settings).items():
+        section = isinstance(value_at(settings, name), BaseModel)
+        if name not in EXAMPLES and name != "listen" and not section:
+            assert value_at(settings, name) == default, name
+
+
+def test_as_shipped_it_is_the_default_and_a_secret() -> None:
+    settings = config.loads(as_shipped(), "turnsvr.yaml", directory=CONF, environ=ENVIRON)
+    secrets = CredentialSettings(secrets=(ENVIRON["TURN_SECRET"],))  # type: ignore[arg-type]
+    assert settings.listeners() == Settings().listeners()
+    assert settings.model_copy(update={"listen": None}) == Settings(credentials=secrets)
+
+
+def test_only_what_has_no_default_is_off() -> None:
+    off = stated(with_everything_on()) - stated(as_shipped())
+    sections = ("tls.", "redirect.", "nat_discovery.")
+    known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}
+    below = {name for name in off if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users."))}
+    assert off - below == known - {"credentials.secrets"}
+
+
+def test_every_setting_has_a_comment_before_it() -> None:
+    lines = as_shipped().splitlines()
+    names = {name.rpartition(".")[2] for name in leaves(Settings)} | {"secret"}
+    for number, line in enumerate(lines):
+        match = re.match(r" *#?([a-z_0-9]+):", line)
+        if match and match[1] in names and line.startswith(" ") and number:
+            before = lines[number - 1].strip()
+            assert before.startswith("#") or before.split(":")[0] in names, f"line {number + 1}: {line}"
+
+
+def test_lines_fit_a_terminal() -> None:
+    for file in CONF.glob("*.yaml"):
+        assert max(map(len, file.read_text().splitlines())) <= 120, file
+
+
+@pytest.mark.parametrize("name", ["turnsvr.yaml", "stun-only.yaml", "webrtc.yaml"])
+@pytest.mark.parametrize("everything", [False, True])
+def test_each_file_is_valid(name: str, everything: bool) -> None:
+    text = (CONF / name).read_text()
+    if everything:
+        text = OFF.sub(r"\1", text)
+    settings = config.loads(text, name, directory=CONF, environ=ENVIRON)
+    assert settings.listeners()
+
+
+def test_three_lines_are_enough() -> None:
+    settings = config.loads("realm: example.org\ncredentials:\n  secret: x\n", "three.yaml")
+    assert settings.realm == "example.org"
+    assert settings.credentials.secrets[0].get_secret_value() == "x"
+
+
+def test_the_file_says_the_same_to_a_yaml_1_2_editor() -> None:
+    """Quoted where YAML itself would take a text for something else, so that the schema's types hold there."""
+
+    class Tagged(yaml.SafeLoader):
+        pass
+
+    Tagged.add_constructor("!env", lambda loader, node: "text")
+    values = yaml.load(with_everything_on(), Tagged)
+    assert values["tls"]["minimum_version"] == "1.2"
+    assert values["pump"]["gso"] is True
+    assert values["limits"]["lifetime"] == "1h"
+
+
+def test_redirect_example_has_default_port() -> None:
+    settings = config.loads(with_everything_on(), "turnsvr.yaml", directory=CONF, environ=ENVIRON)
+    assert isinstance(settings.redirect, RedirectSettings)
+    assert [endpoint.port for endpoint in settings.redirect.to] == [3478, 3478]
