@@ -1,90 +1,358 @@
-"""The rules' front door: bytes and times go in, commands come out."""
+"""The rules' front door: bytes and times go in, commands come out.
+
+Here a message finds its handler and every request its one answer. What a handler needs to know about
+allocations is in allocation.py, about credentials in authentication.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from itertools import count
 
 from turnsvr.limits import AnswerLimiter
+from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple
-from turnsvr.stun.errors import ErrorCode
-from turnsvr.turn.commands import Command, EndReason
+from turnsvr.stun.errors import ErrorCode, MalformedMessage
+from turnsvr.stun.framing import is_channel_data, unpack_channel_data
+from turnsvr.stun.message import Class, Message, Method
+from turnsvr.turn import binding, handlers
+from turnsvr.turn.allocation import Allocation, Allocations
+from turnsvr.turn.authentication import ALGORITHMS, Claim, Key, Proof, read_claim
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AuthenticationFailed,
+    CloseRelay,
+    Command,
+    EndReason,
+    FindCredential,
+    Send,
+    SendToPeer,
+)
 from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.handlers import Desk
+from turnsvr.turn.nonce import SECRET_SIZE, Nonces
+from turnsvr.turn.reject import Reject
+from turnsvr.turn.reservations import Reservations
+
+_MAX_WAITING = 10_000
+"""Requests whose credential is being looked up; one more is dropped, and its client will ask again."""
+
+_HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Message | None]] = {
+    Method.ALLOCATE: handlers.allocate,
+    Method.REFRESH: handlers.refresh,
+    Method.CREATE_PERMISSION: handlers.create_permission,
+    Method.CHANNEL_BIND: handlers.channel_bind,
+}
 
 
-class Key(Protocol):
-    """One credential that a user name may stand for."""
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A request whose credential is being looked up."""
 
-    @property
-    def username(self) -> str: ...
-    @property
-    def quota_user(self) -> str: ...
-    @property
-    def md5_key(self) -> bytes | None: ...
-    @property
-    def sha256_key(self) -> bytes | None: ...
+    message: Message
+    five_tuple: FiveTuple
+    claim: Claim
 
 
 class Server:
     """STUN and TURN (RFC 8489, RFC 8656), driven only through arguments.
 
-    Times are seconds on any monotonic clock. random(n) gives n unpredictable bytes. After each call the caller
-    carries out commands(), in order.
+    Times are seconds on any monotonic clock that is not negative. random(n) gives n unpredictable bytes. After
+    each call the caller carries out commands(), in order.
     """
 
-    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimiter) -> None: ...
+    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimiter) -> None:
+        self._secret = random(SECRET_SIZE)
+        self._limiter = limiter
+        self._commands: list[Command] = []
+        self._waiting: dict[int, _Waiting] = {}
+        self._asked: dict[tuple[FiveTuple, bytes], int] = {}
+        self._numbers = count(1)
+        self._desk = Desk(
+            config=config,
+            random=random,
+            allocations=Allocations(),
+            reservations=Reservations(),
+            do=self._commands.append,
+            end=self._end,
+        )
+        self.reconfigure(config)
+
+    # Messages
 
     def receive(self, data: bytes, five_tuple: FiveTuple, now: float) -> None:
         """A whole message or ChannelData frame from a client, that no route covered. Never raises."""
+        self.handle_timeout(now)
+        try:
+            if is_channel_data(data):
+                self._channel_data(data, five_tuple, now)
+                return
+            message = Message.parse(data, classic=self._desk.config.rfc3489)
+            if message.message_class is Class.REQUEST:
+                self._request(message, five_tuple, now)
+            elif message.message_class is Class.INDICATION and message.method == Method.SEND:
+                self._send_indication(message, five_tuple, now)
+        except MalformedMessage:
+            return
 
-    def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
-        """A stream client's connection is gone."""
+    def _request(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
+        if message.method != Method.BINDING and (message.method not in _HANDLERS or message.is_classic):
+            return
+        try:
+            if message.method == Method.BINDING:
+                self._binding(message, five_tuple, now)
+            elif self._desk.config.stun_only:
+                raise Reject(ErrorCode.FORBIDDEN)
+            else:
+                self._authenticate(message, five_tuple, now)
+        except Reject as reject:
+            self._refuse_stranger(message, five_tuple, reject, now)
+        except MalformedMessage:
+            self._refuse_stranger(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
 
-    def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
-        """The answer to FindCredential; without keys, refusal says in the log why."""
+    def _binding(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
+        if unknown := message.unknown_required():
+            raise binding.unknown_attributes(*unknown)
+        path, response = binding.answer(message, five_tuple, self._desk.config)
+        if self._may_answer(five_tuple, now):
+            self._commands.append(Send(path, response.encode(fingerprint=a.FINGERPRINT in message)))
 
-    def credential_failed(self, request: int, now: float) -> None:
-        """FindCredential cannot be answered: the client gets 500."""
+    def _channel_data(self, data: bytes, five_tuple: FiveTuple, now: float) -> None:
+        number, payload = unpack_channel_data(data)
+        allocation = self._desk.allocations.of(five_tuple)
+        if allocation is None:
+            return
+        peer = allocation.channel(number, now)
+        if peer is not None:
+            self._relay(allocation, peer, payload, False, now)
 
-    def relay_opened(
-        self, allocation: int, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
-    ) -> None:
-        """OpenRelay worked, at least in part."""
+    def _send_indication(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
+        """RFC 8656 section 11.2: anything wrong with it is met with silence."""
+        allocation = self._desk.allocations.of(five_tuple)
+        peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
+        if allocation is None or peer is None or payload is None or message.unknown_required():
+            return
+        self._relay(allocation, peer, payload, a.DONT_FRAGMENT in message, now)
 
-    def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
-        """OpenRelay did not work: 440 or 508."""
+    def _relay(self, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
+        alive = now < allocation.expires.get(peer.family, 0.0)
+        if not alive or not allocation.may_reach(peer.host, now) or self._desk.config.policy.refusal(peer.host):
+            return
+        self._commands.append(SendToPeer(allocation.number, peer, payload, dont_fragment))
 
     def peer_error(
         self, allocation: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes, now: float
     ) -> None:
-        """An ICMP error came back from a peer (RFC 8656 section 11.5)."""
+        """An ICMP error came back for a packet to this peer: type and code of its family, 4 bytes of error data.
+
+        The client is told if a permission covers the peer (RFC 8656 section 11.5).
+        """
+        found = self._desk.allocations.get(allocation)
+        if found is None or not found.may_reach(peer.host, now):
+            return
+        indication = Message(Method.DATA, Class.INDICATION, self._desk.random(12))
+        indication.add(a.XOR_PEER_ADDRESS, peer).add(a.ICMP, a.Icmp(icmp_type, icmp_code, data))
+        self._commands.append(Send(found.five_tuple, indication.encode()))
+
+    # Who it is (RFC 8489 section 9.2.4)
+
+    def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
+        claim = read_claim(message, five_tuple, self._nonces, now)
+        allocation = self._desk.allocations.of(five_tuple)
+        if (
+            allocation is not None
+            and claim.names(allocation.username, self._desk.config.realm)
+            and claim.proven_by(message, allocation.key)
+        ):
+            self._proven(message, five_tuple, Proof(claim, allocation.key), now)
+        elif (five_tuple, message.transaction_id) not in self._asked and len(self._waiting) < _MAX_WAITING:
+            request = next(self._numbers)
+            self._waiting[request] = _Waiting(message, five_tuple, claim)
+            self._asked[five_tuple, message.transaction_id] = request
+            realm = self._desk.config.realm
+            self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, realm))
+
+    def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
+        """The answer to FindCredential: candidates in the order to try them; without any, refusal says why."""
+        waiting = self._settle(request)
+        if waiting is None:
+            return
+        message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
+        for key in keys:
+            if claim.proven_by(message, key):
+                self._proven(message, five_tuple, Proof(claim, key), now)
+                return
+        reason = "wrong password" if keys else refusal
+        self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason))
+        self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
+
+    def credential_failed(self, request: int, now: float) -> None:
+        """FindCredential cannot be answered: the client gets 500."""
+        waiting = self._settle(request)
+        if waiting is not None:
+            self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
+
+    def _settle(self, request: int) -> _Waiting | None:
+        waiting = self._waiting.pop(request, None)
+        if waiting is not None:
+            del self._asked[waiting.five_tuple, waiting.message.transaction_id]
+        return waiting
+
+    def _proven(self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> None:
+        """Carry out a request that is from who it says, and answer it."""
+        self.handle_timeout(now)
+        try:
+            if proof.claim.expired:
+                raise Reject(ErrorCode.STALE_NONCE, challenge=True)
+            if unknown := message.unknown_required():
+                raise binding.unknown_attributes(*unknown)
+            response = _HANDLERS[message.method](self._desk, message, five_tuple, proof, now)
+        except Reject as reject:
+            response = self._error(message, five_tuple, reject, now)
+        except MalformedMessage:
+            response = self._error(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
+        if response is not None:
+            data = self._desk.sign(message, response, proof)
+            self._commands.append(Send(five_tuple, data))
+
+    # Answers
+
+    def _error(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> Message:
+        response = message.reply(Class.ERROR).add(a.ERROR_CODE, a.Error.of(reject.code))
+        if reject.challenge:
+            response.add(a.REALM, self._desk.config.realm)
+            response.add(a.NONCE, self._nonces.make(five_tuple.client, now))
+            response.add(a.PASSWORD_ALGORITHMS, ALGORITHMS)
+        if reject.details is not None:
+            reject.details(response)
+        return response
+
+    def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
+        """Answer somebody who has proven nothing: unsigned, and only so often."""
+        if self._may_answer(five_tuple, now):
+            response = self._error(message, five_tuple, reject, now)
+            data = response.encode(fingerprint=a.FINGERPRINT in message)
+            self._commands.append(Send(five_tuple, data))
+
+    def _may_answer(self, five_tuple: FiveTuple, now: float) -> bool:
+        """Whether an answer may go out: a stream has a real client behind it, a datagram perhaps a victim."""
+        return five_tuple.transport.is_stream or self._limiter.allow(five_tuple.client.packed, now)
+
+    # Relays
+
+    def relay_opened(
+        self, allocation: int, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
+    ) -> None:
+        """OpenRelay worked, at least in part: advertised addresses, and what kept the other family away."""
+        opening = self._desk.openings.pop(allocation, None)
+        if opening is None:
+            self._commands.append(CloseRelay(allocation))
+            return
+        response = handlers.relay_opened(self._desk, opening, addresses, failures, now)
+        self._commands.append(Send(opening.allocation.five_tuple, response))
+
+    def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
+        """OpenRelay did not work: 440 or 508."""
+        opening = self._desk.openings.pop(allocation, None)
+        if opening is None:
+            return
+        handlers.relay_failed(self._desk, opening)
+        five_tuple = opening.allocation.five_tuple
+        response = self._error(opening.message, five_tuple, Reject(code), now)
+        self._commands.append(Send(five_tuple, self._desk.sign(opening.message, response, opening.proof)))
+
+    def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
+        """A stream client's connection is gone, and with it what hung on its five-tuple."""
+        for request in [number for number, waiting in self._waiting.items() if waiting.five_tuple == five_tuple]:
+            self._settle(request)
+        allocation = self._desk.allocations.of(five_tuple)
+        if allocation is not None:
+            self._end(allocation, EndReason.DISCONNECTED, now)
+
+    # Time
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() wants to be called; None for never."""
+        desk = self._desk
+        times = (desk.allocations.deadlines.next(), desk.reservations.deadlines.next())
+        return min((time for time in times if time is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
         """End whatever has expired by now."""
+        allocations, reservations = self._desk.allocations, self._desk.reservations
+        for number, what in allocations.deadlines.due(now):
+            allocation = allocations.get(number)
+            if allocation is None:
+                continue
+            if isinstance(what, Family):
+                handlers.expire_family(self._desk, allocation, what, now)
+            elif isinstance(what, str):
+                allocations.drop_permission(allocation, what)
+            else:
+                allocations.drop_channel(allocation, what)
+        for token in reservations.deadlines.due(now):
+            handlers.release(self._desk, token)
+
+    def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
+        self._desk.allocations.remove(allocation)
+        relayed = tuple(allocation.relayed.values())
+        if self._desk.openings.pop(allocation.number, None) is not None:
+            return
+        self._commands.append(
+            AllocationEnded(
+                allocation.number,
+                allocation.username,
+                allocation.five_tuple,
+                relayed,
+                now - allocation.started,
+                reason,
+            )
+        )
+        self._commands.append(CloseRelay(allocation.number))
+
+    # Steering
 
     def commands(self) -> list[Command]:
         """What is to be done, in order; handed out once."""
+        commands = self._commands.copy()
+        self._commands.clear()
+        return commands
 
     def reconfigure(self, config: ServerConfig) -> None:
-        """Go by another config from now on; allocations live on."""
+        """Go by another config from now on; allocations live on, and so do nonces."""
+        self._desk.config = config
+        self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity)
 
     def drain(self) -> None:
         """Refuse new allocations from now on."""
+        self._desk.draining = True
 
     def end(self, allocation: int, reason: EndReason, now: float) -> None:
-        """End one allocation."""
+        """End one allocation; an unknown one is fine."""
+        found = self._desk.allocations.get(allocation)
+        if found is not None:
+            self._end(found, reason, now)
 
     def shutdown(self, now: float) -> None:
-        """End every allocation."""
+        """End every allocation, and give up every reserved port."""
+        self.drain()
+        for allocation in self._desk.allocations:
+            self._end(allocation, EndReason.SHUTDOWN, now)
+        for token in list(self._desk.reservations):
+            handlers.release(self._desk, token)
 
     def allocation_of(self, five_tuple: FiveTuple) -> int | None:
         """The allocation of a client, if it has one."""
+        allocation = self._desk.allocations.of(five_tuple)
+        return allocation.number if allocation is not None else None
 
     def binding_suffix(self, listener: Address) -> bytes:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""
+        response = Message(Method.BINDING, Class.SUCCESS, bytes(12))
+        binding.describe(response, listener, listener, self._desk.config)
+        return response.encode()[20:]
 
     def __len__(self) -> int:
-        """Live allocations."""
+        """Allocations, also those whose relay is still being opened."""
+        return len(self._desk.allocations)

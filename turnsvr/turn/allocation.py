@@ -1,0 +1,162 @@
+"""An allocation's state, as plain data, and the tables that hold allocations (RFC 8656 sections 3.2, 5 and 9).
+
+Every change of a table goes through Allocations, so that its indexes, quotas and deadlines always agree.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.turn.authentication import Key
+from turnsvr.turn.deadlines import Deadlines
+
+_MAX_FINISHED = 1024
+"""Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
+FINISHED_LIFETIME = 40.0
+"""Seconds that a client may go on retransmitting a request (RFC 8489 section 6.2.1)."""
+
+
+class Channel(NamedTuple):
+    """What a channel number is bound to, and until when."""
+
+    peer: Address
+    deadline: float
+
+
+@dataclass(slots=True)
+class Allocation:
+    """One client's relay. Deadlines are seconds on the caller's clock; what is past its deadline does not count."""
+
+    number: int
+    five_tuple: FiveTuple
+    key: Key
+    started: float
+    transaction_id: bytes
+    """Of the Allocate request that made it."""
+    response: bytes = b""
+    """The answer to that request, for its retransmissions; empty while the relay is being opened."""
+    relayed: dict[Family, Address] = field(default_factory=dict)
+    expires: dict[Family, float] = field(default_factory=dict)
+    permissions: dict[str, float] = field(default_factory=dict)
+    """Deadline by peer IP address."""
+    channels: dict[int, Channel] = field(default_factory=dict)
+    numbers: dict[Address, int] = field(default_factory=dict)
+    """Channel number by peer address: the other way round."""
+
+    @property
+    def username(self) -> str:
+        return self.key.username
+
+    def may_reach(self, host: str, now: float) -> bool:
+        """Whether a live permission covers this peer IP address."""
+        deadline = self.permissions.get(host)
+        return deadline is not None and now < deadline
+
+    def channel(self, number: int, now: float) -> Address | None:
+        """The peer that a live channel is bound to."""
+        channel = self.channels.get(number)
+        return channel.peer if channel is not None and now < channel.deadline else None
+
+    def channel_of(self, peer: Address, now: float) -> int | None:
+        """The live channel that is bound to a peer."""
+        number = self.numbers.get(peer)
+        return number if number is not None and self.channel(number, now) is not None else None
+
+
+Expiring = tuple[int, Family | str | int]
+"""An allocation's number, and what of it expires: the relay of a family, a permission, a channel.
+
+Family comes first where it matters: it is an IntEnum, and channel numbers start far above it.
+"""
+
+
+class Allocations:
+    """The allocations of a server, found by number and by five-tuple, counted by user."""
+
+    def __init__(self) -> None:
+        self._by_number: dict[int, Allocation] = {}
+        self._by_five_tuple: dict[FiveTuple, Allocation] = {}
+        self._by_user: Counter[str] = Counter()
+        self._finished: dict[tuple[FiveTuple, bytes], tuple[bytes, float]] = {}
+        self.deadlines: Deadlines[Expiring] = Deadlines()
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    def __iter__(self) -> Iterator[Allocation]:
+        return iter(list(self._by_number.values()))
+
+    def get(self, number: int) -> Allocation | None:
+        return self._by_number.get(number)
+
+    def of(self, five_tuple: FiveTuple) -> Allocation | None:
+        return self._by_five_tuple.get(five_tuple)
+
+    def count(self, quota_user: str) -> int:
+        """How many allocations this user has."""
+        return self._by_user[quota_user]
+
+    def add(self, allocation: Allocation) -> None:
+        self._by_number[allocation.number] = allocation
+        self._by_five_tuple[allocation.five_tuple] = allocation
+        self._by_user[allocation.key.quota_user] += 1
+
+    def remove(self, allocation: Allocation) -> None:
+        for family in allocation.relayed:
+            self.deadlines.discard((allocation.number, family))
+        for host in allocation.permissions:
+            self.deadlines.discard((allocation.number, host))
+        for number in allocation.channels:
+            self.deadlines.discard((allocation.number, number))
+        del self._by_number[allocation.number]
+        del self._by_five_tuple[allocation.five_tuple]
+        self._by_user[allocation.key.quota_user] -= 1
+        if not self._by_user[allocation.key.quota_user]:
+            del self._by_user[allocation.key.quota_user]
+
+    def extend(self, allocation: Allocation, family: Family, deadline: float) -> None:
+        """Let the relay of one family live until deadline."""
+        allocation.expires[family] = deadline
+        self.deadlines.set((allocation.number, family), deadline)
+
+    def drop_family(self, allocation: Allocation, family: Family) -> None:
+        """Remove one relayed transport address with its permissions and channels (RFC 8656 section 8.1)."""
+        del allocation.relayed[family], allocation.expires[family]
+        self.deadlines.discard((allocation.number, family))
+        for host in [host for host in allocation.permissions if Address(host, 0).family is family]:
+            self.drop_permission(allocation, host)
+        for number in [n for n, channel in allocation.channels.items() if channel.peer.family is family]:
+            self.drop_channel(allocation, number)
+
+    def permit(self, allocation: Allocation, host: str, deadline: float) -> None:
+        allocation.permissions[host] = deadline
+        self.deadlines.set((allocation.number, host), deadline)
+
+    def drop_permission(self, allocation: Allocation, host: str) -> None:
+        del allocation.permissions[host]
+        self.deadlines.discard((allocation.number, host))
+
+    def bind(self, allocation: Allocation, number: int, peer: Address, deadline: float) -> None:
+        allocation.channels[number] = Channel(peer, deadline)
+        allocation.numbers[peer] = number
+        self.deadlines.set((allocation.number, number), deadline)
+
+    def drop_channel(self, allocation: Allocation, number: int) -> None:
+        peer = allocation.channels.pop(number).peer
+        del allocation.numbers[peer]
+        self.deadlines.discard((allocation.number, number))
+
+    def finish(self, five_tuple: FiveTuple, transaction_id: bytes, response: bytes, now: float) -> None:
+        """Keep the answer that ended an allocation, for its retransmissions."""
+        if len(self._finished) >= _MAX_FINISHED:
+            del self._finished[next(iter(self._finished))]
+        self._finished[five_tuple, transaction_id] = response, now + FINISHED_LIFETIME
+
+    def finished(self, five_tuple: FiveTuple, transaction_id: bytes, now: float) -> bytes | None:
+        """The kept answer to this very request."""
+        kept = self._finished.get((five_tuple, transaction_id))
+        return kept[0] if kept is not None and now < kept[1] else None

@@ -1,0 +1,108 @@
+"""The long-term credential mechanism, server side (RFC 8489 section 9.2.4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import FiveTuple
+from turnsvr.stun.attributes import PasswordAlgorithm
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.stun.integrity import userhash
+from turnsvr.stun.message import Message
+from turnsvr.turn.nonce import Nonces, Verdict
+from turnsvr.turn.reject import Reject
+
+MD5 = 0x0001
+SHA256 = 0x0002
+ALGORITHMS = (PasswordAlgorithm(SHA256), PasswordAlgorithm(MD5))
+"""What PASSWORD-ALGORITHMS offers, the better one first (RFC 8489 section 18.5)."""
+
+
+class Key(Protocol):
+    """One credential that a user name may stand for; a key that is not known is None."""
+
+    @property
+    def username(self) -> str: ...
+    @property
+    def quota_user(self) -> str: ...
+    @property
+    def md5_key(self) -> bytes | None: ...
+    @property
+    def sha256_key(self) -> bytes | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who a request says it is from, before anything is proven."""
+
+    username: str | None
+    userhash: bytes | None
+    algorithm: int
+    sha256_answer: bool
+    """Whether answers carry MESSAGE-INTEGRITY-SHA256 in place of MESSAGE-INTEGRITY."""
+    expired: bool
+    """The nonce was ours but is too old: 438, once the rest has been proven."""
+
+    def names(self, username: str, realm: str) -> bool:
+        """Whether the claim is to be this user."""
+        if self.username is not None:
+            return self.username == username
+        return self.userhash == userhash(username, realm)
+
+    def secret(self, key: Key) -> bytes | None:
+        """The HMAC key by the claimed algorithm."""
+        return key.sha256_key if self.algorithm == SHA256 else key.md5_key
+
+    def proven_by(self, message: Message, key: Key) -> bool:
+        """Whether the request's integrity attribute is right for this key."""
+        secret = self.secret(key)
+        if secret is None:
+            return False
+        if a.MESSAGE_INTEGRITY_SHA256 in message:
+            return message.integrity_sha256_ok(secret)
+        return message.integrity_ok(secret)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A request that is from who it says."""
+
+    claim: Claim
+    key: Key
+
+    def sign(self, response: Message, *, fingerprint: bool) -> bytes:
+        """The encoded response, under the algorithm of the request."""
+        secret = self.claim.secret(self.key)
+        if self.claim.sha256_answer:
+            return response.encode(sha256_key=secret, fingerprint=fingerprint)
+        return response.encode(key=secret, fingerprint=fingerprint)
+
+
+def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: float) -> Claim:
+    """The steps of RFC 8489 section 9.2.4 that need no key; raises Reject 400, 401 or 438, or MalformedMessage.
+
+    A nonce that this client never got is refused here, before anybody looks the user name up, so that a flood
+    of made-up credentials stays cheap. One that is merely too old is told after the integrity is proven, in the
+    order of the RFC.
+    """
+    sha256 = a.MESSAGE_INTEGRITY_SHA256 in message
+    if not sha256 and a.MESSAGE_INTEGRITY not in message:
+        raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
+    username, hashed = message.get(a.USERNAME), message.get(a.USERHASH)
+    nonce = message.get(a.NONCE)
+    if (username is None and hashed is None) or message.get(a.REALM) is None or nonce is None:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    verdict = nonces.judge(nonce, five_tuple.client, now)
+    if verdict is Verdict.FOREIGN:
+        raise Reject(ErrorCode.STALE_NONCE, challenge=True)
+    offered, chosen = message.get(a.PASSWORD_ALGORITHMS), message.get(a.PASSWORD_ALGORITHM)
+    if offered is None and chosen is None:
+        algorithm = MD5
+    elif offered == ALGORITHMS and chosen in ALGORITHMS:
+        algorithm = chosen.number
+    else:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    answer = sha256 or chosen is not None
+    return Claim(username, hashed if username is None else None, algorithm, answer, verdict is Verdict.EXPIRED)

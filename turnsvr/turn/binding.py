@@ -1,0 +1,91 @@
+"""The Binding method: what address a client is seen at (RFC 8489 section 12), and the behaviour tests of RFC 5780."""
+
+from __future__ import annotations
+
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Address, FiveTuple, Transport
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.stun.message import Class, Message
+from turnsvr.turn.config import Alternate, ServerConfig
+from turnsvr.turn.reject import Reject
+
+_CHANGE_IP = 0x04
+_CHANGE_PORT = 0x02
+_MAX_PADDING = 1500
+"""Bytes of PADDING in an answer: about an Ethernet MTU, and never more than the request had."""
+
+
+def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tuple[FiveTuple, Message]:
+    """The success response, and the path it takes; raises Reject or MalformedMessage."""
+    alternate = config.alternates.get(five_tuple.server)
+    _refuse_unserved(message, five_tuple, alternate)
+    response = message.reply(Class.SUCCESS)
+    source = _source(message, five_tuple.server, alternate)
+    if message.is_classic:
+        _describe_classic(response, five_tuple, source, alternate)
+    else:
+        response.add(a.XOR_MAPPED_ADDRESS, five_tuple.client)
+        if alternate is not None:
+            response.add(a.MAPPED_ADDRESS, five_tuple.client)
+        describe(response, five_tuple.server, source, config)
+    padding = message.get(a.PADDING)
+    if padding is not None and alternate is not None:
+        response.add(a.PADDING, bytes(min(len(padding), _MAX_PADDING)))
+    port = message.get(a.RESPONSE_PORT)
+    client = five_tuple.client if port is None else Address(five_tuple.client.host, port)
+    return FiveTuple(five_tuple.transport, client, source), response
+
+
+def describe(response: Message, server: Address, source: Address, config: ServerConfig) -> None:
+    """Add what a Binding answer from `source` says of a listener, whoever asks."""
+    alternate = config.alternates.get(server)
+    if alternate is not None:
+        response.add(a.RESPONSE_ORIGIN, source)
+        if alternate.other_host is not None:
+            response.add(a.OTHER_ADDRESS, Address(alternate.other_host, alternate.other_port))
+    if config.software is not None:
+        response.add(a.SOFTWARE, config.software)
+
+
+def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alternate | None) -> None:
+    """RFC 5780 section 6.1: 420 where an attribute cannot be served, 400 for PADDING with RESPONSE-PORT.
+
+    Only UDP answers can leave from another address or go to another port.
+    """
+    unserved = []
+    change = message.get(a.CHANGE_REQUEST)
+    if change is not None and (
+        five_tuple.transport is not Transport.UDP
+        or alternate is None
+        or (change & _CHANGE_IP and alternate.other_host is None)
+    ):
+        unserved.append(a.CHANGE_REQUEST.number)
+    port = message.get(a.RESPONSE_PORT)
+    if port is not None and (five_tuple.transport is not Transport.UDP or alternate is None):
+        unserved.append(a.RESPONSE_PORT.number)
+    if unserved:
+        raise unknown_attributes(*unserved)
+    if port == 0 or (port is not None and a.PADDING in message):
+        raise Reject(ErrorCode.BAD_REQUEST)
+
+
+def _source(message: Message, server: Address, alternate: Alternate | None) -> Address:
+    """Where the answer leaves from (RFC 5780 section 6.1, table 1)."""
+    change = message.get(a.CHANGE_REQUEST)
+    if not change or alternate is None:
+        return server
+    host = alternate.other_host if change & _CHANGE_IP and alternate.other_host else server.host
+    return Address(host, alternate.other_port if change & _CHANGE_PORT else server.port)
+
+
+def _describe_classic(response: Message, five_tuple: FiveTuple, source: Address, alternate: Alternate | None) -> None:
+    """What an RFC 3489 client expects (its section 8.1); it knows no other attribute."""
+    response.add(a.MAPPED_ADDRESS, five_tuple.client)
+    response.add(a.SOURCE_ADDRESS, source)
+    if alternate is not None and alternate.other_host is not None:
+        response.add(a.CHANGED_ADDRESS, Address(alternate.other_host, alternate.other_port))
+
+
+def unknown_attributes(*numbers: int) -> Reject:
+    """420 with the list (RFC 8489 section 6.3.1)."""
+    return Reject(ErrorCode.UNKNOWN_ATTRIBUTE, details=lambda response: response.add(a.UNKNOWN_ATTRIBUTES, numbers))

@@ -1,0 +1,49 @@
+"""When what expires. A heap whose outdated entries are swept, so that it never holds more than twice what lives."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+_SWEEP_AT_LEAST = 64
+
+
+class Deadlines(Generic[K]):
+    """One deadline for each key, in seconds on the caller's clock."""
+
+    def __init__(self) -> None:
+        self._when: dict[K, float] = {}
+        self._heap: list[tuple[float, int, K]] = []
+        self._serial = count()
+
+    def __len__(self) -> int:
+        return len(self._when)
+
+    def set(self, key: K, when: float) -> None:
+        """Set or move a deadline."""
+        self._when[key] = when
+        heappush(self._heap, (when, next(self._serial), key))
+        if len(self._heap) > 2 * len(self._when) + _SWEEP_AT_LEAST:
+            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
+            heapify(self._heap)
+
+    def discard(self, key: K) -> None:
+        """Forget a deadline; unknown keys are fine."""
+        self._when.pop(key, None)
+
+    def next(self) -> float | None:
+        """The earliest deadline."""
+        while self._heap and self._when.get(self._heap[0][2]) != self._heap[0][0]:
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def due(self, now: float) -> Iterator[K]:
+        """Keys whose deadline is now or earlier, earliest first, each forgotten as it is handed out."""
+        while (earliest := self.next()) is not None and earliest <= now:
+            key = heappop(self._heap)[2]
+            del self._when[key]
+            yield key

@@ -1,0 +1,314 @@
+"""The requests of TURN, once it is known who asks (RFC 8656 sections 7 to 12).
+
+Each handler answers with a success response, or None where the answer comes later, and raises Reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.stun.framing import CHANNEL_FIRST
+from turnsvr.stun.message import Class, Message
+from turnsvr.turn.allocate import RESERVATION_TOKEN_SIZE, Wish, read_lifetime, read_wish
+from turnsvr.turn.allocation import Allocation, Allocations
+from turnsvr.turn.authentication import Proof
+from turnsvr.turn.commands import (
+    AllocationStarted,
+    BindChannel,
+    CloseRelay,
+    Command,
+    EndReason,
+    ExtendRelay,
+    OpenRelay,
+    PeerRefused,
+    Permit,
+    ReleaseReservation,
+    Send,
+)
+from turnsvr.turn.config import CHANNEL_LIFETIME, PERMISSION_LIFETIME, RESERVATION_LIFETIME, ServerConfig
+from turnsvr.turn.reject import Reject
+from turnsvr.turn.reservations import Reservations
+
+
+@dataclass(slots=True)
+class Opening:
+    """An allocation whose relay is being opened."""
+
+    allocation: Allocation
+    message: Message
+    proof: Proof
+    wish: Wish
+    reserve: bytes | None
+
+
+@dataclass(slots=True)
+class Desk:
+    """What every handler works with."""
+
+    config: ServerConfig
+    random: Callable[[int], bytes]
+    allocations: Allocations
+    reservations: Reservations
+    do: Callable[[Command], None]
+    end: Callable[[Allocation, EndReason, float], None]
+    draining: bool = False
+    openings: dict[int, Opening] = field(default_factory=dict)
+    next_number: int = 1
+    redirected: int = 0
+
+    def sign(self, message: Message, response: Message, proof: Proof) -> bytes:
+        """The response to message, encoded."""
+        return proof.sign(response, fingerprint=a.FINGERPRINT in message)
+
+
+def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message | None:
+    """RFC 8656 section 7.2; the numbers are its steps."""
+    existing = desk.allocations.of(five_tuple)
+    if existing is not None:  # 2
+        _answer_again(desk, existing, message)
+        return None
+    wish = read_wish(message, desk.config)  # 3 to 9
+    if wish.token is not None and not desk.reservations.take(wish.token):  # 5
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+    try:
+        _redirect(desk, five_tuple)  # 11
+        _check_quotas(desk, proof)  # 10
+    except Reject:
+        if wish.token is not None:
+            desk.do(ReleaseReservation(wish.token))
+        raise
+    _open(desk, message, five_tuple, proof, wish, now)
+    return None
+
+
+def _answer_again(desk: Desk, allocation: Allocation, message: Message) -> None:
+    """A retransmission gets the same answer; another Allocate on the five-tuple is 437."""
+    if allocation.transaction_id != message.transaction_id:
+        raise Reject(ErrorCode.ALLOCATION_MISMATCH)
+    if allocation.response:
+        desk.do(Send(allocation.five_tuple, allocation.response))
+
+
+def _redirect(desk: Desk, five_tuple: FiveTuple) -> None:
+    """300 with ALTERNATE-SERVER of the client's family first, then one of the other (RFC 8489 section 10)."""
+    redirect = desk.config.redirect
+    full = desk.draining or len(desk.allocations) >= desk.config.allocations
+    if redirect is None or not (redirect.always or full):
+        return
+    family = five_tuple.client.family
+    same = [address for address in redirect.to if address.family is family]
+    other = [address for address in redirect.to if address.family is not family]
+    if not same:
+        return
+    turn = desk.redirected
+    desk.redirected += 1
+
+    def details(response: Message) -> None:
+        response.add(a.ALTERNATE_SERVER, same[turn % len(same)])
+        if other:
+            response.add(a.ALTERNATE_SERVER, other[turn % len(other)])
+        if redirect.domain is not None:
+            response.add(a.ALTERNATE_DOMAIN, redirect.domain)
+
+    raise Reject(ErrorCode.TRY_ALTERNATE, details=details)
+
+
+def _check_quotas(desk: Desk, proof: Proof) -> None:
+    config = desk.config
+    if desk.draining or len(desk.allocations) >= config.allocations:
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+    per_user = config.allocations_per_user
+    if per_user and desk.allocations.count(proof.key.quota_user) >= per_user:
+        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
+
+
+def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wish: Wish, now: float) -> None:
+    reserve = None
+    if wish.reserve:
+        if len(desk.reservations) >= desk.config.reservations:
+            raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+        reserve = desk.random(RESERVATION_TOKEN_SIZE)
+    number = desk.next_number
+    desk.next_number += 1
+    allocation = Allocation(number, five_tuple, proof.key, now, message.transaction_id)
+    desk.allocations.add(allocation)
+    desk.openings[number] = Opening(allocation, message, proof, wish, reserve)
+    desk.do(
+        OpenRelay(
+            number,
+            five_tuple,
+            wish.families,
+            now + wish.lifetime,
+            even_port=wish.even_port,
+            reserve=reserve,
+            claim=wish.token,
+        )
+    )
+
+
+def relay_opened(
+    desk: Desk, opening: Opening, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
+) -> bytes:
+    """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
+    allocation, wish = opening.allocation, opening.wish
+    response = opening.message.reply(Class.SUCCESS)
+    for address in addresses:
+        allocation.relayed[address.family] = address
+        desk.allocations.extend(allocation, address.family, now + wish.lifetime)
+        response.add(a.XOR_RELAYED_ADDRESS, address)
+    response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
+    if opening.reserve is not None:
+        desk.reservations.add(opening.reserve, allocation.number, now + RESERVATION_LIFETIME)
+        response.add(a.RESERVATION_TOKEN, opening.reserve)
+    missing = {wish.missing: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED} if wish.missing is not None else {}
+    for family, code in {**missing, **failures}.items():
+        response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
+    _add_software(desk, response)
+    allocation.response = desk.sign(opening.message, response, opening.proof)
+    desk.do(
+        AllocationStarted(
+            allocation.number, allocation.username, allocation.five_tuple, tuple(addresses), wish.lifetime
+        )
+    )
+    return allocation.response
+
+
+def relay_failed(desk: Desk, opening: Opening) -> None:
+    """Forget an allocation whose relay could not be opened."""
+    desk.allocations.remove(opening.allocation)
+
+
+def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message | None:
+    """RFC 8656 section 8.2."""
+    finished = desk.allocations.finished(five_tuple, message.transaction_id, now)
+    if finished is not None:
+        desk.do(Send(five_tuple, finished))
+        return None
+    allocation = _allocation(desk, five_tuple, proof)
+    families = _refreshed_families(allocation, message)
+    if message.get(a.LIFETIME) == 0:
+        return _delete(desk, allocation, families, message, proof, now)
+    lifetime = read_lifetime(message, desk.config)
+    for family in families:
+        desk.allocations.extend(allocation, family, now + lifetime)
+    desk.do(ExtendRelay(allocation.number, max(allocation.expires.values())))
+    response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
+    _add_software(desk, response)
+    return response
+
+
+def _refreshed_families(allocation: Allocation, message: Message) -> list[Family]:
+    requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
+    if requested is None:
+        return list(allocation.relayed)
+    family = next((family for family in allocation.relayed if family == requested), None)
+    if family is None:
+        raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
+    return [family]
+
+
+def _delete(
+    desk: Desk, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
+) -> Message | None:
+    response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
+    _add_software(desk, response)
+    if len(families) < len(allocation.relayed):
+        _close_family(desk, allocation, families[0])
+        return response
+    desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
+    data = desk.sign(message, response, proof)
+    desk.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
+    desk.do(Send(allocation.five_tuple, data))
+    return None
+
+
+def expire_family(desk: Desk, allocation: Allocation, family: Family, now: float) -> None:
+    """The relay of one family is past its deadline; the last one takes the allocation along."""
+    if len(allocation.relayed) > 1:
+        _close_family(desk, allocation, family)
+    else:
+        desk.end(allocation, EndReason.EXPIRED, now)
+
+
+def _close_family(desk: Desk, allocation: Allocation, family: Family) -> None:
+    desk.allocations.drop_family(allocation, family)
+    desk.do(CloseRelay(allocation.number, family))
+
+
+def create_permission(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
+    """RFC 8656 section 10.2: all of the addresses or none."""
+    allocation = _allocation(desk, five_tuple, proof)
+    peers = list(message.all(a.XOR_PEER_ADDRESS))
+    if not peers:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    for peer in peers:
+        _check_peer(desk, allocation, peer)
+    hosts = dict.fromkeys(peer.host for peer in peers)
+    _check_room(len(allocation.permissions.keys() | hosts.keys()), desk.config.permissions_per_allocation)
+    for host in hosts:
+        _permit(desk, allocation, host, now)
+    return message.reply(Class.SUCCESS)
+
+
+def channel_bind(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
+    """RFC 8656 section 12.2."""
+    allocation = _allocation(desk, five_tuple, proof)
+    number, peer = message.get(a.CHANNEL_NUMBER), message.get(a.XOR_PEER_ADDRESS)
+    if number is None or peer is None or peer.port == 0:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    if not CHANNEL_FIRST <= number <= desk.config.channel_last:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    if allocation.channel(number, now) not in {None, peer} or allocation.channel_of(peer, now) not in {None, number}:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    _check_peer(desk, allocation, peer)
+    _check_room(len(allocation.channels.keys() | {number}), desk.config.channels_per_allocation)
+    _check_room(len(allocation.permissions.keys() | {peer.host}), desk.config.permissions_per_allocation)
+    desk.allocations.bind(allocation, number, peer, now + CHANNEL_LIFETIME)
+    _permit(desk, allocation, peer.host, now)
+    desk.do(BindChannel(allocation.number, number, peer, now + CHANNEL_LIFETIME))
+    return message.reply(Class.SUCCESS)
+
+
+def release(desk: Desk, token: bytes) -> None:
+    """Give up a held port."""
+    desk.reservations.take(token)
+    desk.do(ReleaseReservation(token))
+
+
+def _allocation(desk: Desk, five_tuple: FiveTuple, proof: Proof) -> Allocation:
+    """The allocation that a request is about; its user must have made it (RFC 8656 section 5)."""
+    allocation = desk.allocations.of(five_tuple)
+    if allocation is None or not allocation.relayed:
+        raise Reject(ErrorCode.ALLOCATION_MISMATCH)
+    if allocation.username != proof.key.username:
+        raise Reject(ErrorCode.WRONG_CREDENTIALS)
+    return allocation
+
+
+def _check_peer(desk: Desk, allocation: Allocation, peer: Address) -> None:
+    if peer.family not in allocation.relayed:
+        raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
+    reason = desk.config.policy.refusal(peer.host)
+    if reason is not None:
+        desk.do(PeerRefused(allocation.number, allocation.username, allocation.five_tuple, peer, reason))
+        raise Reject(ErrorCode.FORBIDDEN)
+
+
+def _check_room(size: int, bound: int) -> None:
+    if size > bound:
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+
+
+def _permit(desk: Desk, allocation: Allocation, host: str, now: float) -> None:
+    deadline = now + PERMISSION_LIFETIME
+    desk.allocations.permit(allocation, host, deadline)
+    desk.do(Permit(allocation.number, host, deadline))
+
+
+def _add_software(desk: Desk, response: Message) -> None:
+    if desk.config.software is not None:
+        response.add(a.SOFTWARE, desk.config.software)

@@ -1,0 +1,69 @@
+"""Stateless nonces: each carries its expiry and a MAC over it and the client's transport address.
+
+RFC 8489 section 9.2: the nonce cookie announces the security features; no two clients get the same nonce.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from enum import Enum
+
+from turnsvr.stun.address import Address
+
+_COOKIE = b"obMatJos2"
+_MAC_SIZE = 12
+_EXPIRY_SIZE = 4
+_TOKEN_CHARACTERS = 22
+
+# RFC 8489 section 9.2 counts feature bits from the most significant, its erratum and its own test vector from the
+# least; unassigned bits mean nothing to a client of either reading, so each feature is set in both.
+_PASSWORD_ALGORITHMS = 0x800001
+_USERNAME_ANONYMITY = 0x400002
+
+SECRET_SIZE = 32
+
+
+class Verdict(Enum):
+    """What a nonce is worth."""
+
+    FRESH = "fresh"
+    EXPIRED = "expired"
+    """Ours, and given to this client, but too old."""
+    FOREIGN = "foreign"
+    """Not ours, or not given to this client."""
+
+
+class Nonces:
+    """Makes and judges nonces. Times in seconds on the caller's clock, which must not be negative."""
+
+    def __init__(self, secret: bytes, lifetime: float, *, anonymity: bool) -> None:
+        self._secret = secret
+        self._lifetime = lifetime
+        features = _PASSWORD_ALGORITHMS | (_USERNAME_ANONYMITY if anonymity else 0)
+        self._prefix = _COOKIE + b64encode(features.to_bytes(3, "big"))
+
+    def make(self, client: Address, now: float) -> bytes:
+        """A nonce for this client that is fresh for the lifetime, to the second."""
+        expiry = int(now + self._lifetime) + 1
+        token = expiry.to_bytes(_EXPIRY_SIZE, "big") + self._mac(expiry, client)
+        return self._prefix + urlsafe_b64encode(token).rstrip(b"=")
+
+    def judge(self, nonce: bytes, client: Address, now: float) -> Verdict:
+        """Constant time in what is secret."""
+        prefix, token = nonce[: len(self._prefix)], nonce[len(self._prefix) :]
+        if prefix != self._prefix or len(token) != _TOKEN_CHARACTERS:
+            return Verdict.FOREIGN
+        try:
+            raw = urlsafe_b64decode(token + b"==")
+        except Base64Error:
+            return Verdict.FOREIGN
+        expiry = int.from_bytes(raw[:_EXPIRY_SIZE], "big")
+        if not hmac.compare_digest(raw[_EXPIRY_SIZE:], self._mac(expiry, client)):
+            return Verdict.FOREIGN
+        return Verdict.FRESH if now < expiry else Verdict.EXPIRED
+
+    def _mac(self, expiry: int, client: Address) -> bytes:
+        text = f"{expiry} {client.port} {client.host}".encode()
+        return hmac.digest(self._secret, text, "sha256")[:_MAC_SIZE]
