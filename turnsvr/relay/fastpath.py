@@ -5,6 +5,7 @@ They are what a relay spends its time on, so each is one pass over the bytes wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -29,6 +30,23 @@ _SOFTWARE = 0x8022
 
 _NO_TRANSACTION = COOKIE_BYTES + bytes(12)
 _CACHED_ADDRESSES = 4096
+
+
+class TransactionIds:
+    """Endless transaction ids of 12 random bytes, drawn from the source many at a time."""
+
+    __slots__ = ("_pool", "_randbytes")
+
+    def __init__(self, randbytes: Callable[[int], bytes]) -> None:
+        """randbytes must be cryptographic."""
+        self._randbytes = randbytes
+        self._pool: list[bytes] = []
+
+    def __next__(self) -> bytes:
+        if not self._pool:
+            many = self._randbytes(12 * 256)
+            self._pool = [many[at : at + 12] for at in range(0, len(many), 12)]
+        return self._pool.pop()
 
 
 class SendIndication(NamedTuple):

@@ -31,22 +31,20 @@ from turnsvr.relay.fastpath import (
     BINDING_REQUEST,
     MAX_DATA,
     SEND_INDICATION,
+    TransactionIds,
     binding_success,
     data_indication,
     is_possible_message,
     parse_send_indication,
 )
 from turnsvr.relay.ports import Random, RelayPorts
-from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, total
-from turnsvr.relay.udp import Listener, canonical, open_listener, wildcard
+from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
+from turnsvr.relay.udp import Listener, open_listener, wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 
 _PACKETS_A_WAKE_UP = 64
 """Packets read from one socket before the loop may turn to another."""
-
-_TRANSACTION_IDS = 256
-"""Transaction ids that are made at once."""
 
 _Key = tuple[Transport, HostAndPort, HostAndPort]
 """A FiveTuple, or plain tuples in its place: they are equal and hash alike."""
@@ -76,22 +74,15 @@ class PortablePump:
         self._limiter_is_ours = limiter is None
         self._limiter = limiter or AnswerLimiter(settings.answers_per_address)
         self._ports = RelayPorts(settings, self._random)
-        self._fenced = frozenset(map(canonical, settings.fenced))
+        self._fenced = frozenset(map(without_zone, settings.fenced))
         self._listeners: dict[HostAndPort, Listener] = {}
         self._sessions: dict[int, Session] = {}
         self._by_client: dict[_Key, Session] = {}
         self._by_relayed: dict[HostAndPort, Relay] = {}
         self._writers: dict[FiveTuple, StreamWriter] = {}
-        self._transaction_ids: list[bytes] = []
+        self._transaction_ids = TransactionIds(self._random.randbytes)
         self._closed = False
-        self._ended = Counters()
-        self._drops = dict.fromkeys(Drop, 0)
-        self._binding_answers = 0
-        self._received = 0
-        self._sent_up = 0
-        self._batches = 0
-        self._sends = 0
-        self._segments = 0
+        self._tally = Tally()
 
     # Listeners and clients
 
@@ -116,9 +107,9 @@ class PortablePump:
     def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
         now = self._clock()
         session = self._by_client.get(five_tuple)
-        self._received += len(frames)
+        self._tally.received += len(frames)
         up = [frame for frame in frames if not self._from_client(session, frame, now)]
-        self._sent_up += len(up)
+        self._tally.sent_up += len(up)
         return up
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
@@ -157,7 +148,7 @@ class PortablePump:
                 entry.forget(each)
         counters = entry.counters()
         if not entry.relays:
-            self._ended = total([self._ended, counters])
+            self._tally.end(counters)
             del self._sessions[session]
             del self._by_client[entry.five_tuple]
         return counters
@@ -170,12 +161,12 @@ class PortablePump:
     def permit(self, session: int, host: str, deadline: float) -> None:
         entry = self._sessions.get(session)
         if entry is not None:
-            entry.permit(canonical(host), deadline, self._settings.max_permissions, self._clock())
+            entry.permit(without_zone(host), deadline, self._settings.max_permissions, self._clock())
 
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         entry = self._sessions.get(session)
         if entry is not None:
-            bound = Channel(channel, Address(canonical(peer.host), peer.port), deadline)
+            bound = Channel(channel, Address(without_zone(peer.host), peer.port), deadline)
             entry.bind(bound, self._settings.max_channels, self._clock())
 
     def release(self, token: bytes) -> None:
@@ -207,7 +198,7 @@ class PortablePump:
 
     def _close_relay(self, relay: Relay) -> None:
         self._loop.remove_reader(relay.opened.socket.socket)
-        del self._by_relayed[relay.opened.advertised]
+        self._by_relayed.pop(relay.opened.advertised, None)
         self._ports.close(relay.opened)
 
     # From clients
@@ -223,14 +214,14 @@ class PortablePump:
             except OSError:
                 # Windows reports here that an earlier answer was refused; the next datagram is waiting behind it.
                 continue
-            self._received += 1
-            self._batches += 1
+            self._tally.received += 1
+            self._tally.batches += 1
             if data.startswith(BINDING_REQUEST) and len(data) == 20:
                 self._answer_binding(listener, data, client, server, now)
             elif not self._from_client(self._by_client.get((Transport.UDP, client, server)), data, now):
                 batch.append((FiveTuple(Transport.UDP, Address(*client), server), data))
         if batch and not self._closed:
-            self._sent_up += len(batch)
+            self._tally.sent_up += len(batch)
             self._handler.client_messages(batch)
 
     def _answer_binding(
@@ -240,7 +231,7 @@ class PortablePump:
         if not self._limiter.allow(mapped.packed, now):
             self._drop(Drop.RATE_LIMITED, None)
         elif self._answer(listener, client, server, binding_success(data, mapped, listener.binding_suffix), None):
-            self._binding_answers += 1
+            self._tally.binding_answers += 1
 
     def _from_client(self, session: Session | None, data: bytes, now: float) -> bool:
         """Relay or drop what a client sent; False when the rules must look at it."""
@@ -305,7 +296,7 @@ class PortablePump:
 
     def _send_from(self, relay: Relay, peer: Address, data: bytes, dont_fragment: bool) -> bool:
         relay_socket = relay.opened.socket
-        self._sends += 1
+        self._tally.sends += 1
         try:
             relay_socket.send(data, peer, dont_fragment)
         except BlockingIOError:
@@ -313,12 +304,12 @@ class PortablePump:
         except OSError:
             # It may be an ICMP error that came for an earlier packet, which the kernel reports in the place of sending.
             self._report_errors(relay)
-            self._sends += 1
+            self._tally.sends += 1
             try:
                 relay_socket.send(data, peer, dont_fragment)
             except OSError:
                 return False
-        self._segments += 1
+        self._tally.segments += 1
         return True
 
     # From peers
@@ -334,8 +325,8 @@ class PortablePump:
                     # Woken without data, or in place of data: by an ICMP error. Data behind it wakes the loop again.
                     self._report_errors(relay)
                 return
-            self._received += 1
-            self._batches += 1
+            self._tally.received += 1
+            self._tally.batches += 1
             self._to_client(session, peer, data, now)
 
     def _report_errors(self, relay: Relay) -> None:
@@ -361,7 +352,7 @@ class PortablePump:
             if channel is not None and now <= channel.deadline:
                 frame = pack_channel_data(channel.number, data, padded=session.is_stream)
             else:
-                frame = data_indication(self._transaction_id(), Address(*peer), data)
+                frame = data_indication(next(self._transaction_ids), Address(*peer), data)
         except ValueError:
             self._drop(Drop.SEND_FAILED, session)
             return
@@ -385,27 +376,21 @@ class PortablePump:
     ) -> bool:
         if listener is None:
             return self._drop(Drop.SEND_FAILED, session)
-        self._sends += 1
+        self._tally.sends += 1
         try:
             listener.send(data, client, server)
         except OSError:
             return self._drop(Drop.SEND_FAILED, session)
-        self._segments += 1
+        self._tally.segments += 1
         return True
 
     def _listener_of(self, server: Address) -> Listener | None:
         return self._listeners.get(server) or self._listeners.get((wildcard(server.family), server.port))
 
-    def _transaction_id(self) -> bytes:
-        if not self._transaction_ids:
-            pool = self._random.randbytes(12 * _TRANSACTION_IDS)
-            self._transaction_ids = [pool[at : at + 12] for at in range(0, len(pool), 12)]
-        return self._transaction_ids.pop()
-
     # Figures, and the end
 
     def _drop(self, reason: Drop, session: Session | None) -> Literal[False]:
-        self._drops[reason] += 1
+        self._tally.drops[reason] += 1
         if session is not None:
             session.dropped += 1
         return False
@@ -415,16 +400,7 @@ class PortablePump:
         return entry.counters() if entry is not None else Counters()
 
     def totals(self) -> Totals:
-        return Totals(
-            relayed=total([self._ended, *(session.counters() for session in self._sessions.values())]),
-            drops=dict(self._drops),
-            binding_answers=self._binding_answers,
-            received=self._received,
-            sent_up=self._sent_up,
-            batches=self._batches,
-            sends=self._sends,
-            segments=self._segments,
-        )
+        return self._tally.totals([session.counters() for session in self._sessions.values()])
 
     def reconfigure(self, settings: PumpSettings) -> None:
         now = self._clock()
@@ -434,7 +410,7 @@ class PortablePump:
         if self._limiter_is_ours and settings.answers_per_address != self._settings.answers_per_address:
             self._limiter = AnswerLimiter(settings.answers_per_address)
         self._settings = settings
-        self._fenced = frozenset(map(canonical, settings.fenced))
+        self._fenced = frozenset(map(without_zone, settings.fenced))
         self._ports.configure(settings, [relay.opened for relay in self._by_relayed.values()])
 
     def shutdown(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
-from turnsvr.relay.udp import RelaySocket
+from turnsvr.relay.udp import RelaySocket, canonical
 from turnsvr.stun.address import Address, Family
 
 _MAX_HELD = 4096
@@ -94,7 +94,9 @@ class RelayPorts:
 
     def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort]) -> None:
         """Take the addresses and the range for what is opened from here on."""
-        self._addresses = settings.relay_addresses
+        self._addresses = [
+            RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in settings.relay_addresses
+        ]
         self._buffer = settings.socket_buffer
         self._free = {relay.host: FreePorts(*settings.ports, self._random) for relay in self._addresses}
         for opened in (*in_use, *self._held.values()):

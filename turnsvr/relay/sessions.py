@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from turnsvr.limits import TokenBucket
-from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.api import Counters, Drop, Totals
 from turnsvr.relay.ports import OpenedPort
 from turnsvr.relay.udp import Listener
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -129,8 +130,39 @@ class Session:
             del self.channels_by_peer[channel.peer]
 
 
-def total(counters: list[Counters]) -> Counters:
-    """The sum of what sessions relayed."""
+class Tally:
+    """What the pump did: see Totals."""
+
+    __slots__ = ("_ended", "batches", "binding_answers", "drops", "received", "segments", "sends", "sent_up")
+
+    def __init__(self) -> None:
+        self.drops = dict.fromkeys(Drop, 0)
+        self.binding_answers = 0
+        self.received = 0
+        self.sent_up = 0
+        self.batches = 0
+        self.sends = 0
+        self.segments = 0
+        self._ended = Counters()
+
+    def end(self, counters: Counters) -> None:
+        """Keep what a session relayed that is over."""
+        self._ended = _sum([self._ended, counters])
+
+    def totals(self, living: Sequence[Counters]) -> Totals:
+        return Totals(
+            relayed=_sum([self._ended, *living]),
+            drops=dict(self.drops),
+            binding_answers=self.binding_answers,
+            received=self.received,
+            sent_up=self.sent_up,
+            batches=self.batches,
+            sends=self.sends,
+            segments=self.segments,
+        )
+
+
+def _sum(counters: Sequence[Counters]) -> Counters:
     return Counters(
         sum(each.packets_from_client for each in counters),
         sum(each.bytes_from_client for each in counters),

@@ -42,7 +42,7 @@ _ERROR_TYPES = {Family.IPV4: frozenset((3, 11)), Family.IPV6: frozenset((1, 2, 3
 """ICMP errors that a client is told of (RFC 8656 section 11.5)."""
 _TOO_BIG = {(Family.IPV4, 3, 4), (Family.IPV6, 2, 0)}
 
-_WILDCARDS = {"0.0.0.0": Family.IPV4, "::": Family.IPV6}
+_WILDCARDS = frozenset(("0.0.0.0", "::"))
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 Ancillary = list[tuple[int, int, bytes]]
@@ -59,6 +59,17 @@ class IcmpError(NamedTuple):
 
 def wildcard(family: Family) -> str:
     return "::" if family is Family.IPV6 else "0.0.0.0"
+
+
+def canonical(host: str) -> str:
+    """A host as the kernel spells it, zone kept. Raises OSError when it is no IP address."""
+    _, percent, zone = host.partition("%")
+    return unpack_host(pack_host(host)) + percent + zone
+
+
+def without_zone(host: str) -> str:
+    """A host as the kernel spells it and the wire carries it. Raises OSError when it is no IP address."""
+    return unpack_host(pack_host(host))
 
 
 def socket_address(address: tuple[str, int]) -> SocketAddress:
@@ -97,8 +108,8 @@ def open_udp(address: Address, buffer: int = 0) -> socket.socket:
 def open_listener(address: Address, binding_suffix: bytes, buffer: int) -> Listener:
     """A listener of the kind that its address needs. Raises OSError."""
     sock = open_udp(address, buffer)
-    bound = Address(address.host, sock.getsockname()[1])
-    if address.host in _WILDCARDS and _LINUX:
+    bound = Address(canonical(address.host), sock.getsockname()[1])
+    if bound.host in _WILDCARDS and _LINUX:
         return WildcardListener(sock, bound, binding_suffix)
     return Listener(sock, bound, binding_suffix)
 
@@ -222,8 +233,3 @@ class RelaySocket:
 
     def close(self) -> None:
         self.socket.close()
-
-
-def canonical(host: str) -> str:
-    """A host as the kernel spells it, without its zone. Raises OSError when it is no IP address."""
-    return unpack_host(pack_host(host))
