@@ -1,0 +1,233 @@
+"""What is said about a valid file that is unsafe or cannot work."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from turnsvr.advice import Advice, advise
+from turnsvr.hostfacts import CertificateFacts
+from turnsvr.settings import Settings
+
+NOW = 1_800_000_000.0
+DAY = 86_400
+GOOD = CertificateFacts(not_before=NOW - DAY, not_after=NOW + 60 * DAY)
+TLS = {"certificate": "c", "key": "k"}
+
+
+def make(**values: object) -> Settings:
+    return Settings.model_validate({"credentials": {"secret": "x" * 16}, **values})
+
+
+def warnings(found: list[Advice], severity: str = "warning") -> list[tuple[str, str]]:
+    return [(item.setting, item.text) for item in found if item.severity == severity]
+
+
+def one(found: list[Advice], severity: str = "warning") -> tuple[str, str]:
+    (item,) = warnings(found, severity)
+    return item
+
+
+def test_the_default_needs_no_advice() -> None:
+    assert advise(make(), NOW, host_addresses=(), lowest_port=1024) == []
+
+
+def test_a_port_range_smaller_than_the_limit() -> None:
+    setting, text = one(advise(make(relay={"ports": "50000-50099"}), NOW))
+    assert setting == "relay.ports"
+    assert text == "has 100 ports, fewer than limits.allocations (10000)"
+    assert not advise(make(relay={"ports": "50000-50099"}, limits={"allocations": 100}), NOW)
+
+
+def test_ports_count_once_for_each_relay_address_of_a_family() -> None:
+    relay = {"ports": "50000-50099", "addresses": ["8.8.4.4", "8.8.8.8", "2600::1"]}
+    assert not warnings(advise(make(relay=relay, limits={"allocations": 200}), NOW))
+    assert warnings(advise(make(relay=relay, limits={"allocations": 201}), NOW))
+
+
+def test_privileged_relay_ports() -> None:
+    assert one(advise(make(relay={"ports": "1000-65535"}), NOW))[0] == "relay.ports"
+
+
+@pytest.mark.parametrize(
+    ("certificate", "setting", "text"),
+    [
+        (CertificateFacts("cannot read c: Permission denied", "tls.certificate"), "tls.certificate", "cannot read c"),
+        (CertificateFacts("cannot read k: Permission denied", "tls.key"), "tls.key", "cannot read k"),
+        (CertificateFacts(not_before=0, not_after=NOW), "tls.certificate", "expired on 2027-01-15"),
+        (
+            CertificateFacts(not_before=0, not_after=NOW + 3.5 * DAY),
+            "tls.certificate",
+            "expires on 2027-01-18, in 3 days",
+        ),
+        (
+            CertificateFacts(not_before=NOW + DAY, not_after=NOW + 90 * DAY),
+            "tls.certificate",
+            "is not valid before 2027",
+        ),
+        (
+            CertificateFacts(not_before=0, not_after=NOW + 90 * DAY, key_matches=False),
+            "tls.key",
+            "does not belong to the certificate",
+        ),
+        (
+            CertificateFacts(not_before=0, not_after=NOW + 90 * DAY, has_names=False),
+            "tls.certificate",
+            "has no subject alternative name",
+        ),
+    ],
+)
+def test_certificates(certificate: CertificateFacts, setting: str, text: str) -> None:
+    found_setting, found_text = one(advise(make(tls=TLS), NOW, certificate=certificate))
+    assert found_setting == setting
+    assert found_text.startswith(text)
+
+
+@pytest.mark.parametrize(("days", "count"), [(13.9, 1), (14.1, 0)])
+def test_a_certificate_is_mentioned_two_weeks_before_it_expires(days: float, count: int) -> None:
+    certificate = CertificateFacts(not_before=0, not_after=NOW + days * DAY)
+    assert len(advise(make(tls=TLS), NOW, certificate=certificate)) == count
+
+
+def test_a_certificate_that_no_listener_uses() -> None:
+    assert one(advise(make(tls=TLS, listen="udp://*"), NOW, certificate=GOOD))[0] == "tls"
+
+
+@pytest.mark.parametrize(
+    ("external", "setting"),
+    [
+        ("10.0.0.5", "relay.external"),
+        ("203.0.113.7", "relay.external"),
+        ({"10.0.0.5": "192.168.1.1"}, "relay.external.10.0.0.5"),
+        ("fd00::1", "relay.external"),
+        ("127.0.0.1", "relay.external"),
+        ("100.64.0.1", "relay.external"),
+    ],
+)
+def test_an_external_address_that_is_private(external: object, setting: str) -> None:
+    assert one(advise(make(relay={"external": external}), NOW))[0] == setting
+
+
+def test_a_public_external_address() -> None:
+    assert not advise(make(relay={"external": ["8.8.8.8", "2600::1"]}), NOW)
+
+
+def test_a_private_relay_address_without_external_is_worth_a_look() -> None:
+    assert one(advise(make(relay={"addresses": "10.0.0.5"}), NOW), "note")[0] == "relay.addresses[0]"
+    assert not advise(make(relay={"addresses": "10.0.0.5", "external": "8.8.8.8"}), NOW)
+
+
+def test_addresses_that_the_host_has_not() -> None:
+    settings = make(
+        listen=["udp://8.8.8.8", "udp://*"],
+        relay={"addresses": ["8.8.8.8", "8.8.4.4"]},
+        nat_discovery={"primary": "8.8.8.8", "alternate": "8.8.4.4"},
+    )
+    found = warnings(advise(settings, NOW, host_addresses={"8.8.4.4"}))
+    assert found == [
+        (setting, "8.8.8.8 is not an address of this host")
+        for setting in ("listen[0]", "relay.addresses[0]", "nat_discovery")
+    ]
+    assert not warnings(advise(settings, NOW, host_addresses=None))
+
+
+def test_ports_that_need_a_privilege() -> None:
+    settings = make(listen=["udp://*:443", "udp://*:3478", "tcp://127.0.0.1:0"])
+    assert one(advise(settings, NOW, lowest_port=1024))[0] == "listen[0]"
+    assert not advise(settings, NOW, lowest_port=0)
+
+
+@pytest.mark.parametrize(
+    ("users", "text"),
+    [
+        ({"wonderland": "wonderland"}, "the password is the user name"),
+        ({"alice": "short"}, "the password is shorter than 8 characters"),
+    ],
+)
+def test_weak_passwords(users: dict[str, str], text: str) -> None:
+    assert one(advise(make(credentials={"users": users}), NOW))[1] == text
+
+
+def test_keys_are_no_weak_passwords() -> None:
+    assert not advise(make(credentials={"users": {"alice": "0x" + "ab" * 16}}), NOW)
+
+
+def test_a_short_secret_is_named_by_its_place() -> None:
+    setting, text = one(advise(make(credentials={"secrets": ["x" * 16, "hush-hush"]}), NOW))
+    assert setting == "credentials.secrets[1]"
+    assert "hush" not in text
+
+
+def test_a_file_with_secrets_that_everybody_reads() -> None:
+    assert one(advise(make(), NOW, file_is_public=True))[0] == "credentials"
+    assert not advise(make(credentials={}, stun_only=True), NOW, file_is_public=True)
+
+
+def test_credentials_that_stun_only_does_not_use() -> None:
+    assert one(advise(make(stun_only=True), NOW), "note")[0] == "credentials"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "text"),
+    [
+        ("0.0.0.0/0", "opens every IPv4 address"),
+        ("::/0", "opens every IPv6 address"),
+        ("127.0.0.1", "opens the host itself"),
+        ("::1", "opens the host itself"),
+        ("126.0.0.0-127.0.0.0", "opens the host itself"),
+        ("169.254.169.254", "opens link-local addresses, among them 169.254.169.254"),
+        ("fe80::/10", "opens link-local addresses"),
+        ("fd00:ec2::254", "opens link-local addresses"),
+        ("239.0.0.1", "opens multicast groups"),
+    ],
+)
+def test_dangerous_peers(allowed: str, text: str) -> None:
+    setting, found = one(advise(make(peers={"allow": ["8.8.8.8", allowed]}), NOW))
+    assert setting == "peers.allow[1]"
+    assert text in found
+
+
+@pytest.mark.parametrize("allowed", ["10.1.0.0/16", "192.168.0.7", "172.31.255.255", "fd12::/48"])
+def test_private_peers_are_worth_a_look(allowed: str) -> None:
+    assert one(advise(make(peers={"allow": allowed}), NOW), "note")[0] == "peers.allow[0]"
+    assert not warnings(advise(make(peers={"allow": allowed}), NOW))
+
+
+def test_a_refusal_that_an_allowance_undoes() -> None:
+    peers = {"allow": "8.8.8.0/24", "deny": ["8.8.8.8", "8.8.0.0/16"]}
+    assert one(advise(make(peers=peers), NOW)) == ("peers.deny[0]", "8.8.8.8 has no effect, since peers.allow wins")
+
+
+def test_a_reflector() -> None:
+    assert one(advise(make(limits={"answers_per_address": 0}), NOW))[0] == "limits.answers_per_address"
+
+
+def test_limits_that_limit_nothing() -> None:
+    found = advise(make(limits={"allocations": 5, "connections": 5}), NOW)
+    assert [setting for setting, _ in warnings(found, "note")] == [
+        "limits.allocations_per_user",
+        "limits.connections_per_address",
+    ]
+
+
+def test_a_redirection_to_itself() -> None:
+    settings = make(listen="udp://8.8.8.8", redirect={"to": ["8.8.4.4", "8.8.8.8"]})
+    assert one(advise(settings, NOW)) == ("redirect.to[1]", "8.8.8.8:3478 is this server itself")
+
+
+def test_nat_discovery_with_one_address() -> None:
+    assert one(advise(make(nat_discovery={"primary": "8.8.8.8"}), NOW), "note")[0] == "nat_discovery.alternate"
+
+
+def test_advice_reads_as_a_line() -> None:
+    assert str(Advice("note", "relay.ports", "is odd")) == "note: relay.ports: is odd"
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20).filter(lambda text: "0x" not in text))
+def test_no_advice_repeats_a_secret(secret: str, password: str) -> None:
+    marked, hidden = f"§{secret}§", f"§{password}§"
+    settings = make(credentials={"secret": marked, "users": {"alice": hidden}})
+    text = "\n".join(map(str, advise(settings, NOW, file_is_public=True)))
+    assert marked not in text
+    assert hidden not in text
