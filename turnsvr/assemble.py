@@ -1,0 +1,133 @@
+"""What the settings mean to each room: the rules' configuration, the pump's, the peer policy, the streams' limits.
+
+Pure: the host's addresses and cores are arguments.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from turnsvr import __version__
+from turnsvr.net.connections import StreamLimits
+from turnsvr.net.tls import TlsFiles
+from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.settings import AddressRange, RedirectSettings, Settings, TlsSettings
+from turnsvr.stun.address import Address
+from turnsvr.turn.config import Redirect, ServerConfig
+from turnsvr.turn.policy import PeerPolicy, RangeSet
+
+_TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is known of this host: all its addresses, those to relay from when nobody names any, its cores."""
+
+    own: frozenset[str]
+    relay: tuple[str, ...]
+    cores: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Settings, taken apart for the rooms that go by them."""
+
+    server: ServerConfig
+    pump: PumpSettings
+    streams: StreamLimits
+
+
+def plan(settings: Settings, host: Host, *, anonymity: bool) -> Plan:
+    """anonymity: whether the credentials can be found by USERHASH."""
+    relays = relay_addresses(settings, host)
+    return Plan(
+        server=_server_config(settings, relays, peer_policy(settings, host, relays), anonymity),
+        pump=_pump_settings(settings, host, relays),
+        streams=StreamLimits(
+            connections=settings.limits.connections,
+            connections_per_address=settings.limits.connections_per_address,
+            idle_timeout=settings.limits.idle_timeout,
+            buffer=settings.limits.stream_buffer,
+        ),
+    )
+
+
+def relay_addresses(settings: Settings, host: Host) -> tuple[RelayAddress, ...]:
+    """None with stun_only."""
+    if settings.stun_only:
+        return ()
+    hosts = settings.relay.addresses or host.relay
+    return tuple(RelayAddress(each, settings.relay.external_for(each) or each) for each in hosts)
+
+
+def peer_policy(settings: Settings, host: Host, relays: Iterable[RelayAddress]) -> PeerPolicy:
+    advertised = frozenset(relay.advertised for relay in relays)
+    return PeerPolicy(
+        allow=_ranges(settings.peers.allow),
+        deny=_ranges(settings.peers.deny),
+        own=host.own | advertised,
+        relays=advertised,
+    )
+
+
+def tls_files(tls: TlsSettings) -> TlsFiles:
+    return TlsFiles(tls.certificate, tls.key, _TLS_VERSIONS[tls.minimum_version], tls.ciphers)
+
+
+def _server_config(
+    settings: Settings, relays: Iterable[RelayAddress], policy: PeerPolicy, anonymity: bool
+) -> ServerConfig:
+    limits, stun = settings.limits, settings.stun
+    return ServerConfig(
+        realm=settings.realm,
+        families=frozenset(relay.family for relay in relays),
+        policy=policy,
+        allocations=limits.allocations,
+        allocations_per_user=limits.allocations_per_user,
+        permissions_per_allocation=limits.permissions_per_allocation,
+        channels_per_allocation=limits.channels_per_allocation,
+        max_lifetime=int(limits.lifetime),
+        nonce_lifetime=settings.credentials.nonce_lifetime,
+        channel_last=stun.last_channel,
+        software=f"turnsvr {__version__}" if stun.software else None,
+        rfc3489=stun.rfc3489,
+        anonymity=anonymity,
+        redirect=_redirect(settings.redirect),
+    )
+
+
+def _redirect(redirect: RedirectSettings | None) -> Redirect | None:
+    if redirect is None:
+        return None
+    to = tuple(Address(other.host, other.port) for other in redirect.to)
+    return Redirect(to, redirect.domain, always=redirect.when == "always")
+
+
+def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, ...]) -> PumpSettings:
+    limits = settings.limits
+    own = host.own | {relay.advertised for relay in relays}
+    return PumpSettings(
+        relay_addresses=relays,
+        ports=(settings.relay.ports.low, settings.relay.ports.high),
+        fenced=frozenset(each for each in own if not _covers(settings.peers.allow, each)),
+        bandwidth=float(limits.bandwidth_per_allocation or 0),
+        answers_per_address=limits.answers_per_address,
+        max_permissions=limits.permissions_per_allocation,
+        max_channels=limits.channels_per_allocation,
+        max_sessions=limits.allocations,
+        gso=settings.pump.gso,
+        threads=settings.pump.thread_count(host.cores),
+        stream_buffer=limits.stream_buffer,
+    )
+
+
+def _ranges(ranges: Iterable[AddressRange]) -> RangeSet:
+    return RangeSet((each.first, each.last) for each in ranges)
+
+
+def _covers(ranges: Iterable[AddressRange], host: str) -> bool:
+    address = ipaddress.ip_address(host)
+    return any(address in each for each in ranges)

@@ -1,0 +1,62 @@
+"""Opens the listeners that the settings name, and says in one line why one cannot be opened."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator
+
+import structlog
+
+from turnsvr.settings import ListenAddress
+from turnsvr.stun.address import Address
+
+_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+
+_log = structlog.get_logger()
+
+Open = Callable[[Address], Address]
+"""Opens a listener and returns where it is, port 0 replaced; raises OSError."""
+
+
+class ListenError(Exception):
+    """A listener that cannot be opened: which, why, and what to do about it, in one line."""
+
+
+def open_listeners(addresses: Iterable[ListenAddress], open_udp: Open, open_stream: Open) -> Iterator[ListenAddress]:
+    """Open each and yield where it is; an optional one whose address family the host lacks is left out.
+
+    Raises ListenError.
+    """
+    missing = None
+    opened = False
+    for address in addresses:
+        opener = open_udp if address.transport == "udp" else open_stream
+        try:
+            bound = opener(Address(address.host, address.port))
+        except OSError as error:
+            if not (address.optional and error.errno in _NO_SUCH_FAMILY):
+                raise ListenError(_explain(address, error)) from None
+            missing = ListenError(_explain(address, error))
+            _log.warning("address family not served", listener=str(address), reason=error.strerror)
+            continue
+        opened = True
+        yield ListenAddress(address.transport, bound.host, bound.port)
+    if missing is not None and not opened:
+        raise missing
+
+
+def _explain(address: ListenAddress, error: OSError) -> str:
+    protocol = "udp" if address.transport == "udp" else "tcp"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{address}: port {address.port}/{protocol} is in use; stop what serves there "
+            f"(ss -{protocol[0]}lnp sport = :{address.port} names it), or name another port under listen"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return (
+            f"{address}: this user may not serve on port {address.port}; give CAP_NET_BIND_SERVICE "
+            "(systemd/turnsvr.service does), or name a port from 1024 on under listen"
+        )
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{address}: this host has no address {address.host}; name one of its own, or * for all, under listen"
+    return f"{address}: cannot be opened: {error.strerror}"

@@ -1,0 +1,130 @@
+"""Log lines on standard error: text for people, JSON for machines, the same events in both.
+
+What came from the network is written so that it cannot end a line, forge a field or steer a terminal. Secrets are
+never given to the log. Nothing is logged at packet rate: what strangers can cause is throttled, and a line that
+follows suppressed ones says how many they were.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from turnsvr.limits import TokenBucket
+
+EventDict = structlog.typing.EventDict
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_PLAIN = re.compile(r"[\w.:/@%+\[\]*,-]+", re.ASCII)
+_LINES_A_SECOND = 10.0
+_BURST = 100.0
+_MAX_TEXT = 1024
+"""Characters of one value; user names are at most 508 bytes."""
+
+UNTHROTTLED = frozenset({"session started", "session ended"})
+"""Events that are complete, because somebody counts them: quotas bound how often they come."""
+
+
+def configure(form: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:
+    """Log to the stream, standard error when none is given, from this level up. May be called again."""
+    stream = stream or sys.stderr
+    threshold = _LEVELS[level]
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            Throttle(time.monotonic),
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            render_json if form == "json" else render_text,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if isinstance(each, _Bridge)]:
+        root.removeHandler(handler)
+    root.addHandler(_Bridge())
+    root.setLevel(max(threshold, logging.WARNING))
+
+
+class Throttle:
+    """Drops an event that comes too often; the next of its kind that passes tells how many were suppressed.
+
+    Kinds are event texts, which are ours and few.
+    """
+
+    def __init__(self, clock: Callable[[], float], rate: float = _LINES_A_SECOND, burst: float = _BURST) -> None:
+        self._clock = clock
+        self._rate = rate
+        self._burst = burst
+        self._buckets: dict[str, TokenBucket] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def __call__(self, logger: object, method: str, event: EventDict) -> EventDict:
+        kind = event["event"]
+        if kind in UNTHROTTLED:
+            return event
+        now = self._clock()
+        bucket = self._buckets.setdefault(kind, TokenBucket(self._rate, self._burst, now))
+        if not bucket.take(1.0, now):
+            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
+            raise structlog.DropEvent
+        suppressed = self._suppressed.pop(kind, 0)
+        return {**event, "suppressed": suppressed} if suppressed else event
+
+
+def render_text(logger: object, method: str, event: EventDict) -> str:
+    """`TIME level event key=value …`, a trace-back indented below."""
+    exception = event.pop("exception", None)
+    head = f"{event.pop('timestamp', '')} {event.pop('level', method):<7} {printable(str(event.pop('event', '')))}"
+    fields = "".join(f" {key}={quoted(value)}" for key, value in event.items())
+    if exception is None:
+        return head + fields
+    return head + fields + "".join(f"\n    {printable(line)}" for line in str(exception).splitlines())
+
+
+def render_json(logger: object, method: str, event: EventDict) -> str:
+    """One object, ASCII only."""
+    ordered = {key: event.pop(key) for key in ("timestamp", "level", "event") if key in event}
+    return json.dumps({**ordered, **event}, default=str)
+
+
+def quoted(value: Any) -> str:
+    """A value for a text line: bare when it is one plain word, else in quotes as JSON has them."""
+    text = str(value)
+    if len(text) > _MAX_TEXT:
+        text = text[:_MAX_TEXT] + "…"
+    if _PLAIN.fullmatch(text):
+        return text
+    return printable(json.dumps(text, ensure_ascii=False))
+
+
+def printable(text: str) -> str:
+    """The text with everything that is not printable as \\uXXXX."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    encoded = character.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{encoded[at : at + 2].hex()}" for at in range(0, len(encoded), 2))
+
+
+class _Bridge(logging.Handler):
+    """What libraries log comes out in the same form."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        # The throttle goes by the event's text, so a library's own text is a field.
+        structlog.get_logger().log(
+            _LEVELS[level], "library message", source=record.name, text=record.getMessage(), exc_info=record.exc_info
+        )

@@ -1,0 +1,258 @@
+"""Runs the rules: messages and times go in, and this is the one place where their commands are carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, assert_never
+
+import structlog
+
+from turnsvr.credentials.api import AsyncSource, Credential, Source
+from turnsvr.net.lookup import Lookups
+from turnsvr.relay.api import Counters, Handler, OpenRequest, Pump, RelayFailure
+from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationStarted,
+    AuthenticationFailed,
+    BindChannel,
+    CloseRelay,
+    Command,
+    Event,
+    ExtendRelay,
+    FindCredential,
+    OpenRelay,
+    PeerRefused,
+    Permit,
+    ReleaseReservation,
+    Send,
+    SendToPeer,
+)
+from turnsvr.turn.server import Server
+
+_log = structlog.get_logger()
+
+_CODES = {
+    RelayFailure.FAMILY: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED,
+    RelayFailure.CAPACITY: ErrorCode.INSUFFICIENT_CAPACITY,
+    RelayFailure.TOKEN: ErrorCode.INSUFFICIENT_CAPACITY,  # RFC 8656 section 7.2 step 6
+}
+
+
+class EventSink(Protocol):
+    """Who is told what the rules decided: the log, metrics. Calls must not block."""
+
+    def started(self, event: AllocationStarted) -> None: ...
+
+    def ended(self, event: AllocationEnded, counters: Counters) -> None: ...
+
+    def authentication_failed(self, event: AuthenticationFailed) -> None: ...
+
+    def peer_refused(self, event: PeerRefused) -> None: ...
+
+
+class Engine:
+    """The rules, the pump, the credentials and one timer, together.
+
+    It is the pump's Handler. A fault in one message or command is logged and costs that one alone. Times are those
+    of the loop's clock, which is time.monotonic().
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        make_pump: Callable[[Handler], Pump],
+        credentials: Source | AsyncSource,
+        events: EventSink,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
+        self.server = server
+        self.lookups = Lookups(credentials, self._found, self._not_found, wall_time=wall_time)
+        self.on_stream_closed: Callable[[FiveTuple], None] = lambda five_tuple: None
+        """Called when a connection that the pump had adopted is gone."""
+        self._events = events
+        self._loop = loop
+        self._running = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.pump = make_pump(self)
+
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+        now = self._loop.time()
+        for five_tuple, data in batch:
+            try:
+                self.server.receive(data, five_tuple, now)
+            except Exception:
+                _log.exception("a message could not be judged", client=str(five_tuple.client))
+        self.carry_out()
+
+    def stream_frames(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> None:
+        """Frames of an attached stream client: relayed by the pump where its table covers them, else judged."""
+        try:
+            rest = self.pump.relay(five_tuple, frames)
+        except Exception:
+            _log.exception("frames could not be relayed", client=str(five_tuple.client))
+            return
+        if rest:
+            self.client_messages([(five_tuple, frame) for frame in rest])
+
+    def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
+        try:
+            self.server.peer_error(session, peer, icmp_type, icmp_code, data, self._loop.time())
+        except Exception:
+            _log.exception("an ICMP error could not be judged")
+        self.carry_out()
+
+    def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
+        _log.debug("connection closed", client=str(five_tuple.client), reason=reason)
+        self.on_stream_closed(five_tuple)
+        self.disconnected(five_tuple)
+
+    def disconnected(self, five_tuple: FiveTuple) -> None:
+        """A stream client is gone."""
+        try:
+            self.server.disconnected(five_tuple, self._loop.time())
+        except Exception:
+            _log.exception("a disconnection could not be judged", client=str(five_tuple.client))
+        self.carry_out()
+
+    def carry_out(self) -> None:
+        """Carry out what the rules want done, and what that leads to; then set the timer.
+
+        To be called after each call into the server that did not come through this class.
+        """
+        if self._running:
+            return  # the call further up the stack takes these commands after those it has
+        self._running = True
+        try:
+            while commands := self.server.commands():
+                self._carry_out_each(commands)
+        finally:
+            self._running = False
+        self._set_timer()
+
+    def end_allocations(self) -> None:
+        """End every allocation because the server stops."""
+        try:
+            self.server.shutdown(self._loop.time())
+        except Exception:
+            _log.exception("the rules did not shut down")
+        self.carry_out()
+
+    def close(self) -> None:
+        """Stop the timer, the look-ups and the pump; nothing is to be called after it."""
+        self.lookups.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.pump.shutdown()
+
+    def _carry_out_each(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            try:
+                self._carry_out_one(command)
+            except Exception:
+                _log.exception("a command could not be carried out", command=type(command).__name__)
+                self._answer_failure(command)
+
+    def _carry_out_one(self, command: Command) -> None:
+        pump = self.pump
+        match command:
+            case Send():
+                pump.send(command.five_tuple, command.data)
+            case FindCredential():
+                self.lookups.ask(command)
+            case OpenRelay():
+                self._open(command)
+            case CloseRelay():
+                pump.close(command.allocation, command.family)
+            case ExtendRelay():
+                pump.refresh(command.allocation, command.deadline)
+            case Permit():
+                pump.permit(command.allocation, command.host, command.deadline)
+            case BindChannel():
+                pump.bind_channel(command.allocation, command.channel, command.peer, command.deadline)
+            case SendToPeer():
+                pump.send_to_peer(command.allocation, command.peer, command.data, dont_fragment=command.dont_fragment)
+            case ReleaseReservation():
+                pump.release(command.token)
+            case AllocationStarted() | AllocationEnded() | AuthenticationFailed() | PeerRefused():
+                self._tell(command)
+            case _:
+                assert_never(command)
+
+    def _tell(self, event: Event) -> None:
+        match event:
+            case AllocationStarted():
+                self._events.started(event)
+            case AllocationEnded():
+                self._events.ended(event, self.pump.counters(event.allocation))
+            case AuthenticationFailed():
+                self._events.authentication_failed(event)
+            case PeerRefused():
+                self._events.peer_refused(event)
+            case _:
+                assert_never(event)
+
+    def _open(self, command: OpenRelay) -> None:
+        opened = self.pump.open(
+            OpenRequest(
+                session=command.allocation,
+                five_tuple=command.five_tuple,
+                families=command.families,
+                deadline=command.deadline,
+                even_port=command.even_port,
+                reserve=command.reserve,
+                claim=command.claim,
+            )
+        )
+        failures: dict[Family, ErrorCode] = {family: _CODES[why] for family, why in opened.failures.items()}
+        now = self._loop.time()
+        if opened.addresses:
+            self.server.relay_opened(command.allocation, opened.addresses, failures, now)
+        else:
+            code = next(iter(failures.values()), ErrorCode.INSUFFICIENT_CAPACITY)
+            self.server.relay_failed(command.allocation, code, now)
+
+    def _answer_failure(self, command: Command) -> None:
+        """A command that the rules wait for must be answered, also when it went wrong."""
+        try:
+            match command:
+                case FindCredential():
+                    self.server.credential_failed(command.request, self._loop.time())
+                case OpenRelay():
+                    self.server.relay_failed(command.allocation, ErrorCode.INSUFFICIENT_CAPACITY, self._loop.time())
+        except Exception:
+            _log.exception("a failed command could not be answered", command=type(command).__name__)
+
+    def _found(self, request: int, keys: Sequence[Credential], refusal: str) -> None:
+        self.server.credential(request, keys, self._loop.time(), refusal=refusal)
+        self.carry_out()
+
+    def _not_found(self, request: int) -> None:
+        self.server.credential_failed(request, self._loop.time())
+        self.carry_out()
+
+    def _set_timer(self) -> None:
+        """Wake up no later than the rules want; an earlier wake-up that is already set stays, and sets the next."""
+        when = self.server.next_timeout()
+        if self._timer is not None:
+            if when is not None and self._timer.when() <= when:
+                return
+            self._timer.cancel()
+            self._timer = None
+        if when is not None:
+            self._timer = self._loop.call_at(when, self._timeout, when)
+
+    def _timeout(self, when: float) -> None:
+        self._timer = None
+        try:
+            # A loop may call up to its clock's resolution early.
+            self.server.handle_timeout(max(when, self._loop.time()))
+        except Exception:
+            _log.exception("timeouts could not be handled")
+        self.carry_out()

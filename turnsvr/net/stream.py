@@ -1,0 +1,85 @@
+"""One TCP or TLS connection that asyncio reads and writes: bytes become frames, and frames bytes, whole ones only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import structlog
+
+from turnsvr.net.connections import Connection
+from turnsvr.net.engine import Engine
+from turnsvr.stun.address import FiveTuple
+from turnsvr.stun.errors import MalformedMessage
+from turnsvr.stun.framing import StreamSplitter
+
+_READ_SIZE = 65_536
+
+_log = structlog.get_logger()
+
+
+class ReadBuffer:
+    """What one read takes in. All connections of a loop share it: each empties it before the next one reads."""
+
+    def __init__(self, size: int = _READ_SIZE) -> None:
+        self.view = memoryview(bytearray(size))
+
+
+class StreamProtocol(asyncio.BufferedProtocol):
+    """Serves one connection. A broken frame ends it; a slow reader loses frames, each as a whole."""
+
+    def __init__(self, engine: Engine, connection: Connection, five_tuple: FiveTuple, reads: ReadBuffer, limit: int):
+        self._engine = engine
+        self._connection = connection
+        self._five_tuple = five_tuple
+        self._view = reads.view
+        self._limit = limit
+        self._splitter = StreamSplitter()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        if self._connection.closed:  # dropped while asyncio was still at its handshake
+            self._transport.abort()
+            return
+        self._connection.drop = self._transport.abort
+        self._engine.pump.attach(self._five_tuple, self.write)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._transport is None or self._transport.is_closing():
+            return
+        try:
+            frames = self._splitter.feed(bytes(self._view[:nbytes]))
+        except MalformedMessage as error:
+            self._close(f"broken frame: {error}")
+            return
+        if frames:
+            self._engine.stream_frames(self._five_tuple, frames)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._engine.pump.detach(self._five_tuple)
+        self._engine.disconnected(self._five_tuple)
+        self._connection.close()
+
+    def write(self, frame: bytes) -> bool:
+        """Queue one whole frame; False when too much waits already and it was dropped."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() + len(frame) > self._limit:
+            return False
+        transport.write(frame)
+        return True
+
+    def _close(self, reason: str) -> None:
+        _log.debug("connection closed", client=str(self._five_tuple.client), reason=reason)
+        if self._transport is None:
+            return
+        if self._transport.get_write_buffer_size():
+            self._transport.abort()  # close() would wait for a client that may never read
+        else:
+            self._transport.close()

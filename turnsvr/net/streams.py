@@ -1,0 +1,211 @@
+"""TCP and TLS listeners: accepts connections, tells TLS from plain STUN, and finds each one somebody to serve it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import inspect
+import socket
+import ssl
+
+import structlog
+
+from turnsvr.net.arrival import Arrival, Speech
+from turnsvr.net.connections import Connection, Connections, StreamLimits
+from turnsvr.net.engine import Engine
+from turnsvr.net.sockets import address_of, open_stream_listener
+from turnsvr.net.stream import ReadBuffer, StreamProtocol
+from turnsvr.net.tls import TlsContexts
+from turnsvr.stun.address import Address, FiveTuple, Transport
+
+_ACCEPT_BATCH = 64
+"""Connections taken in one go, before other sockets have their turn."""
+_ACCEPT_PAUSE = 0.5
+"""Seconds without accepting after the system ran out of descriptors or memory."""
+_HANDSHAKE_TIMEOUT = 10.0
+_SHUTDOWN_TIMEOUT = 5.0
+"""Seconds for TLS to begin and to end."""
+_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+_log = structlog.get_logger()
+
+
+class Streams:
+    """The stream listeners and the connections that came in through them."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: StreamLimits,
+        tls: TlsContexts | None = None,
+        *,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.tls = tls
+        self._engine = engine
+        self._loop = loop
+        self._connections = Connections(
+            limits, lambda five_tuple: engine.server.allocation_of(five_tuple) is not None, loop
+        )
+        self._listeners: list[socket.socket] = []
+        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._adopted: dict[FiveTuple, Connection] = {}
+        self._handshakes: set[asyncio.Task[bool]] = set()
+        self._reads = ReadBuffer()
+        engine.on_stream_closed = self._adopted_closed
+
+    def listen(self, address: Address) -> Address:
+        """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
+        listener = open_stream_listener(address)
+        self._listeners.append(listener)
+        self._loop.add_reader(listener, self._accept, listener)
+        return address_of(listener.getsockname())
+
+    def reconfigure(self, limits: StreamLimits) -> None:
+        """Take new limits; who is in stays. The buffer size holds for new connections."""
+        self._connections.limits = limits
+
+    def __len__(self) -> int:
+        """Connections."""
+        return len(self._connections)
+
+    async def close(self) -> None:
+        """Close the listeners and drop every connection."""
+        for pause in self._pauses.values():
+            pause.cancel()
+        for listener in self._listeners:
+            self._loop.remove_reader(listener)
+            listener.close()
+        self._listeners.clear()
+        self._connections.drop_all()
+        await self._connections.wait_empty()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPT_BATCH):
+            try:
+                connected, peer = listener.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(listener, error)
+                    return
+                continue  # the client was gone before it was accepted
+            self._accepted(connected, address_of(peer))
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        _log.error("no connection can be accepted", reason=error.strerror, hint="raise the limit of open files")
+        self._loop.remove_reader(listener)
+        self._pauses[listener] = self._loop.call_later(_ACCEPT_PAUSE, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        del self._pauses[listener]
+        self._loop.add_reader(listener, self._accept, listener)
+
+    def _accepted(self, connected: socket.socket, client: Address) -> None:
+        connection = self._connections.admit(client)
+        if connection is None:
+            connected.close()
+            return
+        try:
+            connected.setblocking(False)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server = address_of(connected.getsockname())
+        except OSError:
+            connected.close()
+            connection.close()
+            return
+
+        def arrived(speech: Speech) -> None:
+            self._arrived(connected, connection, server, speech)
+
+        arrival = Arrival(self._loop, connected, arrived)
+
+        def drop() -> None:
+            arrival.cancel()
+            connected.close()
+            connection.close()
+
+        connection.drop = drop
+
+    def _arrived(self, connected: socket.socket, connection: Connection, server: Address, speech: Speech) -> None:
+        context = self.tls.current if self.tls is not None else None
+        if speech is Speech.PLAIN:
+            five_tuple = FiveTuple(Transport.TCP, connection.client, server)
+            if not self._adopt(connected, connection, five_tuple):
+                self._serve(connected, connection, five_tuple, None)
+        elif speech is Speech.TLS and context is not None:
+            self._serve(connected, connection, FiveTuple(Transport.TLS, connection.client, server), context)
+        else:
+            _log.debug("connection closed", client=str(connection.client), reason=speech.value)
+            connection.drop()
+
+    def _adopt(self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple) -> bool:
+        if not self._engine.pump.adopt(connected.fileno(), five_tuple, b""):
+            return False
+        connected.detach()
+        connection.five_tuple = five_tuple
+        self._adopted[five_tuple] = connection
+
+        def drop() -> None:
+            self._engine.pump.hang_up(five_tuple)
+            self._adopted_closed(five_tuple)
+            self._engine.disconnected(five_tuple)
+
+        connection.drop = drop
+        return True
+
+    def _adopted_closed(self, five_tuple: FiveTuple) -> None:
+        connection = self._adopted.pop(five_tuple, None)
+        if connection is not None:
+            connection.close()
+
+    def _serve(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None
+    ) -> None:
+        connection.five_tuple = five_tuple
+        coroutine = self._connect(connected, connection, five_tuple, context)
+        task = self._loop.create_task(coroutine)
+        self._handshakes.add(task)
+
+        def drop() -> None:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                connected.close()  # asyncio has not taken it yet
+            task.cancel()
+
+        connection.drop = drop
+
+        def finished(task: asyncio.Task[bool]) -> None:
+            self._handshakes.discard(task)
+            if task.cancelled() or not task.result():
+                connection.close()
+
+        task.add_done_callback(finished)
+
+    async def _connect(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None
+    ) -> bool:
+        """Whether asyncio serves the connection now, after TLS where there is a context."""
+
+        def protocol() -> StreamProtocol:
+            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._connections.limits.buffer)
+
+        try:
+            if context is None:
+                await self._loop.connect_accepted_socket(protocol, connected)
+            else:
+                await self._loop.connect_accepted_socket(
+                    protocol,
+                    connected,
+                    ssl=context,
+                    ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
+                    ssl_shutdown_timeout=_SHUTDOWN_TIMEOUT,
+                )
+        except OSError as error:  # ssl.SSLError and TimeoutError are such
+            _log.debug("TLS handshake failed", client=str(connection.client), reason=_reason(error))
+            return False
+        return True
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or str(error) or type(error).__name__

@@ -1,0 +1,91 @@
+"""TLS for clients: the context that new connections take, and its certificate read again without dropping any."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+
+ALPN_PROTOCOLS = ("stun.turn", "stun.nat-discovery")
+"""RFC 7443 section 3. A client that offers none, or others, is served all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """PEM files of certificate chain and private key, and what clients may negotiate."""
+
+    certificate: Path
+    key: Path
+    minimum_version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    ciphers: str | None = None
+
+
+class CertificateError(Exception):
+    """A certificate that cannot be used; the text names the file and never what is in it."""
+
+
+def make_context(files: TlsFiles) -> ssl.SSLContext:
+    """A server context; raises CertificateError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = files.minimum_version
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
+    if files.ciphers is not None:
+        try:
+            context.set_ciphers(files.ciphers)
+        except ssl.SSLError:
+            raise CertificateError("tls.ciphers names no cipher that OpenSSL knows") from None
+    for path in (files.certificate, files.key):
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            raise CertificateError(f"cannot read {path}: {error.strerror}") from None
+    try:
+        # With an empty pass phrase OpenSSL refuses an encrypted key instead of asking the terminal.
+        context.load_cert_chain(files.certificate, files.key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or "no PEM certificate with its unencrypted key"
+        raise CertificateError(f"{files.certificate} with {files.key}: {reason}") from None
+    return context
+
+
+class TlsContexts:
+    """The context for new connections, made again when its files change. One that cannot be made leaves the old."""
+
+    def __init__(self, context: ssl.SSLContext, files: TlsFiles | None = None) -> None:
+        self.current = context
+        self._files = files
+        self._stamp = _stat(files)
+
+    @classmethod
+    def of(cls, files: TlsFiles) -> TlsContexts:
+        """The context of files that are watched from now on; raises CertificateError."""
+        return cls(make_context(files), files)
+
+    def reload(self, files: TlsFiles) -> None:
+        """Take these files, or the same again; raises CertificateError and then keeps the context."""
+        stamp = _stat(files)
+        self.current = make_context(files)
+        self._files, self._stamp = files, stamp
+
+    def reload_if_changed(self) -> bool:
+        """Whether the files had changed and are in use now; raises CertificateError once for each change."""
+        stamp = _stat(self._files)
+        if self._files is None or stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        self.current = make_context(self._files)
+        return True
+
+
+def _stat(files: TlsFiles | None) -> tuple[object, ...]:
+    """What differs once a file was replaced or written."""
+    stamp: list[object] = []
+    for path in (files.certificate, files.key) if files is not None else ():
+        try:
+            found = path.stat()
+        except OSError:
+            stamp.append(None)
+        else:
+            stamp.append((found.st_mtime_ns, found.st_size, found.st_ino))
+    return tuple(stamp)

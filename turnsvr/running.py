@@ -1,0 +1,151 @@
+"""The server as a process: signals, the service manager, the watchdog, the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from turnsvr import __version__, config, log, relay
+from turnsvr.app import Application, StartError
+from turnsvr.notify import ServiceManager
+from turnsvr.settings import Settings
+
+_DESCRIPTORS_BESIDES = 256
+"""Open files besides relays and connections: listeners, the log, look-ups."""
+
+_log = structlog.get_logger()
+
+
+def run(settings: Settings, path: Path | None) -> int:
+    """Serve until told to end. Returns the exit status: 0, or 1 when the server cannot start."""
+    log.configure(settings.log.format, settings.log.level)
+    _raise_descriptor_limit(settings)
+    try:
+        with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+            return runner.run(Service(settings, path).run())
+    except KeyboardInterrupt:  # where a loop has no signal handlers
+        return 0
+
+
+class Service:
+    """One run of the server."""
+
+    def __init__(self, settings: Settings, path: Path | None) -> None:
+        self._path = path
+        self._manager = ServiceManager()
+        self._application = Application(settings)
+
+    async def run(self) -> int:
+        application = self._application
+        try:
+            await application.start()
+        except StartError as error:
+            print(f"turnsvr: {error}", file=sys.stderr)
+            return 1
+        self._handle_signals()
+        self._announce()
+        watchdog = asyncio.create_task(self._feed_watchdog())
+        try:
+            await application.finished.wait()
+        finally:
+            watchdog.cancel()
+            self._manager.stopping("ending sessions")
+            await application.stop()
+            _log.info("stopped")
+        return 0
+
+    def _handle_signals(self) -> None:
+        handlers: dict[str, Callable[[], None]] = {
+            "SIGTERM": self._application.finished.set,
+            "SIGINT": self._application.finished.set,
+            "SIGHUP": self._reload,
+            "SIGUSR1": self._drain,
+        }
+        loop = asyncio.get_running_loop()
+        for name, handler in handlers.items():
+            with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has fewer
+                loop.add_signal_handler(getattr(signal, name), handler)
+
+    def _announce(self) -> None:
+        application = self._application
+        kind = application.settings.pump.kind
+        _log.info(
+            "serving",
+            version=__version__,
+            pump=relay.describe() if kind == "auto" else application.pump.name,
+            listen=",".join(map(str, application.listening)),
+            relay=",".join(application.relaying) or "none",
+        )
+        self._invite()
+        self._manager.ready(self._status())
+
+    def _invite(self) -> None:
+        application = self._application
+        if application.first_run is not None:
+            print(application.first_run.invitation(application.host_for_clients, application.listening), flush=True)
+
+    def _status(self) -> str:
+        return f"serving {', '.join(map(str, self._application.listening))}"
+
+    def _reload(self) -> None:
+        self._manager.reloading()
+        if self._path is None:
+            _log.info("no settings file to read again")
+            self._invite()
+        else:
+            self._reload_file(self._path)
+        self._manager.ready(self._status())
+
+    def _reload_file(self, path: Path) -> None:
+        try:
+            settings = config.load(path)
+            unchanged = self._application.reload(settings)
+        except config.ConfigError as error:
+            for mistake in error.mistakes:
+                _log.error("settings not reloaded", mistake=str(mistake))
+            return
+        except StartError as error:
+            _log.error("settings not reloaded", mistake=str(error))
+            return
+        log.configure(settings.log.format, settings.log.level)
+        _log.info("settings reloaded", file=str(path))
+        if unchanged:
+            _log.warning("settings that need a restart", settings=",".join(unchanged))
+
+    def _drain(self) -> None:
+        _log.info("draining", sessions=len(self._application.server))
+        self._manager.status("draining: no new sessions")
+        self._application.drain()
+
+    async def _feed_watchdog(self) -> None:
+        """Tell the service manager three times a period that this loop turns and the pump takes packets."""
+        period = self._manager.watchdog
+        while period is not None:
+            if await self._application.is_alive():
+                self._manager.alive()
+            else:
+                _log.error("the pump takes no packets")
+            await asyncio.sleep(period / 3)
+
+
+def _raise_descriptor_limit(settings: Settings) -> None:
+    """As many open files as the limits may need, as far as the system lets us."""
+    try:
+        import resource
+    except ImportError:
+        return
+    wanted = 2 * settings.limits.allocations + settings.limits.connections + _DESCRIPTORS_BESIDES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted < wanted:
+        _log.warning("few open files allowed", limit=granted, needed=wanted)

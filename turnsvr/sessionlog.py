@@ -1,0 +1,80 @@
+"""The log lines of sessions: one at the start and end of each, one for each failed authentication or refused peer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+
+from turnsvr.relay.api import Counters
+from turnsvr.stun.address import Address, FiveTuple
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, PeerRefused
+
+_log = structlog.get_logger()
+
+
+class SessionLog:
+    """An EventSink.
+
+    In text the client's address follows the event's name and precedes everything that a client wrote, so that
+    fail2ban can match `^\\S+ warning +authentication failed client=<HOST> `.
+    """
+
+    def started(self, event: AllocationStarted) -> None:
+        _log.info(
+            "session started",
+            session=event.allocation,
+            user=event.username,
+            **_path(event.five_tuple),
+            relayed=_listed(event.relayed),
+            lifetime=event.lifetime,
+        )
+
+    def ended(self, event: AllocationEnded, counters: Counters) -> None:
+        _log.info(
+            "session ended",
+            session=event.allocation,
+            user=event.username,
+            **_path(event.five_tuple),
+            relayed=_listed(event.relayed),
+            duration=round(event.duration, 1),
+            bytes_from_client=counters.bytes_from_client,
+            bytes_to_client=counters.bytes_to_client,
+            packets_from_client=counters.packets_from_client,
+            packets_to_client=counters.packets_to_client,
+            dropped=counters.dropped,
+            reason=event.reason.value,
+        )
+
+    def authentication_failed(self, event: AuthenticationFailed) -> None:
+        client = event.five_tuple.client
+        _log.warning(
+            "authentication failed",
+            client=client.host,
+            port=client.port,
+            transport=event.five_tuple.transport.value,
+            user=event.username,
+            reason=event.reason,
+        )
+
+    def peer_refused(self, event: PeerRefused) -> None:
+        _log.warning(
+            "peer refused",
+            **_path(event.five_tuple),
+            session=event.allocation,
+            user=event.username,
+            peer=event.peer.host,
+            reason=event.reason,
+        )
+
+
+def _path(five_tuple: FiveTuple) -> dict[str, str]:
+    return {
+        "client": str(five_tuple.client),
+        "transport": five_tuple.transport.value,
+        "server": str(five_tuple.server),
+    }
+
+
+def _listed(addresses: Iterable[Address]) -> str:
+    return ",".join(map(str, addresses))
