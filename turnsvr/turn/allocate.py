@@ -27,6 +27,8 @@ class Wish:
     even_port: bool = False
     reserve: bool = False
     token: bytes | None = None
+    dual: bool = False
+    """Whether a relayed transport address of each family was asked for."""
     missing: Family | None = None
     """A family of a dual allocation that is not served here: it gets ADDRESS-ERROR-CODE 440."""
 
@@ -89,4 +91,4 @@ def _dual_wish(additional: int, even_port: a.EvenPort | None, lifetime: int, con
     if not served:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     missing = next((family for family in Family if family not in served), None)
-    return Wish(served, lifetime, even_port=even_port is not None and len(served) == 1, missing=missing)
+    return Wish(served, lifetime, even_port=even_port is not None, dual=True, missing=missing)

@@ -29,7 +29,7 @@ def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tup
             response.add(a.MAPPED_ADDRESS, five_tuple.client)
         describe(response, five_tuple.server, source, config)
     padding = message.get(a.PADDING)
-    if padding is not None and alternate is not None:
+    if padding is not None:
         response.add(a.PADDING, bytes(min(len(padding), _MAX_PADDING)))
     port = message.get(a.RESPONSE_PORT)
     client = five_tuple.client if port is None else Address(five_tuple.client.host, port)
@@ -54,6 +54,8 @@ def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alterna
     """
     unserved = []
     change = message.get(a.CHANGE_REQUEST)
+    if message.is_classic and not change:
+        change = None  # RFC 3489 clients send it with every request
     if change is not None and (
         five_tuple.transport is not Transport.UDP
         or alternate is None
@@ -63,6 +65,8 @@ def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alterna
     port = message.get(a.RESPONSE_PORT)
     if port is not None and (five_tuple.transport is not Transport.UDP or alternate is None):
         unserved.append(a.RESPONSE_PORT.number)
+    if a.PADDING in message and alternate is None:
+        unserved.append(a.PADDING.number)
     if unserved:
         raise unknown_attributes(*unserved)
     if port == 0 or (port is not None and a.PADDING in message):
@@ -87,5 +91,15 @@ def _describe_classic(response: Message, five_tuple: FiveTuple, source: Address,
 
 
 def unknown_attributes(*numbers: int) -> Reject:
-    """420 with the list (RFC 8489 section 6.3.1)."""
-    return Reject(ErrorCode.UNKNOWN_ATTRIBUTE, details=lambda response: response.add(a.UNKNOWN_ATTRIBUTES, numbers))
+    """420 with the list (RFC 8489 section 6.3.1); RFC 3489 section 11.2.10 wants an even number of them."""
+
+    def details(response: Message) -> None:
+        odd = response.is_classic and len(numbers) % 2
+        response.add(a.UNKNOWN_ATTRIBUTES, (*numbers, numbers[-1]) if odd else numbers)
+
+    return Reject(ErrorCode.UNKNOWN_ATTRIBUTE, details=details)
+
+
+def classic_error(code: ErrorCode) -> a.Error:
+    """ERROR-CODE with a reason phrase of a multiple of four characters (RFC 3489 section 11.2.9)."""
+    return a.Error(int(code), code.reason + " " * (-len(code.reason) % 4))

@@ -34,8 +34,8 @@ class FindCredential:
 class OpenRelay:
     """Open relayed transport addresses; answer with Server.relay_opened() or Server.relay_failed().
 
-    families in the order wanted; even_port with one family only. With reserve the next port is to be held under
-    that token, with claim the port held under that token is to be used.
+    families in the order wanted. With reserve, for one family only, the next port is to be held under that token;
+    with claim the port held under that token is to be used.
     """
 
     allocation: int

@@ -1,4 +1,7 @@
-"""When what expires. A heap whose outdated entries are swept, so that it never holds more than twice what lives."""
+"""When what expires. A heap whose outdated entries are swept, so that it never holds much more than what lives.
+
+At most two entries for each live deadline, and 64 besides.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,22 @@ class Deadlines(Generic[K]):
 
     def set(self, key: K, when: float) -> None:
         """Set or move a deadline."""
+        if self._when.get(key) == when:
+            return
         self._when[key] = when
         heappush(self._heap, (when, next(self._serial), key))
-        if len(self._heap) > 2 * len(self._when) + _SWEEP_AT_LEAST:
-            self._heap = [entry for entry in self._heap if self._when.get(entry[2]) == entry[0]]
-            heapify(self._heap)
+        self._sweep()
 
     def discard(self, key: K) -> None:
         """Forget a deadline; unknown keys are fine."""
-        self._when.pop(key, None)
+        if self._when.pop(key, None) is not None:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Rebuild the heap from what lives, once more than half of it is outdated."""
+        if len(self._heap) > 2 * len(self._when) + _SWEEP_AT_LEAST:
+            self._heap = [(when, next(self._serial), key) for key, when in self._when.items()]
+            heapify(self._heap)
 
     def next(self) -> float | None:
         """The earliest deadline."""

@@ -43,6 +43,9 @@ class Opening:
     proof: Proof
     wish: Wish
     reserve: bytes | None
+    deadline: float
+    abandoned: bool = False
+    """The allocation ended before its relay was there: what is opened is to be closed at once."""
 
 
 @dataclass(slots=True)
@@ -69,25 +72,20 @@ def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, 
     """RFC 8656 section 7.2; the numbers are its steps."""
     existing = desk.allocations.of(five_tuple)
     if existing is not None:  # 2
-        _answer_again(desk, existing, message)
+        _answer_again(desk, existing, message, proof)
         return None
     wish = read_wish(message, desk.config)  # 3 to 9
-    if wish.token is not None and not desk.reservations.take(wish.token):  # 5
+    _redirect(desk, five_tuple)  # 11
+    _check_quotas(desk, proof, wish)  # 10
+    if wish.token is not None and not desk.reservations.take(wish.token):  # 5, last: a refused request keeps its token
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-    try:
-        _redirect(desk, five_tuple)  # 11
-        _check_quotas(desk, proof)  # 10
-    except Reject:
-        if wish.token is not None:
-            desk.do(ReleaseReservation(wish.token))
-        raise
     _open(desk, message, five_tuple, proof, wish, now)
     return None
 
 
-def _answer_again(desk: Desk, allocation: Allocation, message: Message) -> None:
+def _answer_again(desk: Desk, allocation: Allocation, message: Message, proof: Proof) -> None:
     """A retransmission gets the same answer; another Allocate on the five-tuple is 437."""
-    if allocation.transaction_id != message.transaction_id:
+    if allocation.transaction_id != message.transaction_id or allocation.username != proof.key.username:
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
     if allocation.response:
         desk.do(Send(allocation.five_tuple, allocation.response))
@@ -96,8 +94,7 @@ def _answer_again(desk: Desk, allocation: Allocation, message: Message) -> None:
 def _redirect(desk: Desk, five_tuple: FiveTuple) -> None:
     """300 with ALTERNATE-SERVER of the client's family first, then one of the other (RFC 8489 section 10)."""
     redirect = desk.config.redirect
-    full = desk.draining or len(desk.allocations) >= desk.config.allocations
-    if redirect is None or not (redirect.always or full):
+    if redirect is None or not (redirect.always or _is_full(desk)):
         return
     family = five_tuple.client.family
     same = [address for address in redirect.to if address.family is family]
@@ -117,32 +114,42 @@ def _redirect(desk: Desk, five_tuple: FiveTuple) -> None:
     raise Reject(ErrorCode.TRY_ALTERNATE, details=details)
 
 
-def _check_quotas(desk: Desk, proof: Proof) -> None:
-    config = desk.config
-    if desk.draining or len(desk.allocations) >= config.allocations:
+def _check_quotas(desk: Desk, proof: Proof, wish: Wish) -> None:
+    """The bounds of the server, then those of the user, for whom as many ports may be held as be allocated."""
+    config, user = desk.config, proof.key.quota_user
+    if _is_full(desk):
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+    opening = [one.allocation.key.quota_user for one in desk.openings.values() if one.reserve is not None]
+    if wish.reserve and len(desk.reservations) + len(opening) >= config.reservations:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
     per_user = config.allocations_per_user
-    if per_user and desk.allocations.count(proof.key.quota_user) >= per_user:
+    if not per_user:
+        return
+    reserved = desk.reservations.count(user) + opening.count(user)
+    if desk.allocations.count(user) >= per_user or (wish.reserve and reserved >= per_user):
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
 
 
+def _is_full(desk: Desk) -> bool:
+    """Whether there is no room for another allocation; relays that are still to be closed count."""
+    abandoned = sum(opening.abandoned for opening in desk.openings.values())
+    return desk.draining or len(desk.allocations) + abandoned >= desk.config.allocations
+
+
 def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wish: Wish, now: float) -> None:
-    reserve = None
-    if wish.reserve:
-        if len(desk.reservations) >= desk.config.reservations:
-            raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-        reserve = desk.random(RESERVATION_TOKEN_SIZE)
+    reserve = desk.random(RESERVATION_TOKEN_SIZE) if wish.reserve else None
+    deadline = now + wish.lifetime
     number = desk.next_number
     desk.next_number += 1
     allocation = Allocation(number, five_tuple, proof.key, now, message.transaction_id)
     desk.allocations.add(allocation)
-    desk.openings[number] = Opening(allocation, message, proof, wish, reserve)
+    desk.openings[number] = Opening(allocation, message, proof, wish, reserve, deadline)
     desk.do(
         OpenRelay(
             number,
             five_tuple,
             wish.families,
-            now + wish.lifetime,
+            deadline,
             even_port=wish.even_port,
             reserve=reserve,
             claim=wish.token,
@@ -156,18 +163,21 @@ def relay_opened(
     """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
     allocation, wish = opening.allocation, opening.wish
     response = opening.message.reply(Class.SUCCESS)
+    deadline = now + wish.lifetime
     for address in addresses:
         allocation.relayed[address.family] = address
-        desk.allocations.extend(allocation, address.family, now + wish.lifetime)
+        desk.allocations.extend(allocation, address.family, deadline)
         response.add(a.XOR_RELAYED_ADDRESS, address)
     response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
+    if deadline > opening.deadline:
+        desk.do(ExtendRelay(allocation.number, deadline))
     if opening.reserve is not None:
-        desk.reservations.add(opening.reserve, allocation.number, now + RESERVATION_LIFETIME)
+        desk.reservations.add(opening.reserve, allocation.key.quota_user, now + RESERVATION_LIFETIME)
         response.add(a.RESERVATION_TOKEN, opening.reserve)
     missing = {wish.missing: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED} if wish.missing is not None else {}
     for family, code in {**missing, **failures}.items():
         response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
-    _add_software(desk, response)
+    add_software(desk, response)
     allocation.response = desk.sign(opening.message, response, opening.proof)
     desk.do(
         AllocationStarted(
@@ -177,9 +187,21 @@ def relay_opened(
     return allocation.response
 
 
-def relay_failed(desk: Desk, opening: Opening) -> None:
-    """Forget an allocation whose relay could not be opened."""
+def relay_failed(desk: Desk, opening: Opening, code: ErrorCode) -> Reject | None:
+    """Forget an allocation whose relay could not be opened; neither family of a dual one is 508 (step 9)."""
+    if opening.wish.token is not None:
+        desk.do(ReleaseReservation(opening.wish.token))
+    if opening.abandoned:
+        return None
     desk.allocations.remove(opening.allocation)
+    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if opening.wish.dual else code)
+
+
+def close_abandoned(desk: Desk, opening: Opening) -> None:
+    """Close a relay, and give up the port held with it, that came after its allocation had ended."""
+    desk.do(CloseRelay(opening.allocation.number))
+    if opening.reserve is not None:
+        desk.do(ReleaseReservation(opening.reserve))
 
 
 def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message | None:
@@ -191,13 +213,14 @@ def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, n
     allocation = _allocation(desk, five_tuple, proof)
     families = _refreshed_families(allocation, message)
     if message.get(a.LIFETIME) == 0:
-        return _delete(desk, allocation, families, message, proof, now)
+        _delete(desk, allocation, families, message, proof, now)
+        return None
     lifetime = read_lifetime(message, desk.config)
     for family in families:
         desk.allocations.extend(allocation, family, now + lifetime)
     desk.do(ExtendRelay(allocation.number, max(allocation.expires.values())))
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
-    _add_software(desk, response)
+    add_software(desk, response)
     return response
 
 
@@ -213,17 +236,17 @@ def _refreshed_families(allocation: Allocation, message: Message) -> list[Family
 
 def _delete(
     desk: Desk, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
-) -> Message | None:
+) -> None:
+    """End these families, and keep the answer: the same request again finds nothing to end."""
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
-    _add_software(desk, response)
+    add_software(desk, response)
     if len(families) < len(allocation.relayed):
         _close_family(desk, allocation, families[0])
-        return response
-    desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
+    else:
+        desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
     data = desk.sign(message, response, proof)
     desk.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
     desk.do(Send(allocation.five_tuple, data))
-    return None
 
 
 def expire_family(desk: Desk, allocation: Allocation, family: Family, now: float) -> None:
@@ -309,6 +332,7 @@ def _permit(desk: Desk, allocation: Allocation, host: str, now: float) -> None:
     desk.do(Permit(allocation.number, host, deadline))
 
 
-def _add_software(desk: Desk, response: Message) -> None:
+def add_software(desk: Desk, response: Message) -> None:
+    """SOFTWARE, where the operator lets it be told."""
     if desk.config.software is not None:
         response.add(a.SOFTWARE, desk.config.software)

@@ -1,7 +1,11 @@
-"""Ports held for a client that asked for a pair: token to deadline (RFC 8656 section 7.2)."""
+"""Ports held for a client that asked for a pair: token to deadline (RFC 8656 section 7.2).
+
+A reservation outlives the allocation that made it, because the RFC promises 30 seconds; so it counts by user.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from turnsvr.turn.deadlines import Deadlines
@@ -11,7 +15,8 @@ class Reservations:
     """Tokens that name a held port, each until it is claimed, released or too old."""
 
     def __init__(self) -> None:
-        self._owners: dict[bytes, int] = {}
+        self._owners: dict[bytes, str] = {}
+        self._by_user: Counter[str] = Counter()
         self.deadlines: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
@@ -20,12 +25,23 @@ class Reservations:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._owners)
 
-    def add(self, token: bytes, allocation: int, deadline: float) -> None:
-        """Hold a port that was opened along with this allocation."""
-        self._owners[token] = allocation
+    def count(self, quota_user: str) -> int:
+        """How many ports are held for this user."""
+        return self._by_user[quota_user]
+
+    def add(self, token: bytes, quota_user: str, deadline: float) -> None:
+        """Hold a port that was opened along with an allocation of this user."""
+        self._owners[token] = quota_user
+        self._by_user[quota_user] += 1
         self.deadlines.set(token, deadline)
 
     def take(self, token: bytes) -> bool:
         """Stop holding it; whether it was held."""
         self.deadlines.discard(token)
-        return self._owners.pop(token, None) is not None
+        quota_user = self._owners.pop(token, None)
+        if quota_user is None:
+            return False
+        self._by_user[quota_user] -= 1
+        if not self._by_user[quota_user]:
+            del self._by_user[quota_user]
+        return True

@@ -38,6 +38,13 @@ from turnsvr.turn.reservations import Reservations
 _MAX_WAITING = 10_000
 """Requests whose credential is being looked up; one more is dropped, and its client will ask again."""
 
+_ICMP_TYPES = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
+"""What a client is told of: unreachable, too big, time exceeded (RFC 8656 section 11.5)."""
+
+_TELL_SOFTWARE = frozenset({Method.ALLOCATE, Method.REFRESH})
+"""Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
+answer to anybody else stays as small as it can."""
+
 _HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Message | None]] = {
     Method.ALLOCATE: handlers.allocate,
     Method.REFRESH: handlers.refresh,
@@ -131,7 +138,9 @@ class Server:
         """RFC 8656 section 11.2: anything wrong with it is met with silence."""
         allocation = self._desk.allocations.of(five_tuple)
         peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
-        if allocation is None or peer is None or payload is None or message.unknown_required():
+        if allocation is None or peer is None or payload is None or peer.port == 0:
+            return
+        if message.unknown_required() or message.is_classic:
             return
         self._relay(allocation, peer, payload, a.DONT_FRAGMENT in message, now)
 
@@ -146,10 +155,11 @@ class Server:
     ) -> None:
         """An ICMP error came back for a packet to this peer: type and code of its family, 4 bytes of error data.
 
-        The client is told if a permission covers the peer (RFC 8656 section 11.5).
+        The client is told if a permission covers the peer and the type is one it can use (RFC 8656 section 11.5).
         """
+        self.handle_timeout(now)
         found = self._desk.allocations.get(allocation)
-        if found is None or not found.may_reach(peer.host, now):
+        if found is None or not found.may_reach(peer.host, now) or icmp_type not in _ICMP_TYPES[peer.family]:
             return
         indication = Message(Method.DATA, Class.INDICATION, self._desk.random(12))
         indication.add(a.XOR_PEER_ADDRESS, peer).add(a.ICMP, a.Icmp(icmp_type, icmp_code, data))
@@ -209,17 +219,18 @@ class Server:
                 raise binding.unknown_attributes(*unknown)
             response = _HANDLERS[message.method](self._desk, message, five_tuple, proof, now)
         except Reject as reject:
-            response = self._error(message, five_tuple, reject, now)
+            self._refuse(message, five_tuple, proof, reject, now)
         except MalformedMessage:
-            response = self._error(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
-        if response is not None:
-            data = self._desk.sign(message, response, proof)
-            self._commands.append(Send(five_tuple, data))
+            self._refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
+        else:
+            if response is not None:
+                self._commands.append(Send(five_tuple, self._desk.sign(message, response, proof)))
 
     # Answers
 
     def _error(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> Message:
-        response = message.reply(Class.ERROR).add(a.ERROR_CODE, a.Error.of(reject.code))
+        error = binding.classic_error(reject.code) if message.is_classic else a.Error.of(reject.code)
+        response = message.reply(Class.ERROR).add(a.ERROR_CODE, error)
         if reject.challenge:
             response.add(a.REALM, self._desk.config.realm)
             response.add(a.NONCE, self._nonces.make(five_tuple.client, now))
@@ -227,6 +238,13 @@ class Server:
         if reject.details is not None:
             reject.details(response)
         return response
+
+    def _refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
+        """Answer somebody who is who he says."""
+        response = self._error(message, five_tuple, reject, now)
+        if message.method in _TELL_SOFTWARE:
+            handlers.add_software(self._desk, response)
+        self._commands.append(Send(five_tuple, self._desk.sign(message, response, proof)))
 
     def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
         """Answer somebody who has proven nothing: unsigned, and only so often."""
@@ -249,6 +267,10 @@ class Server:
         if opening is None:
             self._commands.append(CloseRelay(allocation))
             return
+        if opening.abandoned:
+            handlers.close_abandoned(self._desk, opening)
+            return
+        self.handle_timeout(now)
         response = handlers.relay_opened(self._desk, opening, addresses, failures, now)
         self._commands.append(Send(opening.allocation.five_tuple, response))
 
@@ -257,10 +279,9 @@ class Server:
         opening = self._desk.openings.pop(allocation, None)
         if opening is None:
             return
-        handlers.relay_failed(self._desk, opening)
-        five_tuple = opening.allocation.five_tuple
-        response = self._error(opening.message, five_tuple, Reject(code), now)
-        self._commands.append(Send(five_tuple, self._desk.sign(opening.message, response, opening.proof)))
+        reject = handlers.relay_failed(self._desk, opening, code)
+        if reject is not None:
+            self._refuse(opening.message, opening.allocation.five_tuple, opening.proof, reject, now)
 
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
@@ -296,9 +317,11 @@ class Server:
 
     def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
         self._desk.allocations.remove(allocation)
-        relayed = tuple(allocation.relayed.values())
-        if self._desk.openings.pop(allocation.number, None) is not None:
+        opening = self._desk.openings.get(allocation.number)
+        if opening is not None:
+            opening.abandoned = True
             return
+        relayed = tuple(allocation.relayed.values())
         self._commands.append(
             AllocationEnded(
                 allocation.number,
@@ -335,8 +358,10 @@ class Server:
             self._end(found, reason, now)
 
     def shutdown(self, now: float) -> None:
-        """End every allocation, and give up every reserved port."""
+        """End every allocation, give up every reserved port, and forget who is waiting."""
         self.drain()
+        for request in list(self._waiting):
+            self._settle(request)
         for allocation in self._desk.allocations:
             self._end(allocation, EndReason.SHUTDOWN, now)
         for token in list(self._desk.reservations):
