@@ -81,14 +81,19 @@ def improvise(settings: Settings, own_addresses: Iterable[str]) -> FirstRun:
 
 
 def self_signed_context(addresses: Iterable[str]) -> ssl.SSLContext:
-    """A TLS context with a new key and a certificate for this host's name and addresses; no file of it is left."""
+    """A TLS context with a certificate made for this host; no file of it is left."""
+    with tempfile.TemporaryDirectory(prefix="turnsvr-") as directory:
+        return make_context(write_self_signed(Path(directory), addresses))
+
+
+def write_self_signed(directory: Path, addresses: Iterable[str]) -> TlsFiles:
+    """Make a key and a certificate for this host's name and these addresses, and write both into the directory."""
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _certificate(key, socket.gethostname() or "localhost", addresses)
-    with tempfile.TemporaryDirectory(prefix="turnsvr-") as directory:
-        files = TlsFiles(Path(directory, "certificate.pem"), Path(directory, "key.pem"))
-        files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
-        files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        return make_context(files)
+    files = TlsFiles(directory / "certificate.pem", directory / "key.pem")
+    files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
+    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return files
 
 
 def _certificate(key: ec.EllipticCurvePrivateKey, name: str, addresses: Iterable[str]) -> x509.Certificate:
