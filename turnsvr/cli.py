@@ -25,6 +25,8 @@ _SECRET_BYTES = 32
 _SECRET_VARIABLE = "TURN_SECRET"
 _PASSWORD_VARIABLE = "TURN_PASSWORD"
 _MAX_SECRET_CHARACTERS = 65_536
+_PROBE_USER = "probe"
+_PROBE_TTL = 600
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -98,7 +100,7 @@ def run(config_file: Path | None) -> None:
     settings = config.load(config_file) if config_file else Settings()
     from turnsvr import app
 
-    app.run(settings, path=config_file)
+    sys.exit(app.run(settings, path=config_file))
 
 
 @main.command()
@@ -146,8 +148,10 @@ def schema() -> None:
     """Print the settings file's JSON Schema, for editors.
 
     \b
-    Example (then put "# yaml-language-server: $schema=turnsvr.schema.json" into the first line of the file):
+    Example:
       turnsvr schema > turnsvr.schema.json
+    and then as the first line of turnsvr.yaml:
+      # yaml-language-server: $schema=turnsvr.schema.json
     """
     click.echo(json.dumps(json_schema(), indent=2))
 
@@ -206,10 +210,7 @@ def credentials(
     if form == "ice-servers" and not host:
         raise click.UsageError("ice-servers needs --host, the name by which clients reach the server")
     now = time.time()
-    try:
-        username, password = shared_secret.make(_secret(settings, secret_file), user, ttl, now)
-    except ValueError as error:
-        _fail(f"turnsvr: {error}")
+    username, password = _time_limited(_secret(settings, secret_file), user, ttl, now)
     listeners = (settings or Settings()).listeners()
     if form == "ice-servers":
         click.echo(json.dumps(ice.ice_servers(host or "", listeners, username, password), indent=2))
@@ -220,6 +221,13 @@ def credentials(
         if host:
             values["urls"] = ice.stun_urls(host, listeners) + ice.turn_urls(host, listeners)
     click.echo(json.dumps(values, indent=2) if as_json else _lines(values, labelled=form == "text"))
+
+
+def _time_limited(shared: str, user: str, ttl: float, now: float) -> tuple[str, str]:
+    try:
+        return shared_secret.make(shared, user, ttl, now)
+    except ValueError as error:
+        _fail(f"turnsvr: {error}")
 
 
 def _lines(values: dict[str, object], *, labelled: bool) -> str:
@@ -241,11 +249,76 @@ def _secret(settings: Settings | None, secret_file: Path | None) -> str:
             _fail("turnsvr: the settings file has no shared secret under credentials")
         return settings.credentials.secrets[0].get_secret_value()
     if secret_file is not None:
-        with click.open_file(str(secret_file), encoding="utf-8", errors="replace") as file:
-            return str(file.read(_MAX_SECRET_CHARACTERS)).strip()
+        return _read_secret(secret_file)
     if value := os.environ.get(_SECRET_VARIABLE):
         return value
     raise click.UsageError(f"name the secret's place: --config, --secret-file or the variable {_SECRET_VARIABLE}")
+
+
+def _read_secret(path: Path) -> str:
+    with click.open_file(str(path), encoding="utf-8", errors="replace") as file:
+        return str(file.read(_MAX_SECRET_CHARACTERS)).strip()
+
+
+@main.command()
+@click.argument("url")
+@_config_option
+@_secret_file_option
+@click.option("--user", metavar="NAME", help="User name, with its password; time-limited ones are for this user.")
+@click.option("--password-file", type=_FILE, metavar="FILE", help="File that holds the user's password; - for stdin.")
+@click.option("--insecure", is_flag=True, help="Accept any TLS certificate.")
+@click.option(
+    "--timeout", callback=_duration, default="5s", show_default=True, metavar="DURATION", help="For each step."
+)
+@click.option("--json", "as_json", is_flag=True, help="The result as JSON.")
+@_operator_errors
+def probe(
+    url: str,
+    config_file: Path | None,
+    secret_file: Path | None,
+    user: str | None,
+    password_file: Path | None,
+    insecure: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Try a server as a client does, over UDP, TCP and TLS.
+
+    Binding, Allocate, permission, channel and an echo through the relay, with round-trip times. A turn: URL needs
+    credentials: a shared secret (from --config, --secret-file or the environment variable TURN_SECRET), or --user
+    with a password (from --config, --password-file or TURN_PASSWORD). Exit status 0 when all works, 1 when
+    something does not.
+
+    \b
+    Examples:
+      turnsvr probe -c turnsvr.yaml turn:turn.example.org
+      turnsvr probe --user alice --password-file alice.txt --json 'turns:turn.example.org:443'
+      turnsvr probe stun:stun.example.org
+    """
+    if timeout <= 0:
+        raise click.UsageError("--timeout is longer than nothing")
+    login: tuple[str | None, str | None] = (None, None)
+    if url.lower().startswith("turn"):
+        login = _login(config.load(config_file) if config_file else None, secret_file, user, password_file)
+    from turnsvr.client import probe as client
+
+    sys.exit(client.run(url, *login, insecure=insecure, timeout=timeout, json=as_json))
+
+
+def _login(
+    settings: Settings | None, secret_file: Path | None, user: str | None, password_file: Path | None
+) -> tuple[str, str]:
+    """User name and password: those of a static user, else time-limited ones."""
+    password = _read_secret(password_file) if password_file else os.environ.get(_PASSWORD_VARIABLE)
+    if user and not password and settings is not None and user in settings.credentials.users:
+        password = settings.credentials.users[user].get_secret_value()
+        if units.parse_hex_key(password):
+            _fail(f"turnsvr: the file has a key for {user}, not the password; give that with --password-file")
+    if password:
+        if not user:
+            raise click.UsageError("a password needs its --user")
+        return user, password
+    return _time_limited(_secret(settings, secret_file), user or _PROBE_USER, _PROBE_TTL, time.time())
 
 
 @main.command()
