@@ -76,7 +76,12 @@ async def _any_frames(kind: PumpKind, frames: list[bytes]) -> None:
     world = World(kind)
     try:
         peer, written = world.endpoint(), list[bytes]()
-        world.pump.attach(STREAM, lambda frame: not written.append(frame))
+
+        def write(frame: bytes) -> bool:
+            written.append(frame)
+            return True
+
+        world.pump.attach(STREAM, write)
         session, opened = world.open(STREAM, (Family.IPV4,))
         world.pump.permit(session, peer.address.host, now(60))
         world.pump.bind_channel(session, 0x4000, peer.address, now(60))
