@@ -1,0 +1,170 @@
+"""The probe against our own server, coturn, and servers that fail in every way it has advice for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.client.conftest import Target
+from tests.client.coturn import Coturn, coturn
+from tests.conftest import PASSWORD, USER, Serve, address_of, free_port
+from turnsvr.client.probe import probe, run
+from turnsvr.client.probe_report import LegReport, Outcome, ProbeReport, Step, render, to_json
+from turnsvr.client.uri import BadUri
+from turnsvr.net.tls import TlsFiles
+from turnsvr.stun.address import Address, Transport
+
+PATIENCE = 10.0
+SHORT = 0.5
+
+STEPS = [
+    "connect",
+    "Binding",
+    "Allocate",
+    "permission",
+    "echo by indications",
+    "channel",
+    "echo by channels",
+    "Refresh",
+    "echo by aioice",
+]
+
+
+def failed(report: ProbeReport) -> Step:
+    """The one step that failed first."""
+    return next(step for leg in report.legs for step in leg.steps if step.outcome is Outcome.FAILED)
+
+
+@pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
+async def test_every_step_works(target: Target, transport: Transport) -> None:
+    url = f"turn:{target.plain[transport]}?transport={transport.value}"
+    report = await probe(url, USER, PASSWORD, timeout=PATIENCE)
+    (leg,) = report.legs
+    assert [step.name for step in leg.steps] == STEPS
+    assert [step.outcome for step in leg.steps] == [Outcome.OK] * len(STEPS), render(report)
+    assert report.ok
+
+
+async def test_a_url_without_a_transport_stands_for_several_legs(running_coturn: Coturn) -> None:
+    report = await probe(f"turn:{running_coturn.plain}", USER, PASSWORD, timeout=PATIENCE)
+    assert [leg.transport for leg in report.legs] == [Transport.UDP, Transport.TCP]
+    assert report.ok
+    assert "turns:127.0.0.1:PORT" in report.notes[0]
+
+
+async def test_tls_works_with_a_certificate_made_for_the_run_only_when_told(target: Target) -> None:
+    url = f"turns:{target.plain[Transport.TLS]}"
+    assert (await probe(url, USER, PASSWORD, insecure=True, timeout=PATIENCE)).ok
+    step = failed(await probe(url, USER, PASSWORD, timeout=PATIENCE))
+    assert (step.name, "not trusted" in step.detail) == ("connect", True)
+    assert "--insecure" in step.advice
+
+
+async def test_a_stun_server_needs_no_credentials(target: Target) -> None:
+    report = await probe(f"stun:{target.plain[Transport.UDP]}", None, None, timeout=PATIENCE)
+    assert [step.name for step in report.legs[0].steps] == ["connect", "Binding"]
+    assert report.legs[0].works
+
+
+async def test_wrong_credentials_are_named(target: Target) -> None:
+    url = f"turn:{target.plain[Transport.UDP]}?transport=udp"
+    report = await probe(url, USER, "wrong", timeout=PATIENCE)
+    step = failed(report)
+    assert (step.name, step.detail[:3]) == ("Allocate", "401")
+    assert "password is wrong" in step.advice
+    assert not report.ok
+
+
+async def test_a_refused_peer_is_named(tmp_path: Path, certificate: TlsFiles) -> None:
+    with coturn(tmp_path, certificate, "--denied-peer-ip=127.0.0.1") as running:
+        step = failed(await probe(f"turn:{running.plain}?transport=udp", USER, PASSWORD, timeout=PATIENCE))
+    assert (step.name, step.detail[:3]) == ("permission", "403")
+    assert "peers.allow" in step.advice
+
+
+async def test_a_full_quota_is_named(serve: Serve) -> None:
+    application = await serve(limits={"allocations_per_user": 1})
+    step = failed(await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=PATIENCE))
+    assert (step.name, step.detail[:3]) == ("Allocate", "486")
+    assert "allocations_per_user" in step.advice
+
+
+async def test_silence_is_told_from_a_closed_port() -> None:
+    loop = asyncio.get_running_loop()
+    silent, _ = await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+    port = silent.get_extra_info("sockname")[1]
+    step = failed(await probe(f"stun:127.0.0.1:{port}", None, None, timeout=SHORT))
+    assert (step.name, "no answer" in step.detail) == ("Binding", True)
+    assert "blocked" in step.advice
+    silent.close()
+    await asyncio.sleep(0)
+    report = await probe(f"stun:127.0.0.1:{free_port()}", None, None, timeout=SHORT)
+    assert "nothing listens on this UDP port" in failed(report).advice
+    assert [leg.works for leg in report.legs] == [False, False]
+
+
+async def test_a_tcp_server_without_tls_is_named(serve: Serve) -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"SSH-2.0-what\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        step = failed(await probe(f"stuns:127.0.0.1:{port}", None, None, timeout=SHORT))
+    assert step.name == "connect"
+    assert "TLS" in step.advice
+
+
+async def test_a_name_without_an_address_is_a_problem_of_its_own() -> None:
+    report = await probe("stun:no-such-host.invalid", None, None, timeout=SHORT)
+    assert "no address" in report.problem
+    assert not report.ok
+    assert report.problem in render(report)
+
+
+async def test_what_is_no_server_is_bad_usage() -> None:
+    with pytest.raises(BadUri):
+        await probe("example.org", USER, PASSWORD)
+    with pytest.raises(ValueError, match="user name"):
+        await probe("turn:example.org", None, None)
+
+
+def test_run_prints_and_says_by_its_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("nonsense", USER, PASSWORD) == 2
+    assert "write turn:host" in capsys.readouterr().out
+    assert run(f"stun:127.0.0.1:{free_port()}", None, None, timeout=SHORT, json=True) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["ok"] is False
+    assert printed["legs"][0]["steps"][1]["outcome"] == "failed"
+
+
+def test_a_report_as_a_table() -> None:
+    server = Address("192.0.2.1", 3478)
+    works = LegReport(Transport.UDP, server, (Step("connect", Outcome.OK), Step("Binding", Outcome.OK, 0.0123)))
+    broken = LegReport(
+        Transport.TCP,
+        server,
+        (Step("connect", Outcome.FAILED, None, "refused", "start it"), Step("Binding", Outcome.SKIPPED)),
+    )
+    report = ProbeReport("stun:192.0.2.1", (works, broken))
+    assert render(report).split("\n") == [
+        "stun:192.0.2.1",
+        "           udp 192.0.2.1:3478  tcp 192.0.2.1:3478",
+        "  connect  ok                  FAILED",
+        "  Binding  12.3 ms             -",
+        "tcp 192.0.2.1:3478: connect: refused",
+        "    start it",
+        "not everything works",
+    ]
+    assert to_json(report)["legs"][0]["steps"][1]["round_trip_ms"] == 12.3
+
+
+def test_a_leg_that_this_host_cannot_try_does_not_count_against_the_server() -> None:
+    works = LegReport(Transport.UDP, Address("192.0.2.1", 3478), (Step("connect", Outcome.OK),))
+    elsewhere = LegReport(Transport.UDP, Address("2001:db8::1", 3478), (Step("connect", Outcome.SKIPPED),))
+    assert ProbeReport("stun:example.org", (works, elsewhere)).ok
+    assert not ProbeReport("stun:example.org", (elsewhere,)).ok

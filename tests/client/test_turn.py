@@ -1,0 +1,108 @@
+"""Our TURN client against our own server and against coturn, over every transport."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from tests.client.conftest import LOGIN, TIMERS, Target
+from tests.conftest import PASSWORD, USER, Serve, address_of
+from turnsvr.client.credentials import MD5, SHA256, Login, Security
+from turnsvr.client.link import DatagramLink
+from turnsvr.client.transaction import TransactionFailed
+from turnsvr.client.turn import PeerData, PeerError, TurnClient, Wish
+from turnsvr.stun.address import Address, Family, Transport
+from turnsvr.stun.attributes import EvenPort
+
+EVERY_TRANSPORT = pytest.mark.parametrize("transport", list(Transport))
+
+
+@EVERY_TRANSPORT
+async def test_two_clients_talk_through_their_relays(target: Target, transport: Transport) -> None:
+    async with AsyncExitStack() as stack:
+        one, other = [await target.client(transport) for _ in range(2)]
+        for client in (one, other):
+            stack.push_async_callback(client.close)
+            await client.allocate()
+        await one.permit(other.relayed[0])
+        channel = await other.bind_channel(one.relayed[0])
+        async with asyncio.timeout(10):
+            one.send(other.relayed[0], b"by an indication")
+            assert await other.receive() == PeerData(one.relayed[0], b"by an indication", channel)
+            other.send_channel(channel, b"odd")
+            assert await one.receive() == PeerData(other.relayed[0], b"odd", None)
+
+
+@EVERY_TRANSPORT
+async def test_an_allocation_lives_by_refreshes_and_ends_by_one(target: Target, transport: Transport) -> None:
+    client = await target.client(transport)
+    await client.allocate(Wish(lifetime=700))
+    assert client.lifetime == 700
+    assert client.mapped == client.link.local
+    await client.refresh(900)
+    assert client.lifetime == 900
+    await client.refresh(0)
+    assert client.relayed == ()
+    if target.is_ours:  # coturn 4.6.1 goes on granting permissions
+        with pytest.raises(TransactionFailed, match="437"):
+            await client.permit(Address("127.0.0.1", 9))
+    await client.close()
+
+
+async def test_wrong_credentials_end_with_401(target: Target) -> None:
+    client = await target.client(Transport.UDP, Login(USER, "wrong"))
+    with pytest.raises(TransactionFailed, match="401"):
+        await client.allocate()
+    await client.close()
+
+
+async def test_an_even_port_can_be_asked_for_and_the_next_one_reserved(target: Target) -> None:
+    client = await target.client(Transport.UDP)
+    await client.allocate(Wish(even_port=EvenPort(reserve=True)))
+    assert client.relayed[0].port % 2 == 0
+    sibling = await target.client(Transport.UDP)
+    await sibling.allocate(Wish(reservation_token=client.reservation_token))
+    assert sibling.relayed[0].port == client.relayed[0].port + 1
+    await sibling.close()
+    await client.close()
+
+
+@pytest.mark.parametrize(("security", "algorithm"), [(Security.BEST, {MD5, SHA256}), (Security.CLASSIC, {MD5})])
+async def test_both_kinds_of_integrity_work_with_our_server(
+    serve: Serve, security: Security, algorithm: set[int]
+) -> None:
+    server = address_of(await serve(), "udp")
+    client = TurnClient(await DatagramLink.open(server, timers=TIMERS), Login(USER, PASSWORD, security))
+    await client.allocate()
+    await client.refresh()
+    assert client.session is not None
+    assert client.session.algorithm in algorithm
+    assert bool(client.session.algorithms) == (security is Security.BEST)
+    await client.close()
+
+
+async def test_an_icmp_error_of_the_relay_comes_to_the_client_of_our_server(serve: Serve) -> None:
+    server = address_of(await serve(), "udp")
+    gone = await DatagramLink.open(local=Address("127.0.0.1", 0))
+    await gone.close()
+    client = TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN)
+    await client.allocate()
+    await client.permit(gone.local)
+    client.send(gone.local, b"is anybody there?")
+    async with asyncio.timeout(10):
+        event = await client.receive()
+    assert isinstance(event, PeerError)
+    assert (event.peer.host, event.icmp.type, event.icmp.code) == ("127.0.0.1", 3, 3)
+    await client.close()
+
+
+async def test_a_dual_allocation_has_an_address_of_each_family(serve: Serve) -> None:
+    server = address_of(
+        await serve(relay={"addresses": ["127.0.0.1", "::1"]}, peers={"allow": ["127.0.0.0/8", "::1"]}), "udp"
+    )
+    client = TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN)
+    await client.allocate(Wish(additional_family=Family.IPV6))
+    assert [address.family for address in client.relayed] == [Family.IPV4, Family.IPV6]
+    await client.close()

@@ -1,0 +1,259 @@
+"""Sockets of a client: a UDP socket or a TCP or TLS connection, with the transactions that run over it."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+from turnsvr.client.transaction import Accept, Response, Timers, Transactions
+from turnsvr.stun.address import Address, Transport
+from turnsvr.stun.errors import MalformedMessage
+from turnsvr.stun.framing import StreamSplitter
+from turnsvr.stun.message import Class, Message, is_stun
+
+ALPN = ("stun.turn", "stun.nat-discovery")
+"""RFC 7443."""
+
+Handler = Callable[[bytes, Address], None]
+
+_CLOSE_PATIENCE = 1.0
+"""Seconds that a TLS peer gets to answer our close_notify."""
+
+
+class LinkClosed(ConnectionError):
+    """The connection is gone."""
+
+
+class Link:
+    """What carries messages; a message that answers no request goes to `handler`, ChannelData likewise."""
+
+    transport: Transport
+    local: Address
+    remote: Address | None
+    handler: Handler | None = None
+
+    def __init__(self, transport: Transport, timers: Timers) -> None:
+        self.transport = transport
+        self.timers = timers
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._transactions = Transactions(self._transmit, asyncio.get_running_loop().time, reliable=transport.is_stream)
+
+    def send(self, data: bytes, to: Address | None = None) -> None:
+        """Send one frame, over UDP to `to` or to the remote address; a stream wants ChannelData padded."""
+        self._transmit(data, to or self._destination)
+
+    async def exchange(
+        self,
+        data: bytes,
+        transaction_id: bytes,
+        *,
+        to: Address | None = None,
+        timers: Timers | None = None,
+        accept: Accept | None = None,
+    ) -> Response:
+        """Send an encoded request and wait for its answer.
+
+        Raises TransactionTimeout, TransactionFailed for an error response, OSError when the socket says that
+        nobody can be reached.
+        """
+        if self.closed.done():
+            raise LinkClosed("the connection is closed")
+        to = to or self._destination
+        return await self._transactions.run(data, to, transaction_id, timers or self.timers, accept)
+
+    async def request(self, message: Message, *, to: Address | None = None, timers: Timers | None = None) -> Response:
+        """exchange() for a message without credentials."""
+        return await self.exchange(message.encode(fingerprint=True), message.transaction_id, to=to, timers=timers)
+
+    async def close(self) -> None:
+        """Close the socket; requests that still wait end with LinkClosed."""
+        raise NotImplementedError
+
+    @property
+    def _destination(self) -> Address:
+        if self.remote is None:
+            raise ValueError("this socket has no remote address of its own: say where to")
+        return self.remote
+
+    def _transmit(self, data: bytes, to: Address) -> None:
+        raise NotImplementedError
+
+    def _frame_received(self, frame: bytes, source: Address) -> None:
+        if is_stun(frame):
+            try:
+                message = Message.parse(frame)
+            except MalformedMessage:
+                return
+            if message.message_class in (Class.SUCCESS, Class.ERROR):
+                self._transactions.received(message, source)
+                return
+        if self.handler is not None:
+            self.handler(frame, source)
+
+    def _lost(self, error: Exception | None) -> None:
+        self._transactions.fail(error or LinkClosed("the server closed the connection"))
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+
+class DatagramLink(Link, asyncio.DatagramProtocol):
+    """A UDP socket: with a remote address it is connected, so that "port unreachable" ends requests at once."""
+
+    _socket: asyncio.DatagramTransport
+
+    @classmethod
+    async def open(
+        cls, remote: Address | None = None, *, local: Address | None = None, timers: Timers | None = None
+    ) -> DatagramLink:
+        """A socket bound to local, at a free port when that is 0. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_datagram_endpoint(
+            lambda: cls(Transport.UDP, timers or Timers()), local_addr=local, remote_addr=remote
+        )
+        link.remote = remote
+        return link
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.DatagramTransport, transport)
+        self.local = _address(self._socket.get_extra_info("sockname"))
+
+    @property
+    def socket(self) -> socket.socket:
+        return cast(socket.socket, self._socket.get_extra_info("socket"))
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        self._frame_received(data, _address(addr))
+
+    def error_received(self, exc: Exception) -> None:
+        self._transactions.fail(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(exc)
+
+    async def close(self) -> None:
+        self._socket.close()
+        await self.closed
+
+    def _transmit(self, data: bytes, to: Address) -> None:
+        self._socket.sendto(data, None if self.remote else to)
+
+
+class StreamLink(Link, asyncio.Protocol):
+    """A TCP or TLS connection."""
+
+    _socket: asyncio.Transport
+
+    def __init__(self, transport: Transport, timers: Timers) -> None:
+        super().__init__(transport, timers)
+        self._splitter = StreamSplitter()
+
+    @classmethod
+    async def open(
+        cls,
+        remote: Address,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        local: Address | None = None,
+        timers: Timers | None = None,
+    ) -> StreamLink:
+        """Connect, within timers.ti seconds; server_name is what the certificate has to be for.
+
+        Raises OSError, of which TimeoutError and ssl.SSLError are kinds.
+        """
+        timers = timers or Timers()
+        transport = Transport.TLS if tls else Transport.TCP
+        async with asyncio.timeout(timers.ti):
+            _, link = await asyncio.get_running_loop().create_connection(
+                lambda: cls(transport, timers),
+                *remote,
+                ssl=tls,
+                server_hostname=(server_name or remote.host) if tls else None,
+                local_addr=local,
+                ssl_shutdown_timeout=_CLOSE_PATIENCE if tls else None,
+            )
+        return link
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = cast(asyncio.Transport, transport)
+        self.local = _address(transport.get_extra_info("sockname"))
+        self.remote = _address(transport.get_extra_info("peername"))
+
+    @property
+    def tls_version(self) -> str | None:
+        """Such as "TLSv1.3"; None over TCP."""
+        tls = self._socket.get_extra_info("ssl_object")
+        return tls.version() if tls else None
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            frames = self._splitter.feed(data)
+        except MalformedMessage as error:
+            self._transactions.fail(LinkClosed(f"the server sent what is no STUN: {error}"))
+            self._socket.abort()
+            return
+        source = self._destination
+        for frame in frames:
+            self._frame_received(frame, source)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost(exc)
+
+    async def close(self) -> None:
+        self._socket.close()
+        await self.closed
+
+    def abort(self) -> None:
+        """Drop the connection without a goodbye."""
+        self._socket.abort()
+
+    def _transmit(self, data: bytes, to: Address) -> None:
+        self._socket.write(data)
+
+
+async def open_link(
+    transport: Transport,
+    remote: Address,
+    *,
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
+    timers: Timers | None = None,
+) -> DatagramLink | StreamLink:
+    """A link to one server over the transport asked for; TLS wants its context. Raises OSError."""
+    if transport is Transport.UDP:
+        return await DatagramLink.open(remote, timers=timers)
+    if transport is Transport.TLS and tls is None:
+        raise ValueError("TLS without a context")
+    return await StreamLink.open(
+        remote, tls=tls if transport is Transport.TLS else None, server_name=server_name, timers=timers
+    )
+
+
+def tls_context(*, insecure: bool = False, ca_file: str | None = None) -> ssl.SSLContext:
+    """What a careful client uses; insecure accepts any certificate, for servers with one made for the run."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.set_alpn_protocols(list(ALPN))
+    if insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+async def resolve(host: str) -> tuple[Address, ...]:
+    """Its addresses, port 0, as the system orders them. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    return tuple(dict.fromkeys(_address(item[4]) for item in found))
+
+
+def new_request(method: int) -> Message:
+    """An empty request with a transaction id of its own."""
+    return Message(method, Class.REQUEST, secrets.token_bytes(12))
+
+
+def _address(name: tuple[Any, ...]) -> Address:
+    return Address(str(name[0]), int(name[1]))

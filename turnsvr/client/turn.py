@@ -1,0 +1,264 @@
+"""A TURN client: one allocation and everything a client does with it (RFC 8656)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from turnsvr.client.credentials import Login, Session, challenged
+from turnsvr.client.link import Link, new_request
+from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
+from turnsvr.stun.address import Address, Family
+from turnsvr.stun.attributes import (
+    ADDITIONAL_ADDRESS_FAMILY,
+    ADDRESS_ERROR_CODE,
+    CHANNEL_NUMBER,
+    DATA,
+    DONT_FRAGMENT,
+    EVEN_PORT,
+    ICMP,
+    LIFETIME,
+    REQUESTED_ADDRESS_FAMILY,
+    REQUESTED_TRANSPORT,
+    RESERVATION_TOKEN,
+    SOFTWARE,
+    XOR_MAPPED_ADDRESS,
+    XOR_PEER_ADDRESS,
+    XOR_RELAYED_ADDRESS,
+    AddressError,
+    EvenPort,
+    Icmp,
+)
+from turnsvr.stun.errors import ErrorCode, MalformedMessage
+from turnsvr.stun.framing import CHANNEL_FIRST, CHANNEL_LAST, is_channel_data, pack_channel_data, unpack_channel_data
+from turnsvr.stun.message import Class, Message, Method
+
+UDP_PROTOCOL = 17
+"""REQUESTED-TRANSPORT for relaying over UDP."""
+
+_MAX_WAITING = 1024
+"""Packets from peers that wait for receive(); the oldest goes."""
+_MAX_CHALLENGES = 3
+"""A 401, a 438 for a nonce that has just expired, and one to spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerData:
+    """A packet from a peer; channel is None when it came as a Data indication."""
+
+    peer: Address
+    data: bytes
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerError:
+    """An ICMP error that a packet to the peer met (RFC 8656 section 11.5)."""
+
+    peer: Address
+    icmp: Icmp
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an Allocate request may ask for beyond the default (RFC 8656 section 7.1)."""
+
+    lifetime: int | None = None
+    """Seconds."""
+    family: Family | None = None
+    additional_family: Family | None = None
+    even_port: EvenPort | None = None
+    reservation_token: bytes | None = None
+    dont_fragment: bool = False
+    transport: int = UDP_PROTOCOL
+
+    def add_to(self, request: Message) -> None:
+        request.add(REQUESTED_TRANSPORT, self.transport)
+        if self.lifetime is not None:
+            request.add(LIFETIME, self.lifetime)
+        if self.family is not None:
+            request.add(REQUESTED_ADDRESS_FAMILY, self.family)
+        if self.additional_family is not None:
+            request.add(ADDITIONAL_ADDRESS_FAMILY, self.additional_family)
+        if self.even_port is not None:
+            request.add(EVEN_PORT, self.even_port)
+        if self.reservation_token is not None:
+            request.add(RESERVATION_TOKEN, self.reservation_token)
+        if self.dont_fragment:
+            request.add(DONT_FRAGMENT, True)
+
+
+class BadAnswer(ClientError):
+    """A success response that lacks what it must have."""
+
+
+class TurnClient:
+    """The client's end of a five-tuple: requests with credentials, and one allocation at most."""
+
+    def __init__(self, link: Link, login: Login | None, *, timers: Timers | None = None) -> None:
+        """Takes over the link's handler; close() closes the link."""
+        self.link = link
+        self.login = login
+        self.session: Session | None = None
+        self.relayed: tuple[Address, ...] = ()
+        self.mapped: Address | None = None
+        self.lifetime = 0
+        """Seconds, as the server granted last."""
+        self.reservation_token: bytes | None = None
+        self.address_error: AddressError | None = None
+        self.software: str | None = None
+        self.dropped = 0
+        """Packets that were dropped because nobody took them."""
+        self._timers = timers
+        self._channels: dict[int, Address] = {}
+        self._waiting: asyncio.Queue[PeerData | PeerError] = asyncio.Queue(_MAX_WAITING)
+        link.handler = self._received
+
+    async def binding(self) -> Response:
+        """A plain Binding request on this five-tuple."""
+        return await self.link.request(new_request(Method.BINDING), timers=self._timers)
+
+    async def allocate(self, wish: Wish = Wish()) -> Response:
+        """Ask for relayed transport addresses.
+
+        Raises ClientError of a kind (TransactionFailed, TransactionTimeout, …) or OSError.
+        """
+        response = await self.request(Method.ALLOCATE, wish.add_to)
+        try:
+            self._take_allocation(response.message)
+        except MalformedMessage as error:
+            raise BadAnswer(str(error)) from error
+        return response
+
+    def _take_allocation(self, message: Message) -> None:
+        relayed, lifetime = tuple(message.all(XOR_RELAYED_ADDRESS)), message.get(LIFETIME)
+        if not relayed or lifetime is None:
+            raise BadAnswer("an Allocate success response without XOR-RELAYED-ADDRESS or LIFETIME")
+        self.relayed = relayed
+        self.lifetime = lifetime
+        self.mapped = message.get(XOR_MAPPED_ADDRESS)
+        self.reservation_token = message.get(RESERVATION_TOKEN)
+        self.address_error = message.get(ADDRESS_ERROR_CODE)
+        self.software = message.get(SOFTWARE)
+
+    async def refresh(self, lifetime: int | None = None, *, family: Family | None = None) -> Response:
+        """Extend the allocation, or end it with lifetime 0 (seconds); with family that half of a dual one only."""
+
+        def fill(request: Message) -> None:
+            if lifetime is not None:
+                request.add(LIFETIME, lifetime)
+            if family is not None:
+                request.add(REQUESTED_ADDRESS_FAMILY, family)
+
+        response = await self.request(Method.REFRESH, fill)
+        granted = response.message.get(LIFETIME)
+        if granted is None:
+            raise BadAnswer("a Refresh success response without LIFETIME")
+        self.lifetime = granted
+        if lifetime == 0:
+            self.relayed = tuple(address for address in self.relayed if family and address.family is not family)
+        return response
+
+    async def permit(self, *peers: Address) -> Response:
+        """Install or refresh permissions for the IP addresses of these peers."""
+
+        def fill(request: Message) -> None:
+            for peer in peers:
+                request.add(XOR_PEER_ADDRESS, peer)
+
+        return await self.request(Method.CREATE_PERMISSION, fill)
+
+    async def bind_channel(self, peer: Address, channel: int | None = None) -> int:
+        """Bind or refresh a channel to the peer, the next free number when none is given; returns the number."""
+        if channel is None:
+            channel = next(number for number in range(CHANNEL_FIRST, CHANNEL_LAST + 1) if number not in self._channels)
+
+        def fill(request: Message) -> None:
+            request.add(CHANNEL_NUMBER, channel).add(XOR_PEER_ADDRESS, peer)
+
+        await self.request(Method.CHANNEL_BIND, fill)
+        self._channels[channel] = peer
+        return channel
+
+    def send(self, peer: Address, data: bytes, *, dont_fragment: bool = False) -> None:
+        """Send to a peer by a Send indication; nothing tells whether it arrived."""
+        message = Message(Method.SEND, Class.INDICATION, new_request(Method.SEND).transaction_id)
+        message.add(XOR_PEER_ADDRESS, peer)
+        if dont_fragment:
+            message.add(DONT_FRAGMENT, True)
+        self.link.send(message.add(DATA, data).encode())
+
+    def send_channel(self, channel: int, data: bytes) -> None:
+        """Send to the peer of a channel by ChannelData."""
+        self.link.send(pack_channel_data(channel, data, padded=self.link.transport.is_stream))
+
+    async def receive(self) -> PeerData | PeerError:
+        """The next packet from a peer, or an ICMP error."""
+        return await self._waiting.get()
+
+    async def request(self, method: Method, fill: Callable[[Message], None]) -> Response:
+        """A request with the attributes that fill() adds, with credentials once the server asks for them.
+
+        Raises what allocate() raises.
+        """
+        for _ in range(_MAX_CHALLENGES):
+            request = new_request(method)
+            fill(request)
+            session = self.session
+            try:
+                return await self.link.exchange(
+                    session.sign(request) if session else request.encode(fingerprint=True),
+                    request.transaction_id,
+                    timers=self._timers,
+                    accept=session.accepts if session else None,
+                )
+            except TransactionFailed as failure:
+                if self.login is None or not _is_challenge(failure, session):
+                    raise
+                self.session = challenged(self.login, failure.response.message, session)
+                last = failure
+        raise last
+
+    async def close(self) -> None:
+        """End the allocation, if there is one, and close the link; what fails on the way is let go."""
+        if self.relayed and not self.link.closed.done():
+            with suppress(ClientError, OSError):
+                await self.refresh(0)
+        await self.link.close()
+
+    def _received(self, frame: bytes, _source: Address) -> None:
+        try:
+            event = self._channel_data(frame) if is_channel_data(frame) else _indication(Message.parse(frame))
+        except MalformedMessage:
+            return
+        if event is None:
+            return
+        if self._waiting.full():
+            self._waiting.get_nowait()
+            self.dropped += 1
+        self._waiting.put_nowait(event)
+
+    def _channel_data(self, frame: bytes) -> PeerData | None:
+        channel, data = unpack_channel_data(frame)
+        peer = self._channels.get(channel)
+        return PeerData(peer, data, channel) if peer else None
+
+
+def _is_challenge(failure: TransactionFailed, session: Session | None) -> bool:
+    """A first 401, or a stale nonce; a 401 to a signed request says that the credentials are wrong."""
+    if failure.code == ErrorCode.STALE_NONCE:
+        return True
+    return failure.code == ErrorCode.UNAUTHENTICATED and session is None
+
+
+def _indication(message: Message) -> PeerData | PeerError | None:
+    if message.method != Method.DATA or message.message_class is not Class.INDICATION:
+        return None
+    peer, data, icmp = message.get(XOR_PEER_ADDRESS), message.get(DATA), message.get(ICMP)
+    if peer is None:
+        return None
+    if icmp is not None:
+        return PeerError(peer, icmp)
+    return PeerData(peer, data) if data is not None else None
