@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from turnsvr import firstrun
 from turnsvr.app import Application
@@ -25,6 +26,10 @@ from turnsvr.net.engine import EventSink
 from turnsvr.net.tls import TlsFiles
 from turnsvr.settings import Settings
 from turnsvr.stun.address import Address
+
+# A busy machine is no reason for a property to fail.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 T = TypeVar("T")
 
