@@ -1,0 +1,111 @@
+"""A model of the data plane: what relay/api.py promises, in memory, with failures and delays on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from turnsvr.stun.address import Address, Family
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.turn.commands import BindChannel, ExtendRelay, OpenRelay, Permit, SendToPeer
+
+RELAY_HOSTS = {Family.IPV4: "192.0.2.100", Family.IPV6: "2001:db8::100"}
+FIRST_PORT = 49152
+LAST_PORT = 65535
+
+
+@dataclass(slots=True)
+class Session:
+    """One allocation as the pump knows it."""
+
+    deadline: float
+    relayed: dict[Family, Address] = field(default_factory=dict)
+    permissions: dict[str, float] = field(default_factory=dict)
+    channels: dict[int, tuple[Address, float]] = field(default_factory=dict)
+
+
+class Plane:
+    """Sessions, permissions, channels and held ports; it refuses by assertion what no pump could carry out."""
+
+    def __init__(self, families: Iterable[Family] = tuple(Family)) -> None:
+        self.families = set(families)
+        self.sessions: dict[int, Session] = {}
+        self.held: dict[bytes, Address] = {}
+        self.broken: dict[Family, ErrorCode] = {}
+        """Families that cannot be opened now, and why."""
+        self.relayed: list[SendToPeer] = []
+        self._port = FIRST_PORT
+
+    def open(self, command: OpenRelay) -> tuple[list[Address], dict[Family, ErrorCode]]:
+        """Addresses that were opened, and what kept other families away."""
+        assert command.allocation not in self.sessions
+        session = Session(command.deadline)
+        failures: dict[Family, ErrorCode] = {}
+        if command.claim is not None:
+            held = self.held.pop(command.claim, None)
+            if held is None:
+                return [], {Family.IPV4: ErrorCode.INSUFFICIENT_CAPACITY}
+            session.relayed[held.family] = held
+        for family in command.families:
+            code = self.broken.get(family)
+            if family not in self.families:
+                code = ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED
+            if code is not None:
+                failures[family] = code
+                continue
+            session.relayed[family] = self._take(family, command)
+        if session.relayed:
+            self.sessions[command.allocation] = session
+        return list(session.relayed.values()), failures
+
+    def _take(self, family: Family, command: OpenRelay) -> Address:
+        even = command.even_port or command.reserve is not None
+        self._port += self._port % 2 if even else 0
+        address = Address(RELAY_HOSTS[family], self._port)
+        self._port += 1
+        if command.reserve is not None:
+            self.held[command.reserve] = Address(RELAY_HOSTS[family], self._port)
+            self._port += 1
+        if self._port >= LAST_PORT - 2:
+            self._port = FIRST_PORT
+        return address
+
+    def close(self, allocation: int, family: Family | None) -> None:
+        session = self.sessions.get(allocation)
+        if session is None:
+            return
+        if family is not None:
+            del session.relayed[family]
+            for host in [host for host in session.permissions if Address(host, 0).family is family]:
+                del session.permissions[host]
+            for number in [n for n, (peer, _) in session.channels.items() if peer.family is family]:
+                del session.channels[number]
+        if family is None or not session.relayed:
+            del self.sessions[allocation]
+
+    def extend(self, command: ExtendRelay) -> None:
+        self.sessions[command.allocation].deadline = command.deadline
+
+    def permit(self, command: Permit) -> None:
+        self.sessions[command.allocation].permissions[command.host] = command.deadline
+
+    def bind(self, command: BindChannel) -> None:
+        session = self.sessions[command.allocation]
+        for number in [n for n, (peer, _) in session.channels.items() if peer == command.peer]:
+            del session.channels[number]
+        session.channels[command.channel] = command.peer, command.deadline
+
+    def release(self, token: bytes) -> None:
+        self.held.pop(token, None)
+
+    def covers(self, allocation: int, peer: Address, now: float) -> bool:
+        """Whether a packet may pass between this allocation and this peer now."""
+        session = self.sessions.get(allocation)
+        if session is None or now >= session.deadline or peer.family not in session.relayed:
+            return False
+        return now < session.permissions.get(peer.host, 0.0)
+
+    def send_to_peer(self, command: SendToPeer, now: float) -> None:
+        """Relay one packet; the rules must have had a permission for it."""
+        assert self.covers(command.allocation, command.peer, now), f"relayed without a permission: {command}"
+        self.relayed.append(command)
