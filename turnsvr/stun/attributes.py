@@ -278,6 +278,8 @@ ADDITIONAL_ADDRESS_FAMILY = _family(0x8000, "ADDITIONAL-ADDRESS-FAMILY")
 ADDRESS_ERROR_CODE: Attribute[AddressError] = Attribute(
     0x8001, "ADDRESS-ERROR-CODE", _pack_address_error, _unpack_address_error
 )
+DRAFT_ADDITIONAL_ADDRESS_FAMILY = _family(0x8032, "ADDITIONAL-ADDRESS-FAMILY (draft)")
+"""What clients built on coturn 4.6 send in its place: a number from before RFC 8656."""
 ICMP: Attribute[Icmp] = Attribute(0x8004, "ICMP", _pack_icmp, _unpack_icmp)
 
 # RFC 5780 section 7, and the RFC 3489 attributes that its clients know instead

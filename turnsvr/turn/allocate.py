@@ -41,6 +41,8 @@ def read_wish(message: Message, config: ServerConfig) -> Wish:
     even_port = message.get(a.EVEN_PORT)
     requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
     additional = message.get(a.ADDITIONAL_ADDRESS_FAMILY)
+    if additional is None:
+        additional = message.get(a.DRAFT_ADDITIONAL_ADDRESS_FAMILY)
     if token is not None:
         if even_port is not None or requested is not None or additional is not None:
             raise Reject(ErrorCode.BAD_REQUEST)

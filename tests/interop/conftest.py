@@ -1,0 +1,75 @@
+"""One real server and one echoing peer for all programs that nobody here wrote."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.conftest import ServerProcess, free_port, need
+from tests.interop.uclient import PASSWORD, REALM, USER
+from turnsvr.net.tls import TlsFiles
+
+_SETTINGS = """
+realm: {realm}
+listen:
+  - udp://127.0.0.1:{port}
+  - tcp://127.0.0.1:{port}
+  - tls://127.0.0.1:{tls_port}
+  - udp://[::1]:{port}
+  - tcp://[::1]:{port}
+  - tls://[::1]:{tls_port}
+tls: {{certificate: {certificate}, key: {key}}}
+relay: {{addresses: [127.0.0.1, "::1"]}}
+credentials:
+  users: {{{user}: {password}}}
+peers: {{allow: [127.0.0.0/8, "::1"]}}
+limits: {{allocations_per_user: 1000, answers_per_address: 10000}}
+"""
+
+
+@dataclass(frozen=True)
+class InteropServer:
+    """Ports on 127.0.0.1 and ::1."""
+
+    port: int
+    tls_port: int
+    peer_port: int
+    process: ServerProcess
+
+
+@pytest.fixture(scope="session")
+def interop_server(
+    tmp_path_factory: pytest.TempPathFactory, certificate: TlsFiles, peer_port: int
+) -> Iterator[InteropServer]:
+    """`turnsvr run` on loopback, for USER, with a peer that echoes."""
+    port, tls_port = free_port(), free_port()
+    settings = _SETTINGS.format(
+        realm=REALM,
+        port=port,
+        tls_port=tls_port,
+        certificate=certificate.certificate,
+        key=certificate.key,
+        user=USER,
+        password=PASSWORD,
+    )
+    with ServerProcess(settings, tmp_path_factory.mktemp("interop")) as process:
+        yield InteropServer(port, tls_port, peer_port, process)
+
+
+@pytest.fixture(scope="session")
+def peer_port() -> Iterator[int]:
+    """Where coturn's echoing peer listens, on 127.0.0.1 and ::1."""
+    program, port = need("turnutils_peer"), free_port()
+    process = subprocess.Popen(
+        [program, "-L", "127.0.0.1", "-L", "::1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()

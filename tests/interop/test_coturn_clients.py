@@ -1,0 +1,37 @@
+"""coturn's own clients against this server."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.conftest import need
+from tests.interop.conftest import InteropServer
+from tests.interop.uclient import CASES, Case, command, verdict
+
+_CLIENT_TIMEOUT = 60.0
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_uclient(case: Case, interop_server: InteropServer) -> None:
+    line = command(case, port=interop_server.port, tls_port=interop_server.tls_port, peer_port=interop_server.peer_port)
+    timeout = 20.0 if case.name.startswith("damaged") else _CLIENT_TIMEOUT
+    try:
+        result = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, errors="replace")
+    except subprocess.TimeoutExpired:
+        result = None
+    problem = verdict(case, result)
+    assert problem is None, f"{problem}\n{result.stdout[-3000:] if result is not None else ''}"
+
+
+def test_stunclient_is_told_its_address(interop_server: InteropServer) -> None:
+    need("turnutils_stunclient")
+    result = subprocess.run(
+        ["turnutils_stunclient", "-p", str(interop_server.port), "127.0.0.1"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    assert "UDP reflexive addr: 127.0.0.1:" in result.stdout
