@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.turn.world import REALM, UDP_RELAY, Pair, Style, World, code, names
+from tests.turn.world import REALM, UDP_RELAY, Pair, Style, World, code, names, raw
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.errors import ErrorCode
@@ -81,10 +81,8 @@ def test_without_requested_transport_is_400() -> None:
 
 def test_a_malformed_requested_transport_is_400() -> None:
     client = World().client()
-    message = client.message(Method.ALLOCATE)
-    short: a.Attribute[bytes] = object.__new__(a.Attribute)
-    short.number, short.pack = a.REQUESTED_TRANSPORT.number, lambda value, _mask: value
-    assert code(client.transact(client.sign(message.add(short, b"\x11")))) == 400
+    message = raw(client.message(Method.ALLOCATE), a.REQUESTED_TRANSPORT.number, b"\x11")
+    assert code(client.transact(client.sign(message))) == 400
 
 
 @pytest.mark.parametrize("protocol", [0, 6, 16, 18, 255])
@@ -137,7 +135,8 @@ def test_fingerprint_is_answered_with_fingerprint() -> None:
 def test_an_unknown_required_attribute_is_420_with_the_list() -> None:
     client = World().client()
     message = client.message(Method.ALLOCATE, UDP_RELAY)
-    message._attributes += [(0x7001, b""), (0x8FFF, b""), (0x002B, b"1234"), (0x7001, b"")]
+    for number in (0x7001, 0x8FFF, 0x002B, 0x7001):
+        raw(message, number, b"1234")
     answer = client.transact(client.sign(message))
     assert answer is not None
     assert code(answer) == 420

@@ -314,6 +314,12 @@ class Client:
         self.world.carry_out()
 
 
+def raw(message: Message, number: int, value: bytes = b"") -> Message:
+    """Append an attribute that no codec would write."""
+    message._attributes.append((number, value))
+    return message
+
+
 def code(answer: Message | None) -> int:
     """The error code of an answer; 0 for success."""
     assert answer is not None
