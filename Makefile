@@ -1,0 +1,41 @@
+# make run     environment, install, serve without a settings file
+# make test    everything that the tests need, then all tests
+# make lint    style and types
+# make fuzz    FUZZ_SECONDS of hostile input
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+FUZZ_SECONDS ?= 60
+
+SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
+	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h)
+
+.PHONY: run install test lint fuzz
+
+run: install
+	$(VENV)/bin/turnsvr run
+
+install: $(VENV)/.installed
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+fuzz: $(VENV)/.installed-test
+	TURNSVR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python -m pytest tests/fuzz
+
+lint: $(VENV)/.installed-lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+$(VENV)/.installed: $(SOURCES_OF_INSTALL)
+	PYTHON="$(PYTHON)" scripts/environment $(VENV)
+	@touch $@
+
+$(VENV)/.installed-test: $(SOURCES_OF_INSTALL)
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) test
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-lint: $(SOURCES_OF_INSTALL)
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
