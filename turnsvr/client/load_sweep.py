@@ -1,0 +1,93 @@
+"""Which load to offer next: the search for the most that arrives with hardly any loss. Pure rules, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from turnsvr.client.load_values import Tally
+
+MOST_LOSS = 0.01
+"""Part of the packets that may be lost at a load that is said to be carried."""
+_CLOSE = 1.05
+"""A carried and a refused load this near to each other end the search."""
+_MOST_LIMITED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One run: packets a second that were asked for, what came of it, and the server's CPU seconds meanwhile."""
+
+    asked: float
+    tally: Tally
+    server_cpu: float = math.nan
+
+    @property
+    def carried(self) -> bool:
+        """Whether hardly anything was lost of what was sent."""
+        return self.tally.loss <= MOST_LOSS
+
+    @property
+    def kept_up(self) -> bool:
+        """Whether besides no connection had to wait, so that a higher load may be carried as well."""
+        return self.carried and self.tally.blocked <= MOST_LOSS * self.tally.sent
+
+    @property
+    def cost(self) -> float:
+        """Server CPU seconds a delivered packet; NaN when unknown."""
+        return self.server_cpu / self.tally.delivered if self.tally.delivered else math.nan
+
+
+def search(
+    measure: Callable[[float], Step], start: float, *, factor: float, steps: int, most: float = math.inf
+) -> list[Step]:
+    """At most that many runs, from `start` packets a second in steps of `factor`, then between the best and the worst.
+
+    Ends early where both meet, and where the generator twice could send no more: once may have been another program
+    on its core. The steps come in the order they were run.
+    """
+    done: list[Step] = []
+    limited = 0
+    low, high = 0.0, math.inf
+    rate = min(start, most)
+    while len(done) < steps:
+        step = measure(rate)
+        done.append(step)
+        limited += step.tally.generator_limited
+        if limited >= _MOST_LIMITED:
+            break
+        if step.tally.generator_limited:
+            continue
+        if step.kept_up:
+            low = max(low, rate)
+            if rate >= most:
+                break
+        else:
+            high = min(high, rate)
+            low = low if low < high else 0.0
+        if low and high / low < _CLOSE:
+            break
+        rate = min(_next(low, high, factor), most)
+    return done
+
+
+def _next(low: float, high: float, factor: float) -> float:
+    if high == math.inf:
+        return low * factor
+    if not low:
+        return high / factor
+    return math.sqrt(low * high)
+
+
+def best(steps: Sequence[Step]) -> Step:
+    """The step that delivered most per second of those that the server carried, else the one with the least loss."""
+    carried = [step for step in steps if step.carried]
+    if carried:
+        return max(carried, key=lambda step: step.tally.rate)
+    return min(steps, key=lambda step: (step.tally.loss, -step.tally.rate))
+
+
+def highest(steps: Sequence[Step]) -> float:
+    """Most packets a second that were delivered at any load, loss or not."""
+    return max(step.tally.rate for step in steps)
