@@ -39,7 +39,7 @@ from turnsvr.relay.fastpath import (
 )
 from turnsvr.relay.ports import Random, RelayPorts
 from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
-from turnsvr.relay.udp import Listener, open_listener, wildcard, without_zone
+from turnsvr.relay.udp import Listener, RelaySocket, open_listener, wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 
@@ -73,7 +73,7 @@ class PortablePump:
         self._random: Random = random or secrets.SystemRandom()
         self._limiter_is_ours = limiter is None
         self._limiter = limiter or AnswerLimiter(settings.answers_per_address)
-        self._ports = RelayPorts(settings, self._random)
+        self._ports = RelayPorts(settings, self._random, RelaySocket)
         self._fenced = frozenset(map(without_zone, settings.fenced))
         self._listeners: dict[HostAndPort, Listener] = {}
         self._sessions: dict[int, Session] = {}

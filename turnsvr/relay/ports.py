@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
-from turnsvr.relay.udp import RelaySocket, canonical
+from turnsvr.relay.udp import canonical
 from turnsvr.stun.address import Address, Family
 
 _MAX_HELD = 4096
@@ -75,24 +75,38 @@ class FreePorts:
         self._at[pool[one]], self._at[pool[other]] = one, other
 
 
-class OpenedPort(NamedTuple):
+class PortSocket(Protocol):
+    """What any pump's relay socket is at least."""
+
+    @property
+    def address(self) -> Address: ...
+
+    def close(self) -> None: ...
+
+
+S = TypeVar("S", bound=PortSocket)
+
+
+class OpenedPort(NamedTuple, Generic[S]):
     """A relay socket and the address that clients and peers know it by."""
 
-    socket: RelaySocket
+    socket: S
     advertised: Address
 
 
-class RelayPorts:
+class RelayPorts(Generic[S]):
     """Opens and closes relay sockets; holds reserved ones under their tokens."""
 
-    def __init__(self, settings: PumpSettings, random: Random) -> None:
+    def __init__(self, settings: PumpSettings, random: Random, open_socket: Callable[[Address, int], S]) -> None:
+        """open_socket: binds to exactly this address, with buffers of so many bytes, or raises OSError."""
         self._random = random
-        self._held: dict[bytes, OpenedPort] = {}
+        self._open_socket = open_socket
+        self._held: dict[bytes, OpenedPort[S]] = {}
         self._turn = 0
         self._free: dict[str, FreePorts] = {}
         self.configure(settings, ())
 
-    def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort]) -> None:
+    def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort[S]]) -> None:
         """Take the addresses and the range for what is opened from here on."""
         self._addresses = [
             RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in settings.relay_addresses
@@ -105,7 +119,7 @@ class RelayPorts:
 
     def open(
         self, family: Family, server: str, *, even: bool = False, reserve: bytes | None = None
-    ) -> OpenedPort | RelayFailure:
+    ) -> OpenedPort[S] | RelayFailure:
         """A port of the family, on the relay address that the client's server address is, else on the next in turn.
 
         even: an even one. reserve: an even one whose next port is held under that token.
@@ -121,7 +135,7 @@ class RelayPorts:
                 return opened
         return RelayFailure.CAPACITY
 
-    def claim(self, token: bytes) -> OpenedPort | None:
+    def claim(self, token: bytes) -> OpenedPort[S] | None:
         """The port held under token, held no longer; None when there is none."""
         return self._held.pop(token, None)
 
@@ -130,7 +144,7 @@ class RelayPorts:
         if held is not None:
             self.close(held)
 
-    def close(self, opened: OpenedPort) -> None:
+    def close(self, opened: OpenedPort[S]) -> None:
         opened.socket.close()
         self._give_back(opened.socket.address)
 
@@ -145,7 +159,7 @@ class RelayPorts:
             self._turn += 1
         return addresses[first:] + addresses[:first]
 
-    def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort | None:
+    def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort[S] | None:
         free = self._free[relay.host]
         count = 1 if reserve is None else 2
         for port in free.draw(even=even or reserve is not None):
@@ -165,12 +179,12 @@ class RelayPorts:
             return opened
         return None
 
-    def _bind(self, relay: RelayAddress, ports: Iterable[int]) -> list[OpenedPort]:
+    def _bind(self, relay: RelayAddress, ports: Iterable[int]) -> list[OpenedPort[S]]:
         """Sockets at all these ports, or OSError and none."""
-        opened: list[OpenedPort] = []
+        opened: list[OpenedPort[S]] = []
         try:
             for port in ports:
-                relay_socket = RelaySocket(Address(relay.host, port), self._buffer)
+                relay_socket = self._open_socket(Address(relay.host, port), self._buffer)
                 opened.append(OpenedPort(relay_socket, Address(relay.advertised, port)))
         except OSError:
             for one in opened:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from turnsvr.limits import TokenBucket
 from turnsvr.relay.api import Counters, Drop, Totals
 from turnsvr.relay.ports import OpenedPort
-from turnsvr.relay.udp import Listener
+from turnsvr.relay.udp import Listener, RelaySocket
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 HostAndPort = tuple[str, int]
@@ -27,7 +27,7 @@ class Relay:
     """One relayed transport address of a session."""
 
     session: Session
-    opened: OpenedPort
+    opened: OpenedPort[RelaySocket]
 
 
 class Session:

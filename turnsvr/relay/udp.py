@@ -88,13 +88,15 @@ def _zoned(host: str, scope: int) -> str:
         return f"{host}%{scope}"
 
 
-def open_udp(address: Address, buffer: int = 0) -> socket.socket:
-    """A bound, nonblocking socket; IPv6 ones carry IPv6 only. Raises OSError."""
+def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> socket.socket:
+    """A bound, nonblocking socket; IPv6 ones carry IPv6 only. reuse_port: it may be one of several. Raises OSError."""
     sock = socket.socket(address.family.socket_family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if address.family is Family.IPV6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if buffer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)

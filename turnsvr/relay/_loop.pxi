@@ -1,0 +1,47 @@
+# The loop of a lane: wait, take the lock, read what is ready, send what came of it, let go.
+
+cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) noexcept nogil:
+    """Serve what an event names, unless its tenant has changed since."""
+    cdef uint32_t at = <uint32_t>name
+    cdef Slot *slot
+    if at >= lane.slot_count:
+        return
+    slot = &lane.slots[at]
+    if slot.generation != <uint32_t>(name >> 32):
+        return
+    if slot.kind == IS_LISTENER:
+        read_listener(lane, batch, <Listener *>slot.item)
+    elif slot.kind == IS_RELAY:
+        if events & EPOLLERR:
+            report_errors(lane, batch, <Relay *>slot.item)
+        read_relay(lane, batch, <Relay *>slot.item)
+    elif slot.kind == IS_STREAM and not (<Stream *>slot.item).dead:
+        read_stream(lane, batch, <Stream *>slot.item, events)
+
+
+cdef enum:
+    # No slot has this name: it would be the last of four thousand million.
+    WAKE = 0xFFFFFFFF
+
+
+cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
+    """Serve until is_stopping."""
+    cdef epoll_event events[EVENTS]
+    cdef int count, at
+    cdef uint64_t ignored
+    while not load(&lane.is_stopping):
+        count = epoll_wait(lane.epoll, events, EVENTS, -1)
+        if count <= 0:
+            continue
+        lane_lock(lane)
+        batch.now = monotonic()
+        batch.slots_used = 0
+        for at in range(count):
+            if events[at].data.u64 == WAKE:
+                eventfd_read(lane.wake, &ignored)
+            else:
+                serve_slot(lane, batch, events[at].data.u64, events[at].events)
+        flush(lane, batch)
+        lane_unlock(lane)
+        if batch.foreign_used:
+            flush_foreign(lanes, batch)

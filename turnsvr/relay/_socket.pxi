@@ -1,0 +1,350 @@
+# The system calls: datagrams in, runs of datagrams out.
+
+cdef uint8_t _ZEROS[8]
+
+cdef struct Arrival:
+    # What came with a datagram besides its bytes. segment: size of each packet when GRO has joined several, else 0.
+    uint32_t segment
+    uint8_t tos
+    Endpoint local
+
+
+cdef uint32_t receive(Lane *lane, Batch *batch, int descriptor, uint32_t most) noexcept nogil:
+    """Fill so many free slots as there are datagrams; returns how many. They are the last ones of slots_used."""
+    cdef uint32_t first = batch.slots_used
+    cdef uint32_t at
+    cdef int count
+    most = min(most, RECEIVE_SLOTS - first)
+    for at in range(first, first + most):
+        batch.received[at].msg_hdr.msg_namelen = sizeof(sockaddr_in6)
+        batch.received[at].msg_hdr.msg_controllen = CONTROL_SIZE
+    count = recvmmsg(descriptor, &batch.received[first], most, MSG_DONTWAIT, NULL)
+    if count <= 0:
+        return 0
+    batch.slots_used = first + <uint32_t>count
+    lane.tally.batches += 1
+    return <uint32_t>count
+
+
+cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
+    cdef cmsghdr *control = CMSG_FIRSTHDR(header)
+    cdef in_pktinfo *ipv4
+    cdef in6_pktinfo *ipv6
+    arrival.segment = 0
+    arrival.tos = 0
+    arrival.local.family = NO_FAMILY
+    while control != NULL:
+        if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
+            arrival.segment = <uint32_t>max((<int *>CMSG_DATA(control))[0], 0)
+        elif control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_TOS:
+            arrival.tos = (<uint8_t *>CMSG_DATA(control))[0]
+        elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_TCLASS:
+            arrival.tos = <uint8_t>(<int *>CMSG_DATA(control))[0]
+        elif control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_PKTINFO:
+            ipv4 = <in_pktinfo *>CMSG_DATA(control)
+            memset(&arrival.local, 0, sizeof(Endpoint))
+            memcpy(arrival.local.ip.bytes, &ipv4.ipi_addr, 4)
+            arrival.local.family = IPV4
+        elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_PKTINFO:
+            ipv6 = <in6_pktinfo *>CMSG_DATA(control)
+            memset(&arrival.local, 0, sizeof(Endpoint))
+            memcpy(arrival.local.ip.bytes, &ipv6.ipi6_addr, 16)
+            if arrival.local.ip.bytes[0] == 0xFE and arrival.local.ip.bytes[1] & 0xC0 == 0x80:
+                arrival.local.scope = ipv6.ipi6_ifindex
+            arrival.local.family = IPV6
+        control = CMSG_NXTHDR(header, control)
+
+
+cdef uint32_t put_control(uint8_t *controls, uint32_t used, int level, int kind, const void *data, uint32_t size) noexcept nogil:
+    cdef cmsghdr *control = <cmsghdr *>(controls + used)
+    control.cmsg_level = level
+    control.cmsg_type = kind
+    control.cmsg_len = CMSG_LEN(size)
+    memcpy(CMSG_DATA(control), data, size)
+    return used + <uint32_t>CMSG_SPACE(size)
+
+
+cdef uint32_t put_source(uint8_t *controls, uint32_t used, const Endpoint *source) noexcept nogil:
+    cdef in_pktinfo ipv4
+    cdef in6_pktinfo ipv6
+    if source.family == IPV4:
+        memset(&ipv4, 0, sizeof(ipv4))
+        memcpy(&ipv4.ipi_spec_dst, source.ip.bytes, 4)
+        return put_control(controls, used, IPPROTO_IP, IP_PKTINFO, &ipv4, sizeof(ipv4))
+    memset(&ipv6, 0, sizeof(ipv6))
+    memcpy(&ipv6.ipi6_addr, source.ip.bytes, 16)
+    ipv6.ipi6_ifindex = source.scope
+    return put_control(controls, used, IPPROTO_IPV6, IPV6_PKTINFO, &ipv6, sizeof(ipv6))
+
+
+cdef uint32_t put_packet(Batch *batch, uint32_t at, const Packet *packet) noexcept nogil:
+    """The packet as at most three vectors; returns where the next one goes."""
+    if packet.head_size and packet.head + packet.head_size == packet.body:
+        batch.vectors[at].iov_base = packet.head
+        batch.vectors[at].iov_len = packet.head_size + packet.body_size
+        at += 1
+    else:
+        if packet.head_size:
+            batch.vectors[at].iov_base = packet.head
+            batch.vectors[at].iov_len = packet.head_size
+            at += 1
+        if packet.body_size:
+            batch.vectors[at].iov_base = <void *>packet.body
+            batch.vectors[at].iov_len = packet.body_size
+            at += 1
+    if packet.padding:
+        batch.vectors[at].iov_base = &_ZEROS[0]
+        batch.vectors[at].iov_len = packet.padding
+        at += 1
+    return at
+
+
+cdef uint32_t put_run(Batch *batch, uint32_t message, uint32_t vector, Run *run) noexcept nogil:
+    """The run as one message; returns where the next one's vectors go."""
+    cdef msghdr *header = &batch.sending[message].msg_hdr
+    cdef Destination *destination = &run.destination
+    cdef uint8_t *controls = <uint8_t *>&batch.sending_controls[message][0]
+    cdef uint32_t used = 0
+    cdef uint32_t at = vector
+    cdef uint32_t packet = run.first
+    cdef int number
+    cdef uint16_t segment = <uint16_t>run.size
+    while packet != NONE:
+        at = put_packet(batch, at, &batch.grouping.packets[packet])
+        packet = batch.grouping.packets[packet].next
+    if destination.source.family:
+        used = put_source(controls, used, &destination.source)
+    if destination.tos:
+        number = destination.tos
+        if destination.to.family == IPV4:
+            used = put_control(controls, used, IPPROTO_IP, IP_TOS, &number, sizeof(number))
+        else:
+            used = put_control(controls, used, IPPROTO_IPV6, IPV6_TCLASS, &number, sizeof(number))
+    if destination.dont_fragment and destination.to.family == IPV6:
+        number = 1
+        used = put_control(controls, used, IPPROTO_IPV6, IPV6_DONTFRAG, &number, sizeof(number))
+    batch.sending_lone_control[message] = used
+    if run.count > 1:
+        used = put_control(controls, used, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
+    header.msg_name = &batch.sending_names[message]
+    header.msg_namelen = put_name(&batch.sending_names[message], &destination.to)
+    header.msg_iov = &batch.vectors[vector]
+    header.msg_iovlen = at - vector
+    header.msg_control = controls if used else NULL
+    header.msg_controllen = used
+    header.msg_flags = 0
+    batch.sending_runs[message] = run
+    return at
+
+
+cdef void set_dont_fragment(Relay *relay, bint wanted) noexcept nogil:
+    """Have what leaves from here on carry DF, or not; it stays so, as the kernel drops errors about the other kind."""
+    cdef int mode = IP_PMTUDISC_DO if wanted else IP_PMTUDISC_DONT
+    if relay.host.family == IPV4 and relay.dont_fragment != wanted:
+        relay.dont_fragment = wanted
+        setsockopt(relay.descriptor, IPPROTO_IP, IP_MTU_DISCOVER, &mode, sizeof(mode))
+
+
+cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noexcept nogil:
+    """Count what left."""
+    lane.tally.segments += packets
+    if run.session == NULL:
+        lane.tally.binding_answers += packets
+    elif run.relay != NULL:
+        run.session.traffic.packets_from_client += packets
+        run.session.traffic.bytes_from_client += payload
+    else:
+        run.session.traffic.packets_to_client += packets
+        run.session.traffic.bytes_to_client += payload
+
+
+cdef void lose(Lane *lane, Run *run, uint32_t packets) noexcept nogil:
+    lane.tally.drops[<int>SEND_FAILED] += packets
+    if run.session != NULL:
+        run.session.traffic.dropped += packets
+
+
+cdef void give_up_gso(Lane *lane, Run *run, int error) noexcept nogil:
+    """Send packets of this path one by one from here on; tell once."""
+    cdef UpRecord record
+    if run.relay != NULL:
+        run.relay.gso = False
+    elif run.session != NULL:
+        run.session.gso = False
+    if lane.gso_told:
+        return
+    lane.gso_told = True
+    memset(&record, 0, sizeof(record))
+    record.kind = UP_NO_GSO
+    record.first = <uint32_t>error
+    up_push(&lane.up, &record, NULL, 0, NULL, 0, 0)
+
+
+cdef void send_singly(Lane *lane, Batch *batch, uint32_t message, Run *run) noexcept nogil:
+    cdef msghdr header = batch.sending[message].msg_hdr
+    cdef iovec *vectors = header.msg_iov
+    cdef uint32_t packet = run.first
+    cdef uint32_t count
+    cdef Packet *entry
+    header.msg_controllen = batch.sending_lone_control[message]
+    if header.msg_controllen == 0:
+        header.msg_control = NULL
+    while packet != NONE:
+        entry = &batch.grouping.packets[packet]
+        count = vectors_of(entry)
+        header.msg_iov = vectors
+        header.msg_iovlen = count
+        lane.tally.sends += 1
+        if send_again(lane, batch, run, &header):
+            account(lane, run, 1, payload_of(entry, run))
+        else:
+            lose(lane, run, 1)
+        vectors += count
+        packet = entry.next
+
+
+cdef inline uint32_t vectors_of(const Packet *packet) noexcept nogil:
+    if packet.head_size and packet.head + packet.head_size == packet.body:
+        return 2 if packet.padding else 1
+    return <uint32_t>(packet.head_size > 0) + <uint32_t>(packet.body_size > 0) + <uint32_t>(packet.padding > 0)
+
+
+cdef inline uint32_t payload_of(const Packet *packet, const Run *run) noexcept nogil:
+    return packet.body_size
+
+
+cdef bint send_again(Lane *lane, Batch *batch, Run *run, const msghdr *header) noexcept nogil:
+    """Send one message; a pending ICMP error that is reported in its place does not count as its failure."""
+    cdef uint32_t attempt
+    for attempt in range(2):
+        if c_sendmsg(run.destination.descriptor, header, MSG_DONTWAIT) >= 0:
+            return True
+        if errno == EAGAIN or run.relay == NULL:
+            return False
+        report_errors(lane, batch, run.relay)
+    return False
+
+
+cdef void send_failed(Lane *lane, Batch *batch, uint32_t message, int error) noexcept nogil:
+    """The kernel refused a message: find out whether GSO is why, and lose no more than must be."""
+    cdef Run *run = batch.sending_runs[message]
+    if error == EAGAIN:
+        lose(lane, run, run.count)
+        return
+    if run.relay != NULL:
+        report_errors(lane, batch, run.relay)
+        lane.tally.sends += 1
+        if c_sendmsg(run.destination.descriptor, &batch.sending[message].msg_hdr, MSG_DONTWAIT) >= 0:
+            account(lane, run, run.count, run.payload)
+            return
+        error = errno
+    if run.count > 1 and (error == EINVAL or error == EIO or error == EMSGSIZE):
+        give_up_gso(lane, run, error)
+        send_singly(lane, batch, message, run)
+    else:
+        lose(lane, run, run.count)
+
+
+cdef void send_messages(Lane *lane, Batch *batch, uint32_t count) noexcept nogil:
+    cdef int descriptor = batch.sending_runs[0].destination.descriptor
+    cdef uint32_t at = 0
+    cdef uint32_t end
+    cdef int sent
+    while at < count:
+        lane.tally.sends += 1
+        sent = sendmmsg(descriptor, &batch.sending[at], count - at, MSG_DONTWAIT)
+        if sent > 0:
+            end = at + <uint32_t>sent
+            while at < end:
+                account(lane, batch.sending_runs[at], batch.sending_runs[at].count, batch.sending_runs[at].payload)
+                at += 1
+        elif errno != EINTR:
+            send_failed(lane, batch, at, errno)
+            at += 1
+
+
+cdef void flush_via(Lane *lane, Batch *batch, Via *via) noexcept nogil:
+    """Send all runs of one socket."""
+    cdef uint32_t index = via.first
+    cdef uint32_t count, vector
+    cdef Run *run
+    while index != NONE:
+        count = 0
+        vector = 0
+        run = &batch.grouping.runs[index]
+        while (
+            index != NONE and count < SEND_MESSAGES and vector + 3 * MAX_SEGMENTS <= SEND_VECTORS
+            and batch.grouping.runs[index].destination.dont_fragment == run.destination.dont_fragment
+        ):
+            vector = put_run(batch, count, vector, &batch.grouping.runs[index])
+            index = batch.grouping.runs[index].next
+            count += 1
+        if run.relay != NULL:
+            set_dont_fragment(run.relay, run.destination.dont_fragment)
+        send_messages(lane, batch, count)
+
+
+cdef void flush(Lane *lane, Batch *batch) noexcept nogil:
+    """Send everything that was gathered. What it points to, received bytes too, may be overwritten after it."""
+    cdef uint32_t at
+    for at in range(batch.grouping.via_count):
+        flush_via(lane, batch, &batch.grouping.vias[at])
+    if batch.grouping.packet_count:
+        grouping_reset(&batch.grouping)
+    flush_streams(lane, batch)
+
+
+cdef bint tell_error(Lane *lane, Batch *batch, Relay *relay, const sock_extended_err *error, const Endpoint *peer) noexcept nogil:
+    """Send an ICMP error up when a client may hear of it (RFC 8656 section 11.5)."""
+    cdef UpRecord record
+    cdef uint8_t data[4]
+    cdef bint too_big
+    memset(&record, 0, sizeof(record))
+    if error.ee_origin == SO_EE_ORIGIN_ICMP and relay.host.family == IPV4:
+        if error.ee_type != 3 and error.ee_type != 11:
+            return False
+        too_big = error.ee_type == 3 and error.ee_code == 4
+    elif error.ee_origin == SO_EE_ORIGIN_ICMP6 and relay.host.family == IPV6:
+        if not 1 <= error.ee_type <= 3:
+            return False
+        too_big = error.ee_type == 2 and error.ee_code == 0
+    else:
+        return False
+    if refusal(relay.session, peer, batch.now) != PASSES:
+        return False
+    put32(data, error.ee_info if too_big else 0)
+    record.kind = UP_PEER_ERROR
+    record.session = relay.session.number
+    record.key.client = peer[0]
+    record.first = error.ee_type
+    record.second = error.ee_code
+    return up_push(&lane.up, &record, NULL, 0, data, 4, 0)
+
+
+cdef void report_errors(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
+    """Empty the relay socket's error queue."""
+    cdef sockaddr_in6 name
+    cdef uint64_t controls[64]
+    cdef msghdr header
+    cdef cmsghdr *control
+    cdef Endpoint peer
+    cdef uint32_t at
+    for at in range(<uint32_t>MAX_ERRORS):
+        memset(&header, 0, sizeof(header))
+        header.msg_name = &name
+        header.msg_namelen = sizeof(name)
+        header.msg_control = controls
+        header.msg_controllen = sizeof(controls)
+        if c_recvmsg(relay.descriptor, &header, MSG_ERRQUEUE | MSG_DONTWAIT) < 0:
+            return
+        if header.msg_namelen < sizeof(sockaddr_in):
+            continue
+        read_name(&peer, &name)
+        peer.scope = 0
+        control = CMSG_FIRSTHDR(&header)
+        while control != NULL:
+            if (control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_RECVERR) or (
+                control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_RECVERR
+            ):
+                tell_error(lane, batch, relay, <sock_extended_err *>CMSG_DATA(control), &peer)
+            control = CMSG_NXTHDR(&header, control)

@@ -1,0 +1,276 @@
+# The lanes: each a thread with its own listeners, relay sockets, table and lock.
+#
+# The lock covers everything that an event of epoll can point at. The gate in front of it makes it fair: a lane that
+# has just let go meets a waiting control thread at the gate and cannot take the lock twice in a row.
+
+cdef enum:
+    RECEIVE_SLOTS = 64
+    # Room in front of a received datagram, for the head of what leaves.
+    HEADROOM = 64
+    # More than a datagram, and no multiple of the cache's stride.
+    SLOT_SIZE = 64 + 65536 + 1088
+    CONTROL_SIZE = 192
+    CONTROL_WORDS = 24
+    SEND_MESSAGES = 64
+    SEND_VECTORS = 4096
+    EVENTS = 256
+    MAX_LISTENERS = 256
+    MAX_LANES = 64
+    # What is left of a frame, and what one read may bring besides.
+    STREAM_INPUT = 65556 + 131072
+    FOREIGN_BYTES = 1048576
+    MAX_ERRORS = 64
+    BATCH_LISTENER = 64
+    BATCH_RELAY = 16
+
+cdef enum Drop:
+    # The order of turnsvr.relay.api.Drop.
+    MALFORMED
+    NO_SESSION
+    NO_PERMISSION
+    NO_CHANNEL
+    EXPIRED
+    BANDWIDTH
+    FENCED
+    SLOW_CLIENT
+    RATE_LIMITED
+    SEND_FAILED
+    OVERLOAD
+    DROPS
+    PASSES
+
+cdef enum:
+    IS_FREE = 0
+    IS_LISTENER = 1
+    IS_RELAY = 2
+    IS_STREAM = 3
+
+cdef struct Slot:
+    # What an event of epoll names: its index, and a generation that tells a new tenant from the one before.
+    void *item
+    uint32_t generation
+    uint32_t kind
+
+cdef struct Listener:
+    Endpoint address
+    int descriptor
+    uint32_t number
+    bint is_wildcard
+    uint16_t suffix_size
+    uint8_t *suffix
+
+cdef struct Policy:
+    double bandwidth
+    bint gso
+    uint32_t stream_buffer
+    # Hosts that are fenced, and hosts at which sessions are advertised.
+    Index fenced
+    Index advertised
+
+cdef struct Tally:
+    # bytes and packets of sessions that ended, and what no session has.
+    Traffic ended
+    uint64_t drops[DROPS]
+    uint64_t binding_answers
+    uint64_t received
+    uint64_t sent_up
+    uint64_t batches
+    uint64_t sends
+    uint64_t segments
+
+cdef struct Shared:
+    # What all lanes look up: under its mutex, which is taken last and held for one look-up.
+    pthread_mutex_t mutex
+    Index relays
+    Index sessions
+    Limiter limiter
+    uint32_t lanes
+
+cdef struct Lane:
+    uint32_t number
+    int epoll
+    int wake
+    int is_stopping
+    pthread_mutex_t gate
+    pthread_mutex_t lock
+    Shared *shared
+    Slot *slots
+    uint32_t slot_count
+    uint32_t slot_room
+    uint32_t free_slot
+    Listener *listeners[MAX_LISTENERS]
+    uint32_t listener_count
+    Index sessions
+    Index streams
+    Policy policy
+    Tally tally
+    UpQueue up
+    bint gso_told
+
+cdef struct Foreign:
+    # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.
+    FiveTupleKey key
+    Endpoint sender
+    Endpoint advertised
+    uint32_t lane
+    uint32_t size
+    bint from_relay
+    uint8_t tos
+
+cdef struct Batch:
+    # What one thread needs to move packets, whoever's table they are looked up in.
+    Grouping grouping
+    int64_t now
+    uint64_t random
+    uint32_t lane
+    uint32_t slots_used
+    uint32_t foreign_used
+    Stream *queued
+    uint8_t *memory
+    uint8_t *stream_input
+    uint8_t *foreign
+    mmsghdr received[RECEIVE_SLOTS]
+    iovec received_vectors[RECEIVE_SLOTS]
+    sockaddr_in6 received_names[RECEIVE_SLOTS]
+    uint64_t received_controls[RECEIVE_SLOTS][CONTROL_WORDS]
+    mmsghdr sending[SEND_MESSAGES]
+    Run *sending_runs[SEND_MESSAGES]
+    sockaddr_in6 sending_names[SEND_MESSAGES]
+    uint64_t sending_controls[SEND_MESSAGES][CONTROL_WORDS]
+    uint32_t sending_lone_control[SEND_MESSAGES]
+    iovec vectors[SEND_VECTORS]
+    uint8_t heads[MAX_PACKETS][MAX_HEAD]
+
+
+cdef inline int64_t monotonic() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return time.tv_sec * 1000000000 + time.tv_nsec
+
+
+cdef inline void lane_lock(Lane *lane) noexcept nogil:
+    pthread_mutex_lock(&lane.gate)
+    pthread_mutex_lock(&lane.lock)
+    pthread_mutex_unlock(&lane.gate)
+
+
+cdef inline void lane_unlock(Lane *lane) noexcept nogil:
+    pthread_mutex_unlock(&lane.lock)
+
+
+cdef inline void drop_packet(Lane *lane, Session *session, Drop reason) noexcept nogil:
+    lane.tally.drops[<int>reason] += 1
+    if session != NULL:
+        session.traffic.dropped += 1
+
+
+cdef void *batch_map(size_t size) noexcept nogil:
+    cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+    return NULL if memory == <void *>-1 else memory
+
+
+cdef Batch *batch_new(uint32_t lane) noexcept nogil:
+    """A Batch, mostly of memory that is not there until it is used; NULL when there is none."""
+    cdef Batch *batch = <Batch *>batch_map(sizeof(Batch))
+    cdef uint32_t at
+    if batch == NULL:
+        return NULL
+    batch.lane = lane
+    batch.memory = <uint8_t *>batch_map(RECEIVE_SLOTS * SLOT_SIZE)
+    batch.stream_input = <uint8_t *>batch_map(STREAM_INPUT)
+    batch.foreign = <uint8_t *>batch_map(FOREIGN_BYTES)
+    if batch.memory == NULL or batch.stream_input == NULL or batch.foreign == NULL:
+        batch_free(batch)
+        return NULL
+    if getrandom(&batch.random, sizeof(batch.random), 0) != sizeof(batch.random):
+        batch.random = <uint64_t>monotonic()
+    for at in range(<uint32_t>RECEIVE_SLOTS):
+        batch.received_vectors[at].iov_base = batch.memory + at * SLOT_SIZE + HEADROOM
+        batch.received_vectors[at].iov_len = 65535
+        batch.received[at].msg_hdr.msg_iov = &batch.received_vectors[at]
+        batch.received[at].msg_hdr.msg_iovlen = 1
+        batch.received[at].msg_hdr.msg_name = &batch.received_names[at]
+        batch.received[at].msg_hdr.msg_control = &batch.received_controls[at][0]
+    grouping_reset(&batch.grouping)
+    return batch
+
+
+cdef void batch_free(Batch *batch) noexcept nogil:
+    if batch == NULL:
+        return
+    if batch.memory != NULL:
+        munmap(batch.memory, RECEIVE_SLOTS * SLOT_SIZE)
+    if batch.stream_input != NULL:
+        munmap(batch.stream_input, STREAM_INPUT)
+    if batch.foreign != NULL:
+        munmap(batch.foreign, FOREIGN_BYTES)
+    munmap(batch, sizeof(Batch))
+
+
+cdef int64_t take_slot(Lane *lane, uint32_t kind, void *item) noexcept nogil:
+    """A slot for something that epoll watches; -1 when there is no memory."""
+    cdef uint32_t at, room
+    cdef Slot *grown
+    if lane.free_slot != NONE:
+        at = lane.free_slot
+        lane.free_slot = <uint32_t><uintptr_t>lane.slots[at].item
+    else:
+        if lane.slot_count == lane.slot_room:
+            room = lane.slot_room * 2 if lane.slot_room else 64
+            grown = <Slot *>realloc(lane.slots, room * sizeof(Slot))
+            if grown == NULL:
+                return -1
+            lane.slots = grown
+            lane.slot_room = room
+        at = lane.slot_count
+        lane.slots[at].generation = 0
+        lane.slot_count += 1
+    lane.slots[at].kind = kind
+    lane.slots[at].item = item
+    return at
+
+
+cdef void give_slot(Lane *lane, uint32_t at) noexcept nogil:
+    lane.slots[at].kind = IS_FREE
+    lane.slots[at].generation += 1
+    lane.slots[at].item = <void *><uintptr_t>lane.free_slot
+    lane.free_slot = at
+
+
+cdef bint watch(Lane *lane, uint32_t slot, int descriptor, uint32_t events, int operation) noexcept nogil:
+    cdef epoll_event event
+    event.events = events
+    event.data.u64 = <uint64_t>lane.slots[slot].generation << 32 | slot
+    return epoll_ctl(lane.epoll, operation, descriptor, &event) == 0
+
+
+cdef socklen_t put_name(sockaddr_in6 *name, const Endpoint *endpoint) noexcept nogil:
+    """The endpoint as the kernel takes it; returns its size."""
+    cdef sockaddr_in *ipv4 = <sockaddr_in *>name
+    memset(name, 0, sizeof(sockaddr_in6))
+    if endpoint.family == IPV4:
+        ipv4.sin_family = AF_INET
+        ipv4.sin_port = htons(endpoint.port)
+        memcpy(&ipv4.sin_addr, endpoint.ip.bytes, 4)
+        return sizeof(sockaddr_in)
+    name.sin6_family = AF_INET6
+    name.sin6_port = htons(endpoint.port)
+    memcpy(&name.sin6_addr, endpoint.ip.bytes, 16)
+    name.sin6_scope_id = endpoint.scope
+    return sizeof(sockaddr_in6)
+
+
+cdef void read_name(Endpoint *endpoint, const sockaddr_in6 *name) noexcept nogil:
+    cdef const sockaddr_in *ipv4 = <const sockaddr_in *>name
+    endpoint.ip.words[0] = 0
+    endpoint.ip.words[1] = 0
+    endpoint.scope = 0
+    if name.sin6_family == AF_INET:
+        endpoint.family = IPV4
+        endpoint.port = ntohs(ipv4.sin_port)
+        memcpy(endpoint.ip.bytes, &ipv4.sin_addr, 4)
+    else:
+        endpoint.family = IPV6
+        endpoint.port = ntohs(name.sin6_port)
+        memcpy(endpoint.ip.bytes, &name.sin6_addr, 16)
+        endpoint.scope = name.sin6_scope_id

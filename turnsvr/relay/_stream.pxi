@@ -1,0 +1,201 @@
+# Plain-TCP clients: frames in, frames out, what waits for a slow one bounded. A stream is freed by the control thread only.
+
+cdef enum:
+    CLOSED_BY_CLIENT = 0
+    CLOSED_MALFORMED = 0xFFFF
+    MAX_FRAME = 65556
+    STREAM_READ = 131072
+    OUTPUT_FIRST_ROOM = 2048
+
+
+cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
+    """Serve it no more and say so; reason is an errno or one of CLOSED_…."""
+    cdef UpRecord record
+    if stream.dead:
+        return
+    stream.dead = True
+    watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
+    memset(&record, 0, sizeof(record))
+    record.key = stream.key
+    record.kind = UP_STREAM_CLOSED
+    record.session = <uint64_t>lane.slots[stream.slot].generation << 32 | stream.slot
+    record.first = reason
+    up_push(&lane.up, &record, NULL, 0, NULL, 0, 0)
+
+
+cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
+    """Write what waits; False when some of it still does, or the stream has ended."""
+    cdef ssize_t sent
+    while stream.output_size and not stream.dead:
+        lane.tally.sends += 1
+        sent = c_send(
+            stream.descriptor, stream.output + stream.output_at, stream.output_size, MSG_DONTWAIT | MSG_NOSIGNAL
+        )
+        if sent > 0:
+            stream.output_at += <uint32_t>sent
+            stream.output_size -= <uint32_t>sent
+        elif errno == EAGAIN:
+            if not stream.wants_write:
+                stream.wants_write = True
+                watch(lane, stream.slot, stream.descriptor, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD)
+            return False
+        elif errno != EINTR:
+            end_stream(lane, stream, <uint32_t>errno)
+    if stream.dead:
+        return False
+    free(stream.output)
+    stream.output = NULL
+    stream.output_at = 0
+    stream.output_room = 0
+    if stream.wants_write:
+        stream.wants_write = False
+        watch(lane, stream.slot, stream.descriptor, EPOLLIN, EPOLL_CTL_MOD)
+    return True
+
+
+cdef bint output_room(Stream *stream, uint32_t size) noexcept nogil:
+    """Have room for so many bytes more."""
+    cdef uint32_t room = stream.output_room if stream.output_room else OUTPUT_FIRST_ROOM
+    cdef uint8_t *grown
+    if stream.output_at + stream.output_size + size <= stream.output_room:
+        return True
+    if stream.output_at:
+        memmove(stream.output, stream.output + stream.output_at, stream.output_size)
+        stream.output_at = 0
+    while room < stream.output_size + size:
+        room *= 2
+    if room != stream.output_room:
+        grown = <uint8_t *>realloc(stream.output, room)
+        if grown == NULL:
+            return False
+        stream.output = grown
+        stream.output_room = room
+    return True
+
+
+cdef bint stream_queue(
+    Lane *lane, Batch *batch, Stream *stream, const uint8_t *head, uint32_t head_size, const uint8_t *body,
+    uint32_t body_size, uint32_t padding
+) noexcept nogil:
+    """Queue one whole frame, written at the next flush; False when the client is too slow for it."""
+    cdef uint32_t size = head_size + body_size + padding
+    cdef uint8_t *to
+    if stream.output_size + size > lane.policy.stream_buffer and not stream.wants_write:
+        stream_write(lane, stream)
+    if stream.dead or stream.output_size + size > lane.policy.stream_buffer or not output_room(stream, size):
+        return False
+    to = stream.output + stream.output_at + stream.output_size
+    if head_size:
+        memcpy(to, head, head_size)
+    if body_size:
+        memcpy(to + head_size, body, body_size)
+    memset(to + head_size + body_size, 0, padding)
+    stream.output_size += size
+    if not stream.queued and not stream.wants_write:
+        stream.queued = True
+        stream.next_queued = batch.queued
+        batch.queued = stream
+    return True
+
+
+cdef void to_stream(
+    Lane *lane, Batch *batch, Session *session, const uint8_t *head, uint32_t head_size, const uint8_t *body,
+    uint32_t body_size, uint32_t padding
+) noexcept nogil:
+    """One frame for a stream client: to its socket, or up when Python writes for it."""
+    cdef UpRecord record
+    if session.stream != NULL and not session.stream.dead:
+        if not stream_queue(lane, batch, session.stream, head, head_size, body, body_size, padding):
+            drop_packet(lane, session, SLOW_CLIENT)
+            return
+        lane.tally.segments += 1
+        session.traffic.packets_to_client += 1
+        session.traffic.bytes_to_client += body_size
+    elif session.is_attached:
+        memset(&record, 0, sizeof(record))
+        record.key = session.key
+        record.session = session.number
+        record.kind = UP_FRAME
+        record.first = body_size
+        if not up_push(&lane.up, &record, head, head_size, body, body_size, padding):
+            drop_packet(lane, session, OVERLOAD)
+    else:
+        drop_packet(lane, session, SEND_FAILED)
+
+
+cdef void flush_streams(Lane *lane, Batch *batch) noexcept nogil:
+    cdef Stream *stream
+    while batch.queued != NULL:
+        stream = batch.queued
+        batch.queued = stream.next_queued
+        stream.queued = False
+        stream_write(lane, stream)
+
+
+cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    free(stream.pending)
+    stream.pending = NULL
+    stream.pending_size = 0
+    if size:
+        stream.pending = <uint8_t *>malloc(size)
+        if stream.pending == NULL:
+            return False
+        memcpy(stream.pending, data, size)
+        stream.pending_size = size
+    return True
+
+
+cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
+    """The frames in so many bytes of stream_input, of which the unfinished one is kept."""
+    cdef uint8_t *data = batch.stream_input
+    cdef uint32_t at = 0
+    cdef int64_t frame
+    cdef Session *session = find_session(&lane.sessions, &stream.key)
+    cdef Route route
+    route.number = NONE
+    while size - at >= 4:
+        frame = frame_size(data + at, size - at)
+        if frame < 0:
+            flush(lane, batch)
+            end_stream(lane, stream, CLOSED_MALFORMED)
+            return
+        if frame > size - at:
+            break
+        lane.tally.received += 1
+        if not from_client(lane, batch, session, data + at, <uint32_t>frame, 0, True, &route):
+            send_up(lane, &stream.key, data + at, <uint32_t>frame)
+        at += <uint32_t>frame
+    flush(lane, batch)
+    if not keep_pending(stream, data + at, size - at):
+        end_stream(lane, stream, ENOMEM)
+
+
+cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, size_t size) noexcept nogil:
+    """Take bytes that somebody else has read."""
+    cdef uint32_t chunk
+    while size and not stream.dead:
+        chunk = <uint32_t>min(size, <size_t>STREAM_READ)
+        if stream.pending_size:
+            memcpy(batch.stream_input, stream.pending, stream.pending_size)
+        memcpy(batch.stream_input + stream.pending_size, data, chunk)
+        take_frames(lane, batch, stream, stream.pending_size + chunk)
+        data += chunk
+        size -= chunk
+
+
+cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events) noexcept nogil:
+    cdef ssize_t got
+    if events & EPOLLOUT:
+        stream_write(lane, stream)
+    if stream.dead or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+        return
+    if stream.pending_size:
+        memcpy(batch.stream_input, stream.pending, stream.pending_size)
+    got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, STREAM_READ, MSG_DONTWAIT)
+    if got > 0:
+        lane.tally.batches += 1
+        take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
+    elif got == 0:
+        end_stream(lane, stream, CLOSED_BY_CLIENT)
+    elif errno != EAGAIN and errno != EINTR:
+        end_stream(lane, stream, <uint32_t>errno)

@@ -1,0 +1,94 @@
+# What goes up to Python: records in one growing buffer a lane, taken whole by whoever reads, bounded in bytes.
+
+cdef enum:
+    UP_MESSAGE = 1
+    UP_FRAME = 2
+    UP_PEER_ERROR = 3
+    UP_STREAM_CLOSED = 4
+    UP_NO_GSO = 5
+
+cdef enum:
+    UP_LIMIT = 4194304
+    # Ends of streams and the like are no more than there are streams, and may not be lost.
+    UP_EVENT_LIMIT = 16777216
+    UP_FIRST_ROOM = 16384
+
+cdef struct UpRecord:
+    # size bytes follow it, then what lacks to a multiple of eight. session and peer, or stream and reason, by kind.
+    FiveTupleKey key
+    uint64_t session
+    uint32_t kind
+    uint32_t size
+    uint32_t first
+    uint32_t second
+
+cdef struct UpQueue:
+    pthread_mutex_t mutex
+    uint8_t *bytes
+    uint32_t used
+    uint32_t room
+    int event
+    int is_signalled
+
+
+cdef bint up_room(UpQueue *queue, uint32_t size, uint32_t limit) noexcept nogil:
+    cdef uint32_t room = queue.room if queue.room else UP_FIRST_ROOM
+    cdef uint8_t *grown
+    if queue.used + size > limit:
+        return False
+    while room < queue.used + size:
+        room *= 2
+    if room != queue.room:
+        grown = <uint8_t *>realloc(queue.bytes, room)
+        if grown == NULL:
+            return False
+        queue.bytes = grown
+        queue.room = room
+    return True
+
+
+cdef bint up_push(
+    UpQueue *queue, UpRecord *record, const uint8_t *head, uint32_t head_size, const uint8_t *body, uint32_t body_size,
+    uint32_t padding
+) noexcept nogil:
+    """Queue a record whose data is head, body and so many zeros; False when the queue is full. The reader is woken."""
+    cdef uint32_t size = head_size + body_size + padding
+    cdef uint32_t whole = sizeof(UpRecord) + ((size + 7) & ~<uint32_t>7)
+    cdef uint8_t *to
+    cdef uint32_t limit = UP_EVENT_LIMIT if record.kind == UP_STREAM_CLOSED else UP_LIMIT
+    cdef bint wake = False
+    record.size = size
+    pthread_mutex_lock(&queue.mutex)
+    if not up_room(queue, whole, limit):
+        pthread_mutex_unlock(&queue.mutex)
+        return False
+    to = queue.bytes + queue.used
+    queue.used += whole
+    memcpy(to, record, sizeof(UpRecord))
+    to += sizeof(UpRecord)
+    if head_size:
+        memcpy(to, head, head_size)
+    if body_size:
+        memcpy(to + head_size, body, body_size)
+    memset(to + head_size + body_size, 0, padding)
+    if not queue.is_signalled:
+        queue.is_signalled = True
+        wake = True
+    pthread_mutex_unlock(&queue.mutex)
+    if wake:
+        eventfd_write(queue.event, 1)
+    return True
+
+
+cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
+    """Everything queued, for the caller to free; NULL when there is nothing."""
+    cdef uint8_t *taken
+    pthread_mutex_lock(&queue.mutex)
+    taken = queue.bytes
+    used[0] = queue.used
+    queue.bytes = NULL
+    queue.used = 0
+    queue.room = 0
+    queue.is_signalled = False
+    pthread_mutex_unlock(&queue.mutex)
+    return taken

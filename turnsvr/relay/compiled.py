@@ -1,0 +1,314 @@
+"""The compiled pump as a Pump: sockets are opened here, packets are moved by turnsvr.relay._pump.
+
+One thread for each lane runs without the GIL. What lanes send up is read on the loop, through one eventfd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import structlog
+
+from turnsvr.relay.api import (
+    Counters,
+    Drop,
+    Handler,
+    Opened,
+    OpenRequest,
+    PumpSettings,
+    RelayFailure,
+    StreamWriter,
+    Totals,
+)
+from turnsvr.relay.ports import OpenedPort, RelayPorts
+from turnsvr.relay.udp import open_udp, wildcard
+from turnsvr.stun.address import Address, Family, FiveTuple
+
+try:
+    from turnsvr.relay._pump import (
+        Engine,
+        has_segmentation,
+        prepare_listener,
+        prepare_relay,
+        steer_group,
+    )
+except ModuleNotFoundError as missing:
+    _reason = Path(__file__).with_name("_pump_missing.txt")
+    raise ImportError(_reason.read_text().strip() if _reason.exists() else "it was not built on install") from missing
+
+_log = structlog.get_logger()
+
+_CLOSED_BY_CLIENT = 0
+_MALFORMED = 0xFFFF
+
+
+class EngineSocket:
+    """A relay socket whose packets the engine moves."""
+
+    __slots__ = ("address", "descriptor")
+
+    def __init__(self, address: Address, buffer: int, *, gro: bool) -> None:
+        """Bind to exactly this address. Raises OSError."""
+        sock = open_udp(address, buffer)
+        try:
+            prepare_relay(sock.fileno(), address.family is Family.IPV6, gro)
+        except OSError:
+            sock.close()
+            raise
+        self.address = address
+        self.descriptor = sock.detach()
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+
+class CompiledPump:
+    """A Pump on an asyncio loop that has add_reader."""
+
+    name = "compiled"
+
+    def __init__(
+        self, settings: PumpSettings, handler: Handler, *, loop: asyncio.AbstractEventLoop, limiter: object = None
+    ) -> None:
+        """limiter is not used: the rate of plain Binding answers is kept where they are given."""
+        self._settings = settings
+        self._handler = handler
+        self._loop = loop
+        self._closed = False
+        self._listeners: list[socket.socket] = []
+        self._relays: dict[int, list[OpenedPort[EngineSocket]]] = {}
+        self._segmentation = _has_segmentation()
+        if settings.gso and not self._segmentation:
+            _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
+        self._ports = RelayPorts(settings, secrets.SystemRandom(), self._open_relay_socket)
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._engine = Engine(settings.threads, self._event)
+        self._configure_engine(settings)
+        loop.add_reader(self._event, self._drain)
+        self._threads = [
+            Thread(target=self._engine.run, args=(lane,), name=f"turnsvr-pump-{lane}", daemon=True)
+            for lane in range(settings.threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # Listeners and clients
+
+    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
+        sockets = self._open_listeners(address)
+        bound = Address(address.host, sockets[0].getsockname()[1])
+        for lane, sock in enumerate(sockets):
+            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix)
+        self._listeners += sockets
+        return bound
+
+    def send(self, five_tuple: FiveTuple, data: bytes) -> None:
+        self._engine.send(five_tuple, data)
+
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
+        self._engine.attach(five_tuple, write)
+
+    def detach(self, five_tuple: FiveTuple) -> None:
+        self._engine.detach(five_tuple)
+
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
+        return self._engine.relay(five_tuple, frames)
+
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
+        with socket.socket(fileno=descriptor) as sock:
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._engine.adopt(descriptor, five_tuple, first)
+            except OSError:
+                return False
+            finally:
+                sock.detach()
+        return True
+
+    def hang_up(self, five_tuple: FiveTuple) -> None:
+        self._engine.hang_up(five_tuple)
+
+    def _open_listeners(self, address: Address) -> list[socket.socket]:
+        """One socket a lane, all at one address."""
+        lanes, buffer = self._settings.threads, self._settings.socket_buffer
+        if lanes > 1 and address.port:
+            # Sockets of a group share an address with anybody's who asks to: make sure that nobody has it.
+            open_udp(address).close()
+        sockets: list[socket.socket] = []
+        try:
+            for _ in range(lanes):
+                sockets.append(open_udp(address, buffer, reuse_port=lanes > 1))
+                address = Address(address.host, sockets[0].getsockname()[1])
+                is_wildcard = address.host == wildcard(address.family)
+                is_ipv6 = address.family is Family.IPV6
+                prepare_listener(sockets[-1].fileno(), is_ipv6, is_wildcard, self._segmentation)
+            if lanes > 1:
+                _steer(sockets)
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        return sockets
+
+    # Sessions
+
+    def open(self, request: OpenRequest) -> Opened:
+        if len(self._engine) >= self._settings.max_sessions:
+            return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
+        relays, failures = self._open_relays(request)
+        if relays:
+            try:
+                self._engine.open(
+                    request.session,
+                    request.five_tuple,
+                    request.deadline,
+                    [(relay.socket.descriptor, relay.socket.address, relay.advertised) for relay in relays],
+                )
+            except BaseException as error:
+                self._close_relays(relays)
+                if isinstance(error, OSError):
+                    return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
+                raise
+            self._relays[request.session] = relays
+        return Opened(tuple(relay.advertised for relay in relays), failures)
+
+    def close(self, session: int, family: Family | None = None) -> Counters:
+        fields = self._engine.close(session, family or 0)
+        if fields is None:
+            return Counters()
+        relays = self._relays.pop(session)
+        ended = [relay for relay in relays if family is None or relay.socket.address.family is family]
+        self._close_relays(ended)
+        if len(ended) < len(relays):
+            self._relays[session] = [relay for relay in relays if relay not in ended]
+        return Counters(*fields)
+
+    def refresh(self, session: int, deadline: float) -> None:
+        self._engine.refresh(session, deadline)
+
+    def permit(self, session: int, host: str, deadline: float) -> None:
+        self._engine.permit(session, host, deadline, self._settings.max_permissions)
+
+    def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
+        self._engine.bind_channel(session, channel, peer, deadline, self._settings.max_channels)
+
+    def release(self, token: bytes) -> None:
+        self._ports.release(token)
+
+    def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
+        self._engine.send_to_peer(session, peer, data, dont_fragment)
+
+    def _open_relays(self, request: OpenRequest) -> tuple[list[OpenedPort[EngineSocket]], dict[Family, RelayFailure]]:
+        if request.claim is not None:
+            held = self._ports.claim(request.claim)
+            return ([], dict.fromkeys(request.families, RelayFailure.TOKEN)) if held is None else ([held], {})
+        relays, failures = [], {}
+        server = request.five_tuple.server.host
+        for family in request.families:
+            opened = self._ports.open(family, server, even=request.even_port, reserve=request.reserve)
+            if isinstance(opened, RelayFailure):
+                failures[family] = opened
+            else:
+                relays.append(opened)
+        return relays, failures
+
+    def _open_relay_socket(self, address: Address, buffer: int) -> EngineSocket:
+        return EngineSocket(address, buffer, gro=self._segmentation)
+
+    def _close_relays(self, relays: Iterable[OpenedPort[EngineSocket]]) -> None:
+        for relay in relays:
+            self._ports.close(relay)
+
+    # What the lanes send up
+
+    def _drain(self) -> None:
+        try:
+            os.eventfd_read(self._event)
+        except BlockingIOError:
+            return
+        messages, events = self._engine.drain()
+        if messages and not self._closed:
+            self._handler.client_messages(messages)
+        for event in events:
+            if not self._closed:
+                self._tell(event)
+
+    def _tell(self, event: tuple[Any, ...]) -> None:
+        match event:
+            case ("error", session, peer, icmp_type, icmp_code, data):
+                self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
+            case ("closed", five_tuple, reason):
+                self._handler.stream_closed(five_tuple, _why(reason))
+            case ("no_gso", number):
+                _log.warning(
+                    "packets are sent one by one where the kernel refused segments", reason=os.strerror(number)
+                )
+
+    # Figures, and the end
+
+    def counters(self, session: int) -> Counters:
+        fields = self._engine.counters(session)
+        return Counters() if fields is None else Counters(*fields)
+
+    def totals(self) -> Totals:
+        relayed, drops, *others = self._engine.totals()
+        return Totals(Counters(*relayed), dict(zip(Drop, drops, strict=True)), *others)
+
+    def reconfigure(self, settings: PumpSettings) -> None:
+        self._settings = settings
+        self._configure_engine(settings)
+        self._ports.configure(settings, [relay for relays in self._relays.values() for relay in relays])
+
+    def shutdown(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.remove_reader(self._event)
+        self._engine.stop()
+        for thread in self._threads:
+            thread.join()
+        for session in list(self._relays):
+            self.close(session)
+        self._engine.shutdown()
+        for listener in self._listeners:
+            listener.close()
+        self._ports.shutdown()
+        os.close(self._event)
+
+    def _configure_engine(self, settings: PumpSettings) -> None:
+        self._engine.configure(
+            settings.bandwidth,
+            settings.answers_per_address,
+            settings.gso and self._segmentation,
+            settings.stream_buffer,
+            settings.fenced,
+        )
+
+
+def _has_segmentation() -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return has_segmentation(sock.fileno())
+
+
+def _steer(sockets: list[socket.socket]) -> None:
+    """Have each client's packets come to the lane that its session is on."""
+    try:
+        steer_group(sockets[0].fileno(), len(sockets))
+    except OSError as error:
+        # Lanes pass on what is another's: it costs time, and nothing is lost.
+        _log.warning("packets may reach another thread than their session's", reason=error.strerror)
+
+
+def _why(reason: int) -> str:
+    """Why an adopted connection ended, in words."""
+    if reason == _CLOSED_BY_CLIENT:
+        return "closed by the client"
+    return "malformed frame" if reason == _MALFORMED else os.strerror(reason)
