@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from turnsvr import firstrun
-from turnsvr.app import Application
+from turnsvr.application import Application
 from turnsvr.net.engine import EventSink
 from turnsvr.net.tls import TlsFiles
 from turnsvr.settings import Settings

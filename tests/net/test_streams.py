@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
-from turnsvr.app import Application
+from turnsvr.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink
 from turnsvr.client.turn import PeerData, TurnClient

@@ -1,0 +1,97 @@
+"""Imports go one way: what each room may import of the others."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "turnsvr"
+
+_SETTINGS = {"settings", "fields", "ranges", "units"}
+
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    "limits": set(),
+    "notify": set(),
+    "log": {"limits"},
+    "stun": set(),
+    "credentials": {"stun", *_SETTINGS},
+    "turn": {"stun", "limits"},
+    "relay": {"stun", "limits"},
+    "net": {"stun", "turn", "relay", "credentials", "limits"},
+    "client": {"stun"},
+    "sessionlog": {"stun", "turn", "relay"},
+    "units": set(),
+    "ranges": {"units"},
+    "fields": {"ranges", "units"},
+    "settings": _SETTINGS,
+}
+"""Rooms and modules with a bound; those that are not here sit above all of these and below `cli`."""
+
+TOP = {"__main__", "app", "application", "cli"}
+"""What no room may import."""
+
+TOP_MAY = {"__main__": {"cli"}, "cli": {"app"}, "app": {"application"}}
+
+
+def modules() -> list[Path]:
+    return sorted(ROOT.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    """`turnsvr/net/engine.py` is in net, `turnsvr/log.py` is log, `turnsvr/__init__.py` has no name."""
+    first = path.relative_to(ROOT).parts[0]
+    return first.removesuffix(".py").replace("__init__", "")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            names = [node.module or ""]
+            if node.module == "turnsvr":
+                names = [f"turnsvr.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "turnsvr" and not rest.startswith("__"):
+                found.add(rest.partition(".")[0])
+    return found - {room_of(path)}
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_lies_below_it(path: Path) -> None:
+    imported = imported_rooms(path)
+    room = room_of(path)
+    if room in ALLOWED:
+        assert imported <= ALLOWED[room]
+    elif room in TOP:
+        assert imported & TOP <= TOP_MAY.get(room, set())
+    else:
+        assert not imported & TOP
+
+
+def test_turn_and_relay_never_see_each_other() -> None:
+    assert "relay" not in ALLOWED["turn"]
+    assert "turn" not in ALLOWED["relay"]
+
+
+def test_no_import_leads_back() -> None:
+    below: dict[str, set[str]] = {}
+    for path in modules():
+        below.setdefault(room_of(path), set()).update(imported_rooms(path))
+    order: list[str] = []
+    while below:
+        lowest = [room for room, imported in below.items() if not imported & below.keys()]
+        assert lowest, f"a cycle among {sorted(below)}"
+        order += lowest
+        for room in lowest:
+            del below[room]
+    assert order.index("stun") < order.index("turn") < order.index("net") < order.index("application")
+    assert order.index("application") < order.index("app") < order.index("cli")

@@ -1,0 +1,243 @@
+"""The one place that knows every room: build, start, reload, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from turnsvr import assemble, credentials, firstrun, relay
+from turnsvr.limits import AnswerLimiter
+from turnsvr.listening import ListenError, open_listeners
+from turnsvr.net import hosts, liveness
+from turnsvr.net.engine import Engine, EventSink
+from turnsvr.net.streams import Streams
+from turnsvr.net.tls import CertificateError, TlsContexts
+from turnsvr.relay.api import Counters, Pump
+from turnsvr.sessionlog import SessionLog
+from turnsvr.settings import ListenAddress, Settings
+from turnsvr.stun.address import Address
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, PeerRefused
+from turnsvr.turn.server import Server
+
+_HOUSEKEEPING = 60.0
+"""Seconds between looks at what changes by itself: certificate files, the addresses of this host."""
+
+_log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The server cannot start, or cannot take new settings; one line says why and what to do."""
+
+
+class Application:
+    """One server: all rooms built from settings. Every method is called on the loop that start() ran on."""
+
+    def __init__(self, settings: Settings, *, sinks: Sequence[EventSink] = (SessionLog(),)) -> None:
+        """sinks hear of sessions, failed authentications and refused peers."""
+        self.settings = settings
+        self.listening: tuple[ListenAddress, ...] = ()
+        """Where clients are served, ports as bound."""
+        self.first_run: firstrun.FirstRun | None = None
+        """What was made for the run, where the settings had nobody who could relay."""
+        self.finished = asyncio.Event()
+        """Set when draining is done."""
+        self._events = _Events(sinks, self._check_drained)
+        self._draining = False
+        self._housekeeping: asyncio.TimerHandle | None = None
+
+    async def start(self) -> None:
+        """Build every room and serve. Raises StartError, and then nothing is left open."""
+        loop = asyncio.get_running_loop()
+        self._host = _this_host()
+        if firstrun.wanted(self.settings):
+            self.first_run = firstrun.improvise(self.settings, self._host.own)
+            self.settings = self.first_run.settings
+        settings = self.settings
+        source = credentials.from_settings(settings.credentials)
+        plan = assemble.plan(settings, self._host, anonymity=source.anonymity)
+        tls = self._tls_contexts()
+        self._limiter = AnswerLimiter(settings.limits.answers_per_address)
+        server = Server(plan.server, random=secrets.token_bytes, limiter=self._limiter)
+        try:
+            self._engine = Engine(
+                server,
+                lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=self._limiter),
+                source,
+                self._events,
+                loop=loop,
+            )
+        except relay.PumpUnavailable as error:
+            raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
+        self._streams = Streams(self._engine, plan.streams, tls, loop=loop)
+        try:
+            self.listening = tuple(open_listeners(settings.listeners(), self._listen_udp, self._streams.listen))
+        except ListenError as error:
+            await self.stop()
+            raise StartError(str(error)) from None
+        if settings.nat_discovery is not None:
+            _log.warning("nat_discovery is not served by this version")
+        self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
+
+    @property
+    def pump(self) -> Pump:
+        return self._engine.pump
+
+    @property
+    def server(self) -> Server:
+        return self._engine.server
+
+    @property
+    def connections(self) -> int:
+        """TCP and TLS connections."""
+        return len(self._streams)
+
+    @property
+    def relaying(self) -> list[str]:
+        """Advertised addresses of relays, without port."""
+        return [each.advertised for each in assemble.relay_addresses(self.settings, self._host)]
+
+    @property
+    def host_for_clients(self) -> str:
+        """The address by which clients most likely reach this server."""
+        concrete = [each.host for each in self.listening if each.host not in _WILDCARDS]
+        return next(iter(concrete or self.relaying), "127.0.0.1")
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take new settings without ending an allocation; returns the names of those that need a restart.
+
+        Raises StartError, and then the old settings stay, all of them.
+        """
+        unchanged = [name for name, of in _FIXED.items() if of(settings) != of(self.settings)]
+        if settings.tls is not None and self._streams.tls is not None:
+            try:
+                self._streams.tls.reload(assemble.tls_files(settings.tls))
+            except CertificateError as error:
+                raise StartError(str(error)) from None
+        old = self.settings
+        self.settings = settings.model_copy(
+            update={
+                "listen": old.listeners(),
+                "tls": settings.tls if self._streams.tls is not None else None,
+                "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
+                "nat_discovery": old.nat_discovery,
+            }
+        )
+        self._apply()
+        return unchanged
+
+    def drain(self) -> None:
+        """Take no new allocations from now on; finished is set when the last one ends."""
+        self._draining = True
+        self.server.drain()
+        self._check_drained()
+
+    async def stop(self) -> None:
+        """End every allocation and close everything. Stopping twice is fine."""
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            self._housekeeping = None
+        self._engine.end_allocations()
+        await self._streams.close()
+        self._engine.close()
+        self.finished.set()
+
+    async def is_alive(self) -> bool:
+        """Whether packets still come in; true without a UDP listener, where this loop is all there is."""
+        for each in self.listening:
+            if each.transport == "udp":
+                return await liveness.takes_packets(self.pump, Address(each.host, each.port))
+        return True
+
+    def _tls_contexts(self) -> TlsContexts | None:
+        settings = self.settings
+        if settings.tls is not None:
+            try:
+                return TlsContexts.of(assemble.tls_files(settings.tls))
+            except CertificateError as error:
+                raise StartError(f"tls: {error}") from None
+        if self.first_run is not None:
+            return TlsContexts(self.first_run.context)
+        for address in settings.listeners():
+            if address.transport == "tls":
+                raise StartError(f"{address}: needs a certificate; add tls: {{certificate: …, key: …}}")
+        return None
+
+    def _listen_udp(self, address: Address) -> Address:
+        return self.pump.listen(address, binding_suffix=self.server.binding_suffix(address))
+
+    def _apply(self) -> None:
+        """Bring every room to the settings and this host's addresses as they are now."""
+        source = credentials.from_settings(self.settings.credentials)
+        plan = assemble.plan(self.settings, self._host, anonymity=source.anonymity)
+        self._limiter.rate = self.settings.limits.answers_per_address
+        self._engine.lookups.source = source
+        self.server.reconfigure(plan.server)
+        self.pump.reconfigure(plan.pump)
+        self._streams.reconfigure(plan.streams)
+
+    def _keep_house(self) -> None:
+        self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._keep_house)
+        self.check_certificate()
+        host = _this_host()
+        if host != self._host:
+            self._host = host
+            self._apply()
+            _log.info("addresses of this host changed", relay=",".join(host.relay))
+        self._check_drained()
+
+    def check_certificate(self) -> None:
+        """Take the certificate files into use if they have changed."""
+        tls = self._streams.tls
+        try:
+            if tls is not None and tls.reload_if_changed():
+                _log.info("certificate reloaded")
+        except CertificateError as error:
+            _log.error("certificate not reloaded", reason=str(error))
+
+    def _check_drained(self) -> None:
+        if self._draining and not len(self.server):
+            self.finished.set()
+
+
+_WILDCARDS = ("0.0.0.0", "::")
+
+_FIXED: dict[str, Callable[[Settings], object]] = {
+    "listen": Settings.listeners,
+    "tls": lambda settings: settings.tls is None,
+    "pump.kind": lambda settings: settings.pump.kind,
+    "pump.threads": lambda settings: settings.pump.threads,
+    "nat_discovery": lambda settings: settings.nat_discovery,
+}
+"""What only a restart changes, by name."""
+
+
+def _this_host() -> assemble.Host:
+    return assemble.Host(hosts.own_addresses(), hosts.default_relay_addresses(), hosts.usable_cores())
+
+
+class _Events:
+    """Tells every sink in turn, and who waits for the last session when one has ended."""
+
+    def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
+        self._sinks = sinks
+        self._ended = ended
+
+    def started(self, event: AllocationStarted) -> None:
+        for sink in self._sinks:
+            sink.started(event)
+
+    def ended(self, event: AllocationEnded, counters: Counters) -> None:
+        for sink in self._sinks:
+            sink.ended(event, counters)
+        self._ended()
+
+    def authentication_failed(self, event: AuthenticationFailed) -> None:
+        for sink in self._sinks:
+            sink.authentication_failed(event)
+
+    def peer_refused(self, event: PeerRefused) -> None:
+        for sink in self._sinks:
+            sink.peer_refused(event)
