@@ -19,6 +19,7 @@ class Refusal(Enum):
 
     UNKNOWN = "unknown user"
     EXPIRED = "expired credential"
+    REVOKED = "revoked credential"
     UNAVAILABLE = "credential store unavailable"
 
 

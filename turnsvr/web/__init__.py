@@ -1,0 +1,48 @@
+"""HTTP: ICE-server lists in the shapes that applications speak, signalling, health, metrics and the test page.
+
+The packages that serve it are optional (`pip install turnsvr[web]`); importing this room does not need them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from turnsvr.web.context import Context
+from turnsvr.web.settings import WebListen, WebSettings
+
+__all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
+
+
+class WebError(Exception):
+    """HTTP cannot be served; one line says why and what to do."""
+
+
+class MissingPackages(WebError):
+    """The optional packages are not installed."""
+
+
+class WebServer(Protocol):
+    """HTTP on its own listeners, in the running event loop."""
+
+    @property
+    def listening(self) -> tuple[WebListen, ...]:
+        """Where it is served, ports as bound; empty before start()."""
+
+    async def start(self) -> None:
+        """Raises WebError, and then nothing is left open."""
+
+    async def stop(self) -> None:
+        """Stopping twice is fine."""
+
+
+def serve(settings: WebSettings, context: Context) -> WebServer:
+    """A server that is yet to be started; raises MissingPackages."""
+    try:
+        from turnsvr.web.server import Server
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("turnsvr"):
+            raise
+        raise MissingPackages(
+            f"web: the package {error.name} is not installed; pip install 'turnsvr[web]', or leave out web"
+        ) from None
+    return Server(settings, context)

@@ -1,0 +1,134 @@
+"""The HTTP application: every endpoint, and how each refusal is told."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from turnsvr import __version__
+from turnsvr.web import dialects, health, page, routes
+from turnsvr.web.context import Context
+from turnsvr.web.desk import Desk
+from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
+from turnsvr.web.origins import all_origins
+from turnsvr.web.refusal import Refused
+from turnsvr.web.rooms import Rooms
+from turnsvr.web.settings import WebListen, WebSettings
+from turnsvr.web.signalling import Signalling
+
+_MAX_BODY = 65_536
+_OUTCOMES = {400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "unknown", 429: "limited", 503: "unavailable"}
+
+
+class Web:
+    """One HTTP application and what runs beside it."""
+
+    def __init__(
+        self,
+        settings: WebSettings,
+        context: Context,
+        *,
+        listening: Callable[[], tuple[WebListen, ...]] = tuple,
+        random: Callable[[int], bytes] = secrets.token_bytes,
+    ) -> None:
+        """listening: where it is served, once that is known."""
+        self._settings = settings
+        self._context = context
+        self._listening = listening
+        self.desk = Desk(settings, context, random)
+        self.signalling = self._signalling(random)
+        self.asgi = self._assemble()
+
+    def _signalling(self, random: Callable[[int], bytes]) -> Signalling | None:
+        bounds, settings = self._settings.signalling, self._settings
+        if bounds is None:
+            return None
+        return Signalling(
+            Rooms(bounds, random),
+            message_size=bounds.message_size,
+            origins=all_origins(settings),
+            connections=settings.connections,
+            per_address=settings.requests_per_address,
+        )
+
+    def _assemble(self) -> AsgiApp:
+        settings = self._settings
+        app = FastAPI(
+            title="turnsvr",
+            version=__version__,
+            description="ICE servers for WebRTC applications, in the shapes that they already speak.",
+            docs_url=None,
+            redoc_url=None,
+        )
+        app.add_exception_handler(Refused, self._refuse)
+        app.add_exception_handler(RequestValidationError, self._refuse_invalid)
+        app.add_exception_handler(HTTPException, self._refuse_http)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=all_origins(settings),
+            allow_methods=("GET", "POST", "PUT", "DELETE"),
+            allow_headers=("*",),
+            expose_headers=("Retry-After",),
+        )
+        files = page.static_files()
+        app.include_router(routes.router(self.desk, settings))
+        rooms = self.signalling.rooms if self.signalling else None
+        app.include_router(health.router(settings, self._context, self.desk, rooms))
+        app.include_router(page.router(files, self._about, page=settings.page))
+        self._add_root(app, files["index.html"])
+        inner: AsgiApp = self.signalling.mount(app) if self.signalling else app
+        return Forwarded(BoundedBody(inner, _MAX_BODY), settings.trusted_proxies)
+
+    def _add_root(self, app: FastAPI, index: page.StaticFile) -> None:
+        """/ is the page, and with a query the REST API of draft-uberti-behave-turn-rest-00."""
+        uberti = routes.uberti(self.desk, self._settings)
+
+        @app.get("/", tags=["uberti"], summary="draft-uberti-behave-turn-rest; without a query the page")
+        async def root(
+            request: Request, service: str | None = None, username: str | None = None, key: str | None = None
+        ) -> Response:
+            if service is not None:
+                return uberti(request)
+            if self._settings.page:
+                return index.response(request)
+            raise HTTPException(404)
+
+    def _about(self, request: Request) -> dict[str, Any]:
+        """What the page has to know before it begins."""
+        secure = next((each.port for each in self._listening() if each.scheme == "https"), None)
+        return {
+            "version": __version__,
+            "host": self._settings.host or routes.host_of(request),
+            "securePort": secure,
+            "keyNeeded": not self._settings.public,
+            "signalling": self.signalling is not None,
+            "members": self._settings.signalling.members if self._settings.signalling else 0,
+            "certificateTrusted": self._context.certificate_trusted,
+            "draining": self._context.draining,
+        }
+
+    async def _refuse(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, Refused)
+        dialect: dialects.Dialect | None = getattr(request.state, "dialect", None)
+        if dialect is None:
+            return JSONResponse({"error": error.text}, status_code=error.status)
+        self.desk.outcomes[dialect.name, _OUTCOMES.get(error.status, "failed")] += 1
+        headers = {**dialect.headers(error), "Cache-Control": "no-store"}
+        return JSONResponse(dialect.error(error), status_code=error.status, headers=headers)
+
+    async def _refuse_invalid(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        names = sorted({str(each["loc"][-1]) for each in error.errors()})
+        return await self._refuse(request, Refused(400, f"not valid: {', '.join(names)}"))
+
+    async def _refuse_http(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        refused = Refused(error.status_code, "there is nothing here" if error.status_code == 404 else error.detail)
+        return await self._refuse(request, refused)

@@ -1,0 +1,139 @@
+"""Gives out credentials: to whom, how often, for how long. Pure: time and randomness are arguments."""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from turnsvr.credentials import ice
+from turnsvr.credentials.shared_secret import parse
+from turnsvr.limits import AnswerLimiter, TokenBucket
+from turnsvr.web.callers import Caller, Callers
+from turnsvr.web.context import CannotIssue, Context
+from turnsvr.web.refusal import Refused
+from turnsvr.web.settings import WebSettings
+
+_MAX_USER_CHARACTERS = 128
+_RANDOM_USER_BYTES = 9
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """Credentials and where they are good."""
+
+    username: str
+    password: str = field(repr=False)
+    ttl: int
+    """Seconds."""
+    stun: list[str]
+    turn: list[str]
+    """URLs, UDP first, then TCP, then TLS."""
+    relay_only: bool = False
+
+
+class Desk:
+    """What every dialect asks. Times: now on any monotonic clock, wall_time in seconds since 1970."""
+
+    def __init__(self, settings: WebSettings, context: Context, random: Callable[[int], bytes]) -> None:
+        self.callers = Callers(settings)
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        """Answers by dialect and outcome; both are few and ours."""
+        self._settings = settings
+        self._context = context
+        self._random = random
+        self._addresses = AnswerLimiter(settings.requests_per_address)
+        self._buckets: dict[str, TokenBucket] = {}
+        self._in_force: dict[str, list[float]] = {}
+
+    def admit_address(self, client: str, now: float) -> None:
+        """One more request of a stranger; raises Refused when there are too many from that address."""
+        if not self._addresses.allow(packed(client), now):
+            raise Refused(429, "too many requests from this address", retry_after=1)
+
+    def admit(self, caller: Caller, origin: str | None, client: str, now: float) -> None:
+        """One more request of a known caller, from a page of that origin if a browser names one; raises Refused."""
+        if origin is not None and caller.origins and origin not in caller.origins:
+            raise Refused(403, "this key may not be used from this origin")
+        if not caller.keyed:
+            self.admit_address(client, now)
+            return
+        rate = self._settings.requests_per_key
+        if rate and not self._buckets.setdefault(caller.name, TokenBucket(rate, max(rate, 1.0), now)).take(1.0, now):
+            raise Refused(429, "too many requests with this key", retry_after=1)
+
+    def issue(self, caller: Caller, host: str, user: str | None, ttl: float | None, wall_time: float) -> Issued:
+        """Credentials for one user of the caller; host is where the client reaches the server. Raises Refused.
+
+        A ttl above the caller's is cut to it. The user name is EXPIRY:tag:user, with a random user if none is named.
+        """
+        if self._context.draining:
+            raise Refused(503, "the server is about to stop", retry_after=5)
+        lifetime = _lifetime(ttl, caller.ttl)
+        part = _checked_user(user) if user else self._random(_RANDOM_USER_BYTES).hex()
+        self._take_quota(caller, lifetime, wall_time)
+        try:
+            username, password = self._context.credentials(f"{caller.tag}:{part}", lifetime)
+        except CannotIssue as error:
+            _log.error("no credentials to give", reason=str(error))
+            raise Refused(503, "the server has no credentials to give") from None
+        except ValueError:
+            raise Refused(400, "the user name is too long") from None
+        listening = self._context.listening
+        return Issued(
+            username,
+            password,
+            lifetime,
+            ice.stun_urls(host, listening),
+            ice.turn_urls(host, listening),
+            self._settings.relay_only,
+        )
+
+    def revoke(self, caller: Caller, username: str) -> None:
+        """Refuse a user name that the caller has been given, and end its sessions; raises Refused."""
+        timed = parse(username)
+        if timed is None or timed.user.partition(":")[0] != caller.tag or not caller.keyed:
+            raise Refused(404, "this key has no such user name")
+        ended = self._context.revoke(username)
+        _log.info("user name revoked", caller=caller.name, user=username, sessions=ended)
+
+    def _take_quota(self, caller: Caller, lifetime: float, wall_time: float) -> None:
+        if caller.quota is None:
+            return
+        expiries = self._in_force.setdefault(caller.name, [])
+        while expiries and expiries[0] <= wall_time:
+            heapq.heappop(expiries)
+        if len(expiries) >= caller.quota:
+            wait = max(1, int(expiries[0] - wall_time))
+            raise Refused(429, "this key has as many credentials in force as it may have", retry_after=wait)
+        heapq.heappush(expiries, wall_time + lifetime)
+
+
+def _lifetime(wanted: float | None, longest: float) -> int:
+    if wanted is None:
+        return int(longest)
+    if not wanted >= 1:
+        raise Refused(400, "the lifetime is not a number of seconds above 0")
+    return int(min(wanted, longest))
+
+
+def _checked_user(user: str) -> str:
+    if len(user) > _MAX_USER_CHARACTERS or not user.isprintable():
+        raise Refused(400, f"a user is named by at most {_MAX_USER_CHARACTERS} printable characters")
+    return user
+
+
+def packed(client: str) -> bytes:
+    """An address for the limiter; one that is no IP address (a Unix socket's) counts as one client."""
+    try:
+        address = ipaddress.ip_address(client.partition("%")[0])
+    except ValueError:
+        return b""
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).packed

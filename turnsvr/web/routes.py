@@ -1,0 +1,281 @@
+"""The endpoints that give out lists of ICE servers, one for each dialect."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from turnsvr.web import dialects, sigv4
+from turnsvr.web.callers import Caller, basic, bearer
+from turnsvr.web.desk import Desk, Issued
+from turnsvr.web.dialects import Dialect
+from turnsvr.web.refusal import Refused
+from turnsvr.web.settings import WebSettings
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+_NO_STORE = {"Cache-Control": "no-store"}
+
+Ttl = Annotated[float | None, Query(ge=1, description="Lifetime in seconds; cut to what the caller may have.")]
+User = Annotated[str | None, Query(max_length=128, description="Whom the credentials are for; random when absent.")]
+Key = Annotated[str | None, Query(description="The API key, in place of the Authorization header.")]
+
+
+def speaks(dialect: Dialect) -> Callable[[Request], Awaitable[None]]:
+    """Has errors of a route told in this dialect."""
+
+    async def remember(request: Request) -> None:
+        request.state.dialect = dialect
+
+    return remember
+
+
+def _router(dialect: Dialect) -> APIRouter:
+    return APIRouter(dependencies=[Depends(speaks(dialect))], tags=[dialect.name])
+
+
+class Counter:
+    """What every dialect does at the desk: say who calls, be admitted, be given credentials."""
+
+    def __init__(self, desk: Desk, settings: WebSettings) -> None:
+        self._desk = desk
+        self._settings = settings
+
+    def with_key(self, request: Request, offered: str | None) -> Caller:
+        """The caller of this key, admitted; raises Refused."""
+        return self._admit(request, lambda: self._desk.callers.with_key(offered))
+
+    def with_signature(self, request: Request, signed: sigv4.SignedRequest) -> Caller:
+        return self._admit(request, lambda: self._desk.callers.with_signature(signed, time.time()))
+
+    def issue(self, request: Request, caller: Caller, user: str | None, ttl: float | None) -> Issued:
+        host = self._settings.host or host_of(request)
+        issued = self._desk.issue(caller, host, user, ttl, time.time())
+        self._desk.outcomes[request.state.dialect.name, "ok"] += 1
+        return issued
+
+    def give(self, request: Request, offered: str | None, user: str | None = None, ttl: float | None = None) -> Issued:
+        """All of it for a caller with a key, or without one."""
+        return self.issue(request, self.with_key(request, offered), user, ttl)
+
+    def _admit(self, request: Request, find: Callable[[], Caller]) -> Caller:
+        client, now = request.client.host if request.client else "", time.monotonic()
+        try:
+            caller = find()
+        except Refused:
+            self._desk.admit_address(client, now)
+            raise
+        self._desk.admit(caller, request.headers.get("origin"), client, now)
+        return caller
+
+
+def router(desk: Desk, settings: WebSettings) -> APIRouter:
+    """Every dialect but the one that lives at /: see uberti()."""
+    counter = Counter(desk, settings)
+    routes = APIRouter()
+    for dialect in (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix):
+        routes.include_router(dialect(counter, desk))
+    return routes
+
+
+def _native(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.NATIVE)
+
+    @routes.get("/ice-servers", summary="What new RTCPeerConnection() takes")
+    async def ice_servers(request: Request, user: User = None, ttl: Ttl = None, key: Key = None) -> JSONResponse:
+        """The key stands in `Authorization: Bearer`, as the password of `Basic`, or in the query."""
+        return _answer(dialects.native(counter.give(request, _any_key(request, key), user, ttl)))
+
+    @routes.delete("/ice-servers/{username:path}", status_code=204, summary="Revoke a user name")
+    async def revoke(request: Request, username: Annotated[str, Path(max_length=508)], key: Key = None) -> Response:
+        """Its sessions end, and it is refused from now on."""
+        desk.revoke(counter.with_key(request, _any_key(request, key)), username)
+        return Response(status_code=204)
+
+    return routes
+
+
+def uberti(desk: Desk, settings: WebSettings) -> Callable[[Request], JSONResponse]:
+    """Answers `GET /?service=turn&username=U&key=K`."""
+    counter = Counter(desk, settings)
+
+    def answer(request: Request) -> JSONResponse:
+        request.state.dialect = dialects.UBERTI
+        query = request.query_params
+        if query.get("service") != "turn":
+            raise Refused(400, "service is turn")
+        issued = counter.give(request, query.get("key") or bearer(request.headers), query.get("username"))
+        return _answer(dialects.uberti(issued))
+
+    return answer
+
+
+def _twilio(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.TWILIO)
+
+    @routes.post("/2010-04-01/Accounts/{account}/Tokens.json", status_code=201, summary="Twilio's tokens")
+    async def tokens(request: Request, account: Annotated[str, Path(max_length=64)]) -> JSONResponse:
+        """The key is the password of Basic authentication. Form: `Ttl`."""
+        caller = counter.with_key(request, basic(request.headers))
+        form = parse_qs((await request.body()).decode("latin-1"))
+        ttl = _number(form["Ttl"][-1]) if "Ttl" in form else None
+        issued = counter.issue(request, caller, None, ttl)
+        return _answer(dialects.twilio(issued, account, time.time()), 201)
+
+    return routes
+
+
+def _cloudflare(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.CLOUDFLARE)
+    prefix = "/v1/turn/keys/{key_id}/credentials"
+
+    async def issue(request: Request) -> Issued:
+        caller = counter.with_key(request, bearer(request.headers))
+        body = await _object(request)
+        identifier = body.get("customIdentifier")
+        user = None if identifier is None else str(identifier)
+        return counter.issue(request, caller, user, _number(body.get("ttl")))
+
+    @routes.post(f"{prefix}/generate-ice-servers", status_code=201, summary="Cloudflare's list")
+    async def generate_ice_servers(request: Request, key_id: str) -> JSONResponse:
+        """The key is the Bearer token. Body: `{"ttl": seconds, "customIdentifier": user}`."""
+        return _answer(dialects.cloudflare(await issue(request)), 201)
+
+    @routes.post(f"{prefix}/generate", status_code=201, summary="Cloudflare's older form, one entry")
+    async def generate(request: Request, key_id: str) -> JSONResponse:
+        return _answer(dialects.cloudflare_single(await issue(request)), 201)
+
+    @routes.post(f"{prefix}/{{username:path}}/revoke", status_code=204, summary="Cloudflare's revocation")
+    async def revoke(request: Request, key_id: str, username: Annotated[str, Path(max_length=508)]) -> Response:
+        desk.revoke(counter.with_key(request, bearer(request.headers)), username)
+        return Response(status_code=204)
+
+    return routes
+
+
+def _metered(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.METERED)
+
+    @routes.get("/api/v1/turn/credentials", summary="Metered's bare list")
+    async def credentials(
+        request: Request, api_key: Annotated[str | None, Query(alias="apiKey")] = None
+    ) -> JSONResponse:
+        return _answer(dialects.metered(counter.give(request, api_key)))
+
+    return routes
+
+
+def _xirsys(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.XIRSYS)
+
+    @routes.put("/_turn/{channel:path}", summary="Xirsys's list")
+    async def turn(request: Request, channel: str) -> JSONResponse:
+        """The key is the password of Basic authentication. Body: `{"format": "urls", "expire": seconds}`."""
+        caller = counter.with_key(request, basic(request.headers))
+        body = await _object(request)
+        user = request.query_params.get("k") or body.get("k")
+        issued = counter.issue(request, caller, None if user is None else str(user), _number(body.get("expire")))
+        return _answer(dialects.xirsys(issued, urls=body.get("format") == "urls"))
+
+    return routes
+
+
+def _aws(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.AWS)
+
+    @routes.post("/v1/get-ice-server-config", summary="GetIceServerConfig of AWS Kinesis Video Streams")
+    async def get_ice_server_config(request: Request) -> JSONResponse:
+        """Signed with Signature Version 4 by the key's name and the key, or with the key as Bearer token."""
+        raw = await request.body()
+        if request.headers.get("authorization", "").startswith(sigv4.SCHEME):
+            caller = counter.with_signature(request, _signed(request, raw))
+        else:
+            caller = counter.with_key(request, bearer(request.headers))
+        body = _parsed_object(raw)
+        if body.get("Service", "TURN") != "TURN":
+            raise Refused(400, "Service is TURN")
+        user = body.get("Username") or body.get("ClientId")
+        return _answer(dialects.aws(counter.issue(request, caller, None if user is None else str(user), None)))
+
+    return routes
+
+
+def _matrix(counter: Counter, desk: Desk) -> APIRouter:
+    routes = _router(dialects.MATRIX)
+
+    async def turn_server(
+        request: Request, access_token: Annotated[str | None, Query(description="The key.")] = None
+    ) -> JSONResponse:
+        """The key is the access token."""
+        return _answer(dialects.matrix(counter.give(request, bearer(request.headers) or access_token)))
+
+    routes.get("/_matrix/client/v3/voip/turnServer", summary="Matrix's turnServer")(turn_server)
+    routes.get("/_matrix/client/r0/voip/turnServer", include_in_schema=False)(turn_server)
+    return routes
+
+
+def host_of(request: Request) -> str:
+    """Name or address by which the caller knows this server, without port; raises Refused."""
+    match = _HOST.fullmatch(request.headers.get("host", ""))
+    host = match[1].strip("[]") if match else ""
+    if not host or (":" in host and not _is_ip(host)):
+        raise Refused(400, "the Host header names no host")
+    return host
+
+
+def _is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _any_key(request: Request, query: str | None) -> str | None:
+    return bearer(request.headers) or basic(request.headers) or query
+
+
+def _answer(body: Mapping[str, Any] | list[Any], status: int = 200) -> JSONResponse:
+    return JSONResponse(body, status_code=status, headers=_NO_STORE)
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    return _parsed_object(await request.body())
+
+
+def _parsed_object(raw: bytes) -> dict[str, Any]:
+    """A JSON object; an absent body counts as an empty one. Raises Refused."""
+    try:
+        body = json.loads(raw) if raw.strip() else {}
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise Refused(400, "the body is no JSON object")
+    return body
+
+
+def _number(value: object) -> float | None:
+    """Raises Refused."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise Refused(400, "the lifetime is not a number of seconds")
+
+
+def _signed(request: Request, body: bytes) -> sigv4.SignedRequest:
+    raw_path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+    query: bytes = request.scope["query_string"]
+    return sigv4.SignedRequest(
+        request.method, raw_path.decode("latin-1"), query.decode("latin-1"), request.headers, body
+    )
