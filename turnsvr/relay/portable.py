@@ -72,7 +72,7 @@ class PortablePump:
         self._clock = clock
         self._random: Random = random or secrets.SystemRandom()
         self._limiter_is_ours = limiter is None
-        self._limiter = limiter or AnswerLimiter(settings.answers_per_address)
+        self._limiter = AnswerLimiter(settings.answers_per_address) if limiter is None else limiter
         self._ports = RelayPorts(settings, self._random, RelaySocket)
         self._fenced = frozenset(map(without_zone, settings.fenced))
         self._listeners: dict[HostAndPort, Listener] = {}
