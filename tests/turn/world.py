@@ -74,7 +74,8 @@ class World:
         self.wall_time = 1_800_000_000.0
         self.random = Random(seed)
         self.source: Source = source or StaticUsers(USERS)
-        self.server = Server(config, random=self.random.randbytes, limiter=limiter or AnswerLimiter(0))
+        limiter = AnswerLimiter(0) if limiter is None else limiter
+        self.server = Server(config, random=self.random.randbytes, limiter=limiter)
         self.plane = Plane()
         self.mail: defaultdict[FiveTuple, list[bytes]] = defaultdict(list)
         self.events: list[Event] = []
