@@ -125,7 +125,14 @@ class ServerProcess:
     stdout and stderr go to files in directory; what it tells its service manager is in notifications.
     """
 
-    def __init__(self, settings: str | None, directory: Path, *, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: str | None,
+        directory: Path,
+        *,
+        environ: dict[str, str] | None = None,
+        command: tuple[str, ...] = (sys.executable, "-m", "turnsvr", "run"),
+    ) -> None:
         self.file = directory / "turnsvr.yaml"
         self.notifications: list[str] = []
         self._output = directory / "stdout"
@@ -133,15 +140,14 @@ class ServerProcess:
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         name = f"turnsvr-test-{secrets.token_hex(8)}"
         self._manager.bind(f"\0{name}")
-        arguments = ["run"]
+        arguments = list(command)
         if settings is not None:
             self.file.write_text(settings)
             arguments += ["-c", str(self.file)]
-        command = [sys.executable, "-W", "error", "-c", "from turnsvr.cli import main; main()", *arguments]
-        variables = os.environ | {"NOTIFY_SOCKET": f"@{name}"} | (environ or {})
+        variables = os.environ | {"NOTIFY_SOCKET": f"@{name}", "PYTHONWARNINGS": "error"} | (environ or {})
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=variables
+                arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=variables
             )
 
     def __enter__(self) -> Self:

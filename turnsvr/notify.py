@@ -46,7 +46,7 @@ class ServiceManager:
                 manager.connect(path)
                 manager.send("\n".join(assignments).encode())
         except OSError as error:
-            _log.warning("the service manager cannot be told", reason=error.strerror)
+            _log.warning("the service manager cannot be told", reason=str(error))
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
