@@ -29,7 +29,7 @@ class LinkClosed(ConnectionError):
 
 
 class Link:
-    """What carries messages; a message that answers no request goes to `handler`, ChannelData likewise."""
+    """What carries messages; what answers no request of this link goes to `handler`, ChannelData likewise."""
 
     transport: Transport
     local: Address
@@ -88,8 +88,8 @@ class Link:
                 message = Message.parse(frame)
             except MalformedMessage:
                 return
-            if message.message_class in (Class.SUCCESS, Class.ERROR):
-                self._transactions.received(message, source)
+            is_answer = message.message_class in (Class.SUCCESS, Class.ERROR)
+            if is_answer and self._transactions.received(message, source):
                 return
         if self.handler is not None:
             self.handler(frame, source)
