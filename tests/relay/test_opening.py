@@ -15,6 +15,7 @@ from tests.relay.world import (
     free_ports,
     private_loopback,
     read_from_relay,
+    send_indication,
 )
 from turnsvr.relay.api import Counters, Drop, Opened, PumpSettings, RelayAddress, RelayFailure
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -71,11 +72,13 @@ class TestFamilies:
         session.send(channel_data(0x4001, b"abc"))
         assert (await peers[Family.IPV6].receive())[0] == b"abc"
         session.send(channel_data(0x4000, b"abc"))
+        await world.dropped(Drop.NO_CHANNEL)
+        session.send(send_indication(peers[Family.IPV4].address, b"abc").encode())
         totals = await world.settled()
-        assert sum(totals.drops.values()) == 1
+        assert totals.drops[Drop.NO_PERMISSION] == 1
         assert not peers[Family.IPV4].waiting()
         assert _can_bind(session.opened.addresses[0])
-        assert world.pump.close(session.number, Family.IPV6) == Counters(1, 3, 0, 0, 1)
+        assert world.pump.close(session.number, Family.IPV6) == Counters(1, 3, 0, 0, 2)
         assert world.pump.counters(session.number) == Counters()
 
     async def test_closing_a_family_that_it_has_not(self, pump_factory: PumpFactory) -> None:
@@ -252,6 +255,16 @@ class TestReservations:
             assert opened == Opened((), {Family.IPV4: RelayFailure.CAPACITY})
             assert not world.open(_client(1), (Family.IPV4,), claim=TOKEN)[1].addresses
             assert _can_bind(Address(host, low))
+
+    async def test_the_held_port_lies_in_the_range_too(self, pump_factory: PumpFactory) -> None:
+        settings = _few_ports(3)
+        low, high = settings.ports
+        world = pump_factory(settings)
+        _, opened = world.open(_client(1), (Family.IPV4,), even_port=True, reserve=TOKEN)
+        assert opened.addresses[0].port == low
+        _, opened = world.open(_client(2), (Family.IPV4,), even_port=True, reserve=b"another!")
+        assert opened == Opened((), {Family.IPV4: RelayFailure.CAPACITY})
+        assert _can_bind(Address(settings.relay_addresses[0].host, high))
 
     async def test_an_unknown_token(self, pump_factory: PumpFactory) -> None:
         world = pump_factory()
