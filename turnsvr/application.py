@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from turnsvr import assemble, credentials, firstrun, relay
+from turnsvr import assemble, credentials, firstrun, relay, web
+from turnsvr.credentials.api import Source
+from turnsvr.credentials.revoked import Revocable, Revocations
 from turnsvr.limits import AnswerLimiter
 from turnsvr.listening import ListenError, open_listeners
 from turnsvr.net import hosts, liveness
@@ -19,8 +22,9 @@ from turnsvr.relay.api import Counters, Pump
 from turnsvr.sessionlog import SessionLog
 from turnsvr.settings import ListenAddress, Settings
 from turnsvr.stun.address import Address
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, PeerRefused
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 from turnsvr.turn.server import Server
+from turnsvr.webcontext import ApplicationContext, SessionTable
 
 _HOUSEKEEPING = 60.0
 """Seconds between looks at what changes by itself: certificate files, the addresses of this host."""
@@ -44,8 +48,13 @@ class Application:
         """What was made for the run, where the settings had nobody who could relay."""
         self.finished = asyncio.Event()
         """Set when draining is done."""
-        self._events = _Events(sinks, self._check_drained)
-        self._draining = False
+        self.draining = False
+        self.revocations = Revocations()
+        """User names that are refused until they expire."""
+        self.sessions = SessionTable()
+        self.web: web.WebServer | None = None
+        """HTTP, where the settings have it."""
+        self._events = _Events((*sinks, self.sessions), self._check_drained)
         self._housekeeping: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -56,7 +65,7 @@ class Application:
             self.first_run = firstrun.improvise(self.settings, self._host.own)
             self.settings = self.first_run.settings
         settings = self.settings
-        source = credentials.from_settings(settings.credentials)
+        source = self._credentials()
         plan = assemble.plan(settings, self._host, anonymity=source.anonymity)
         tls = self._tls_contexts()
         self._limiter = AnswerLimiter(settings.limits.answers_per_address)
@@ -79,6 +88,7 @@ class Application:
             raise StartError(str(error)) from None
         if settings.nat_discovery is not None:
             _log.warning("nat_discovery is not served by this version")
+        await self._start_web()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
 
     @property
@@ -93,6 +103,11 @@ class Application:
     def connections(self) -> int:
         """TCP and TLS connections."""
         return len(self._streams)
+
+    @property
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What new TLS connections take now; None without TLS."""
+        return self._streams.tls.current if self._streams.tls is not None else None
 
     @property
     def relaying(self) -> list[str]:
@@ -111,16 +126,17 @@ class Application:
         Raises StartError, and then the old settings stay, all of them.
         """
         unchanged = [name for name, of in _FIXED.items() if of(settings) != of(self.settings)]
-        if settings.tls is not None and self._streams.tls is not None:
+        old = self.settings
+        tls = settings.tls if "tls" not in unchanged else old.tls
+        if tls is not None and self._streams.tls is not None:
             try:
-                self._streams.tls.reload(assemble.tls_files(settings.tls))
+                self._streams.tls.reload(assemble.tls_files(tls))
             except CertificateError as error:
                 raise StartError(str(error)) from None
-        old = self.settings
         self.settings = settings.model_copy(
             update={
                 "listen": old.listeners(),
-                "tls": settings.tls if self._streams.tls is not None else None,
+                "tls": tls,
                 "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
                 "nat_discovery": old.nat_discovery,
             }
@@ -130,7 +146,7 @@ class Application:
 
     def drain(self) -> None:
         """Take no new allocations from now on; finished is set when the last one ends."""
-        self._draining = True
+        self.draining = True
         self.server.drain()
         self._check_drained()
 
@@ -139,10 +155,21 @@ class Application:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             self._housekeeping = None
+        if self.web is not None:
+            await self.web.stop()
         self._engine.end_allocations()
         await self._streams.close()
         self._engine.close()
         self.finished.set()
+
+    def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int:
+        """End these allocations, of which unknown ones are fine; returns how many ended."""
+        before = len(self.server)
+        now = asyncio.get_running_loop().time()
+        for allocation in allocations:
+            self.server.end(allocation, reason, now)
+        self._engine.carry_out()
+        return before - len(self.server)
 
     async def is_alive(self) -> bool:
         """Whether packets still come in; true without a UDP listener, where this loop is all there is."""
@@ -150,6 +177,19 @@ class Application:
             if each.transport == "udp":
                 return await liveness.takes_packets(self.pump, Address(each.host, each.port))
         return True
+
+    def _credentials(self) -> Source:
+        return Revocable(credentials.from_settings(self.settings.credentials), self.revocations)
+
+    async def _start_web(self) -> None:
+        if self.settings.web is None:
+            return
+        try:
+            self.web = web.serve(self.settings.web, ApplicationContext(self))
+            await self.web.start()
+        except web.WebError as error:
+            await self.stop()
+            raise StartError(str(error)) from None
 
     def _tls_contexts(self) -> TlsContexts | None:
         settings = self.settings
@@ -170,7 +210,7 @@ class Application:
 
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
-        source = credentials.from_settings(self.settings.credentials)
+        source = self._credentials()
         plan = assemble.plan(self.settings, self._host, anonymity=source.anonymity)
         self._limiter.rate = self.settings.limits.answers_per_address
         self._engine.lookups.source = source
@@ -198,7 +238,7 @@ class Application:
             _log.error("certificate not reloaded", reason=str(error))
 
     def _check_drained(self) -> None:
-        if self._draining and not len(self.server):
+        if self.draining and not len(self.server):
             self.finished.set()
 
 
@@ -210,6 +250,7 @@ _FIXED: dict[str, Callable[[Settings], object]] = {
     "pump.kind": lambda settings: settings.pump.kind,
     "pump.threads": lambda settings: settings.pump.threads,
     "nat_discovery": lambda settings: settings.nat_discovery,
+    "web": lambda settings: settings.web,
 }
 """What only a restart changes, by name."""
 

@@ -167,7 +167,16 @@ async def test_a_tls_hello_without_a_certificate_closes(serve: Serve) -> None:
         await connect(address_of(application, "tcp"), insecure())
 
 
-@pytest.mark.parametrize("spoken", [b"", b"\x00", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", binding()])
+@pytest.mark.parametrize(
+    "spoken",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\x00", id="one byte"),
+        pytest.param(b"\x16\x03\x01", id="the beginning of TLS"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP, which looks like ChannelData"),
+        pytest.param(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), id="a Binding request"),
+    ],
+)
 async def test_a_connection_without_an_allocation_is_dropped(serve: Serve, spoken: bytes) -> None:
     application = await serve(limits={"idle_timeout": 1.0})
     streams = await connect(address_of(application, "tls"))

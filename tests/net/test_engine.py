@@ -1,0 +1,119 @@
+"""The engine against sources of credentials that are slow, broken or many, and a pump that has no ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from turnsvr.credentials.api import Credential, Refusal, Unavailable
+from turnsvr.net.lookup import Lookups
+from turnsvr.stun.address import Address, FiveTuple, Transport
+from turnsvr.turn.commands import FindCredential
+
+PATH = FiveTuple(Transport.UDP, Address("203.0.113.9", 50000), Address("198.51.100.1", 3478))
+ALICE = Credential("alice", b"m" * 16, b"s" * 32, "alice")
+
+
+class Slow:
+    """Answers when told to."""
+
+    anonymity = False
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[tuple[Credential, ...]] = asyncio.get_running_loop().create_future()
+
+    async def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+        return await asyncio.shield(self.answer)
+
+    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return "alice" if userhash == b"alice" else None
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        return Refusal.UNKNOWN
+
+
+class Asked:
+    """Keeps the answers of look-ups."""
+
+    def __init__(self, source: Any, **options: Any) -> None:
+        self.found: list[tuple[int, tuple[Credential, ...], str]] = []
+        self.failed: list[int] = []
+        self.lookups = Lookups(
+            source,
+            lambda request, keys, why: self.found.append((request, tuple(keys), why)),
+            self.failed.append,
+            wall_time=lambda: 1000.0,
+            **options,
+        )
+
+    def ask(self, request: int, username: str | None = "alice", userhash: bytes | None = None) -> None:
+        self.lookups.ask(FindCredential(request, PATH, username, userhash, "example.org"))
+
+
+@pytest.fixture
+async def slow() -> AsyncIterator[Slow]:
+    source = Slow()
+    yield source
+    source.answer.cancel()
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_a_source_that_takes_io_answers_later(slow: Slow) -> None:
+    asked = Asked(slow)
+    asked.ask(1)
+    asked.ask(2, None, b"alice")
+    asked.ask(3, None, b"nobody")
+    await settle()
+    assert asked.found == [(3, (), "unknown user")]
+    slow.answer.set_result((ALICE,))
+    await settle()
+    assert asked.found[1:] == [(1, (ALICE,), ""), (2, (ALICE,), "")]
+    assert asked.failed == []
+
+
+@pytest.mark.parametrize("error", [Unavailable("the database at db.example.org is away"), RuntimeError("a bug")])
+async def test_a_source_that_cannot_tell_fails_the_request(slow: Slow, error: Exception) -> None:
+    asked = Asked(slow)
+    asked.ask(1)
+    slow.answer.set_exception(error)
+    await settle()
+    assert (asked.found, asked.failed) == ([], [1])
+
+
+async def test_a_source_that_never_answers_fails_the_request(slow: Slow) -> None:
+    asked = Asked(slow, timeout=0.01)
+    asked.ask(1)
+    async with asyncio.timeout(20):
+        while not asked.failed:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert asked.found == []
+
+
+async def test_look_ups_under_way_are_bounded(slow: Slow) -> None:
+    asked = Asked(slow, max_waiting=3)
+    for request in range(5):
+        asked.ask(request)
+    assert asked.failed == [3, 4]
+    slow.answer.set_result((ALICE,))
+    await settle()
+    assert [request for request, _, _ in asked.found] == [0, 1, 2]
+    asked.ask(9)
+    await settle()
+    assert asked.found[-1][0] == 9
+
+
+async def test_look_ups_can_be_forgotten(slow: Slow) -> None:
+    asked = Asked(slow)
+    asked.ask(1)
+    await settle()
+    asked.lookups.cancel()
+    slow.answer.set_result((ALICE,))
+    await settle()
+    assert (asked.found, asked.failed) == ([], [])
