@@ -167,3 +167,9 @@ async def test_a_stream_client_meets_a_udp_client(pump_factory: PumpFactory) -> 
 
 async def test_hanging_up_on_an_unknown_connection_is_fine(pump_factory: PumpFactory) -> None:
     pump_factory().pump.hang_up(CLIENT)
+
+
+async def test_the_portable_pump_leaves_connections_to_others() -> None:
+    world = World("portable")
+    assert world.pump.adopt(-1, CLIENT, b"") is False
+    world.end()
