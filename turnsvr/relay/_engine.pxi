@@ -548,13 +548,14 @@ cdef class Engine:
         return 0
 
     def adopt(self, int descriptor, five_tuple, bytes first not None):
-        """Serve a connected, nonblocking TCP socket and own it. Raises OSError; then the caller still owns it."""
+        """Serve a connected TCP socket and own it. Raises OSError; then the caller still owns it."""
         cdef FiveTupleKey key
         cdef Stream *stream
         cdef Session *session
         cdef Lane *lane
         cdef int64_t slot
         cdef bint added = False
+        set_number(descriptor, IPPROTO_TCP, TCP_NODELAY, 1)
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
         stream = find_stream(&lane.streams, &key)

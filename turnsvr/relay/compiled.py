@@ -122,15 +122,10 @@ class CompiledPump:
         return self._engine.relay(five_tuple, frames)
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
-        with socket.socket(fileno=descriptor) as sock:
-            try:
-                sock.setblocking(False)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._engine.adopt(descriptor, five_tuple, first)
-            except OSError:
-                return False
-            finally:
-                sock.detach()
+        try:
+            self._engine.adopt(descriptor, five_tuple, first)
+        except OSError:
+            return False
         return True
 
     def hang_up(self, five_tuple: FiveTuple) -> None:
