@@ -1,4 +1,4 @@
-# make run     environment, install, serve without a settings file
+# make run     environment, install, serve without a settings file, with the test page
 # make test    everything that the tests need, then all tests
 # make lint    style and types
 # make fuzz    FUZZ_SECONDS of hostile input
@@ -13,7 +13,7 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 .PHONY: run install test lint fuzz
 
 run: install
-	$(VENV)/bin/turnsvr run
+	$(VENV)/bin/turnsvr run --web
 
 install: $(VENV)/.installed
 
@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/mypy
 
 $(VENV)/.installed: $(SOURCES_OF_INSTALL)
-	PYTHON="$(PYTHON)" scripts/environment $(VENV)
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) web
 	@touch $@
 
 $(VENV)/.installed-test: $(SOURCES_OF_INSTALL)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "turnsvr"
 
-_SETTINGS = {"settings", "fields", "ranges", "units"}
+_SETTINGS = {"settings", "websettings", "fields", "ranges", "units"}
 
 ALLOWED: dict[str, set[str]] = {
     "": set(),
@@ -26,6 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "units": set(),
     "ranges": {"units"},
     "fields": {"ranges", "units"},
+    "websettings": {"fields", "ranges", "units"},
     "settings": _SETTINGS,
 }
 """Rooms and modules with a bound; those that are not here sit above all of these and below `cli`."""

@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -94,6 +95,10 @@ class Service:
         application = self._application
         if application.first_run is not None:
             print(application.first_run.invitation(application.host_for_clients, application.listening), flush=True)
+        if application.web is not None and application.settings.web is not None and application.settings.web.public:
+            host = application.host_for_clients
+            urls = dict.fromkeys(str(replace(each, host=host)) for each in application.web.listening)
+            print("Test page, which lets everyone relay who can open it:", *urls, sep="\n  ", flush=True)
 
     def _status(self) -> str:
         return f"serving {', '.join(map(str, self._application.listening))}"

@@ -86,8 +86,6 @@ class Application:
         except ListenError as error:
             await self.stop()
             raise StartError(str(error)) from None
-        if settings.nat_discovery is not None:
-            _log.warning("nat_discovery is not served by this version")
         await self._start_web()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
 

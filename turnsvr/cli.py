@@ -20,6 +20,7 @@ from turnsvr import __version__, config, hostfacts, units
 from turnsvr.advice import Advice, advise
 from turnsvr.credentials import ice, shared_secret
 from turnsvr.settings import Settings, json_schema
+from turnsvr.websettings import for_trying_out
 
 _SECRET_BYTES = 32
 _SECRET_VARIABLE = "TURN_SECRET"
@@ -85,19 +86,28 @@ def main() -> None:
 
 @main.command()
 @_config_option
+@click.option(
+    "--web", "with_web", is_flag=True, help="Serve the test page on ports 8080 and 8443, to all who can reach them."
+)
 @_operator_errors
-def run(config_file: Path | None) -> None:
+def run(config_file: Path | None, with_web: bool) -> None:
     """Serve until SIGTERM.
 
     Without a file: UDP and TCP on port 3478 and TLS on 5349 of every address, with a certificate and a shared
     secret made for this run, and an iceServers list to paste into a browser. SIGHUP reads the file again,
     SIGUSR1 lets sessions end and takes no new ones.
 
+    With --web, unless the file has a section web: the test page on http port 8080 and, where there is TLS, https
+    port 8443 of every address; it gives credentials for ten minutes to everyone who can open it.
+
     \b
     Example:
       turnsvr run -c /etc/turnsvr/turnsvr.yaml
     """
     settings = config.load(config_file) if config_file else Settings()
+    if with_web and settings.web is None:
+        tls = config_file is None or settings.tls is not None
+        settings = settings.model_copy(update={"web": for_trying_out(tls=tls)})
     from turnsvr import app
 
     sys.exit(app.run(settings, path=config_file))

@@ -13,6 +13,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from turnsvr import fields
 from turnsvr.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
 from turnsvr.units import BadValue
+from turnsvr.websettings import WebSettings
 
 __all__ = [
     "AddressRange",
@@ -30,6 +31,7 @@ __all__ = [
     "Settings",
     "StunSettings",
     "TlsSettings",
+    "WebSettings",
     "json_schema",
 ]
 
@@ -179,6 +181,15 @@ class NatDiscoverySettings(_Section):
             raise BadValue("has one port twice", "port and alternate_port differ")
         return self
 
+    def listeners(self) -> tuple[ListenAddress, ...]:
+        """Both ports of every address, over UDP and TCP."""
+        return tuple(
+            ListenAddress(transport, host, port)
+            for host in (*self.primary, *self.alternate)
+            for port in (self.port, self.alternate_port)
+            for transport in ("udp", "tcp")
+        )
+
 
 class PumpSettings(_Section):
     """What moves relayed packets."""
@@ -231,14 +242,31 @@ class Settings(_Section):
     """NAT behaviour discovery (RFC 5780); off when absent."""
     pump: PumpSettings = PumpSettings()
     """What moves relayed packets."""
+    web: WebSettings | None = None
+    """HTTP: ICE-server lists, health, metrics, signalling and a test page; off when absent."""
     log: LogSettings = LogSettings()
     """Log on standard error."""
 
     def listeners(self) -> tuple[ListenAddress, ...]:
-        """Every listener with a concrete address, `*` and the default written out; never empty."""
+        """Every listener with a concrete address, `*` and the default written out; never empty.
+
+        With nat_discovery its addresses are listened on one by one, and the default for every address gives way.
+        """
         transports = ("udp", "tcp", "tls") if self.tls else ("udp", "tcp")
         default = tuple(ListenAddress.parse(f"{transport}://*") for transport in transports)
-        return tuple(concrete for address in self.listen or default for concrete in address.expand())
+        named = tuple(concrete for address in self.listen or default for concrete in address.expand())
+        if self.nat_discovery is None:
+            return named
+        discovery = self.nat_discovery.listeners()
+        return (*discovery, *(each for each in named if not any(_overlap(each, other) for other in discovery)))
+
+
+def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
+    """Whether both would listen on the same port of the same address."""
+    same_family = fields.family_of(one.host) == fields.family_of(other.host)
+    any_host = {one.host, other.host} & {"0.0.0.0", "::"}
+    same_host = one.host == other.host or (same_family and bool(any_host))
+    return same_host and one.port == other.port and (one.transport == "udp") == (other.transport == "udp")
 
 
 def json_schema() -> dict[str, Any]:

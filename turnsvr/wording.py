@@ -103,7 +103,8 @@ def _suggestion(location: Location) -> str:
 def _section_at(around: tuple[str, ...]) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     for name in around:
-        section = section_of(section.model_fields[name].annotation) or section
+        if name in section.model_fields:
+            section = section_of(section.model_fields[name].annotation) or section
     return section
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from turnsvr.web.context import Context
-from turnsvr.web.settings import WebListen, WebSettings
+from turnsvr.websettings import WebListen, WebSettings
 
 __all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
 

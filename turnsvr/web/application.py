@@ -20,8 +20,8 @@ from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
 from turnsvr.web.origins import all_origins
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
-from turnsvr.web.settings import WebListen, WebSettings
 from turnsvr.web.signalling import Signalling
+from turnsvr.websettings import WebListen, WebSettings
 
 _MAX_BODY = 65_536
 _OUTCOMES = {400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "unknown", 429: "limited", 503: "unavailable"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from turnsvr.web import sigv4
 from turnsvr.web.refusal import Refused
-from turnsvr.web.settings import WebSettings
+from turnsvr.websettings import WebSettings
 
 PUBLIC = "public"
 """Name and tag of callers without a key."""

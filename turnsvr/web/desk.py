@@ -16,7 +16,7 @@ from turnsvr.limits import AnswerLimiter, TokenBucket
 from turnsvr.web.callers import Caller, Callers
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.refusal import Refused
-from turnsvr.web.settings import WebSettings
+from turnsvr.websettings import WebSettings
 
 _MAX_USER_CHARACTERS = 128
 _RANDOM_USER_BYTES = 9

@@ -17,7 +17,7 @@ from turnsvr.web.context import Context
 from turnsvr.web.desk import Desk
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
-from turnsvr.web.settings import WebSettings
+from turnsvr.websettings import WebSettings
 
 
 def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | None) -> APIRouter:

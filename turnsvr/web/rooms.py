@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnsvr.limits import TokenBucket
-from turnsvr.web.settings import SignallingSettings
+from turnsvr.websettings import SignallingSettings
 
 JOIN, LEAVE = "join", "leave"
 PASSED_ON = ("offer", "answer", "candidate")

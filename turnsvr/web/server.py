@@ -16,7 +16,7 @@ from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.web import WebError
 from turnsvr.web.application import Web
 from turnsvr.web.context import Context
-from turnsvr.web.settings import WebListen, WebSettings
+from turnsvr.websettings import WebListen, WebSettings
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 _KEEP_ALIVE = 15

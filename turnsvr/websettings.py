@@ -207,7 +207,7 @@ class SignallingSettings(_Section):
     messages: fields.PerSecond = 20.0
     """Messages per second of one member, five seconds' worth at once; 0 for no limit."""
     idle_timeout: Annotated[fields.Seconds, Field(ge=10, le=_DAY)] = 3_600.0
-    """How long a member may stay without a message, 10 s to 1 day."""
+    """How long a member may stay alone in a room, or in none, 10 s to 1 day."""
 
 
 class WebSettings(_Section):
@@ -256,3 +256,11 @@ class WebSettings(_Section):
     def listeners(self) -> tuple[WebListen, ...]:
         """Every listener with a concrete address, `*` written out."""
         return tuple(concrete for address in self.listen for concrete in address.expand())
+
+
+def for_trying_out(*, tls: bool) -> WebSettings:
+    """Everything on, on every address so that a phone can open it, and credentials for whoever can reach it."""
+    listen = [WebListen("http", EVERY_ADDRESS, _HTTP_PORT)]
+    if tls:
+        listen.append(WebListen("https", EVERY_ADDRESS, _HTTPS_PORT))
+    return WebSettings(listen=tuple(listen), public=True)
