@@ -14,9 +14,9 @@ from turnsvr import __version__
 from turnsvr.net.connections import StreamLimits
 from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings, RelayAddress
-from turnsvr.settings import AddressRange, RedirectSettings, Settings, TlsSettings
+from turnsvr.settings import AddressRange, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.stun.address import Address
-from turnsvr.turn.config import Redirect, ServerConfig
+from turnsvr.turn.config import Alternate, Redirect, ServerConfig
 from turnsvr.turn.policy import PeerPolicy, RangeSet
 
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -96,7 +96,21 @@ def _server_config(
         rfc3489=stun.rfc3489,
         anonymity=anonymity,
         redirect=_redirect(settings.redirect),
+        alternates=alternates(settings.nat_discovery),
     )
+
+
+def alternates(discovery: NatDiscoverySettings | None) -> dict[Address, Alternate]:
+    """What is on the other side of each discovery listener (RFC 5780 section 6.1): other address, other port."""
+    if discovery is None:
+        return {}
+    pairs = {Address(host, 0).family: host for host in discovery.alternate}
+    partners = {host: pairs.get(Address(host, 0).family) for host in discovery.primary}
+    partners |= {other: host for host, other in partners.items() if other is not None}
+    ports = {discovery.port: discovery.alternate_port, discovery.alternate_port: discovery.port}
+    return {
+        Address(host, port): Alternate(partner, ports[port]) for host, partner in partners.items() for port in ports
+    }
 
 
 def _redirect(redirect: RedirectSettings | None) -> Redirect | None:

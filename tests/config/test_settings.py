@@ -43,6 +43,18 @@ def test_named_listeners_replace_the_default() -> None:
     assert make(listen=["udp://127.0.0.1:0"]).listeners() == (ListenAddress("udp", "127.0.0.1", 0),)
 
 
+def test_discovery_listens_on_each_of_its_addresses_and_elsewhere_as_before() -> None:
+    discovery = {"primary": "192.0.2.1", "alternate": "192.0.2.2"}
+    listeners = make(nat_discovery=discovery).listeners()
+    assert {(each.host, each.port) for each in listeners if each.transport == "udp"} == {
+        ("192.0.2.1", 3478),
+        ("192.0.2.1", 3479),
+        ("192.0.2.2", 3478),
+        ("192.0.2.2", 3479),
+        ("::", 3478),
+    }
+
+
 @pytest.mark.parametrize("section", sections())
 def test_every_setting_has_a_meaning(section: type[BaseModel]) -> None:
     assert section.__doc__
