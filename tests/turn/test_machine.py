@@ -42,7 +42,7 @@ CONFIG = ServerConfig(
     REALM,
     allocations=6,
     allocations_per_user=3,
-    permissions_per_allocation=3,
+    permissions_per_allocation=2,
     channels_per_allocation=2,
     reservations=3,
     max_lifetime=1200,
@@ -178,6 +178,11 @@ class Rules(RuleBasedStateMachine):
     @rule(who=clients, number=numbers, peer=peers)
     def bind(self, who: int, number: int, peer: Address) -> None:
         self._request(who, Method.CHANNEL_BIND, (a.CHANNEL_NUMBER, number), (a.XOR_PEER_ADDRESS, peer))
+
+    @rule(who=clients, which=st.integers(0, 3))
+    def bind_plainly(self, who: int, which: int) -> None:
+        peer = (PEER, Address(PEER.host, 9), OTHER_PEER, PEER_V6)[which]
+        self._request(who, Method.CHANNEL_BIND, (a.CHANNEL_NUMBER, 0x4000 + which), (a.XOR_PEER_ADDRESS, peer))
 
     @rule(who=clients, peer=peers, dont_fragment=st.booleans())
     def send(self, who: int, peer: Address, dont_fragment: bool) -> None:

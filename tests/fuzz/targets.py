@@ -1,0 +1,151 @@
+"""What is fuzzed: functions that take any bytes, and raise only when they have found something."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.turn.world import OTHER_PEER, PEER, REALM, Client, Style, World, raw
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Address, Transport
+from turnsvr.stun.errors import MalformedMessage
+from turnsvr.stun.framing import StreamSplitter, is_channel_data, pack_channel_data, unpack_channel_data
+from turnsvr.stun.message import HEADER_SIZE, Class, Message
+from turnsvr.turn.commands import Send
+from turnsvr.turn.config import ServerConfig
+
+CORPUS = Path(__file__).parent / "corpus"
+
+_MAX_FRAME = HEADER_SIZE + 0xFFFF
+_MAX_GROWTH = 200
+"""Bytes by which an answer to a stranger may exceed the request: realm, nonce, addresses and software."""
+
+_MASK = bytes(range(16))
+_BY_NUMBER = [a.ATTRIBUTES[number] for number in sorted(a.ATTRIBUTES)]
+_CREDENTIALS = {
+    attribute.number
+    for attribute in (a.USERNAME, a.USERHASH, a.REALM, a.NONCE, a.PASSWORD_ALGORITHM, a.PASSWORD_ALGORITHMS)
+}
+_INTEGRITY = {attribute.number for attribute in (a.MESSAGE_INTEGRITY, a.MESSAGE_INTEGRITY_SHA256, a.FINGERPRINT)}
+
+
+def corpus() -> list[bytes]:
+    """Packets of real clients and of other projects' fuzzers."""
+    return [path.read_bytes() for path in sorted(CORPUS.glob("*/*.bin"))]
+
+
+def codec(data: bytes) -> None:
+    """Message: what can be parsed can be read, shown, and written so that it reads the same."""
+    for classic in (False, True):
+        try:
+            message = Message.parse(data, classic=classic)
+        except MalformedMessage:
+            continue
+        repr(message)
+        message.unknown_required()
+        message.integrity_ok(b"key")
+        message.integrity_sha256_ok(b"key")
+        for attribute in _BY_NUMBER:
+            try:
+                first, every = message.get(attribute), list(message.all(attribute))
+            except MalformedMessage:
+                continue
+            assert every[:1] == ([] if first is None else [first])
+            assert (first is not None) == (attribute in message)
+        if a.FINGERPRINT in message:
+            continue  # it covers padding and ignored attributes, which are not written again
+        again = Message.parse(message.encode(), classic=classic)
+        assert again.numbers() == message.numbers()
+        assert (again.method, again.message_class) == (message.method, message.message_class)
+
+
+def attributes(data: bytes) -> None:
+    """Attributes: the first byte says which; what is read and written reads the same again."""
+    if not data:
+        return
+    attribute, value = _BY_NUMBER[data[0] % len(_BY_NUMBER)], data[1:]
+    try:
+        one = attribute.unpack(value, _MASK)
+    except MalformedMessage:
+        return
+    assert attribute.unpack(attribute.pack(one, _MASK), _MASK) == one
+
+
+def framing(data: bytes) -> None:
+    """Streams: the same frames however the bytes are cut; ChannelData: what is taken apart goes together."""
+    whole, ends = _split([data])
+    for size in (1, 3, 1 + len(data) // 2):
+        assert _split([data[at : at + size] for at in range(0, len(data), size)]) == (whole, ends) or ends is None
+    if is_channel_data(data):
+        try:
+            number, payload = unpack_channel_data(data)
+        except MalformedMessage:
+            return
+        assert data.startswith(pack_channel_data(number, payload, padded=False))
+
+
+def _split(pieces: list[bytes]) -> tuple[list[bytes], int | None]:
+    """Frames and the bytes that wait; None when the stream is broken, whose frames do not count."""
+    splitter = StreamSplitter()
+    frames: list[bytes] = []
+    for piece in pieces:
+        try:
+            frames += splitter.feed(piece)
+        except MalformedMessage:
+            return [], None
+        assert splitter.pending < _MAX_FRAME
+    return frames, splitter.pending
+
+
+def server(data: bytes) -> None:
+    """Server.receive: bytes as they are, from a stranger, a client, a stream; then signed by who may relay.
+
+    The world asserts that nothing is relayed without a permission and that every signed answer verifies.
+    """
+    world = World(ServerConfig(REALM, rfc3489=True, anonymity=True))
+    client = world.client(style=Style.SHA256 if data[-1:] > b"\x80" else Style.PLAIN)
+    client.allocate((a.ADDITIONAL_ADDRESS_FAMILY, 2))
+    client.permit(PEER)
+    client.bind(0x4000, OTHER_PEER)
+    stranger = world.client(address=Address("203.0.113.9", 9), transport=Transport.UDP)
+    stream = world.client("bob", transport=Transport.TCP)
+    for sender in (stranger, client, stream):
+        world.clear()
+        sender.deliver(data)
+        for send in world.of(Send):
+            assert len(send.data) <= len(data) + _MAX_GROWTH
+    for sender in (client, stream):
+        _deliver_signed(sender, data)
+    world.pass_time(3700)
+    assert len(world.server) == 0
+    assert not world.plane.sessions
+    assert world.server.next_timeout() is None
+
+
+def _deliver_signed(client: Client, data: bytes) -> None:
+    """The method and the attributes that can be told from the bytes, with good credentials and integrity."""
+    if len(data) < 2:
+        return
+    kind = int.from_bytes(data[:2], "big")
+    method = kind & 0x000F | (kind & 0x00E0) >> 1 | (kind & 0x3E00) >> 2
+    client.challenge()
+    message = client.message(method)
+    at = HEADER_SIZE
+    while at + 4 <= len(data):
+        number, size = int.from_bytes(data[at : at + 2], "big"), int.from_bytes(data[at + 2 : at + 4], "big")
+        if number not in _CREDENTIALS | _INTEGRITY:
+            raw(message, number, data[at + 4 : at + 4 + size])
+        at += 4 + size + -size % 4
+    signed = client.sign(message)
+    if len(signed) <= _MAX_FRAME:
+        for answer in client.deliver(signed):
+            response = client.check(answer)
+            assert response.message_class in {Class.SUCCESS, Class.ERROR}
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "codec": codec,
+    "attributes": attributes,
+    "framing": framing,
+    "server": server,
+}
