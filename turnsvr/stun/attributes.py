@@ -160,6 +160,8 @@ def _pack_error(value: Error, _mask: bytes) -> bytes:
 def _unpack_error(value: bytes, _mask: bytes) -> Error:
     if len(value) < 4:
         raise MalformedMessage(f"ERROR-CODE of {len(value)} bytes")
+    if not 3 <= value[2] & 0x07 <= 6 or value[3] > 99:
+        raise MalformedMessage(f"error class {value[2] & 0x07} and number {value[3]}")
     return Error((value[2] & 0x07) * 100 + value[3], value[4:].decode(errors="replace"))
 
 
