@@ -120,6 +120,7 @@ def _notes(step: Step, found: Step) -> Sequence[tuple[bool, str]]:
     return (
         (step is found, "most that arrived" if step.carried else "least lost"),
         (tally.generator_limited, "the generator could send no more"),
+        (tally.disturbed, "disturbed by other programs here"),
         (tally.overrun > 0, f"{tally.overrun} lost here, not by the server"),
         (tally.duplicates > 0, f"{tally.duplicates} duplicates"),
         (tally.reordered > 0, f"{tally.reordered} out of order"),
@@ -156,6 +157,7 @@ def step_as_json(step: Step) -> dict[str, Any]:
         "latency_p50": tally.quantile(0.5) if tally.delivered else None,
         "latency_p99": tally.quantile(0.99) if tally.delivered else None,
         "generator_limited": tally.generator_limited,
+        "disturbed": tally.disturbed,
         "lost_at_generator": tally.overrun,
     }
 

@@ -6,10 +6,11 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
-from turnsvr.client.load_session import CYCLE, LoadError, TurnSession
+from turnsvr.client.load_session import LoadError, PortTaken, TurnSession
 from turnsvr.client.load_tls import close_tls, connect_tls, read_tls, write_tls
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import MalformedMessage
@@ -20,6 +21,8 @@ PATIENCE = 5.0
 _AGAIN = 0.5
 """Seconds after which a request over UDP is sent once more."""
 _READ = 65_536
+_MOST_TAKEN = 256
+"""Ports at which the server may still hold an allocation of a client that is gone."""
 
 Opened = tuple[TurnSession, socket.socket]
 
@@ -33,14 +36,22 @@ class _Running:
 
 
 class Sessions:
-    """UDP sessions to one server, each on a socket of its own, `at_once` of them under way at a time."""
+    """UDP sessions to one server, each on a socket of its own, `at_once` of them under way at a time.
 
-    def __init__(self, server: Address, make: Callable[[], TurnSession], *, at_once: int = 32) -> None:
+    hosts: local addresses to take in turn. A server may refuse a port that had an allocation a moment ago; with many
+    addresses none comes twice.
+    """
+
+    def __init__(
+        self, server: Address, make: Callable[[], TurnSession], *, at_once: int = 32, hosts: Sequence[str] = ()
+    ) -> None:
         self._server = server
         self._make = make
         self._at_once = at_once
+        self._hosts = cycle(hosts or (None,))
         self._epoll = select.epoll()
         self._running: dict[int, _Running] = {}
+        self._taken = 0
 
     def open(self, count: int) -> Iterator[Opened]:
         """Sessions whose steps are done, as they get there. Raises LoadError, and closes the unfinished sockets."""
@@ -72,7 +83,7 @@ class Sessions:
         return finished
 
     def _start(self) -> None:
-        sock = udp_socket(self._server)
+        sock = udp_socket(self._server, local=next(self._hosts))
         now = time.monotonic()
         running = _Running(self._make(), sock, now, now)
         self._running[sock.fileno()] = running
@@ -84,7 +95,12 @@ class Sessions:
         now = time.monotonic()
         for descriptor, _ in ready:
             running = self._running[descriptor]
-            if not running.session.answer(_receive(running.socket)):
+            try:
+                answered = running.session.answer(_receive(running.socket))
+            except PortTaken:
+                self._elsewhere(descriptor, running)
+                continue
+            if not answered:
                 continue
             if running.session.done:
                 del self._running[descriptor]
@@ -96,6 +112,15 @@ class Sessions:
         if not ready:
             self._again(now)
 
+    def _elsewhere(self, descriptor: int, running: _Running) -> None:
+        """Begin again on another port. Raises PortTaken after too many."""
+        self._taken += 1
+        if self._taken > _MOST_TAKEN:
+            raise PortTaken("the server refuses too many allocations with 437")
+        del self._running[descriptor]
+        self._start()
+        running.socket.close()
+
     def _again(self, now: float) -> None:
         for running in self._running.values():
             if now - running.since > PATIENCE:
@@ -105,14 +130,10 @@ class Sessions:
                 _send(running)
 
     def _stop(self) -> None:
-        self._epoll.close()
+        """Closing the sockets takes them out of the epoll set as well."""
         for running in self._running.values():
             running.socket.close()
-
-
-def cycles(server: Address, make: Callable[[tuple[int, ...]], TurnSession], seconds: float, *, at_once: int) -> int:
-    """Full allocation cycles that end within the time: Allocate after a 401, permission, channel, Refresh 0."""
-    return Sessions(server, lambda: make(CYCLE), at_once=at_once).repeat(seconds)
+        self._running.clear()
 
 
 class Connection:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import secrets
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from turnsvr.client.credentials import Login
 from turnsvr.client.load_drive import Connection, Sessions, udp_socket
-from turnsvr.client.load_session import LoadError, PortTaken, TurnSession
+from turnsvr.client.load_session import LoadError, TurnSession
 from turnsvr.client.load_tls import functions
 from turnsvr.client.load_values import (
     TAG_SIZE,
@@ -43,7 +45,6 @@ _DROPS = 8
 _MEMINFO = struct.Struct("=9I")
 _BUFFER = 16 * 1024 * 1024
 _MOST_PEERS = 16
-_MOST_PORTS = 4
 _BINDING_REQUEST = b"\x00\x01\x00\x00" + COOKIE_BYTES
 
 Progress = Callable[[int], None]
@@ -93,9 +94,10 @@ class Flows:
     def run(self, load: Load) -> Tally:
         """One run, under a number of its own."""
         tls = functions() if any(s.tls for s in self.senders) or any(r.tls for r in self.receivers) else None
-        before = self._overrun()
+        dropped, own, began = self._overrun(), time.thread_time(), time.monotonic()
         tally = exchange(self.senders, self.receivers, replace(load, run=secrets.randbits(16)), tls)
-        return replace(tally, overrun=self._overrun() - before)
+        busy = (time.thread_time() - own) / (time.monotonic() - began)
+        return replace(tally, overrun=self._overrun() - dropped, busy=busy)
 
     def _overrun(self) -> int:
         return sum(_drops(sock) for sock in self._sockets)
@@ -133,9 +135,8 @@ def relay_flows(
         for number in range(traffic.flows):
             # Neighbouring flows share a peer, so that its packets to them can leave in one call.
             peer = peers[number * len(peers) // traffic.flows]
-            session = TurnSession(login, _name(peer))
-            client, tls = (_over_connection if traffic.transport.is_stream else _over_udp)(
-                flows, server, traffic.transport, session
+            session, client, tls = (_over_connection if traffic.transport.is_stream else _over_udp)(
+                flows, server, traffic.transport, partial(TurnSession, login, _name(peer))
             )
             _lay_out(flows, traffic, session, client, tls, peer)
             progress(1)
@@ -147,29 +148,24 @@ def relay_flows(
     return flows
 
 
-def _over_udp(flows: Flows, server: Address, _transport: Transport, session: TurnSession) -> tuple[socket.socket, int]:
-    client = _open(server, session)
+def _over_udp(
+    flows: Flows, server: Address, _transport: Transport, make: Callable[[], TurnSession]
+) -> tuple[TurnSession, socket.socket, int]:
+    ((session, client),) = Sessions(server, make).open(1)
     flows.keep(client)
     flows.at_end(lambda: client.send(session.finish()))
-    return client, 0
-
-
-def _open(server: Address, session: TurnSession) -> socket.socket:
-    for _ in range(_MOST_PORTS):
-        with suppress(PortTaken):
-            ((_, client),) = Sessions(server, lambda: session).open(1)
-            return client
-    raise LoadError("the server holds allocations of earlier clients at every port tried")
+    return session, client, 0
 
 
 def _over_connection(
-    flows: Flows, server: Address, transport: Transport, session: TurnSession
-) -> tuple[socket.socket, int]:
+    flows: Flows, server: Address, transport: Transport, make: Callable[[], TurnSession]
+) -> tuple[TurnSession, socket.socket, int]:
     connection = Connection(server, transport)
     flows.at_end(connection.close)
+    session = make()
     connection.run(session)
     connection.release()
-    return connection.socket, connection.tls
+    return session, connection.socket, connection.tls
 
 
 def _lay_out(

@@ -12,16 +12,17 @@ MOST_LOSS = 0.01
 """Part of the packets that may be lost at a load that is said to be carried."""
 _CLOSE = 1.05
 """A carried and a refused load this near to each other end the search."""
-_MOST_LIMITED = 2
+_BUSY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run: packets a second that were asked for, what came of it, and the server's CPU seconds meanwhile."""
+    """One run: packets a second that were asked for, what came of it, and the server's CPU time of so many seconds."""
 
     asked: float
     tally: Tally
     server_cpu: float = math.nan
+    seconds: float = math.nan
 
     @property
     def carried(self) -> bool:
@@ -34,6 +35,11 @@ class Step:
         return self.carried and self.tally.blocked <= MOST_LOSS * self.tally.sent
 
     @property
+    def server_share(self) -> float:
+        """Part of a core that the server had; NaN when unknown."""
+        return self.server_cpu / self.seconds
+
+    @property
     def cost(self) -> float:
         """Server CPU seconds a delivered packet; NaN when unknown."""
         return self.server_cpu / self.tally.delivered if self.tally.delivered else math.nan
@@ -44,31 +50,34 @@ def search(
 ) -> list[Step]:
     """At most that many runs, from `start` packets a second in steps of `factor`, then between the best and the worst.
 
-    Ends early where both meet, and where the generator twice could send no more: once may have been another program
-    on its core. The steps come in the order they were run.
+    The steps grow while nothing is refused. A run that was disturbed is done again, and so is, once, one that was
+    refused although the server had work for less than its core. Ends early where both meet, and where the generator
+    can send no more. The steps come in the order they were run.
     """
     done: list[Step] = []
-    limited = 0
+    doubted = 0.0
+    growth = factor
     low, high = 0.0, math.inf
     rate = min(start, most)
     while len(done) < steps:
         step = measure(rate)
         done.append(step)
-        limited += step.tally.generator_limited
-        if limited >= _MOST_LIMITED:
-            break
-        if step.tally.generator_limited:
+        if step.tally.disturbed:
             continue
         if step.kept_up:
             low = max(low, rate)
-            if rate >= most:
+            if step.tally.generator_limited or rate >= most:
                 break
+        elif step.server_share < _BUSY and doubted != rate:
+            doubted = rate
+            continue
         else:
             high = min(high, rate)
             low = low if low < high else 0.0
         if low and high / low < _CLOSE:
             break
-        rate = min(_next(low, high, factor), most)
+        rate = min(_next(low, high, growth), most)
+        growth *= factor
     return done
 
 

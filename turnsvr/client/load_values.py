@@ -20,6 +20,9 @@ HISTOGRAM_SIZE = 28 * _STEPS + _STEPS
 WARM_UP = 0.2
 """Part of a run, from its start, in which arrivals do not count for the rate."""
 
+_MUCH = 0.05
+_WHOLE_CORE = 0.85
+
 
 class Direction(Enum):
     """Who sends: the TURN client to its peer, or the peer to the client."""
@@ -104,7 +107,7 @@ class Tally:
     in_window: those that arrived between warm-up and the end of sending, window seconds long. lagged: packets that
     the generator was too slow to send; blocked: those that a full connection did not take; refused: errors of
     sockets ("connection refused"); overrun: what the receiving sockets had no room for. latency counts packets in
-    the buckets of bucket_of().
+    the buckets of bucket_of(). busy: the part of the time that the generator had a core, 0..1.
     """
 
     sent: int
@@ -119,6 +122,7 @@ class Tally:
     refused: int
     overrun: int
     latency: Sequence[int]
+    busy: float = 1.0
 
     @property
     def rate(self) -> float:
@@ -132,8 +136,17 @@ class Tally:
 
     @property
     def generator_limited(self) -> bool:
-        """Whether more than 5 % of what should have been sent was not, for want of time."""
-        return self.lagged > 0.05 * (self.sent + self.lagged + self.blocked)
+        """Whether much of what should have been sent was not, because the generator is no faster."""
+        return self._fell_behind and self.busy >= _WHOLE_CORE
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether much of what should have been sent was not, because other programs had the generator's core."""
+        return self._fell_behind and self.busy < _WHOLE_CORE
+
+    @property
+    def _fell_behind(self) -> bool:
+        return self.lagged > _MUCH * (self.sent + self.lagged + self.blocked)
 
     def quantile(self, part: float) -> float:
         """Latency in seconds that this part of the packets stayed within; NaN when none arrived."""

@@ -1,0 +1,1 @@
+"""Side-by-side runs of turnsvr against another TURN server: the same core, the same load, in turn."""
