@@ -133,7 +133,7 @@ class Application:
                 raise StartError(str(error)) from None
         self.settings = settings.model_copy(
             update={
-                "listen": old.listeners(),
+                "listen": old.named_listeners(),
                 "tls": tls,
                 "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
                 "nat_discovery": old.nat_discovery,
@@ -243,7 +243,7 @@ class Application:
 _WILDCARDS = ("0.0.0.0", "::")
 
 _FIXED: dict[str, Callable[[Settings], object]] = {
-    "listen": Settings.listeners,
+    "listen": Settings.named_listeners,
     "tls": lambda settings: settings.tls is None,
     "pump.kind": lambda settings: settings.pump.kind,
     "pump.threads": lambda settings: settings.pump.threads,

@@ -248,17 +248,21 @@ class Settings(_Section):
     """Log on standard error."""
 
     def listeners(self) -> tuple[ListenAddress, ...]:
-        """Every listener with a concrete address, `*` and the default written out; never empty.
+        """Every listener with a concrete address; never empty.
 
-        With nat_discovery its addresses are listened on one by one, and the default for every address gives way.
+        With nat_discovery its addresses are listened on one by one, and a wildcard in their place gives way.
         """
-        transports = ("udp", "tcp", "tls") if self.tls else ("udp", "tcp")
-        default = tuple(ListenAddress.parse(f"{transport}://*") for transport in transports)
-        named = tuple(concrete for address in self.listen or default for concrete in address.expand())
+        named = self.named_listeners()
         if self.nat_discovery is None:
             return named
         discovery = self.nat_discovery.listeners()
         return (*discovery, *(each for each in named if not any(_overlap(each, other) for other in discovery)))
+
+    def named_listeners(self) -> tuple[ListenAddress, ...]:
+        """What `listen` says, `*` and the default written out."""
+        transports = ("udp", "tcp", "tls") if self.tls else ("udp", "tcp")
+        default = tuple(ListenAddress.parse(f"{transport}://*") for transport in transports)
+        return tuple(concrete for address in self.listen or default for concrete in address.expand())
 
 
 def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
