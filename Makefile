@@ -21,7 +21,7 @@ test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
 
 fuzz: $(VENV)/.installed-test
-	TURNSVR_FUZZ_SECONDS=$(FUZZ_SECONDS) $(VENV)/bin/python -m pytest tests/fuzz
+	$(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
