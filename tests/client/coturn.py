@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,6 @@ from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address
 
 REALM, USER, PASSWORD = "example.org", "alice", "wonderland"
-
-_STARTED = "Total General servers"
-"""What it logs last as it starts."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,8 @@ def coturn(directory: Path, certificate: TlsFiles, *options: str) -> Iterator[Co
         *("--cert", str(certificate.certificate), "--pkey", str(certificate.key), "--allow-loopback-peers"),
         *options,
     )
-    with running(command, directory / "coturn.log", _STARTED) as log:
-        yield Coturn(plain, tls, log)
+    with running(command, directory / "coturn.log", lambda: listens(plain)):
+        yield Coturn(plain, tls, directory / "coturn.log")
 
 
 def coturn_command(directory: Path, *options: str) -> Sequence[str]:
@@ -56,19 +53,17 @@ def coturn_command(directory: Path, *options: str) -> Sequence[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, started: str) -> Iterator[Path]:
-    """A process whose output goes to log, from when `started` stands there; it ends with the block."""
+def running(command: Sequence[str], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+    """A process whose output goes to log, from when it is ready; it ends with the block."""
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=dict(os.environ)
-        )
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         deadline = time.monotonic() + PATIENCE
-        while started not in log.read_text(errors="replace"):
+        while not ready():
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{command[0]} did not start:\n{log.read_text(errors='replace')}")
             time.sleep(0.05)
-        yield log
+        yield
     finally:
         process.terminate()
         try:
@@ -76,3 +71,12 @@ def running(command: Sequence[str], log: Path, started: str) -> Iterator[Path]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def listens(server: Address) -> bool:
+    """Whether somebody takes TCP connections there."""
+    try:
+        socket.create_connection(server, timeout=1).close()
+    except OSError:
+        return False
+    return True

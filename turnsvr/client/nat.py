@@ -25,6 +25,9 @@ from turnsvr.stun.message import Method
 DEFAULT_SERVERS = ("stun:stun.l.google.com:19302", "stun:stun.cloudflare.com:3478")
 """Public servers for who names none: neither has a second address, but two of them tell the mapping."""
 
+STAGES = ("connectivity", "behaviour", "mapping lifetime")
+"""What progress is reported of, in order."""
+
 _STREAM_PATIENCE = 10.0
 """Seconds for a TCP or TLS connection and its answer."""
 
@@ -67,29 +70,51 @@ async def discover(
     except OSError as error:
         return NatReport(tuple(servers), (), problem=f"no address found for a server: {error.strerror}")
     seconds = found[1] if len(found) > 1 else {}
-    families = []
+    slowest = _Slowest(progress)
+    discoveries = []
     for family, host in found[0].items():
         second = Address(seconds[family], uris[1].port or DEFAULT_PORT) if family in seconds else None
         server = Address(host, uris[0].port or DEFAULT_PORT)
-        try:
-            local = host_towards(server)
-        except OSError as error:
-            unreachable = f"this host has no way there ({error.strerror})"
-            families.append(FamilyReport(family, server, Told(None, unreachable)))
-            continue
-        discovery = _Discovery(
-            uris[0], server, second, options or Options(), random or randomness.SystemRandom(), progress
+        discoveries.append(
+            _Discovery(
+                uris[0],
+                server,
+                second,
+                options or Options(),
+                random or randomness.SystemRandom(),
+                slowest.share(family),
+            )
         )
-        families.append(await discovery.report(local))
+    families = await asyncio.gather(*(discovery.report() for discovery in discoveries))
     tried = [each for each in families if each.reached or len(families) == 1] or families
     advice = tuple(f"{_prefix(each, families)}{line}" for each in tried for line in advise(each))
     return NatReport(tuple(servers), tuple(families), advice)
 
 
+class _Slowest:
+    """Shows the progress of the family that is furthest behind."""
+
+    def __init__(self, show: Progress) -> None:
+        self._show = show
+        self._at: dict[Family, tuple[int, float]] = {}
+
+    def share(self, family: Family) -> Progress:
+        self._at[family] = (0, 0.0)
+
+        def progress(stage: str, done: float) -> None:
+            before = min(self._at.values())
+            self._at[family] = (STAGES.index(stage), done)
+            number, slowest = after = min(self._at.values())
+            if after != before:
+                self._show(STAGES[number], slowest)
+
+        return progress
+
+
 def run(
     servers: Sequence[str] = (),
     *,
-    longest_lifetime: float | None = None,
+    options: Options | None = None,
     json: bool = False,
     show_progress: bool | None = None,
 ) -> int:
@@ -99,7 +124,6 @@ def run(
     """
     if show_progress is None:
         show_progress = sys.stderr.isatty()
-    options = Options(longest_lifetime=longest_lifetime)
     try:
         report = asyncio.run(
             discover(servers or DEFAULT_SERVERS, options, progress=_bar if show_progress else _no_progress)
@@ -155,7 +179,12 @@ class _Discovery:
         self._random = random
         self._progress = progress
 
-    async def report(self, local: str) -> FamilyReport:
+    async def report(self) -> FamilyReport:
+        try:
+            local = host_towards(self._server)
+        except OSError as error:
+            unreachable = f"this host has no way there ({error.strerror})"
+            return FamilyReport(self._server.family, self._server, Told(None, unreachable))
         self._progress("connectivity", 0.0)
         async with Sockets(local, self._server, self._options.tempo, self._random) as sockets:
             legs = asyncio.gather(self._stream_leg(Transport.TCP), self._stream_leg(Transport.TLS))

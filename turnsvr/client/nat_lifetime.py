@@ -134,8 +134,8 @@ async def _first_of(heard: asyncio.Event, asking: Coroutine[Any, Any, Answer], s
             return True
         try:
             transaction.result()
-        except TransactionTimeout:
-            return False if sockets.silence_counts else None
+        except TransactionTimeout as silence:
+            return False if sockets.silence_counts(silence.sent) else None
         return False
     finally:
         transaction.cancel()

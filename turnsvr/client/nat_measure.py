@@ -86,13 +86,12 @@ async def filtering(sockets: Sockets, other: Address | None) -> Possible:
 async def _changed(sockets: Sockets, change: int, *, promised: bool) -> Told[bool]:
     """Whether an answer from elsewhere arrives. Silence counts only where the server promised to answer from there."""
     link = await sockets.open()
-    request = new_request(Method.BINDING).add(CHANGE_REQUEST, change)
     try:
-        answer = await sockets.binding(link, request=request)
-    except TransactionTimeout:
+        answer = await sockets.persistent_binding(link, CHANGE_REQUEST, change)
+    except TransactionTimeout as silence:
         if not promised:
             return Told(None, "the server has no second address to answer from")
-        return Told(False) if sockets.silence_counts else Told(None, LOSSY)
+        return Told(False) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
     except (TransactionFailed, MalformedMessage, OSError):
         return Told(None, "the server has no second address to answer from")
     source, server = answer.response.source, sockets.server
@@ -122,7 +121,9 @@ async def hairpinning(sockets: Sockets) -> Told[bool]:
     for link in links:
         link.handler = receive
     await sockets.turn()
-    for wait in sockets.timers.waits():
+    sent = 0
+    for wait in sockets.patient_waits():
+        sent += 1
         links[0].send(expected[0].encode(), mapped[1])
         links[1].send(expected[1].encode(), mapped[0])
         done, _ = await asyncio.wait([arrived], timeout=wait)
@@ -130,7 +131,7 @@ async def hairpinning(sockets: Sockets) -> Told[bool]:
             inside = arrived.result() in {link.local for link in links}
             return Told(True, "the sender's local address shows" if inside else "the sender's mapped address shows")
     arrived.cancel()
-    return Told(False) if sockets.silence_counts else Told(None, LOSSY)
+    return Told(False) if sockets.silence_counts(sent) else Told(None, LOSSY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +171,10 @@ async def fragments(sockets: Sockets) -> Told[Fragments]:
     if size > _LARGEST_PADDING:
         return Told(None, f"the MTU here is {mtu} bytes, nothing is fragmented")
     link = await sockets.open()
-    request = new_request(Method.BINDING).add(PADDING, bytes(size))
     try:
-        answer = await sockets.binding(link, request=request)
-    except TransactionTimeout:
-        return Told(Fragments.LOST) if sockets.silence_counts else Told(None, LOSSY)
+        answer = await sockets.persistent_binding(link, PADDING, bytes(size))
+    except TransactionTimeout as silence:
+        return Told(Fragments.LOST) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
     except TransactionFailed:
         return Told(Fragments.OUTBOUND, "the server sends none back")
     except (MalformedMessage, OSError) as error:

@@ -48,7 +48,8 @@ class Lifetime:
     less_than: float | None
 
 
-_NOT_TRIED = "not tried"
+NOT_TRIED = "not tried"
+NOT_MEASURED = "not measured, it takes minutes; --lifetime does"
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ class FamilyReport:
     server: Address
     udp: Told[bool]
     """Whether UDP gets to the server and back."""
-    tcp: Told[float] = Told(None, _NOT_TRIED)
+    tcp: Told[float] = Told(None, NOT_TRIED)
     """Round-trip time in seconds."""
-    tls: Told[float] = Told(None, _NOT_TRIED)
+    tls: Told[float] = Told(None, NOT_TRIED)
     """Round-trip time in seconds."""
     local: Address | None = None
     mapped: Address | None = None
@@ -73,14 +74,14 @@ class FamilyReport:
     mapping: Possible = Possible()
     filtering: Possible = Possible()
     classic: frozenset[Classic] = frozenset()
-    hairpinning: Told[bool] = Told(None, _NOT_TRIED)
-    port_preservation: Told[bool] = Told(None, _NOT_TRIED)
+    hairpinning: Told[bool] = Told(None, NOT_TRIED)
+    port_preservation: Told[bool] = Told(None, NOT_TRIED)
     """Whether the mapped port is the local one."""
-    port_parity: Told[bool] = Told(None, _NOT_TRIED)
+    port_parity: Told[bool] = Told(None, NOT_TRIED)
     """Whether even ports stay even and odd ones odd."""
-    fragments: Told[Fragments] = Told(None, _NOT_TRIED)
-    lifetime: Told[Lifetime] = Told(None, "not measured")
-    gateway: Told[bool] = Told(None, _NOT_TRIED)
+    fragments: Told[Fragments] = Told(None, NOT_TRIED)
+    lifetime: Told[Lifetime] = Told(None, NOT_MEASURED)
+    gateway: Told[bool] = Told(None, NOT_TRIED)
     """Whether something rewrites addresses inside packets (a generic ALG)."""
     sent: int = 0
     """Transmissions of requests that nothing should filter."""

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from turnsvr.client.nat_model import FamilyReport, Fragments, Lifetime, NatReport, Possible, Told
+from turnsvr.client.nat_model import (
+    NOT_MEASURED,
+    NOT_TRIED,
+    FamilyReport,
+    Fragments,
+    Lifetime,
+    NatReport,
+    Possible,
+    Told,
+)
 from turnsvr.client.nat_rules import Behaviour, Classic
 from turnsvr.stun.address import Address, Family
 
@@ -133,6 +142,8 @@ def _text(address: Address | None) -> str | None:
 
 
 def _told(told: Told[T], show: Callable[[T], str]) -> str:
+    if told.note in (NOT_TRIED, NOT_MEASURED):
+        return "-"
     return _UNKNOWN if told.value is None else show(told.value)
 
 
@@ -199,7 +210,7 @@ def _notes(report: FamilyReport) -> list[str]:
         "mapping lifetime": report.lifetime.note,
         "address rewriting": report.gateway.note,
     }
-    notes = [f"{_family(report.family)} {name}: {note}" for name, note in named.items() if note]
+    notes = [f"{_family(report.family)} {name}: {note}" for name, note in named.items() if note not in ("", NOT_TRIED)]
     if report.answered < report.sent:
         notes.append(
             f"{_family(report.family)}: {report.sent - report.answered} of {report.sent} packets were not answered"

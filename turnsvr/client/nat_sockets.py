@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 import random as randomness
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from errno import EADDRINUSE
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from turnsvr.client import nat_rules
 from turnsvr.client.link import DatagramLink, new_request
 from turnsvr.client.transaction import Response, Timers, TransactionTimeout
 from turnsvr.stun.address import Address, Family
-from turnsvr.stun.attributes import MAPPED_ADDRESS, OTHER_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS
+from turnsvr.stun.attributes import MAPPED_ADDRESS, OTHER_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS, Attribute
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Message, Method
+
+T = TypeVar("T")
 
 _PORTS = range(32768, 65536)
 """Where RFC 5780 section 4.1 wants source ports from."""
 _PORT_TRIES = 64
+_MAX_REPETITIONS = 4
+"""Transactions that are tried before silence is put down to loss."""
 
 # Not in the socket module; Linux's numbers.
 _IP_MTU, _IPV6_MTU = 14, 24
@@ -127,10 +131,34 @@ class Sockets:
         )
         return answer
 
-    @property
-    def silence_counts(self) -> bool:
-        """Whether a request that is not answered says more than that packets get lost here."""
-        return nat_rules.silence_counts(self.sent, self.answered, self.timers.rc)
+    async def persistent_binding(self, link: DatagramLink, attribute: Attribute[T], value: T) -> Answer:
+        """A Binding transaction with this attribute, repeated while loss alone might explain that nothing comes.
+
+        Raises what binding() raises; a TransactionTimeout says how often it was sent in all.
+        """
+        sent = 0
+        for _ in range(_MAX_REPETITIONS):
+            try:
+                return await self.binding(link, request=new_request(Method.BINDING).add(attribute, value))
+            except TransactionTimeout as timeout:
+                sent += timeout.sent
+            if self.silence_counts(sent):
+                break
+        raise TransactionTimeout(sent)
+
+    def patient_waits(self) -> Iterator[float]:
+        """The waits of a transaction, repeated as persistent_binding() repeats it."""
+        sent = 0
+        for _ in range(_MAX_REPETITIONS):
+            for wait in self.timers.waits():
+                sent += 1
+                yield wait
+            if self.silence_counts(sent):
+                break
+
+    def silence_counts(self, transmissions: int) -> bool:
+        """Whether no answer to a request sent so often says more than that packets get lost here."""
+        return nat_rules.silence_counts(self.sent, self.answered, transmissions)
 
 
 def host_towards(server: Address) -> str:
