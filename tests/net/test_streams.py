@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
+from turnsvr import relay
 from turnsvr.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink
@@ -28,6 +31,16 @@ def way(request: pytest.FixtureRequest) -> tuple[str, bool]:
     """A listener, and whether to speak TLS to it: both work on both."""
     speech, _, listener = request.param.partition(" on ")
     return listener, speech == "TLS"
+
+
+@pytest.fixture(params=["portable", "compiled"])
+def serve(serve: Serve, request: pytest.FixtureRequest) -> Serve:
+    """A server with each pump: the compiled one takes over plain TCP connections, the portable one leaves them."""
+    if request.param == "compiled" and relay.describe().startswith("portable"):
+        if os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
+            pytest.fail(relay.describe())
+        pytest.skip(relay.describe())
+    return partial(serve, pump={"kind": request.param})
 
 
 def insecure(minimum: ssl.TLSVersion | None = None, maximum: ssl.TLSVersion | None = None) -> ssl.SSLContext:
