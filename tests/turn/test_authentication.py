@@ -108,6 +108,14 @@ def test_a_live_allocation_does_not_open_the_door_to_another_password() -> None:
     assert len(world.server) == 1
 
 
+def test_the_owners_key_serves_no_other_name() -> None:
+    world = World()
+    client = world.client()
+    client.allocate()
+    message = client.message(Method.REFRESH, (a.USERNAME, "bob"), (a.REALM, REALM), (a.NONCE, client.challenge()))
+    assert code(client.transact(message.encode(key=client.key))) == 401
+
+
 def test_the_owner_is_not_looked_up_again() -> None:
     world = World()
     client = world.client()
