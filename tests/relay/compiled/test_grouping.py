@@ -1,4 +1,4 @@
-"""Which packets leave together: whatever is joined, the receiver gets the same packets in the same order for each flow."""
+"""Which packets leave together: whatever is joined, each flow's receiver gets the same packets in the same order."""
 
 from __future__ import annotations
 

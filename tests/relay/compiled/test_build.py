@@ -1,0 +1,73 @@
+"""The install succeeds without a compiler or without Cython, and says then what is missing and why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+pytestmark = pytest.mark.skipif(not (REPOSITORY / "setup.py").exists(), reason="needs the source tree")
+
+WITHOUT_CYTHON = "import runpy, sys; sys.modules['Cython'] = None; runpy.run_path('setup.py', run_name='__main__')"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A copy of the source tree in which nothing is built, but what Cython has written may be there."""
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt")
+    shutil.copytree(REPOSITORY / "turnsvr", tmp_path / "turnsvr", ignore=ignored)
+    for name in ("setup.py", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "README.md").touch()
+    return tmp_path
+
+
+def run(source: Path, *args: str, **environment: str) -> str:
+    """Output of Python in the source tree, which must succeed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *args],
+        cwd=source,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert not done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def installed(source: Path) -> Path:
+    (found,) = (source / "build").glob("lib*")
+    return found
+
+
+def described(where: Path) -> str:
+    return run(where, "-c", "from turnsvr import relay; print(relay.describe())").strip()
+
+
+def test_without_a_compiler(source: Path) -> None:
+    run(source, "setup.py", "-q", "build", CC="/nonexistent/cc")
+    described_as = described(installed(source))
+    assert described_as.startswith("portable (no compiled pump: the build failed: ")
+    assert "/nonexistent/cc" in described_as
+
+
+def test_without_a_compiler_in_place(source: Path) -> None:
+    run(source, "setup.py", "-q", "build_ext", "--inplace", CC="/nonexistent/cc")
+    assert described(source).startswith("portable (no compiled pump: the build failed: ")
+
+
+def test_without_cython(source: Path) -> None:
+    run(source, "-c", WITHOUT_CYTHON, "-q", "build")
+    assert described(installed(source)).startswith("portable (no compiled pump: there was no Cython: ")
+
+
+def test_never_built(source: Path) -> None:
+    assert described(source) == "portable (no compiled pump: it was not built on install)"
