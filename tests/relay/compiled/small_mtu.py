@@ -22,7 +22,6 @@ FITS = MTU - 28
 
 
 async def main() -> None:
-    subprocess.run(["ip", "link", "set", "lo", "mtu", str(MTU), "up"], check=True)
     with structlog.testing.capture_logs() as logs:
         world = World("compiled", replace(SETTINGS, relay_addresses=(RelayAddress("127.0.0.1", "127.0.0.1"),)))
         session, peer = world.session(), world.endpoint()
@@ -48,4 +47,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    subprocess.run(["ip", "link", "set", "lo", "mtu", str(MTU), "up"], check=True)
     asyncio.run(main())

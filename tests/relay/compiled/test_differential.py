@@ -45,7 +45,7 @@ class Stage:
         self.peers: list[Endpoint] = [self.world.endpoint(self.host) for _ in range(PEERS)]
         self.stream = FiveTuple(Transport.TLS, Address(self.host, 1), Address(self.host, 2))
         self.written: list[bytes] = []
-        self.world.pump.attach(self.stream, lambda frame: not self.written.append(frame))
+        self.world.pump.attach(self.stream, self.write)
         self.stream_number, opened = self.world.open(self.stream, (self.family,))
         self.numbers = [*(client.number for client in self.clients), self.stream_number]
         self.relayed = [*(client.relayed for client in self.clients), opened.addresses[0]]
@@ -53,6 +53,10 @@ class Stage:
         self.names |= {peer.address: f"peer {at}" for at, peer in enumerate(self.peers)}
         self.names |= {client.endpoint.address: f"client {at}" for at, client in enumerate(self.clients)}
         self.came_back: list[bytes] = []
+
+    def write(self, frame: bytes) -> bool:
+        self.written.append(frame)
+        return True
 
     def target(self, at: int) -> Address:
         """A peer, or beyond them a relayed address."""
@@ -85,7 +89,7 @@ class Stage:
         return outcome
 
     def sourced(self, peer: Endpoint) -> list[tuple[str, bytes]]:
-        got = []
+        got: list[tuple[str, bytes]] = []
         while True:
             try:
                 data, sender = peer.socket.recvfrom(65_536)

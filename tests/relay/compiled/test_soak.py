@@ -20,7 +20,7 @@ import pytest
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import send_train
 from tests.relay.world import SETTINGS, Session, World, channel_data, now, read_from_relay
-from turnsvr.relay.api import Drop, OpenRequest
+from turnsvr.relay.api import Drop, OpenRequest, StreamWriter
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 SECONDS = float(os.environ.get("TURNSVR_SOAK_SECONDS", "3"))
@@ -146,11 +146,19 @@ def _resources() -> tuple[int, int]:
 async def test_ten_thousand_sessions(make_world: WorldFactory) -> None:
     world = make_world()
     peer, got = world.endpoint(), Counter[int]()
+
+    def writer(number: int) -> StreamWriter:
+        def write(frame: bytes) -> bool:
+            got[number] += 1
+            return True
+
+        return write
+
     relayed: dict[int, Address] = {}
     for port in range(1, SESSIONS + 1):
         client = FiveTuple(Transport.TLS, Address("127.0.0.1", port), world.listeners[Family.IPV4])
         number, opened = world.open(client, (Family.IPV4,))
-        world.pump.attach(client, lambda frame, number=number: not got.update((number,)))
+        world.pump.attach(client, writer(number))
         world.pump.permit(number, "127.0.0.1", now(60))
         relayed[number] = opened.addresses[0]
     assert len(set(relayed.values())) == SESSIONS
