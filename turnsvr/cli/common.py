@@ -1,0 +1,107 @@
+"""What several commands share: options, what ends a command, and where secrets and passwords come from.
+
+Never from the command line, where every user of the machine can read them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import NoReturn, ParamSpec, TypeVar
+
+import click
+
+from turnsvr import config, units
+from turnsvr.credentials import shared_secret
+from turnsvr.settings import Settings
+
+_SECRET_VARIABLE = "TURN_SECRET"
+_PASSWORD_VARIABLE = "TURN_PASSWORD"
+_MAX_SECRET_CHARACTERS = 65_536
+_CLIENT_USER = "probe"
+_CLIENT_TTL = 600
+"""Seconds that a command's own time-limited credentials last."""
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def parse_duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    try:
+        return units.parse_duration(value)
+    except units.BadValue as error:
+        raise click.BadParameter(f"{error.problem}; {error.hint}", ctx, param) from None
+
+
+FILE = click.Path(path_type=Path)
+config_option = click.option("-c", "--config", "config_file", type=FILE, metavar="FILE", help="Settings file.")
+secret_file_option = click.option(
+    "--secret-file", type=FILE, metavar="FILE", help="File that holds the shared secret; - for standard input."
+)
+
+
+def fail(text: str) -> NoReturn:
+    click.echo(text, err=True)
+    sys.exit(1)
+
+
+def operator_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
+    """What an operator can put right ends with its text and exit status 1, without a traceback."""
+
+    @wraps(command)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return command(*args, **kwargs)
+        except config.ConfigError as error:
+            fail(str(error))
+        except OSError as error:
+            fail(f"turnsvr: {error}")
+
+    return run
+
+
+def time_limited(shared: str, user: str, ttl: float, now: float) -> tuple[str, str]:
+    try:
+        return shared_secret.make(shared, user, ttl, now)
+    except ValueError as error:
+        fail(f"turnsvr: {error}")
+
+
+def shared_secret_of(settings: Settings | None, secret_file: Path | None) -> str:
+    """The shared secret from where the operator says it is; never from the command line."""
+    if settings is not None and secret_file is not None:
+        raise click.UsageError("take the secret either from --config or from --secret-file")
+    if settings is not None:
+        if not settings.credentials.secrets:
+            fail("turnsvr: the settings file has no shared secret under credentials")
+        return settings.credentials.secrets[0].get_secret_value()
+    if secret_file is not None:
+        return read_secret(secret_file)
+    if value := os.environ.get(_SECRET_VARIABLE):
+        return value
+    raise click.UsageError(f"name the secret's place: --config, --secret-file or the variable {_SECRET_VARIABLE}")
+
+
+def read_secret(path: Path) -> str:
+    with click.open_file(str(path), encoding="utf-8", errors="replace") as file:
+        return str(file.read(_MAX_SECRET_CHARACTERS)).strip()
+
+
+def login(
+    settings: Settings | None, secret_file: Path | None, user: str | None, password_file: Path | None
+) -> tuple[str, str]:
+    """User name and password: those of a static user, else time-limited ones."""
+    password = read_secret(password_file) if password_file else os.environ.get(_PASSWORD_VARIABLE)
+    if user and not password and settings is not None and user in settings.credentials.users:
+        password = settings.credentials.users[user].get_secret_value()
+        if units.parse_hex_key(password):
+            fail(f"turnsvr: the file has a key for {user}, not the password; give that with --password-file")
+    if password:
+        if not user:
+            raise click.UsageError("a password needs its --user")
+        return user, password
+    return time_limited(shared_secret_of(settings, secret_file), user or _CLIENT_USER, _CLIENT_TTL, time.time())

@@ -1,0 +1,115 @@
+"""Commands that serve, or tell of serving: run, check, schema, version."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+
+import click
+import yaml
+
+from turnsvr import __version__, config, hostfacts
+from turnsvr.advice import Advice, advise
+from turnsvr.cli.common import FILE, config_option, operator_errors
+from turnsvr.settings import Settings, json_schema
+from turnsvr.websettings import for_trying_out
+
+
+@click.command()
+@config_option
+@click.option(
+    "--web", "with_web", is_flag=True, help="Serve the test page on ports 8080 and 8443, to all who can reach them."
+)
+@operator_errors
+def run(config_file: Path | None, with_web: bool) -> None:
+    """Serve until SIGTERM.
+
+    Without a file: UDP and TCP on port 3478 and TLS on 5349 of every address, with a certificate and a shared
+    secret made for this run, and an iceServers list to paste into a browser. SIGHUP reads the file again,
+    SIGUSR1 lets sessions end and takes no new ones.
+
+    With --web, unless the file has a section web: the test page on http port 8080 and, where there is TLS, https
+    port 8443 of every address; it gives credentials for ten minutes to everyone who can open it.
+
+    \b
+    Example:
+      turnsvr run -c /etc/turnsvr/turnsvr.yaml
+    """
+    settings = config.load(config_file) if config_file else Settings()
+    if with_web and settings.web is None:
+        tls = config_file is None or settings.tls is not None
+        settings = settings.model_copy(update={"web": for_trying_out(tls=tls)})
+    from turnsvr import app
+
+    sys.exit(app.run(settings, path=config_file))
+
+
+@click.command()
+@click.argument("file", type=FILE)
+@click.option("--strict", is_flag=True, help="Warnings are failures, too.")
+@operator_errors
+def check(file: Path, strict: bool) -> None:
+    """Validate a settings FILE and show what it means.
+
+    The settings in effect go to standard output with their secrets masked; mistakes, and warnings of
+    what is unsafe or cannot work, to standard error. Exit status 1 on a mistake, with --strict on a warning as well.
+
+    \b
+    Example:
+      turnsvr check --strict /etc/turnsvr/turnsvr.yaml
+    """
+    settings = config.load(file)
+    click.echo(_effective(settings), nl=False)
+    advice = _advice(settings, file)
+    for item in advice:
+        click.echo(f"{file}: {item}", err=True)
+    if strict and any(item.severity == "warning" for item in advice):
+        sys.exit(1)
+
+
+def _effective(settings: Settings) -> str:
+    values = settings.model_dump(mode="json")
+    values["listen"] = [str(address) for address in settings.listeners()]
+    return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _advice(settings: Settings, file: Path) -> list[Advice]:
+    return advise(
+        settings,
+        time.time(),
+        host_addresses=hostfacts.addresses_here(hostfacts.addresses_in(settings)),
+        lowest_port=hostfacts.lowest_port(),
+        certificate=hostfacts.read_certificate(settings.tls) if settings.tls else None,
+        file_is_public=hostfacts.is_public(file),
+    )
+
+
+@click.command()
+def schema() -> None:
+    """Print the settings file's JSON Schema, for editors.
+
+    \b
+    Example:
+      turnsvr schema > turnsvr.schema.json
+    and then as the first line of turnsvr.yaml:
+      # yaml-language-server: $schema=turnsvr.schema.json
+    """
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@click.command()
+def version() -> None:
+    """Print versions, and which pump relays and why.
+
+    \b
+    Example:
+      turnsvr version
+    """
+    from turnsvr import relay
+
+    click.echo(f"turnsvr {__version__}")
+    click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
+    click.echo(f"pump {relay.describe()}")
