@@ -106,12 +106,13 @@ def loaded(running: Running, flows: Flows, offer: Offer, seconds: float, hint: H
     limited = any(done.tally.generator_limited for done in steps) and found.server_share < _FULL
     figures = {
         "delivered": found.tally.rate,
-        "cpu": found.cost,
         "loss": found.tally.loss,
         "generator_limited": float(limited),
     }
     over = step(found.asked * _OVERLOAD)
     figures["share"] = over.server_share
+    # A server that is not full spends time on waking up, so each is taken at the load that suits it best.
+    figures["cpu"] = min(done.cost for done in (*steps, over) if done.tally.delivered)
     figures["disturbed"] = float(sum(done.tally.disturbed for done in (*steps, over)))
     figures["overload"] = highest([*steps, over]) if limited else over.tally.rate
     figures["lost_at_generator"] = float(sum(done.tally.overrun for done in (*steps, over)))

@@ -27,7 +27,7 @@ METRICS = {
     "delivered": Metric("delivered /s, loss < 1 %"),
     "overload": Metric("delivered /s at overload"),
     "share": Metric("server's % of its core then", 100, 0),
-    "cpu": Metric("server CPU us a packet", 1e6, 2),
+    "cpu": Metric("server CPU us a packet, best", 1e6, 2),
     "half_cpu": Metric("the same at half load", 1e6, 2),
     "loss": Metric("loss %", 100, 2),
     "p50": Metric("latency p50 us, half load", 1e6, 0),
@@ -93,8 +93,8 @@ def _block(result: Result, names: tuple[str, str]) -> Iterator[str]:
     for name, metric in METRICS.items():
         if any(name in pair.ours for pair in result.pairs):
             yield (
-                f"  {metric.label:<27}"
-                f"{_spread(spread([pair.ours for pair in result.pairs], name), metric):>30}"
+                f"  {metric.label:<29}"
+                f"{_spread(spread([pair.ours for pair in result.pairs], name), metric):>28}"
                 f"{_spread(spread([pair.theirs for pair in result.pairs], name), metric):>32}"
                 f"{_ratio(ratio(result.pairs, name)):>22}"
                 + (f"  at most {metric.goal:g}" if metric.goal is not None else "")

@@ -46,8 +46,6 @@ cdef int64_t MOST_DEBT = 2_000_000
 """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
 cdef int64_t NAP = 300_000
 """Nanoseconds of idleness from which on the thread sleeps."""
-cdef int64_t QUIET = 60_000_000
-"""Nanoseconds without an arrival after which no straggler is waited for."""
 
 ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
 ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil
@@ -242,7 +240,7 @@ cdef class _Run:
             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):
                 raise OSError(errno, "epoll_ctl")
 
-    cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle) noexcept nogil:
+    cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:
         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
         cdef int64_t now = start
@@ -276,7 +274,7 @@ cdef class _Run:
         self.counting = False
         quiet_since = now
         end = now + settle
-        while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+        while now < end and now - quiet_since < quiet and self.delivered < self.sent:
             if self.drain():
                 quiet_since = now
             else:
@@ -602,10 +600,11 @@ def exchange(senders, receivers, load, tls=None):
     cdef int64_t duration = int(load.seconds * 1e9)
     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
     cdef int64_t settle = int(load.settle * 1e9)
+    cdef int64_t quiet = int(load.quiet * 1e9)
     if not rate > 0:
         raise ValueError("the rate must be positive")
     with nogil:
-        run.loop(rate, duration, warm_up, settle)
+        run.loop(rate, duration, warm_up, settle, quiet)
     return Tally(
         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,

@@ -34,7 +34,6 @@ _TAG = Struct("=HHII")
 _TICKS = 1e7
 _MOST_DEBT = 0.005
 """Seconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
-_QUIET = 0.06
 _NAP = 0.001
 _UNITS = 32
 _BINDING_TAG_AT = 8
@@ -149,7 +148,7 @@ class _Run:
                 now = time.monotonic()
         self.counting = False
         quiet_since, end = now, now + load.settle
-        while now < end and now - quiet_since < _QUIET and self.delivered < self.sent:
+        while now < end and now - quiet_since < load.quiet and self.delivered < self.sent:
             if self._drain(_NAP):
                 quiet_since = time.monotonic()
             now = time.monotonic()

@@ -86,8 +86,9 @@ class Receiver:
 class Load:
     """One run. rate: packets per second over all flows, infinity for as fast as it goes; seconds of sending.
 
-    size: bytes of payload, at least TAG_SIZE; settle: most seconds to wait for stragglers. kernel_times takes
-    arrival from the kernel's time stamp, so that the receiver's own delay does not count.
+    size: bytes of payload, at least TAG_SIZE; settle: most seconds to wait for stragglers, quiet: seconds without an
+    arrival after which none is waited for. kernel_times takes arrival from the kernel's time stamp, so that the
+    receiver's own delay does not count.
     """
 
     size: int
@@ -96,6 +97,7 @@ class Load:
     burst: int = 1
     segments: bool = False
     settle: float = 1.0
+    quiet: float = 0.06
     kernel_times: bool = False
     run: int = 0
 
