@@ -9,10 +9,19 @@
                 "1"
             ]
         ],
-        "depends": [],
+        "depends": [
+            "turnsvr/client/_load_system.pxd"
+        ],
+        "extra_compile_args": [
+            "-O3",
+            "-Wall"
+        ],
+        "include_dirs": [
+            "turnsvr/client"
+        ],
         "name": "turnsvr.client._load",
         "sources": [
-            "/work/main/turnsvr/client/_load.pyx"
+            "turnsvr/client/_load.pyx"
         ]
     },
     "module_name": "turnsvr.client._load"
@@ -1238,7 +1247,7 @@ static int __Pyx_init_tpflags_variables(void) {
 #endif
 
 #ifndef CYTHON_CLINE_IN_TRACEBACK_RUNTIME
-#define CYTHON_CLINE_IN_TRACEBACK_RUNTIME 0
+#define CYTHON_CLINE_IN_TRACEBACK_RUNTIME 1
 #endif
 #ifndef CYTHON_CLINE_IN_TRACEBACK
 #define CYTHON_CLINE_IN_TRACEBACK CYTHON_CLINE_IN_TRACEBACK_RUNTIME
@@ -1760,8 +1769,8 @@ enum  {
   __pyx_e_7turnsvr_6client_5_load_BINDING = 2
 };
 
-/* "turnsvr/client/_load.pyx":52
- * """Nanoseconds without an arrival after which no straggler is waited for."""
+/* "turnsvr/client/_load.pyx":50
+ * """Nanoseconds of idleness from which on the thread sleeps."""
  * 
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil             # <<<<<<<<<<<<<<
  * ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil
@@ -1769,7 +1778,7 @@ enum  {
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_write_t)(void *, void const *, int);
 
-/* "turnsvr/client/_load.pyx":53
+/* "turnsvr/client/_load.pyx":51
  * 
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
  * ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil             # <<<<<<<<<<<<<<
@@ -1778,7 +1787,7 @@ typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_write_t)(void *, void const *,
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_read_t)(void *, void *, int);
 
-/* "turnsvr/client/_load.pyx":54
+/* "turnsvr/client/_load.pyx":52
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
  * ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil
  * ctypedef int (*tls_error_t)(const void *, int) noexcept nogil             # <<<<<<<<<<<<<<
@@ -1787,7 +1796,7 @@ typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_read_t)(void *, void *, int);
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_error_t)(void const *, int);
 
-/* "turnsvr/client/_load.pyx":56
+/* "turnsvr/client/_load.pyx":54
  * ctypedef int (*tls_error_t)(const void *, int) noexcept nogil
  * 
  * cdef struct Outlet:             # <<<<<<<<<<<<<<
@@ -1807,7 +1816,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Outlet {
   size_t rest_size;
 };
 
-/* "turnsvr/client/_load.pyx":68
+/* "turnsvr/client/_load.pyx":66
  *     size_t rest_size
  * 
  * cdef struct Inlet:             # <<<<<<<<<<<<<<
@@ -1823,7 +1832,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Inlet {
   size_t rest_size;
 };
 
-/* "turnsvr/client/_load.pyx":76
+/* "turnsvr/client/_load.pyx":74
  *     size_t rest_size
  * 
  * cdef struct Flow:             # <<<<<<<<<<<<<<
@@ -1835,7 +1844,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Flow {
   uint64_t *seen;
 };
 
-/* "turnsvr/client/_load.pyx":98
+/* "turnsvr/client/_load.pyx":96
  * 
  * 
  * cdef class _Run:             # <<<<<<<<<<<<<<
@@ -1885,7 +1894,7 @@ struct __pyx_obj_7turnsvr_6client_5_load__Run {
 };
 
 
-/* "turnsvr/client/_load.pyx":133
+/* "turnsvr/client/_load.pyx":131
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -1899,7 +1908,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":135
+/* "turnsvr/client/_load.pyx":133
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -1916,7 +1925,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":136
+/* "turnsvr/client/_load.pyx":134
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
@@ -1933,7 +1942,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":155
+/* "turnsvr/client/_load.pyx":153
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -1954,7 +1963,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr {
 
 
 
-/* "turnsvr/client/_load.pyx":98
+/* "turnsvr/client/_load.pyx":96
  * 
  * 
  * cdef class _Run:             # <<<<<<<<<<<<<<
@@ -1965,7 +1974,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr {
 struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run {
   PyObject *(*_take_senders)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, PyObject *);
   PyObject *(*_take_receivers)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, PyObject *);
-  void (*loop)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, double, int64_t, int64_t, int64_t);
+  void (*loop)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, double, int64_t, int64_t, int64_t, int64_t);
   void (*nap)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, int64_t);
   void (*send_units)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, int64_t);
   size_t (*put_packets)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *, uint8_t *, uint32_t);
@@ -3182,9 +3191,6 @@ static int __Pyx_check_binary_version(unsigned long ct_version, unsigned long rt
 /* DecompressString.proto */
 static PyObject *__Pyx_DecompressString(const char *s, Py_ssize_t length, int algo);
 
-/* DecompressString_LZSS.proto */
-static PyObject *__Pyx_DecompressString_LZSS(const char *s, size_t compressed_length, size_t uncompressed_length);
-
 /* MultiPhaseInitModuleState.proto */
 #if CYTHON_PEP489_MULTI_PHASE_INIT && CYTHON_USE_MODULE_STATE
 #include <stdlib.h>
@@ -3259,7 +3265,7 @@ static int __Pyx_State_RemoveModule(void*);
 
 static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, PyObject *__pyx_v_senders); /* proto*/
 static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, PyObject *__pyx_v_receivers); /* proto*/
-static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, double __pyx_v_rate, int64_t __pyx_v_duration, int64_t __pyx_v_warm_up, int64_t __pyx_v_settle); /* proto*/
+static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, double __pyx_v_rate, int64_t __pyx_v_duration, int64_t __pyx_v_warm_up, int64_t __pyx_v_settle, int64_t __pyx_v_quiet); /* proto*/
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, int64_t __pyx_v_ns); /* proto*/
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, int64_t __pyx_v_units); /* proto*/
 static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Outlet *__pyx_v_outlet, uint8_t *__pyx_v_at, uint32_t __pyx_v_ticks); /* proto*/
@@ -3290,7 +3296,6 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 /* Module declarations from "turnsvr.client._load" */
 static int64_t __pyx_v_7turnsvr_6client_5_load_MOST_DEBT;
 static int64_t __pyx_v_7turnsvr_6client_5_load_NAP;
-static int64_t __pyx_v_7turnsvr_6client_5_load_QUIET;
 static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int); /*proto*/
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t); /*proto*/
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t const *); /*proto*/
@@ -3499,7 +3504,7 @@ namespace {
     __Pyx_CachedCFunction __pyx_umethod_PyDict_Type_values;
     PyObject *__pyx_tuple[2];
     PyObject *__pyx_codeobj_tab[9];
-    PyObject *__pyx_string_tab[123];
+    PyObject *__pyx_string_tab[124];
     PyObject *__pyx_number_tab[7];
 /* #### Code section: module_state_contents ### */
 /* PyFrozenDict.module_state_decls */
@@ -3670,41 +3675,42 @@ static __pyx_mstatetype * const __pyx_mstate_global = &__pyx_mstate_global_stati
 #define __pyx_n_u_pop __pyx_string_tab[85]
 #define __pyx_n_u_port __pyx_string_tab[86]
 #define __pyx_n_u_prefix __pyx_string_tab[87]
-#define __pyx_n_u_r __pyx_string_tab[88]
-#define __pyx_n_u_rate __pyx_string_tab[89]
-#define __pyx_n_u_receivers __pyx_string_tab[90]
-#define __pyx_n_u_refused __pyx_string_tab[91]
-#define __pyx_n_u_reordered __pyx_string_tab[92]
-#define __pyx_n_u_run __pyx_string_tab[93]
-#define __pyx_n_u_s __pyx_string_tab[94]
-#define __pyx_n_u_seconds __pyx_string_tab[95]
-#define __pyx_n_u_segments __pyx_string_tab[96]
-#define __pyx_n_u_self __pyx_string_tab[97]
-#define __pyx_n_u_send __pyx_string_tab[98]
-#define __pyx_n_u_senders __pyx_string_tab[99]
-#define __pyx_n_u_sent __pyx_string_tab[100]
-#define __pyx_n_u_setdefault __pyx_string_tab[101]
-#define __pyx_n_u_settle __pyx_string_tab[102]
-#define __pyx_n_u_size __pyx_string_tab[103]
-#define __pyx_n_u_socket __pyx_string_tab[104]
-#define __pyx_n_u_stream __pyx_string_tab[105]
-#define __pyx_n_u_struct __pyx_string_tab[106]
-#define __pyx_n_u_throw __pyx_string_tab[107]
-#define __pyx_n_u_tls __pyx_string_tab[108]
-#define __pyx_n_u_to __pyx_string_tab[109]
-#define __pyx_n_u_turnsvr_client__load __pyx_string_tab[110]
-#define __pyx_n_u_turnsvr_client_load_values __pyx_string_tab[111]
-#define __pyx_n_u_value __pyx_string_tab[112]
-#define __pyx_n_u_values __pyx_string_tab[113]
-#define __pyx_n_u_warm_up __pyx_string_tab[114]
-#define __pyx_n_u_window __pyx_string_tab[115]
-#define __pyx_kp_b_iso88591_Q_2 __pyx_string_tab[116]
-#define __pyx_kp_b_iso88591_t3a_vU_6_F_q_vSPRRXXbbc_Q_E_6_a __pyx_string_tab[117]
-#define __pyx_kp_b_iso88591__4 __pyx_string_tab[118]
-#define __pyx_kp_b_iso88591__5 __pyx_string_tab[119]
-#define __pyx_kp_b_iso88591_q __pyx_string_tab[120]
-#define __pyx_kp_b_iso88591_Q __pyx_string_tab[121]
-#define __pyx_kp_b_iso88591_q_D_V1_t1_Cq_IRq_3at9Bir_Qd_A_t __pyx_string_tab[122]
+#define __pyx_n_u_quiet __pyx_string_tab[88]
+#define __pyx_n_u_r __pyx_string_tab[89]
+#define __pyx_n_u_rate __pyx_string_tab[90]
+#define __pyx_n_u_receivers __pyx_string_tab[91]
+#define __pyx_n_u_refused __pyx_string_tab[92]
+#define __pyx_n_u_reordered __pyx_string_tab[93]
+#define __pyx_n_u_run __pyx_string_tab[94]
+#define __pyx_n_u_s __pyx_string_tab[95]
+#define __pyx_n_u_seconds __pyx_string_tab[96]
+#define __pyx_n_u_segments __pyx_string_tab[97]
+#define __pyx_n_u_self __pyx_string_tab[98]
+#define __pyx_n_u_send __pyx_string_tab[99]
+#define __pyx_n_u_senders __pyx_string_tab[100]
+#define __pyx_n_u_sent __pyx_string_tab[101]
+#define __pyx_n_u_setdefault __pyx_string_tab[102]
+#define __pyx_n_u_settle __pyx_string_tab[103]
+#define __pyx_n_u_size __pyx_string_tab[104]
+#define __pyx_n_u_socket __pyx_string_tab[105]
+#define __pyx_n_u_stream __pyx_string_tab[106]
+#define __pyx_n_u_struct __pyx_string_tab[107]
+#define __pyx_n_u_throw __pyx_string_tab[108]
+#define __pyx_n_u_tls __pyx_string_tab[109]
+#define __pyx_n_u_to __pyx_string_tab[110]
+#define __pyx_n_u_turnsvr_client__load __pyx_string_tab[111]
+#define __pyx_n_u_turnsvr_client_load_values __pyx_string_tab[112]
+#define __pyx_n_u_value __pyx_string_tab[113]
+#define __pyx_n_u_values __pyx_string_tab[114]
+#define __pyx_n_u_warm_up __pyx_string_tab[115]
+#define __pyx_n_u_window __pyx_string_tab[116]
+#define __pyx_kp_b_iso88591_Q_2 __pyx_string_tab[117]
+#define __pyx_kp_b_iso88591_t3a_vU_6_F_q_vSPRRXXbbc_Q_E_6_a __pyx_string_tab[118]
+#define __pyx_kp_b_iso88591__4 __pyx_string_tab[119]
+#define __pyx_kp_b_iso88591__5 __pyx_string_tab[120]
+#define __pyx_kp_b_iso88591_q __pyx_string_tab[121]
+#define __pyx_kp_b_iso88591_Q __pyx_string_tab[122]
+#define __pyx_kp_b_iso88591_q_D_V1_t1_Cq_IRq_3at9Bir_Qd_A_A __pyx_string_tab[123]
 #define __pyx_float_1e9 __pyx_number_tab[0]
 #define __pyx_int_0 __pyx_number_tab[1]
 #define __pyx_int_1 __pyx_number_tab[2]
@@ -3743,7 +3749,7 @@ static CYTHON_SMALL_CODE int __pyx_m_clear(PyObject *m) {
   Py_CLEAR(clear_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<2; ++i) { Py_CLEAR(clear_module_state->__pyx_tuple[i]); }
   for (int i=0; i<9; ++i) { Py_CLEAR(clear_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<123; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<124; ++i) { Py_CLEAR(clear_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<7; ++i) { Py_CLEAR(clear_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_clear_contents ### */
 /* CommonTypesMetaclass.module_state_clear */
@@ -3787,7 +3793,7 @@ static CYTHON_SMALL_CODE int __pyx_m_traverse(PyObject *m, visitproc visit, void
   Py_VISIT(traverse_module_state->__pyx_umethod_PyDict_Type_values.method);
   for (int i=0; i<2; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_tuple[i]); }
   for (int i=0; i<9; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_codeobj_tab[i]); }
-  for (int i=0; i<123; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
+  for (int i=0; i<124; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_string_tab[i]); }
   for (int i=0; i<7; ++i) { __Pyx_VISIT_CONST(traverse_module_state->__pyx_number_tab[i]); }
 /* #### Code section: module_state_traverse_contents ### */
 /* CommonTypesMetaclass.module_state_traverse */
@@ -4048,7 +4054,7 @@ static CYTHON_INLINE PyObject *__Pyx_carray_to_tuple_uint64_t(uint64_t *__pyx_v_
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":80
+/* "turnsvr/client/_load.pyx":78
  *     uint64_t *seen
  * 
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4060,7 +4066,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   struct timespec __pyx_v_now;
   int64_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":82
+  /* "turnsvr/client/_load.pyx":80
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:
  *     cdef timespec now
  *     clock_gettime(clock, &now)             # <<<<<<<<<<<<<<
@@ -4069,7 +4075,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
 */
   (void)(clock_gettime(__pyx_v_clock, (&__pyx_v_now)));
 
-  /* "turnsvr/client/_load.pyx":83
+  /* "turnsvr/client/_load.pyx":81
  *     cdef timespec now
  *     clock_gettime(clock, &now)
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec             # <<<<<<<<<<<<<<
@@ -4082,7 +4088,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":80
+  /* "turnsvr/client/_load.pyx":78
  *     uint64_t *seen
  * 
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4096,7 +4102,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":85
+/* "turnsvr/client/_load.pyx":83
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4107,7 +4113,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t __pyx_v_ns) {
   uint32_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":86
+  /* "turnsvr/client/_load.pyx":84
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:
  *     return <uint32_t>(ns // 100)             # <<<<<<<<<<<<<<
@@ -4120,7 +4126,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":85
+  /* "turnsvr/client/_load.pyx":83
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4133,7 +4139,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":88
+/* "turnsvr/client/_load.pyx":86
  *     return <uint32_t>(ns // 100)
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4144,7 +4150,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t const *__pyx_v_at) {
   uint32_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":89
+  /* "turnsvr/client/_load.pyx":87
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:
  *     return <uint32_t>at[0] << 8 | at[1]             # <<<<<<<<<<<<<<
@@ -4157,7 +4163,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t cons
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":88
+  /* "turnsvr/client/_load.pyx":86
  *     return <uint32_t>(ns // 100)
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4170,7 +4176,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t cons
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":91
+/* "turnsvr/client/_load.pyx":89
  *     return <uint32_t>at[0] << 8 | at[1]
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4183,7 +4189,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   int __pyx_r;
   int __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":92
+  /* "turnsvr/client/_load.pyx":90
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:
  *     cdef int shift = 0             # <<<<<<<<<<<<<<
@@ -4192,7 +4198,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
 */
   __pyx_v_shift = 0;
 
-  /* "turnsvr/client/_load.pyx":93
+  /* "turnsvr/client/_load.pyx":91
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:
  *     cdef int shift = 0
  *     while ticks >> shift >= 64:             # <<<<<<<<<<<<<<
@@ -4205,7 +4211,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":94
+    /* "turnsvr/client/_load.pyx":92
  *     cdef int shift = 0
  *     while ticks >> shift >= 64:
  *         shift += 1             # <<<<<<<<<<<<<<
@@ -4215,7 +4221,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
     __pyx_v_shift = (__pyx_v_shift + 1);
   }
 
-  /* "turnsvr/client/_load.pyx":95
+  /* "turnsvr/client/_load.pyx":93
  *     while ticks >> shift >= 64:
  *         shift += 1
  *     return shift * 32 + <int>(ticks >> shift)             # <<<<<<<<<<<<<<
@@ -4228,7 +4234,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":91
+  /* "turnsvr/client/_load.pyx":89
  *     return <uint32_t>at[0] << 8 | at[1]
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4242,7 +4248,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":122
+/* "turnsvr/client/_load.pyx":120
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -4291,44 +4297,44 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_senders,&__pyx_mstate_global->__pyx_n_u_receivers,&__pyx_mstate_global->__pyx_n_u_load,&__pyx_mstate_global->__pyx_n_u_tls,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 122, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 120, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 122, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 120, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 122, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 120, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 122, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 120, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 122, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 120, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 122, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 120, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, i); __PYX_ERR(0, 122, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, i); __PYX_ERR(0, 120, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 4)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 122, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 120, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 122, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 120, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 122, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 120, __pyx_L3_error)
       values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 122, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 120, __pyx_L3_error)
     }
     __pyx_v_senders = values[0];
     __pyx_v_receivers = values[1];
@@ -4337,7 +4343,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 122, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 120, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -4359,7 +4365,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 }
 static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
 
-/* "turnsvr/client/_load.pyx":133
+/* "turnsvr/client/_load.pyx":131
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -4379,7 +4385,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(CYTHO
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 133, __pyx_L1_error)
+    __PYX_ERR(0, 131, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -4387,7 +4393,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(CYTHO
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 133, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 131, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -4424,7 +4430,186 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator(__
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 133, __pyx_L1_error)
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 131, __pyx_L1_error)
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 131, __pyx_L1_error) }
+  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
+    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
+    __pyx_t_2 = 0;
+    __pyx_t_3 = NULL;
+  } else {
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 131, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_1);
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 131, __pyx_L1_error)
+  }
+  for (;;) {
+    if (likely(!__pyx_t_3)) {
+      if (likely(PyList_CheckExact(__pyx_t_1))) {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
+        ++__pyx_t_2;
+      } else {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
+        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
+        #else
+        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
+        #endif
+        ++__pyx_t_2;
+      }
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 131, __pyx_L1_error)
+    } else {
+      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
+      if (unlikely(!__pyx_t_4)) {
+        PyObject* exc_type = PyErr_Occurred();
+        if (exc_type) {
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 131, __pyx_L1_error)
+          PyErr_Clear();
+        }
+        break;
+      }
+    }
+    __Pyx_GOTREF(__pyx_t_4);
+    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
+    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
+    __Pyx_GIVEREF(__pyx_t_4);
+    __pyx_t_4 = 0;
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 131, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+    if (__pyx_t_5) {
+
+      {
+        PyObject *__pyx_temp;
+        {
+          __pyx_temp = __pyx_r;
+          __Pyx_INCREF(Py_True);
+          __pyx_r = Py_True;
+        }
+        __Pyx_XDECREF(__pyx_temp);
+      }
+      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+      goto __pyx_L0;
+    }
+  }
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  /*else*/ {
+    {
+      PyObject *__pyx_temp;
+      {
+        __pyx_temp = __pyx_r;
+        __Pyx_INCREF(Py_False);
+        __pyx_r = Py_False;
+      }
+      __Pyx_XDECREF(__pyx_temp);
+    }
+    goto __pyx_L0;
+  }
+  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
+
+  /* function exit code */
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_4);
+  if (__Pyx_PyErr_Occurred()) {
+    __Pyx_Generator_Replace_StopIteration(0);
+    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  }
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  #if !CYTHON_USE_EXC_INFO_STACK
+  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
+  #endif
+  __pyx_generator->resume_label = -1;
+  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
+
+/* "turnsvr/client/_load.pyx":133
+ *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
+ *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
+ *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
+ *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
+ *         ):
+*/
+
+static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
+  if (unlikely(!__pyx_cur_scope)) {
+    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)Py_None);
+    __Pyx_INCREF(Py_None);
+    __PYX_ERR(0, 133, __pyx_L1_error)
+  } else {
+    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
+  }
+  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
+  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  {
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 133, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_cur_scope);
+    __Pyx_RefNannyFinishContext();
+    return (PyObject *) gen;
+  }
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
+{
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_generator->closure);
+  PyObject *__pyx_r = NULL;
+  PyObject *__pyx_t_1 = NULL;
+  Py_ssize_t __pyx_t_2;
+  PyObject *(*__pyx_t_3)(PyObject *);
+  PyObject *__pyx_t_4 = NULL;
+  Py_ssize_t __pyx_t_5;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  switch (__pyx_generator->resume_label) {
+    case 0: goto __pyx_L3_first_run;
+    case 1: goto __pyx_L6_resume_from_yield;
+    default: /* CPython raises the right error here */
+    __Pyx_RefNannyFinishContext();
+    return NULL;
+  }
+  __pyx_L3_first_run:;
+  if (unlikely(__pyx_sent_value != Py_None)) {
+    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
+    __PYX_ERR(0, 133, __pyx_L1_error)
+  }
   if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 133, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
@@ -4479,190 +4664,11 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator(__
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
+    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 133, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (__pyx_t_5) {
-
-      {
-        PyObject *__pyx_temp;
-        {
-          __pyx_temp = __pyx_r;
-          __Pyx_INCREF(Py_True);
-          __pyx_r = Py_True;
-        }
-        __Pyx_XDECREF(__pyx_temp);
-      }
-      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-      goto __pyx_L0;
-    }
-  }
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  /*else*/ {
-    {
-      PyObject *__pyx_temp;
-      {
-        __pyx_temp = __pyx_r;
-        __Pyx_INCREF(Py_False);
-        __pyx_r = Py_False;
-      }
-      __Pyx_XDECREF(__pyx_temp);
-    }
-    goto __pyx_L0;
-  }
-  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
-
-  /* function exit code */
-  goto __pyx_L0;
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_4);
-  if (__Pyx_PyErr_Occurred()) {
-    __Pyx_Generator_Replace_StopIteration(0);
-    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  }
-  __pyx_L0:;
-  __Pyx_XGIVEREF(__pyx_r);
-  #if !CYTHON_USE_EXC_INFO_STACK
-  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
-  #endif
-  __pyx_generator->resume_label = -1;
-  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
-
-/* "turnsvr/client/_load.pyx":135
- *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
- *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
- *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
- *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
- *         ):
-*/
-
-static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
-  if (unlikely(!__pyx_cur_scope)) {
-    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)Py_None);
-    __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 135, __pyx_L1_error)
-  } else {
-    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
-  }
-  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
-  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 135, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_cur_scope);
-    __Pyx_RefNannyFinishContext();
-    return (PyObject *) gen;
-  }
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
-{
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_generator->closure);
-  PyObject *__pyx_r = NULL;
-  PyObject *__pyx_t_1 = NULL;
-  Py_ssize_t __pyx_t_2;
-  PyObject *(*__pyx_t_3)(PyObject *);
-  PyObject *__pyx_t_4 = NULL;
-  Py_ssize_t __pyx_t_5;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  switch (__pyx_generator->resume_label) {
-    case 0: goto __pyx_L3_first_run;
-    case 1: goto __pyx_L6_resume_from_yield;
-    default: /* CPython raises the right error here */
-    __Pyx_RefNannyFinishContext();
-    return NULL;
-  }
-  __pyx_L3_first_run:;
-  if (unlikely(__pyx_sent_value != Py_None)) {
-    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
-    __PYX_ERR(0, 135, __pyx_L1_error)
-  }
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 135, __pyx_L1_error) }
-  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
-    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
-    __pyx_t_2 = 0;
-    __pyx_t_3 = NULL;
-  } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 135, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 135, __pyx_L1_error)
-  }
-  for (;;) {
-    if (likely(!__pyx_t_3)) {
-      if (likely(PyList_CheckExact(__pyx_t_1))) {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 135, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
-        ++__pyx_t_2;
-      } else {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 135, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
-        #else
-        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
-        #endif
-        ++__pyx_t_2;
-      }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 135, __pyx_L1_error)
-    } else {
-      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
-      if (unlikely(!__pyx_t_4)) {
-        PyObject* exc_type = PyErr_Occurred();
-        if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 135, __pyx_L1_error)
-          PyErr_Clear();
-        }
-        break;
-      }
-    }
-    __Pyx_GOTREF(__pyx_t_4);
-    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
-    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
-    __Pyx_GIVEREF(__pyx_t_4);
-    __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 135, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 135, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 135, __pyx_L1_error)
+    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
 
     __pyx_r = __pyx_t_4;
@@ -4685,7 +4691,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(_
     __Pyx_XGOTREF(__pyx_t_1);
     __pyx_t_2 = __pyx_cur_scope->__pyx_t_1;
     __pyx_t_3 = __pyx_cur_scope->__pyx_t_2;
-    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 135, __pyx_L1_error)
+    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 133, __pyx_L1_error)
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
@@ -4712,7 +4718,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(_
 }
 static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
 
-/* "turnsvr/client/_load.pyx":136
+/* "turnsvr/client/_load.pyx":134
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
@@ -4732,7 +4738,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(CYTH
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 136, __pyx_L1_error)
+    __PYX_ERR(0, 134, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -4740,7 +4746,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(CYTH
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -4780,17 +4786,17 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
   __pyx_L3_first_run:;
   if (unlikely(__pyx_sent_value != Py_None)) {
     if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
-    __PYX_ERR(0, 136, __pyx_L1_error)
+    __PYX_ERR(0, 134, __pyx_L1_error)
   }
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 136, __pyx_L1_error) }
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 134, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
     __pyx_t_2 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 134, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -4798,7 +4804,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4808,7 +4814,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4819,13 +4825,13 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
         #endif
         ++__pyx_t_2;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_1);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 136, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 134, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -4836,11 +4842,11 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
 
     __pyx_r = __pyx_t_4;
@@ -4863,7 +4869,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
     __Pyx_XGOTREF(__pyx_t_1);
     __pyx_t_2 = __pyx_cur_scope->__pyx_t_1;
     __pyx_t_3 = __pyx_cur_scope->__pyx_t_2;
-    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 136, __pyx_L1_error)
+    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 134, __pyx_L1_error)
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
@@ -4890,7 +4896,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
 }
 static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
 
-/* "turnsvr/client/_load.pyx":155
+/* "turnsvr/client/_load.pyx":153
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -4910,7 +4916,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(CYTH
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 155, __pyx_L1_error)
+    __PYX_ERR(0, 153, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -4918,7 +4924,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(CYTH
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -4955,16 +4961,16 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 155, __pyx_L1_error)
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 155, __pyx_L1_error) }
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 153, __pyx_L1_error)
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 153, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
     __pyx_t_2 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 153, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -4972,7 +4978,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4982,7 +4988,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4993,13 +4999,13 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         #endif
         ++__pyx_t_2;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_1);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 153, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -5010,9 +5016,9 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     if (__pyx_t_5) {
 
@@ -5077,7 +5083,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(CYT
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 155, __pyx_L1_error)
+    __PYX_ERR(0, 153, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -5085,7 +5091,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(CYT
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -5122,16 +5128,16 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 155, __pyx_L1_error)
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 155, __pyx_L1_error) }
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 153, __pyx_L1_error)
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 153, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
     __pyx_t_2 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 153, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -5139,7 +5145,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -5149,7 +5155,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -5160,13 +5166,13 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         #endif
         ++__pyx_t_2;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_1);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 155, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 153, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -5177,9 +5183,9 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_r, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_r, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_r, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     if (__pyx_t_5) {
 
@@ -5231,7 +5237,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":122
+/* "turnsvr/client/_load.pyx":120
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -5270,7 +5276,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__cinit__", 0);
 
-  /* "turnsvr/client/_load.pyx":123
+  /* "turnsvr/client/_load.pyx":121
  * 
  *     def __cinit__(self, senders, receivers, load, tls):
  *         self.epoll = -1             # <<<<<<<<<<<<<<
@@ -5279,27 +5285,27 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->epoll = -1;
 
-  /* "turnsvr/client/_load.pyx":124
+  /* "turnsvr/client/_load.pyx":122
  *     def __cinit__(self, senders, receivers, load, tls):
  *         self.epoll = -1
  *         self.outlet_count = len(senders)             # <<<<<<<<<<<<<<
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_senders); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 124, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_senders); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 122, __pyx_L1_error)
   __pyx_v_self->outlet_count = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":125
+  /* "turnsvr/client/_load.pyx":123
  *         self.epoll = -1
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)             # <<<<<<<<<<<<<<
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_receivers); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 125, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_receivers); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 123, __pyx_L1_error)
   __pyx_v_self->inlet_count = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":126
+  /* "turnsvr/client/_load.pyx":124
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:             # <<<<<<<<<<<<<<
@@ -5330,7 +5336,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":127
+    /* "turnsvr/client/_load.pyx":125
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")             # <<<<<<<<<<<<<<
@@ -5343,14 +5349,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_6, __pyx_mstate_global->__pyx_kp_u_a_run_needs_1_to_65536_senders_a};
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 127, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 125, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_Raise(__pyx_t_5, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __PYX_ERR(0, 127, __pyx_L1_error)
+    __PYX_ERR(0, 125, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":126
+    /* "turnsvr/client/_load.pyx":124
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:             # <<<<<<<<<<<<<<
@@ -5359,59 +5365,59 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":128
+  /* "turnsvr/client/_load.pyx":126
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments             # <<<<<<<<<<<<<<
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_7 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_7 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_7 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_7 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_burst); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_burst); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_segments); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_segments); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_v_self->size = __pyx_t_7;
   __pyx_v_self->burst = __pyx_t_8;
   __pyx_v_self->segments = __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":129
+  /* "turnsvr/client/_load.pyx":127
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments
  *         self.kernel_times = load.kernel_times             # <<<<<<<<<<<<<<
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_kernel_times); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 129, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_kernel_times); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 127, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 129, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 127, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_v_self->kernel_times = __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":130
+  /* "turnsvr/client/_load.pyx":128
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF             # <<<<<<<<<<<<<<
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_run); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 130, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_run); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyLong_AndObjC(__pyx_t_5, __pyx_mstate_global->__pyx_int_65535, 0xFFFF, 0, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 130, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_AndObjC(__pyx_t_5, __pyx_mstate_global->__pyx_int_65535, 0xFFFF, 0, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 128, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_9 = __Pyx_PyLong_As_uint16_t(__pyx_t_6); if (unlikely((__pyx_t_9 == ((uint16_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 130, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyLong_As_uint16_t(__pyx_t_6); if (unlikely((__pyx_t_9 == ((uint16_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 128, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_v_self->run = __pyx_t_9;
 
-  /* "turnsvr/client/_load.pyx":131
+  /* "turnsvr/client/_load.pyx":129
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:             # <<<<<<<<<<<<<<
@@ -5442,7 +5448,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":132
+    /* "turnsvr/client/_load.pyx":130
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")             # <<<<<<<<<<<<<<
@@ -5455,14 +5461,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_a_payload_has_at_least_12_bytes};
       __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 132, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 130, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_Raise(__pyx_t_6, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __PYX_ERR(0, 132, __pyx_L1_error)
+    __PYX_ERR(0, 130, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":131
+    /* "turnsvr/client/_load.pyx":129
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:             # <<<<<<<<<<<<<<
@@ -5471,7 +5477,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":133
+  /* "turnsvr/client/_load.pyx":131
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -5484,12 +5490,12 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_2 = __pyx_v_self->segments;
     goto __pyx_L9_bool_binop_done;
   }
-  __pyx_t_6 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_6 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_6); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_6); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_3 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
   __pyx_t_2 = __pyx_t_3;
@@ -5505,7 +5511,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
   __pyx_v_self->packets_a_message = __pyx_t_8;
 
-  /* "turnsvr/client/_load.pyx":134
+  /* "turnsvr/client/_load.pyx":132
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)             # <<<<<<<<<<<<<<
@@ -5514,7 +5520,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->slot_size = (__pyx_v_self->packets_a_message * ((__pyx_e_7turnsvr_6client_5_load_MAX_PREFIX + __pyx_v_self->size) + 3));
 
-  /* "turnsvr/client/_load.pyx":135
+  /* "turnsvr/client/_load.pyx":133
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5522,7 +5528,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
  *         ):
 */
   __pyx_t_6 = NULL;
-  __pyx_t_10 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 135, __pyx_L1_error)
+  __pyx_t_10 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 133, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   __pyx_t_8 = 1;
   {
@@ -5530,16 +5536,16 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_builtin_max, __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 135, __pyx_L1_error)
+    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 133, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
   }
-  __pyx_t_10 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 135, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 133, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
-  __pyx_t_6 = __Pyx_PyNumber_Add_object_int(__pyx_t_5, __pyx_t_10); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 135, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Add_object_int(__pyx_t_5, __pyx_t_10); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 133, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_6, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 135, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_6, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   if (!__pyx_t_3) {
 
@@ -5550,7 +5556,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     goto __pyx_L12_bool_binop_done;
   }
 
-  /* "turnsvr/client/_load.pyx":136
+  /* "turnsvr/client/_load.pyx":134
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
@@ -5563,10 +5569,10 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_2 = __pyx_v_self->segments;
     goto __pyx_L12_bool_binop_done;
   }
-  __pyx_t_6 = __Pyx_PyLong_FromSize_t(__pyx_v_self->packets_a_message); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_FromSize_t(__pyx_v_self->packets_a_message); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_t_5 = NULL;
-  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __pyx_t_8 = 1;
   {
@@ -5574,27 +5580,27 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_10 = __Pyx_PyObject_FastCall((PyObject*)__pyx_builtin_max, __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 136, __pyx_L1_error)
+    if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_10);
   }
-  __pyx_t_11 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_5 = __Pyx_PyNumber_Add_object_int(__pyx_t_10, __pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyNumber_Add_object_int(__pyx_t_10, __pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-  __pyx_t_11 = __Pyx_PyNumber_Multiply_int_object(__pyx_t_6, __pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyNumber_Multiply_int_object(__pyx_t_6, __pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_11, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_11, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
   __pyx_t_2 = __pyx_t_3;
 
   __pyx_L12_bool_binop_done:;
 
-  /* "turnsvr/client/_load.pyx":135
+  /* "turnsvr/client/_load.pyx":133
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5604,7 +5610,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":138
+    /* "turnsvr/client/_load.pyx":136
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
  *         ):
  *             raise ValueError("a datagram or train would exceed 65507 bytes")             # <<<<<<<<<<<<<<
@@ -5617,14 +5623,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_a_datagram_or_train_would_exceed};
       __pyx_t_11 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 138, __pyx_L1_error)
+      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 136, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
     }
     __Pyx_Raise(__pyx_t_11, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    __PYX_ERR(0, 138, __pyx_L1_error)
+    __PYX_ERR(0, 136, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":135
+    /* "turnsvr/client/_load.pyx":133
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5633,7 +5639,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":139
+  /* "turnsvr/client/_load.pyx":137
  *         ):
  *             raise ValueError("a datagram or train would exceed 65507 bytes")
  *         cdef uint32_t window = MIN_WINDOW             # <<<<<<<<<<<<<<
@@ -5642,7 +5648,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_window = __pyx_e_7turnsvr_6client_5_load_MIN_WINDOW;
 
-  /* "turnsvr/client/_load.pyx":140
+  /* "turnsvr/client/_load.pyx":138
  *             raise ValueError("a datagram or train would exceed 65507 bytes")
  *         cdef uint32_t window = MIN_WINDOW
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:             # <<<<<<<<<<<<<<
@@ -5655,7 +5661,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":141
+    /* "turnsvr/client/_load.pyx":139
  *         cdef uint32_t window = MIN_WINDOW
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:
  *             window *= 2             # <<<<<<<<<<<<<<
@@ -5665,7 +5671,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_v_window = (__pyx_v_window * 2);
   }
 
-  /* "turnsvr/client/_load.pyx":142
+  /* "turnsvr/client/_load.pyx":140
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:
  *             window *= 2
  *         self.window_mask = window - 1             # <<<<<<<<<<<<<<
@@ -5674,7 +5680,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->window_mask = (__pyx_v_window - 1);
 
-  /* "turnsvr/client/_load.pyx":143
+  /* "turnsvr/client/_load.pyx":141
  *             window *= 2
  *         self.window_mask = window - 1
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))             # <<<<<<<<<<<<<<
@@ -5683,7 +5689,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->outlets = ((struct __pyx_t_7turnsvr_6client_5_load_Outlet *)calloc(__pyx_v_self->outlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Outlet))));
 
-  /* "turnsvr/client/_load.pyx":144
+  /* "turnsvr/client/_load.pyx":142
  *         self.window_mask = window - 1
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))             # <<<<<<<<<<<<<<
@@ -5692,7 +5698,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->inlets = ((struct __pyx_t_7turnsvr_6client_5_load_Inlet *)calloc(__pyx_v_self->inlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Inlet))));
 
-  /* "turnsvr/client/_load.pyx":145
+  /* "turnsvr/client/_load.pyx":143
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))             # <<<<<<<<<<<<<<
@@ -5701,7 +5707,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->flows = ((struct __pyx_t_7turnsvr_6client_5_load_Flow *)calloc(__pyx_v_self->outlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Flow))));
 
-  /* "turnsvr/client/_load.pyx":146
+  /* "turnsvr/client/_load.pyx":144
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))             # <<<<<<<<<<<<<<
@@ -5710,7 +5716,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->bitmaps = ((uint64_t *)calloc((((size_t)__pyx_v_self->outlet_count) * (__pyx_v_window / 64)), (sizeof(uint64_t))));
 
-  /* "turnsvr/client/_load.pyx":147
+  /* "turnsvr/client/_load.pyx":145
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)             # <<<<<<<<<<<<<<
@@ -5719,7 +5725,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->out_buffers = ((uint8_t *)calloc(__pyx_e_7turnsvr_6client_5_load_SENDS, __pyx_v_self->slot_size));
 
-  /* "turnsvr/client/_load.pyx":148
+  /* "turnsvr/client/_load.pyx":146
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)             # <<<<<<<<<<<<<<
@@ -5728,7 +5734,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->in_buffers = ((uint8_t *)malloc((__pyx_e_7turnsvr_6client_5_load_RECEIVES * __pyx_e_7turnsvr_6client_5_load_DATAGRAM)));
 
-  /* "turnsvr/client/_load.pyx":149
+  /* "turnsvr/client/_load.pyx":147
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):             # <<<<<<<<<<<<<<
@@ -5797,16 +5803,16 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "turnsvr/client/_load.pyx":150
+    /* "turnsvr/client/_load.pyx":148
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError             # <<<<<<<<<<<<<<
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]
 */
-    PyErr_NoMemory(); __PYX_ERR(0, 150, __pyx_L1_error)
+    PyErr_NoMemory(); __PYX_ERR(0, 148, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":149
+    /* "turnsvr/client/_load.pyx":147
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):             # <<<<<<<<<<<<<<
@@ -5815,7 +5821,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":151
+  /* "turnsvr/client/_load.pyx":149
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError
  *         if tls is not None:             # <<<<<<<<<<<<<<
@@ -5826,49 +5832,49 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (__pyx_t_3) {
 
 
-    /* "turnsvr/client/_load.pyx":152
+    /* "turnsvr/client/_load.pyx":150
  *             raise MemoryError
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]             # <<<<<<<<<<<<<<
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 0, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 152, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 0, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 150, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 152, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 150, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_write = ((__pyx_t_7turnsvr_6client_5_load_tls_write_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":153
+    /* "turnsvr/client/_load.pyx":151
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]
  *             self.tls_read = <tls_read_t><size_t>tls[1]             # <<<<<<<<<<<<<<
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 1, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 1, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 151, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 151, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_read = ((__pyx_t_7turnsvr_6client_5_load_tls_read_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":154
+    /* "turnsvr/client/_load.pyx":152
  *             self.tls_write = <tls_write_t><size_t>tls[0]
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]             # <<<<<<<<<<<<<<
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 2, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 154, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 2, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 152, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 154, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 152, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_error = ((__pyx_t_7turnsvr_6client_5_load_tls_error_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":151
+    /* "turnsvr/client/_load.pyx":149
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError
  *         if tls is not None:             # <<<<<<<<<<<<<<
@@ -5878,19 +5884,19 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     goto __pyx_L24;
   }
 
-  /* "turnsvr/client/_load.pyx":155
+  /* "turnsvr/client/_load.pyx":153
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)
 */
-  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   if (!__pyx_t_2) {
 
@@ -5900,12 +5906,12 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
     goto __pyx_L25_bool_binop_done;
   }
-  __pyx_t_5 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(NULL, __pyx_v_receivers); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_5 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(NULL, __pyx_v_receivers); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_11 = __Pyx_Generator_GetInlinedResult(__pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_Generator_GetInlinedResult(__pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_11); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_11); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
   __pyx_t_3 = __pyx_t_2;
@@ -5914,7 +5920,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "turnsvr/client/_load.pyx":156
+    /* "turnsvr/client/_load.pyx":154
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")             # <<<<<<<<<<<<<<
@@ -5927,14 +5933,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_TLS_connections_need_the_functio};
       __pyx_t_11 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 156, __pyx_L1_error)
+      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 154, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
     }
     __Pyx_Raise(__pyx_t_11, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    __PYX_ERR(0, 156, __pyx_L1_error)
+    __PYX_ERR(0, 154, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":155
+    /* "turnsvr/client/_load.pyx":153
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -5944,29 +5950,29 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
   __pyx_L24:;
 
-  /* "turnsvr/client/_load.pyx":157
+  /* "turnsvr/client/_load.pyx":155
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)             # <<<<<<<<<<<<<<
  *         self._take_receivers(receivers)
  *         cdef int i
 */
-  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_senders(__pyx_v_self, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 157, __pyx_L1_error)
+  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_senders(__pyx_v_self, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 155, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-  /* "turnsvr/client/_load.pyx":158
+  /* "turnsvr/client/_load.pyx":156
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)
  *         self._take_receivers(receivers)             # <<<<<<<<<<<<<<
  *         cdef int i
  *         for i in range(self.outlet_count):
 */
-  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_receivers(__pyx_v_self, __pyx_v_receivers); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 158, __pyx_L1_error)
+  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_receivers(__pyx_v_self, __pyx_v_receivers); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-  /* "turnsvr/client/_load.pyx":160
+  /* "turnsvr/client/_load.pyx":158
  *         self._take_receivers(receivers)
  *         cdef int i
  *         for i in range(self.outlet_count):             # <<<<<<<<<<<<<<
@@ -5980,7 +5986,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_14 = 0; __pyx_t_14 < __pyx_t_13; __pyx_t_14+=1) {
     __pyx_v_i = __pyx_t_14;
 
-    /* "turnsvr/client/_load.pyx":161
+    /* "turnsvr/client/_load.pyx":159
  *         cdef int i
  *         for i in range(self.outlet_count):
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)             # <<<<<<<<<<<<<<
@@ -5991,7 +5997,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":162
+  /* "turnsvr/client/_load.pyx":160
  *         for i in range(self.outlet_count):
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)
  *         for i in range(SENDS):             # <<<<<<<<<<<<<<
@@ -6005,7 +6011,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_12 = 0; __pyx_t_12 < __pyx_t_16; __pyx_t_12+=1) {
     __pyx_v_i = __pyx_t_12;
 
-    /* "turnsvr/client/_load.pyx":163
+    /* "turnsvr/client/_load.pyx":161
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)
  *         for i in range(SENDS):
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size             # <<<<<<<<<<<<<<
@@ -6014,7 +6020,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->out_vectors[__pyx_v_i]).iov_base = (__pyx_v_self->out_buffers + (__pyx_v_i * __pyx_v_self->slot_size));
 
-    /* "turnsvr/client/_load.pyx":164
+    /* "turnsvr/client/_load.pyx":162
  *         for i in range(SENDS):
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]             # <<<<<<<<<<<<<<
@@ -6023,7 +6029,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->out_messages[__pyx_v_i]).msg_hdr.msg_iov = (&(__pyx_v_self->out_vectors[__pyx_v_i]));
 
-    /* "turnsvr/client/_load.pyx":165
+    /* "turnsvr/client/_load.pyx":163
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1             # <<<<<<<<<<<<<<
@@ -6034,7 +6040,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":166
+  /* "turnsvr/client/_load.pyx":164
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1
  *         for i in range(RECEIVES):             # <<<<<<<<<<<<<<
@@ -6048,7 +6054,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_12 = 0; __pyx_t_12 < __pyx_t_16; __pyx_t_12+=1) {
     __pyx_v_i = __pyx_t_12;
 
-    /* "turnsvr/client/_load.pyx":167
+    /* "turnsvr/client/_load.pyx":165
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1
  *         for i in range(RECEIVES):
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM             # <<<<<<<<<<<<<<
@@ -6057,7 +6063,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_vectors[__pyx_v_i]).iov_base = (__pyx_v_self->in_buffers + (__pyx_v_i * __pyx_e_7turnsvr_6client_5_load_DATAGRAM));
 
-    /* "turnsvr/client/_load.pyx":168
+    /* "turnsvr/client/_load.pyx":166
  *         for i in range(RECEIVES):
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM
  *             self.in_vectors[i].iov_len = DATAGRAM             # <<<<<<<<<<<<<<
@@ -6066,7 +6072,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_vectors[__pyx_v_i]).iov_len = __pyx_e_7turnsvr_6client_5_load_DATAGRAM;
 
-    /* "turnsvr/client/_load.pyx":169
+    /* "turnsvr/client/_load.pyx":167
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM
  *             self.in_vectors[i].iov_len = DATAGRAM
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]             # <<<<<<<<<<<<<<
@@ -6075,7 +6081,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr.msg_iov = (&(__pyx_v_self->in_vectors[__pyx_v_i]));
 
-    /* "turnsvr/client/_load.pyx":170
+    /* "turnsvr/client/_load.pyx":168
  *             self.in_vectors[i].iov_len = DATAGRAM
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]
  *             self.in_messages[i].msg_hdr.msg_iovlen = 1             # <<<<<<<<<<<<<<
@@ -6084,7 +6090,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr.msg_iovlen = 1;
 
-    /* "turnsvr/client/_load.pyx":171
+    /* "turnsvr/client/_load.pyx":169
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]
  *             self.in_messages[i].msg_hdr.msg_iovlen = 1
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]             # <<<<<<<<<<<<<<
@@ -6095,7 +6101,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":122
+  /* "turnsvr/client/_load.pyx":120
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -6126,7 +6132,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":173
+/* "turnsvr/client/_load.pyx":171
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -6154,7 +6160,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   int __pyx_t_3;
   int __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":175
+  /* "turnsvr/client/_load.pyx":173
  *     def __dealloc__(self):
  *         cdef int i
  *         if self.epoll >= 0:             # <<<<<<<<<<<<<<
@@ -6166,7 +6172,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":176
+    /* "turnsvr/client/_load.pyx":174
  *         cdef int i
  *         if self.epoll >= 0:
  *             close(self.epoll)             # <<<<<<<<<<<<<<
@@ -6175,7 +6181,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
     (void)(close(__pyx_v_self->epoll));
 
-    /* "turnsvr/client/_load.pyx":175
+    /* "turnsvr/client/_load.pyx":173
  *     def __dealloc__(self):
  *         cdef int i
  *         if self.epoll >= 0:             # <<<<<<<<<<<<<<
@@ -6184,7 +6190,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":177
+  /* "turnsvr/client/_load.pyx":175
  *         if self.epoll >= 0:
  *             close(self.epoll)
  *         if self.outlets:             # <<<<<<<<<<<<<<
@@ -6196,7 +6202,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":178
+    /* "turnsvr/client/_load.pyx":176
  *             close(self.epoll)
  *         if self.outlets:
  *             for i in range(self.outlet_count):             # <<<<<<<<<<<<<<
@@ -6210,7 +6216,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
       __pyx_v_i = __pyx_t_4;
 
-      /* "turnsvr/client/_load.pyx":179
+      /* "turnsvr/client/_load.pyx":177
  *         if self.outlets:
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)             # <<<<<<<<<<<<<<
@@ -6221,7 +6227,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     }
 
 
-    /* "turnsvr/client/_load.pyx":177
+    /* "turnsvr/client/_load.pyx":175
  *         if self.epoll >= 0:
  *             close(self.epoll)
  *         if self.outlets:             # <<<<<<<<<<<<<<
@@ -6230,7 +6236,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":180
+  /* "turnsvr/client/_load.pyx":178
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)
  *         if self.inlets:             # <<<<<<<<<<<<<<
@@ -6242,7 +6248,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":181
+    /* "turnsvr/client/_load.pyx":179
  *                 free(self.outlets[i].rest)
  *         if self.inlets:
  *             for i in range(self.inlet_count):             # <<<<<<<<<<<<<<
@@ -6256,7 +6262,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
       __pyx_v_i = __pyx_t_4;
 
-      /* "turnsvr/client/_load.pyx":182
+      /* "turnsvr/client/_load.pyx":180
  *         if self.inlets:
  *             for i in range(self.inlet_count):
  *                 free(self.inlets[i].rest)             # <<<<<<<<<<<<<<
@@ -6267,7 +6273,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     }
 
 
-    /* "turnsvr/client/_load.pyx":180
+    /* "turnsvr/client/_load.pyx":178
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)
  *         if self.inlets:             # <<<<<<<<<<<<<<
@@ -6276,7 +6282,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":183
+  /* "turnsvr/client/_load.pyx":181
  *             for i in range(self.inlet_count):
  *                 free(self.inlets[i].rest)
  *         free(self.outlets)             # <<<<<<<<<<<<<<
@@ -6285,7 +6291,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->outlets);
 
-  /* "turnsvr/client/_load.pyx":184
+  /* "turnsvr/client/_load.pyx":182
  *                 free(self.inlets[i].rest)
  *         free(self.outlets)
  *         free(self.inlets)             # <<<<<<<<<<<<<<
@@ -6294,7 +6300,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->inlets);
 
-  /* "turnsvr/client/_load.pyx":185
+  /* "turnsvr/client/_load.pyx":183
  *         free(self.outlets)
  *         free(self.inlets)
  *         free(self.flows)             # <<<<<<<<<<<<<<
@@ -6303,7 +6309,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->flows);
 
-  /* "turnsvr/client/_load.pyx":186
+  /* "turnsvr/client/_load.pyx":184
  *         free(self.inlets)
  *         free(self.flows)
  *         free(self.bitmaps)             # <<<<<<<<<<<<<<
@@ -6312,7 +6318,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->bitmaps);
 
-  /* "turnsvr/client/_load.pyx":187
+  /* "turnsvr/client/_load.pyx":185
  *         free(self.flows)
  *         free(self.bitmaps)
  *         free(self.out_buffers)             # <<<<<<<<<<<<<<
@@ -6321,7 +6327,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->out_buffers);
 
-  /* "turnsvr/client/_load.pyx":188
+  /* "turnsvr/client/_load.pyx":186
  *         free(self.bitmaps)
  *         free(self.out_buffers)
  *         free(self.in_buffers)             # <<<<<<<<<<<<<<
@@ -6330,7 +6336,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->in_buffers);
 
-  /* "turnsvr/client/_load.pyx":173
+  /* "turnsvr/client/_load.pyx":171
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -6343,7 +6349,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 
 }
 
-/* "turnsvr/client/_load.pyx":190
+/* "turnsvr/client/_load.pyx":188
  *         free(self.in_buffers)
  * 
  *     cdef _take_senders(self, senders):             # <<<<<<<<<<<<<<
@@ -6378,7 +6384,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_take_senders", 0);
 
-  /* "turnsvr/client/_load.pyx":195
+  /* "turnsvr/client/_load.pyx":193
  *         cdef bytes prefix
  *         cdef int segment
  *         for i, sender in enumerate(senders):             # <<<<<<<<<<<<<<
@@ -6392,9 +6398,9 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     __pyx_t_3 = 0;
     __pyx_t_4 = NULL;
   } else {
-    __pyx_t_3 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_senders); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_3 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_senders); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 193, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 193, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_4)) {
@@ -6402,7 +6408,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 195, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 193, __pyx_L1_error)
           #endif
           if (__pyx_t_3 >= __pyx_temp) break;
         }
@@ -6412,7 +6418,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 195, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 193, __pyx_L1_error)
           #endif
           if (__pyx_t_3 >= __pyx_temp) break;
         }
@@ -6423,13 +6429,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         #endif
         ++__pyx_t_3;
       }
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 193, __pyx_L1_error)
     } else {
       __pyx_t_5 = __pyx_t_4(__pyx_t_2);
       if (unlikely(!__pyx_t_5)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 195, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 193, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -6440,69 +6446,69 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     __pyx_t_5 = 0;
     __Pyx_INCREF(__pyx_t_1);
     __Pyx_XDECREF_SET(__pyx_v_i, __pyx_t_1);
-    __pyx_t_5 = __Pyx_PyLong_AddObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_AddObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 193, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_1);
     __pyx_t_1 = __pyx_t_5;
     __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":196
+    /* "turnsvr/client/_load.pyx":194
  *         cdef int segment
  *         for i, sender in enumerate(senders):
  *             outlet = &self.outlets[i]             # <<<<<<<<<<<<<<
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls
 */
-    __pyx_t_6 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_6 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 196, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_6 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 194, __pyx_L1_error)
     __pyx_v_outlet = (&(__pyx_v_self->outlets[__pyx_t_6]));
 
 
-    /* "turnsvr/client/_load.pyx":197
+    /* "turnsvr/client/_load.pyx":195
  *         for i, sender in enumerate(senders):
  *             outlet = &self.outlets[i]
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream             # <<<<<<<<<<<<<<
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_7 = __Pyx_PyLong_As_int(__pyx_t_5); if (unlikely((__pyx_t_7 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyLong_As_int(__pyx_t_5); if (unlikely((__pyx_t_7 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 195, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_8 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_8 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_8 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 195, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_v_outlet->descriptor = __pyx_t_7;
     __pyx_v_outlet->stream = __pyx_t_8;
 
-    /* "turnsvr/client/_load.pyx":198
+    /* "turnsvr/client/_load.pyx":196
  *             outlet = &self.outlets[i]
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls             # <<<<<<<<<<<<<<
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 198, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_9 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_9 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 198, __pyx_L1_error)
+    __pyx_t_9 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_9 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 196, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_v_outlet->tls = ((void *)((size_t)__pyx_t_9));
 
 
-    /* "turnsvr/client/_load.pyx":199
+    /* "turnsvr/client/_load.pyx":197
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix             # <<<<<<<<<<<<<<
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 199, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    if (!(likely(PyBytes_CheckExact(__pyx_t_5))||((__pyx_t_5) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 199, __pyx_L1_error)
+    if (!(likely(PyBytes_CheckExact(__pyx_t_5))||((__pyx_t_5) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 197, __pyx_L1_error)
     __Pyx_XDECREF_SET(__pyx_v_prefix, ((PyObject*)__pyx_t_5));
     __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":200
+    /* "turnsvr/client/_load.pyx":198
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:             # <<<<<<<<<<<<<<
@@ -6511,16 +6517,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 200, __pyx_L1_error)
+      __PYX_ERR(0, 198, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 200, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 198, __pyx_L1_error)
     __pyx_t_8 = (__pyx_t_6 > __pyx_e_7turnsvr_6client_5_load_MAX_PREFIX);
 
 
     if (unlikely(__pyx_t_8)) {
 
 
-      /* "turnsvr/client/_load.pyx":201
+      /* "turnsvr/client/_load.pyx":199
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")             # <<<<<<<<<<<<<<
@@ -6533,14 +6539,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         PyObject *__pyx_callargs[2] = {__pyx_t_10, __pyx_mstate_global->__pyx_kp_u_prefix_too_long};
         __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_10); __pyx_t_10 = 0;
-        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 201, __pyx_L1_error)
+        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 199, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
       }
       __Pyx_Raise(__pyx_t_5, 0, 0, 0);
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      __PYX_ERR(0, 201, __pyx_L1_error)
+      __PYX_ERR(0, 199, __pyx_L1_error)
 
-      /* "turnsvr/client/_load.pyx":200
+      /* "turnsvr/client/_load.pyx":198
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:             # <<<<<<<<<<<<<<
@@ -6549,7 +6555,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     }
 
-    /* "turnsvr/client/_load.pyx":202
+    /* "turnsvr/client/_load.pyx":200
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))             # <<<<<<<<<<<<<<
@@ -6558,19 +6564,19 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-      __PYX_ERR(0, 202, __pyx_L1_error)
+      __PYX_ERR(0, 200, __pyx_L1_error)
     }
-    __pyx_t_11 = __Pyx_PyBytes_AsUString(__pyx_v_prefix); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 202, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_PyBytes_AsUString(__pyx_v_prefix); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 200, __pyx_L1_error)
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 202, __pyx_L1_error)
+      __PYX_ERR(0, 200, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 202, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 200, __pyx_L1_error)
     (void)(memcpy(__pyx_v_outlet->prefix, ((uint8_t const *)__pyx_t_11), __pyx_t_6));
 
 
 
-    /* "turnsvr/client/_load.pyx":203
+    /* "turnsvr/client/_load.pyx":201
  *                 raise ValueError("prefix too long")
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)             # <<<<<<<<<<<<<<
@@ -6579,48 +6585,48 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 203, __pyx_L1_error)
+      __PYX_ERR(0, 201, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 203, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 201, __pyx_L1_error)
     __pyx_v_outlet->prefix_size = __pyx_t_6;
 
-    /* "turnsvr/client/_load.pyx":204
+    /* "turnsvr/client/_load.pyx":202
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:             # <<<<<<<<<<<<<<
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 204, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 202, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __pyx_t_8 = (__pyx_t_5 != Py_None);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     if (__pyx_t_8) {
 
 
-      /* "turnsvr/client/_load.pyx":205
+      /* "turnsvr/client/_load.pyx":203
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:
  *                 address = _socket_address(*sender.to)             # <<<<<<<<<<<<<<
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
 */
-      __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_socket_address); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 205, __pyx_L1_error)
+      __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_socket_address); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
-      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 205, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
-      __pyx_t_12 = __Pyx_PySequence_Tuple(__pyx_t_10); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 205, __pyx_L1_error)
+      __pyx_t_12 = __Pyx_PySequence_Tuple(__pyx_t_10); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_12);
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-      __pyx_t_10 = __Pyx_PyObject_Call(__pyx_t_5, __pyx_t_12, NULL); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 205, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyObject_Call(__pyx_t_5, __pyx_t_12, NULL); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-      if (!(likely(PyBytes_CheckExact(__pyx_t_10))||((__pyx_t_10) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_10))) __PYX_ERR(0, 205, __pyx_L1_error)
+      if (!(likely(PyBytes_CheckExact(__pyx_t_10))||((__pyx_t_10) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_10))) __PYX_ERR(0, 203, __pyx_L1_error)
       __Pyx_XDECREF_SET(__pyx_v_address, ((PyObject*)__pyx_t_10));
       __pyx_t_10 = 0;
 
-      /* "turnsvr/client/_load.pyx":206
+      /* "turnsvr/client/_load.pyx":204
  *             if sender.to is not None:
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))             # <<<<<<<<<<<<<<
@@ -6629,19 +6635,19 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-        __PYX_ERR(0, 206, __pyx_L1_error)
+        __PYX_ERR(0, 204, __pyx_L1_error)
       }
-      __pyx_t_13 = __Pyx_PyBytes_AsUString(__pyx_v_address); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 206, __pyx_L1_error)
+      __pyx_t_13 = __Pyx_PyBytes_AsUString(__pyx_v_address); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 204, __pyx_L1_error)
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-        __PYX_ERR(0, 206, __pyx_L1_error)
+        __PYX_ERR(0, 204, __pyx_L1_error)
       }
-      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 206, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 204, __pyx_L1_error)
       (void)(memcpy(__pyx_v_outlet->address, ((uint8_t const *)__pyx_t_13), __pyx_t_6));
 
 
 
-      /* "turnsvr/client/_load.pyx":207
+      /* "turnsvr/client/_load.pyx":205
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)             # <<<<<<<<<<<<<<
@@ -6650,13 +6656,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-        __PYX_ERR(0, 207, __pyx_L1_error)
+        __PYX_ERR(0, 205, __pyx_L1_error)
       }
-      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 207, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 205, __pyx_L1_error)
       __pyx_v_outlet->address_size = ((socklen_t)__pyx_t_6);
 
 
-      /* "turnsvr/client/_load.pyx":204
+      /* "turnsvr/client/_load.pyx":202
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:             # <<<<<<<<<<<<<<
@@ -6665,7 +6671,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     }
 
-    /* "turnsvr/client/_load.pyx":208
+    /* "turnsvr/client/_load.pyx":206
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -6674,7 +6680,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (__pyx_v_outlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":209
+      /* "turnsvr/client/_load.pyx":207
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)             # <<<<<<<<<<<<<<
@@ -6683,7 +6689,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       __pyx_v_outlet->rest = ((uint8_t *)malloc(__pyx_v_self->slot_size));
 
-      /* "turnsvr/client/_load.pyx":210
+      /* "turnsvr/client/_load.pyx":208
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:             # <<<<<<<<<<<<<<
@@ -6695,16 +6701,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       if (unlikely(__pyx_t_8)) {
 
 
-        /* "turnsvr/client/_load.pyx":211
+        /* "turnsvr/client/_load.pyx":209
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:
  *                     raise MemoryError             # <<<<<<<<<<<<<<
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
 */
-        PyErr_NoMemory(); __PYX_ERR(0, 211, __pyx_L1_error)
+        PyErr_NoMemory(); __PYX_ERR(0, 209, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":210
+        /* "turnsvr/client/_load.pyx":208
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:             # <<<<<<<<<<<<<<
@@ -6713,7 +6719,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       }
 
-      /* "turnsvr/client/_load.pyx":208
+      /* "turnsvr/client/_load.pyx":206
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -6723,7 +6729,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       goto __pyx_L7;
     }
 
-    /* "turnsvr/client/_load.pyx":212
+    /* "turnsvr/client/_load.pyx":210
  *                 if not outlet.rest:
  *                     raise MemoryError
  *             elif self.segments:             # <<<<<<<<<<<<<<
@@ -6732,7 +6738,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (__pyx_v_self->segments) {
 
-      /* "turnsvr/client/_load.pyx":213
+      /* "turnsvr/client/_load.pyx":211
  *                     raise MemoryError
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)             # <<<<<<<<<<<<<<
@@ -6741,7 +6747,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       __pyx_v_segment = ((int)(__pyx_v_outlet->prefix_size + __pyx_v_self->size));
 
-      /* "turnsvr/client/_load.pyx":214
+      /* "turnsvr/client/_load.pyx":212
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):             # <<<<<<<<<<<<<<
@@ -6753,7 +6759,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       if (unlikely(__pyx_t_8)) {
 
 
-        /* "turnsvr/client/_load.pyx":215
+        /* "turnsvr/client/_load.pyx":213
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):
  *                     raise OSError(errno, "UDP_SEGMENT")             # <<<<<<<<<<<<<<
@@ -6761,7 +6767,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
  *                 segment = 0
 */
         __pyx_t_12 = NULL;
-        __pyx_t_5 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 215, __pyx_L1_error)
+        __pyx_t_5 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 213, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
         __pyx_t_9 = 1;
         {
@@ -6769,14 +6775,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
           __pyx_t_10 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
           __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
           __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-          if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 215, __pyx_L1_error)
+          if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 213, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_10);
         }
         __Pyx_Raise(__pyx_t_10, 0, 0, 0);
         __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-        __PYX_ERR(0, 215, __pyx_L1_error)
+        __PYX_ERR(0, 213, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":214
+        /* "turnsvr/client/_load.pyx":212
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):             # <<<<<<<<<<<<<<
@@ -6785,7 +6791,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       }
 
-      /* "turnsvr/client/_load.pyx":212
+      /* "turnsvr/client/_load.pyx":210
  *                 if not outlet.rest:
  *                     raise MemoryError
  *             elif self.segments:             # <<<<<<<<<<<<<<
@@ -6795,7 +6801,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       goto __pyx_L7;
     }
 
-    /* "turnsvr/client/_load.pyx":217
+    /* "turnsvr/client/_load.pyx":215
  *                     raise OSError(errno, "UDP_SEGMENT")
  *             else:
  *                 segment = 0             # <<<<<<<<<<<<<<
@@ -6805,7 +6811,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     /*else*/ {
       __pyx_v_segment = 0;
 
-      /* "turnsvr/client/_load.pyx":218
+      /* "turnsvr/client/_load.pyx":216
  *             else:
  *                 segment = 0
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))             # <<<<<<<<<<<<<<
@@ -6816,7 +6822,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     }
     __pyx_L7:;
 
-    /* "turnsvr/client/_load.pyx":195
+    /* "turnsvr/client/_load.pyx":193
  *         cdef bytes prefix
  *         cdef int segment
  *         for i, sender in enumerate(senders):             # <<<<<<<<<<<<<<
@@ -6827,7 +6833,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "turnsvr/client/_load.pyx":190
+  /* "turnsvr/client/_load.pyx":188
  *         free(self.in_buffers)
  * 
  *     cdef _take_senders(self, senders):             # <<<<<<<<<<<<<<
@@ -6858,7 +6864,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":220
+/* "turnsvr/client/_load.pyx":218
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
  * 
  *     cdef _take_receivers(self, receivers):             # <<<<<<<<<<<<<<
@@ -6893,7 +6899,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_take_receivers", 0);
 
-  /* "turnsvr/client/_load.pyx":223
+  /* "turnsvr/client/_load.pyx":221
  *         cdef Inlet *inlet
  *         cdef epoll_event event
  *         cdef int on = 1             # <<<<<<<<<<<<<<
@@ -6902,7 +6908,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   __pyx_v_on = 1;
 
-  /* "turnsvr/client/_load.pyx":224
+  /* "turnsvr/client/_load.pyx":222
  *         cdef epoll_event event
  *         cdef int on = 1
  *         cdef int times = self.kernel_times             # <<<<<<<<<<<<<<
@@ -6913,7 +6919,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 
   __pyx_v_times = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":225
+  /* "turnsvr/client/_load.pyx":223
  *         cdef int on = 1
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)             # <<<<<<<<<<<<<<
@@ -6922,7 +6928,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   __pyx_v_self->epoll = epoll_create1(EPOLL_CLOEXEC);
 
-  /* "turnsvr/client/_load.pyx":226
+  /* "turnsvr/client/_load.pyx":224
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:             # <<<<<<<<<<<<<<
@@ -6934,7 +6940,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "turnsvr/client/_load.pyx":227
+    /* "turnsvr/client/_load.pyx":225
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")             # <<<<<<<<<<<<<<
@@ -6942,7 +6948,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
  *             inlet = &self.inlets[i]
 */
     __pyx_t_3 = NULL;
-    __pyx_t_4 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 227, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 225, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5 = 1;
     {
@@ -6950,14 +6956,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_5, (3-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 227, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 225, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 227, __pyx_L1_error)
+    __PYX_ERR(0, 225, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":226
+    /* "turnsvr/client/_load.pyx":224
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:             # <<<<<<<<<<<<<<
@@ -6966,7 +6972,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   }
 
-  /* "turnsvr/client/_load.pyx":228
+  /* "turnsvr/client/_load.pyx":226
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):             # <<<<<<<<<<<<<<
@@ -6980,9 +6986,9 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     __pyx_t_6 = 0;
     __pyx_t_7 = NULL;
   } else {
-    __pyx_t_6 = -1; __pyx_t_4 = PyObject_GetIter(__pyx_v_receivers); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_6 = -1; __pyx_t_4 = PyObject_GetIter(__pyx_v_receivers); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 226, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_7 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_4); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_7 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_4); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 226, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_7)) {
@@ -6990,7 +6996,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_4);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 228, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 226, __pyx_L1_error)
           #endif
           if (__pyx_t_6 >= __pyx_temp) break;
         }
@@ -7000,7 +7006,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_4);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 228, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 226, __pyx_L1_error)
           #endif
           if (__pyx_t_6 >= __pyx_temp) break;
         }
@@ -7011,13 +7017,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         #endif
         ++__pyx_t_6;
       }
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 226, __pyx_L1_error)
     } else {
       __pyx_t_3 = __pyx_t_7(__pyx_t_4);
       if (unlikely(!__pyx_t_3)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 228, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 226, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -7028,61 +7034,61 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     __pyx_t_3 = 0;
     __Pyx_INCREF(__pyx_t_2);
     __Pyx_XDECREF_SET(__pyx_v_i, __pyx_t_2);
-    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_t_2, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_t_2, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 226, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_2);
     __pyx_t_2 = __pyx_t_3;
     __pyx_t_3 = 0;
 
-    /* "turnsvr/client/_load.pyx":229
+    /* "turnsvr/client/_load.pyx":227
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):
  *             inlet = &self.inlets[i]             # <<<<<<<<<<<<<<
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
 */
-    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 229, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 227, __pyx_L1_error)
     __pyx_v_inlet = (&(__pyx_v_self->inlets[__pyx_t_8]));
 
 
-    /* "turnsvr/client/_load.pyx":230
+    /* "turnsvr/client/_load.pyx":228
  *         for i, receiver in enumerate(receivers):
  *             inlet = &self.inlets[i]
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival             # <<<<<<<<<<<<<<
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:
 */
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_9 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_9 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_9 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_9 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_3); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_3); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_arrival); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_arrival); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 230, __pyx_L1_error)
+    __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_v_inlet->descriptor = __pyx_t_9;
     __pyx_v_inlet->stream = __pyx_t_1;
     __pyx_v_inlet->arrival = __pyx_t_10;
 
-    /* "turnsvr/client/_load.pyx":231
+    /* "turnsvr/client/_load.pyx":229
  *             inlet = &self.inlets[i]
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls             # <<<<<<<<<<<<<<
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
 */
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 231, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 229, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_5 = __Pyx_PyLong_As_size_t(__pyx_t_3); if (unlikely((__pyx_t_5 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_As_size_t(__pyx_t_3); if (unlikely((__pyx_t_5 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 229, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_v_inlet->tls = ((void *)((size_t)__pyx_t_5));
 
 
-    /* "turnsvr/client/_load.pyx":232
+    /* "turnsvr/client/_load.pyx":230
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -7091,7 +7097,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     if (__pyx_v_inlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":233
+      /* "turnsvr/client/_load.pyx":231
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)             # <<<<<<<<<<<<<<
@@ -7100,7 +7106,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
       __pyx_v_inlet->rest = ((uint8_t *)malloc(__pyx_e_7turnsvr_6client_5_load_STREAM));
 
-      /* "turnsvr/client/_load.pyx":234
+      /* "turnsvr/client/_load.pyx":232
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:             # <<<<<<<<<<<<<<
@@ -7112,16 +7118,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       if (unlikely(__pyx_t_1)) {
 
 
-        /* "turnsvr/client/_load.pyx":235
+        /* "turnsvr/client/_load.pyx":233
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:
  *                     raise MemoryError             # <<<<<<<<<<<<<<
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
 */
-        PyErr_NoMemory(); __PYX_ERR(0, 235, __pyx_L1_error)
+        PyErr_NoMemory(); __PYX_ERR(0, 233, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":234
+        /* "turnsvr/client/_load.pyx":232
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:             # <<<<<<<<<<<<<<
@@ -7130,7 +7136,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
       }
 
-      /* "turnsvr/client/_load.pyx":232
+      /* "turnsvr/client/_load.pyx":230
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -7140,7 +7146,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       goto __pyx_L6;
     }
 
-    /* "turnsvr/client/_load.pyx":237
+    /* "turnsvr/client/_load.pyx":235
  *                     raise MemoryError
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))             # <<<<<<<<<<<<<<
@@ -7150,7 +7156,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     /*else*/ {
       (void)(setsockopt(__pyx_v_inlet->descriptor, SOL_UDP, UDP_GRO, (&__pyx_v_on), (sizeof(__pyx_v_on))));
 
-      /* "turnsvr/client/_load.pyx":238
+      /* "turnsvr/client/_load.pyx":236
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))             # <<<<<<<<<<<<<<
@@ -7161,7 +7167,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     }
     __pyx_L6:;
 
-    /* "turnsvr/client/_load.pyx":239
+    /* "turnsvr/client/_load.pyx":237
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))
  *             memset(&event, 0, sizeof(event))             # <<<<<<<<<<<<<<
@@ -7170,7 +7176,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     (void)(memset((&__pyx_v_event), 0, (sizeof(__pyx_v_event))));
 
-    /* "turnsvr/client/_load.pyx":240
+    /* "turnsvr/client/_load.pyx":238
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))
  *             memset(&event, 0, sizeof(event))
  *             event.events = EPOLLIN             # <<<<<<<<<<<<<<
@@ -7179,17 +7185,17 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     __pyx_v_event.events = EPOLLIN;
 
-    /* "turnsvr/client/_load.pyx":241
+    /* "turnsvr/client/_load.pyx":239
  *             memset(&event, 0, sizeof(event))
  *             event.events = EPOLLIN
  *             event.data.u32 = i             # <<<<<<<<<<<<<<
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):
  *                 raise OSError(errno, "epoll_ctl")
 */
-    __pyx_t_11 = __Pyx_PyLong_As_uint32_t(__pyx_v_i); if (unlikely((__pyx_t_11 == ((uint32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 241, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_PyLong_As_uint32_t(__pyx_v_i); if (unlikely((__pyx_t_11 == ((uint32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 239, __pyx_L1_error)
     __pyx_v_event.data.u32 = __pyx_t_11;
 
-    /* "turnsvr/client/_load.pyx":242
+    /* "turnsvr/client/_load.pyx":240
  *             event.events = EPOLLIN
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):             # <<<<<<<<<<<<<<
@@ -7201,15 +7207,15 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     if (unlikely(__pyx_t_1)) {
 
 
-      /* "turnsvr/client/_load.pyx":243
+      /* "turnsvr/client/_load.pyx":241
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):
  *                 raise OSError(errno, "epoll_ctl")             # <<<<<<<<<<<<<<
  * 
- *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle) noexcept nogil:
+ *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:
 */
       __pyx_t_12 = NULL;
-      __pyx_t_13 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 243, __pyx_L1_error)
+      __pyx_t_13 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 241, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_13);
       __pyx_t_5 = 1;
       {
@@ -7217,14 +7223,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_5, (3-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
         __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
-        if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 243, __pyx_L1_error)
+        if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 241, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_3);
       }
       __Pyx_Raise(__pyx_t_3, 0, 0, 0);
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      __PYX_ERR(0, 243, __pyx_L1_error)
+      __PYX_ERR(0, 241, __pyx_L1_error)
 
-      /* "turnsvr/client/_load.pyx":242
+      /* "turnsvr/client/_load.pyx":240
  *             event.events = EPOLLIN
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):             # <<<<<<<<<<<<<<
@@ -7233,7 +7239,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     }
 
-    /* "turnsvr/client/_load.pyx":228
+    /* "turnsvr/client/_load.pyx":226
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):             # <<<<<<<<<<<<<<
@@ -7244,7 +7250,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "turnsvr/client/_load.pyx":220
+  /* "turnsvr/client/_load.pyx":218
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
  * 
  *     cdef _take_receivers(self, receivers):             # <<<<<<<<<<<<<<
@@ -7275,15 +7281,15 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":245
+/* "turnsvr/client/_load.pyx":243
  *                 raise OSError(errno, "epoll_ctl")
  * 
- *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:             # <<<<<<<<<<<<<<
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
 */
 
-static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, double __pyx_v_rate, int64_t __pyx_v_duration, int64_t __pyx_v_warm_up, int64_t __pyx_v_settle) {
+static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, double __pyx_v_rate, int64_t __pyx_v_duration, int64_t __pyx_v_warm_up, int64_t __pyx_v_settle, int64_t __pyx_v_quiet) {
   int64_t __pyx_v_start;
   int64_t __pyx_v_now;
   int64_t __pyx_v_end;
@@ -7302,8 +7308,8 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
   int64_t __pyx_t_6;
   int __pyx_t_7;
 
-  /* "turnsvr/client/_load.pyx":247
- *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle) noexcept nogil:
+  /* "turnsvr/client/_load.pyx":245
+ *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
  *         cdef int64_t now = start
@@ -7311,7 +7317,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_start = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-  /* "turnsvr/client/_load.pyx":248
+  /* "turnsvr/client/_load.pyx":246
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
  *         cdef int64_t now = start             # <<<<<<<<<<<<<<
@@ -7320,7 +7326,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_now = __pyx_v_start;
 
-  /* "turnsvr/client/_load.pyx":249
+  /* "turnsvr/client/_load.pyx":247
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
  *         cdef int64_t now = start
  *         cdef int64_t end = start + duration             # <<<<<<<<<<<<<<
@@ -7329,7 +7335,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_end = (__pyx_v_start + __pyx_v_duration);
 
-  /* "turnsvr/client/_load.pyx":251
+  /* "turnsvr/client/_load.pyx":249
  *         cdef int64_t end = start + duration
  *         cdef int64_t quiet_since
  *         cdef double a_unit = 0 if isinf(rate) else 1e9 * self.burst / rate             # <<<<<<<<<<<<<<
@@ -7348,7 +7354,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
   __pyx_v_a_unit = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":252
+  /* "turnsvr/client/_load.pyx":250
  *         cdef int64_t quiet_since
  *         cdef double a_unit = 0 if isinf(rate) else 1e9 * self.burst / rate
  *         cdef double due_at = start             # <<<<<<<<<<<<<<
@@ -7357,7 +7363,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_due_at = __pyx_v_start;
 
-  /* "turnsvr/client/_load.pyx":255
+  /* "turnsvr/client/_load.pyx":253
  *         cdef int64_t due, most, lost
  *         cdef int got
  *         while now < end:             # <<<<<<<<<<<<<<
@@ -7370,7 +7376,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":256
+    /* "turnsvr/client/_load.pyx":254
  *         cdef int got
  *         while now < end:
  *             self.counting = now - start >= warm_up             # <<<<<<<<<<<<<<
@@ -7379,7 +7385,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_self->counting = ((__pyx_v_now - __pyx_v_start) >= __pyx_v_warm_up);
 
-    /* "turnsvr/client/_load.pyx":257
+    /* "turnsvr/client/_load.pyx":255
  *         while now < end:
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:             # <<<<<<<<<<<<<<
@@ -7391,7 +7397,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":258
+      /* "turnsvr/client/_load.pyx":256
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0             # <<<<<<<<<<<<<<
@@ -7410,7 +7416,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
       __pyx_v_due = __pyx_t_3;
 
-      /* "turnsvr/client/_load.pyx":259
+      /* "turnsvr/client/_load.pyx":257
  *             if a_unit > 0:
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)             # <<<<<<<<<<<<<<
@@ -7419,7 +7425,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_lost = ((int64_t)(((__pyx_v_now - __pyx_v_due_at) - __pyx_v_7turnsvr_6client_5_load_MOST_DEBT) / __pyx_v_a_unit));
 
-      /* "turnsvr/client/_load.pyx":260
+      /* "turnsvr/client/_load.pyx":258
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:             # <<<<<<<<<<<<<<
@@ -7431,7 +7437,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       if (__pyx_t_2) {
 
 
-        /* "turnsvr/client/_load.pyx":261
+        /* "turnsvr/client/_load.pyx":259
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:
  *                     self.lagged += lost * self.burst             # <<<<<<<<<<<<<<
@@ -7440,7 +7446,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
         __pyx_v_self->lagged = (__pyx_v_self->lagged + (__pyx_v_lost * __pyx_v_self->burst));
 
-        /* "turnsvr/client/_load.pyx":262
+        /* "turnsvr/client/_load.pyx":260
  *                 if lost > 0:
  *                     self.lagged += lost * self.burst
  *                     due_at += lost * a_unit             # <<<<<<<<<<<<<<
@@ -7449,7 +7455,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
         __pyx_v_due_at = (__pyx_v_due_at + (__pyx_v_lost * __pyx_v_a_unit));
 
-        /* "turnsvr/client/_load.pyx":263
+        /* "turnsvr/client/_load.pyx":261
  *                     self.lagged += lost * self.burst
  *                     due_at += lost * a_unit
  *                     due -= lost             # <<<<<<<<<<<<<<
@@ -7458,7 +7464,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
         __pyx_v_due = (__pyx_v_due - __pyx_v_lost);
 
-        /* "turnsvr/client/_load.pyx":260
+        /* "turnsvr/client/_load.pyx":258
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:             # <<<<<<<<<<<<<<
@@ -7467,7 +7473,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       }
 
-      /* "turnsvr/client/_load.pyx":264
+      /* "turnsvr/client/_load.pyx":262
  *                     due_at += lost * a_unit
  *                     due -= lost
  *                 most = max(1, SENDS // <int64_t>self.burst)             # <<<<<<<<<<<<<<
@@ -7491,7 +7497,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       __pyx_v_most = __pyx_t_5;
 
 
-      /* "turnsvr/client/_load.pyx":265
+      /* "turnsvr/client/_load.pyx":263
  *                     due -= lost
  *                 most = max(1, SENDS // <int64_t>self.burst)
  *                 due = min(due, most)             # <<<<<<<<<<<<<<
@@ -7515,7 +7521,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       __pyx_v_due = __pyx_t_6;
 
 
-      /* "turnsvr/client/_load.pyx":266
+      /* "turnsvr/client/_load.pyx":264
  *                 most = max(1, SENDS // <int64_t>self.burst)
  *                 due = min(due, most)
  *                 due_at += due * a_unit             # <<<<<<<<<<<<<<
@@ -7524,7 +7530,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_due_at = (__pyx_v_due_at + (__pyx_v_due * __pyx_v_a_unit));
 
-      /* "turnsvr/client/_load.pyx":257
+      /* "turnsvr/client/_load.pyx":255
  *         while now < end:
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:             # <<<<<<<<<<<<<<
@@ -7534,7 +7540,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":268
+    /* "turnsvr/client/_load.pyx":266
  *                 due_at += due * a_unit
  *             else:
  *                 due = max(1, SENDS // <int64_t>self.burst)             # <<<<<<<<<<<<<<
@@ -7561,7 +7567,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":269
+    /* "turnsvr/client/_load.pyx":267
  *             else:
  *                 due = max(1, SENDS // <int64_t>self.burst)
  *             if due > 0:             # <<<<<<<<<<<<<<
@@ -7573,7 +7579,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":270
+      /* "turnsvr/client/_load.pyx":268
  *                 due = max(1, SENDS // <int64_t>self.burst)
  *             if due > 0:
  *                 self.send_units(due)             # <<<<<<<<<<<<<<
@@ -7582,7 +7588,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->send_units(__pyx_v_self, __pyx_v_due);
 
-      /* "turnsvr/client/_load.pyx":269
+      /* "turnsvr/client/_load.pyx":267
  *             else:
  *                 due = max(1, SENDS // <int64_t>self.burst)
  *             if due > 0:             # <<<<<<<<<<<<<<
@@ -7591,7 +7597,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     }
 
-    /* "turnsvr/client/_load.pyx":271
+    /* "turnsvr/client/_load.pyx":269
  *             if due > 0:
  *                 self.send_units(due)
  *             got = self.drain()             # <<<<<<<<<<<<<<
@@ -7600,7 +7606,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_got = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain(__pyx_v_self);
 
-    /* "turnsvr/client/_load.pyx":272
+    /* "turnsvr/client/_load.pyx":270
  *                 self.send_units(due)
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7609,7 +7615,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-    /* "turnsvr/client/_load.pyx":273
+    /* "turnsvr/client/_load.pyx":271
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:             # <<<<<<<<<<<<<<
@@ -7645,7 +7651,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":274
+      /* "turnsvr/client/_load.pyx":272
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)             # <<<<<<<<<<<<<<
@@ -7669,7 +7675,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->nap(__pyx_v_self, ((__pyx_t_3 - __pyx_v_now) - (__pyx_v_7turnsvr_6client_5_load_NAP / 3)));
 
 
-      /* "turnsvr/client/_load.pyx":275
+      /* "turnsvr/client/_load.pyx":273
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)
  *                 now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7678,7 +7684,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-      /* "turnsvr/client/_load.pyx":273
+      /* "turnsvr/client/_load.pyx":271
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:             # <<<<<<<<<<<<<<
@@ -7688,7 +7694,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
   }
 
-  /* "turnsvr/client/_load.pyx":276
+  /* "turnsvr/client/_load.pyx":274
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)
  *                 now = clock_ns(CLOCK_MONOTONIC)
  *         self.counting = False             # <<<<<<<<<<<<<<
@@ -7697,28 +7703,28 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->counting = 0;
 
-  /* "turnsvr/client/_load.pyx":277
+  /* "turnsvr/client/_load.pyx":275
  *                 now = clock_ns(CLOCK_MONOTONIC)
  *         self.counting = False
  *         quiet_since = now             # <<<<<<<<<<<<<<
  *         end = now + settle
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
 */
   __pyx_v_quiet_since = __pyx_v_now;
 
-  /* "turnsvr/client/_load.pyx":278
+  /* "turnsvr/client/_load.pyx":276
  *         self.counting = False
  *         quiet_since = now
  *         end = now + settle             # <<<<<<<<<<<<<<
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():
 */
   __pyx_v_end = (__pyx_v_now + __pyx_v_settle);
 
-  /* "turnsvr/client/_load.pyx":279
+  /* "turnsvr/client/_load.pyx":277
  *         quiet_since = now
  *         end = now + settle
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:             # <<<<<<<<<<<<<<
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:             # <<<<<<<<<<<<<<
  *             if self.drain():
  *                 quiet_since = now
 */
@@ -7733,7 +7739,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
       goto __pyx_L14_bool_binop_done;
     }
-    __pyx_t_7 = ((__pyx_v_now - __pyx_v_quiet_since) < __pyx_v_7turnsvr_6client_5_load_QUIET);
+    __pyx_t_7 = ((__pyx_v_now - __pyx_v_quiet_since) < __pyx_v_quiet);
 
     if (__pyx_t_7) {
 
@@ -7752,9 +7758,9 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":280
+    /* "turnsvr/client/_load.pyx":278
  *         end = now + settle
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():             # <<<<<<<<<<<<<<
  *                 quiet_since = now
  *             else:
@@ -7764,8 +7770,8 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":281
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+      /* "turnsvr/client/_load.pyx":279
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():
  *                 quiet_since = now             # <<<<<<<<<<<<<<
  *             else:
@@ -7773,9 +7779,9 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_quiet_since = __pyx_v_now;
 
-      /* "turnsvr/client/_load.pyx":280
+      /* "turnsvr/client/_load.pyx":278
  *         end = now + settle
- *         while now < end and now - quiet_since < QUIET and self.delivered < self.sent:
+ *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():             # <<<<<<<<<<<<<<
  *                 quiet_since = now
  *             else:
@@ -7783,7 +7789,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       goto __pyx_L17;
     }
 
-    /* "turnsvr/client/_load.pyx":283
+    /* "turnsvr/client/_load.pyx":281
  *                 quiet_since = now
  *             else:
  *                 self.nap(1_000_000)             # <<<<<<<<<<<<<<
@@ -7795,7 +7801,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
     __pyx_L17:;
 
-    /* "turnsvr/client/_load.pyx":284
+    /* "turnsvr/client/_load.pyx":282
  *             else:
  *                 self.nap(1_000_000)
  *             now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7805,10 +7811,10 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
   }
 
-  /* "turnsvr/client/_load.pyx":245
+  /* "turnsvr/client/_load.pyx":243
  *                 raise OSError(errno, "epoll_ctl")
  * 
- *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:             # <<<<<<<<<<<<<<
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
 */
@@ -7826,7 +7832,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
 }
 
-/* "turnsvr/client/_load.pyx":286
+/* "turnsvr/client/_load.pyx":284
  *             now = clock_ns(CLOCK_MONOTONIC)
  * 
  *     cdef void nap(self, int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7844,7 +7850,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   int64_t __pyx_t_5;
   int64_t __pyx_t_6;
 
-  /* "turnsvr/client/_load.pyx":289
+  /* "turnsvr/client/_load.pyx":287
  *         cdef pollfd waited
  *         cdef timespec patience
  *         if ns <= 0:             # <<<<<<<<<<<<<<
@@ -7856,7 +7862,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":290
+    /* "turnsvr/client/_load.pyx":288
  *         cdef timespec patience
  *         if ns <= 0:
  *             return             # <<<<<<<<<<<<<<
@@ -7867,7 +7873,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":289
+    /* "turnsvr/client/_load.pyx":287
  *         cdef pollfd waited
  *         cdef timespec patience
  *         if ns <= 0:             # <<<<<<<<<<<<<<
@@ -7876,7 +7882,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 */
   }
 
-  /* "turnsvr/client/_load.pyx":291
+  /* "turnsvr/client/_load.pyx":289
  *         if ns <= 0:
  *             return
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0             # <<<<<<<<<<<<<<
@@ -7893,7 +7899,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   __pyx_v_waited.events = __pyx_t_3;
   __pyx_v_waited.revents = __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":292
+  /* "turnsvr/client/_load.pyx":290
  *             return
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0
  *         patience.tv_sec, patience.tv_nsec = ns // 1_000_000_000, ns % 1_000_000_000             # <<<<<<<<<<<<<<
@@ -7907,7 +7913,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   __pyx_v_patience.tv_sec = __pyx_t_5;
   __pyx_v_patience.tv_nsec = __pyx_t_6;
 
-  /* "turnsvr/client/_load.pyx":293
+  /* "turnsvr/client/_load.pyx":291
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0
  *         patience.tv_sec, patience.tv_nsec = ns // 1_000_000_000, ns % 1_000_000_000
  *         ppoll(&waited, 1, &patience, NULL)             # <<<<<<<<<<<<<<
@@ -7916,7 +7922,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 */
   (void)(ppoll((&__pyx_v_waited), 1, (&__pyx_v_patience), NULL));
 
-  /* "turnsvr/client/_load.pyx":286
+  /* "turnsvr/client/_load.pyx":284
  *             now = clock_ns(CLOCK_MONOTONIC)
  * 
  *     cdef void nap(self, int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7930,7 +7936,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 
 }
 
-/* "turnsvr/client/_load.pyx":295
+/* "turnsvr/client/_load.pyx":293
  *         ppoll(&waited, 1, &patience, NULL)
  * 
  *     cdef void send_units(self, int64_t units) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7949,7 +7955,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
   int __pyx_t_3;
 
 
-  /* "turnsvr/client/_load.pyx":298
+  /* "turnsvr/client/_load.pyx":296
  *         """Send that many bursts, each of the flow whose turn it is; neighbours on one socket go in one call."""
  *         cdef Outlet *outlet
  *         cdef int count = 0             # <<<<<<<<<<<<<<
@@ -7958,7 +7964,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_count = 0;
 
-  /* "turnsvr/client/_load.pyx":299
+  /* "turnsvr/client/_load.pyx":297
  *         cdef Outlet *outlet
  *         cdef int count = 0
  *         cdef int descriptor = -1             # <<<<<<<<<<<<<<
@@ -7967,7 +7973,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_descriptor = -1;
 
-  /* "turnsvr/client/_load.pyx":301
+  /* "turnsvr/client/_load.pyx":299
  *         cdef int descriptor = -1
  *         cdef size_t i
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -7976,7 +7982,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":302
+  /* "turnsvr/client/_load.pyx":300
  *         cdef size_t i
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while units > 0:             # <<<<<<<<<<<<<<
@@ -7989,7 +7995,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":303
+    /* "turnsvr/client/_load.pyx":301
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while units > 0:
  *             units -= 1             # <<<<<<<<<<<<<<
@@ -7998,7 +8004,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_units = (__pyx_v_units - 1);
 
-    /* "turnsvr/client/_load.pyx":304
+    /* "turnsvr/client/_load.pyx":302
  *         while units > 0:
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]             # <<<<<<<<<<<<<<
@@ -8007,7 +8013,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_outlet = (&(__pyx_v_self->outlets[__pyx_v_self->next_flow]));
 
-    /* "turnsvr/client/_load.pyx":305
+    /* "turnsvr/client/_load.pyx":303
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8016,7 +8022,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     if (__pyx_v_outlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":306
+      /* "turnsvr/client/_load.pyx":304
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:
  *                 self.send_stream(outlet, ticks)             # <<<<<<<<<<<<<<
@@ -8025,7 +8031,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->send_stream(__pyx_v_self, __pyx_v_outlet, __pyx_v_ticks);
 
-      /* "turnsvr/client/_load.pyx":307
+      /* "turnsvr/client/_load.pyx":305
  *             if outlet.stream:
  *                 self.send_stream(outlet, ticks)
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -8034,7 +8040,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-      /* "turnsvr/client/_load.pyx":305
+      /* "turnsvr/client/_load.pyx":303
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8044,7 +8050,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":309
+    /* "turnsvr/client/_load.pyx":307
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):             # <<<<<<<<<<<<<<
@@ -8081,7 +8087,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":310
+        /* "turnsvr/client/_load.pyx":308
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):
  *                     self.flush(descriptor, count)             # <<<<<<<<<<<<<<
@@ -8090,7 +8096,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->flush(__pyx_v_self, __pyx_v_descriptor, __pyx_v_count);
 
-        /* "turnsvr/client/_load.pyx":311
+        /* "turnsvr/client/_load.pyx":309
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):
  *                     self.flush(descriptor, count)
  *                     count = 0             # <<<<<<<<<<<<<<
@@ -8099,7 +8105,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_count = 0;
 
-        /* "turnsvr/client/_load.pyx":312
+        /* "turnsvr/client/_load.pyx":310
  *                     self.flush(descriptor, count)
  *                     count = 0
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -8108,7 +8114,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-        /* "turnsvr/client/_load.pyx":309
+        /* "turnsvr/client/_load.pyx":307
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):             # <<<<<<<<<<<<<<
@@ -8117,7 +8123,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       }
 
-      /* "turnsvr/client/_load.pyx":313
+      /* "turnsvr/client/_load.pyx":311
  *                     count = 0
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *                 descriptor = outlet.descriptor             # <<<<<<<<<<<<<<
@@ -8128,7 +8134,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
       __pyx_v_descriptor = __pyx_t_3;
 
-      /* "turnsvr/client/_load.pyx":314
+      /* "turnsvr/client/_load.pyx":312
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *                 descriptor = outlet.descriptor
  *                 i = 0             # <<<<<<<<<<<<<<
@@ -8137,7 +8143,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_i = 0;
 
-      /* "turnsvr/client/_load.pyx":315
+      /* "turnsvr/client/_load.pyx":313
  *                 descriptor = outlet.descriptor
  *                 i = 0
  *                 while i < self.burst:             # <<<<<<<<<<<<<<
@@ -8150,7 +8156,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
         if (!__pyx_t_1) break;
 
-        /* "turnsvr/client/_load.pyx":316
+        /* "turnsvr/client/_load.pyx":314
  *                 i = 0
  *                 while i < self.burst:
  *                     self.put_message(outlet, count, ticks)             # <<<<<<<<<<<<<<
@@ -8159,7 +8165,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_message(__pyx_v_self, __pyx_v_outlet, __pyx_v_count, __pyx_v_ticks);
 
-        /* "turnsvr/client/_load.pyx":317
+        /* "turnsvr/client/_load.pyx":315
  *                 while i < self.burst:
  *                     self.put_message(outlet, count, ticks)
  *                     count += 1             # <<<<<<<<<<<<<<
@@ -8168,7 +8174,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_count = (__pyx_v_count + 1);
 
-        /* "turnsvr/client/_load.pyx":318
+        /* "turnsvr/client/_load.pyx":316
  *                     self.put_message(outlet, count, ticks)
  *                     count += 1
  *                     i += self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8180,7 +8186,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":319
+    /* "turnsvr/client/_load.pyx":317
  *                     count += 1
  *                     i += self.packets_a_message
  *             self.next_flow += 1             # <<<<<<<<<<<<<<
@@ -8189,7 +8195,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_self->next_flow = (__pyx_v_self->next_flow + 1);
 
-    /* "turnsvr/client/_load.pyx":320
+    /* "turnsvr/client/_load.pyx":318
  *                     i += self.packets_a_message
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:             # <<<<<<<<<<<<<<
@@ -8201,7 +8207,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":321
+      /* "turnsvr/client/_load.pyx":319
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0             # <<<<<<<<<<<<<<
@@ -8210,7 +8216,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_self->next_flow = 0;
 
-      /* "turnsvr/client/_load.pyx":320
+      /* "turnsvr/client/_load.pyx":318
  *                     i += self.packets_a_message
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:             # <<<<<<<<<<<<<<
@@ -8220,7 +8226,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     }
   }
 
-  /* "turnsvr/client/_load.pyx":322
+  /* "turnsvr/client/_load.pyx":320
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -8232,7 +8238,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":323
+    /* "turnsvr/client/_load.pyx":321
  *                 self.next_flow = 0
  *         if count:
  *             self.flush(descriptor, count)             # <<<<<<<<<<<<<<
@@ -8241,7 +8247,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->flush(__pyx_v_self, __pyx_v_descriptor, __pyx_v_count);
 
-    /* "turnsvr/client/_load.pyx":322
+    /* "turnsvr/client/_load.pyx":320
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -8250,7 +8256,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   }
 
-  /* "turnsvr/client/_load.pyx":295
+  /* "turnsvr/client/_load.pyx":293
  *         ppoll(&waited, 1, &patience, NULL)
  * 
  *     cdef void send_units(self, int64_t units) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8267,7 +8273,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
 }
 
-/* "turnsvr/client/_load.pyx":325
+/* "turnsvr/client/_load.pyx":323
  *             self.flush(descriptor, count)
  * 
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8285,7 +8291,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   size_t __pyx_t_3;
 
 
-  /* "turnsvr/client/_load.pyx":327
+  /* "turnsvr/client/_load.pyx":325
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:
  *         """Write one message's packets; only prefix and tag change, the body is zeros. Answers the size."""
  *         cdef size_t frame = outlet.prefix_size + self.size             # <<<<<<<<<<<<<<
@@ -8294,7 +8300,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   __pyx_v_frame = (__pyx_v_outlet->prefix_size + __pyx_v_self->size);
 
-  /* "turnsvr/client/_load.pyx":329
+  /* "turnsvr/client/_load.pyx":327
  *         cdef size_t frame = outlet.prefix_size + self.size
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow             # <<<<<<<<<<<<<<
@@ -8303,7 +8309,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   __pyx_v_flow = ((uint16_t)__pyx_v_self->next_flow);
 
-  /* "turnsvr/client/_load.pyx":330
+  /* "turnsvr/client/_load.pyx":328
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8312,7 +8318,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   if (__pyx_v_outlet->stream) {
 
-    /* "turnsvr/client/_load.pyx":331
+    /* "turnsvr/client/_load.pyx":329
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:
  *             frame = (frame + 3) & ~<size_t>3             # <<<<<<<<<<<<<<
@@ -8321,7 +8327,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     __pyx_v_frame = ((__pyx_v_frame + 3) & (~((size_t)3)));
 
-    /* "turnsvr/client/_load.pyx":330
+    /* "turnsvr/client/_load.pyx":328
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8330,7 +8336,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":332
+  /* "turnsvr/client/_load.pyx":330
  *         if outlet.stream:
  *             frame = (frame + 3) & ~<size_t>3
  *         for i in range(self.packets_a_message):             # <<<<<<<<<<<<<<
@@ -8344,7 +8350,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":333
+    /* "turnsvr/client/_load.pyx":331
  *             frame = (frame + 3) & ~<size_t>3
  *         for i in range(self.packets_a_message):
  *             memcpy(at, outlet.prefix, outlet.prefix_size)             # <<<<<<<<<<<<<<
@@ -8353,7 +8359,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(__pyx_v_at, __pyx_v_outlet->prefix, __pyx_v_outlet->prefix_size));
 
-    /* "turnsvr/client/_load.pyx":334
+    /* "turnsvr/client/_load.pyx":332
  *         for i in range(self.packets_a_message):
  *             memcpy(at, outlet.prefix, outlet.prefix_size)
  *             memcpy(at + outlet.prefix_size, &self.run, 2)             # <<<<<<<<<<<<<<
@@ -8362,7 +8368,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy((__pyx_v_at + __pyx_v_outlet->prefix_size), (&__pyx_v_self->run), 2));
 
-    /* "turnsvr/client/_load.pyx":335
+    /* "turnsvr/client/_load.pyx":333
  *             memcpy(at, outlet.prefix, outlet.prefix_size)
  *             memcpy(at + outlet.prefix_size, &self.run, 2)
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)             # <<<<<<<<<<<<<<
@@ -8371,7 +8377,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 2), (&__pyx_v_flow), 2));
 
-    /* "turnsvr/client/_load.pyx":336
+    /* "turnsvr/client/_load.pyx":334
  *             memcpy(at + outlet.prefix_size, &self.run, 2)
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)             # <<<<<<<<<<<<<<
@@ -8380,7 +8386,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 4), (&__pyx_v_outlet->sequence), 4));
 
-    /* "turnsvr/client/_load.pyx":337
+    /* "turnsvr/client/_load.pyx":335
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)             # <<<<<<<<<<<<<<
@@ -8389,7 +8395,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 8), (&__pyx_v_ticks), 4));
 
-    /* "turnsvr/client/_load.pyx":338
+    /* "turnsvr/client/_load.pyx":336
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)
  *             outlet.sequence += 1             # <<<<<<<<<<<<<<
@@ -8398,7 +8404,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     __pyx_v_outlet->sequence = (__pyx_v_outlet->sequence + 1);
 
-    /* "turnsvr/client/_load.pyx":339
+    /* "turnsvr/client/_load.pyx":337
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)
  *             outlet.sequence += 1
  *             at += frame             # <<<<<<<<<<<<<<
@@ -8409,7 +8415,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   }
 
 
-  /* "turnsvr/client/_load.pyx":340
+  /* "turnsvr/client/_load.pyx":338
  *             outlet.sequence += 1
  *             at += frame
  *         return frame * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8422,7 +8428,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":325
+  /* "turnsvr/client/_load.pyx":323
  *             self.flush(descriptor, count)
  * 
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8439,7 +8445,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":342
+/* "turnsvr/client/_load.pyx":340
  *         return frame * self.packets_a_message
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8453,7 +8459,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
   int __pyx_t_2;
   socklen_t __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":343
+  /* "turnsvr/client/_load.pyx":341
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr             # <<<<<<<<<<<<<<
@@ -8462,7 +8468,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 */
   __pyx_v_header = (&(__pyx_v_self->out_messages[__pyx_v_slot]).msg_hdr);
 
-  /* "turnsvr/client/_load.pyx":344
+  /* "turnsvr/client/_load.pyx":342
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)             # <<<<<<<<<<<<<<
@@ -8471,7 +8477,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 */
   (__pyx_v_self->out_vectors[__pyx_v_slot]).iov_len = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_packets(__pyx_v_self, __pyx_v_outlet, (__pyx_v_self->out_buffers + (__pyx_v_slot * __pyx_v_self->slot_size)), __pyx_v_ticks);
 
-  /* "turnsvr/client/_load.pyx":345
+  /* "turnsvr/client/_load.pyx":343
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)
  *         header.msg_name = outlet.address if outlet.address_size else NULL             # <<<<<<<<<<<<<<
@@ -8490,7 +8496,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
   __pyx_v_header->msg_name = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":346
+  /* "turnsvr/client/_load.pyx":344
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)
  *         header.msg_name = outlet.address if outlet.address_size else NULL
  *         header.msg_namelen = outlet.address_size             # <<<<<<<<<<<<<<
@@ -8501,7 +8507,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
   __pyx_v_header->msg_namelen = __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":342
+  /* "turnsvr/client/_load.pyx":340
  *         return frame * self.packets_a_message
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8513,7 +8519,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":348
+/* "turnsvr/client/_load.pyx":346
  *         header.msg_namelen = outlet.address_size
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8527,7 +8533,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":349
+  /* "turnsvr/client/_load.pyx":347
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:
  *         cdef int at = 0             # <<<<<<<<<<<<<<
@@ -8536,7 +8542,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
   __pyx_v_at = 0;
 
-  /* "turnsvr/client/_load.pyx":351
+  /* "turnsvr/client/_load.pyx":349
  *         cdef int at = 0
  *         cdef int done
  *         while at < count:             # <<<<<<<<<<<<<<
@@ -8549,7 +8555,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":352
+    /* "turnsvr/client/_load.pyx":350
  *         cdef int done
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)             # <<<<<<<<<<<<<<
@@ -8558,7 +8564,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
     __pyx_v_done = sendmmsg(__pyx_v_descriptor, (&(__pyx_v_self->out_messages[__pyx_v_at])), (__pyx_v_count - __pyx_v_at), (MSG_DONTWAIT | MSG_NOSIGNAL));
 
-    /* "turnsvr/client/_load.pyx":353
+    /* "turnsvr/client/_load.pyx":351
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -8570,7 +8576,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":354
+      /* "turnsvr/client/_load.pyx":352
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:
  *                 self.sent += done * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8579,7 +8585,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->sent = (__pyx_v_self->sent + (__pyx_v_done * __pyx_v_self->packets_a_message));
 
-      /* "turnsvr/client/_load.pyx":355
+      /* "turnsvr/client/_load.pyx":353
  *             if done > 0:
  *                 self.sent += done * self.packets_a_message
  *                 at += done             # <<<<<<<<<<<<<<
@@ -8588,7 +8594,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_at = (__pyx_v_at + __pyx_v_done);
 
-      /* "turnsvr/client/_load.pyx":353
+      /* "turnsvr/client/_load.pyx":351
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -8598,7 +8604,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":356
+    /* "turnsvr/client/_load.pyx":354
  *                 self.sent += done * self.packets_a_message
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:             # <<<<<<<<<<<<<<
@@ -8624,7 +8630,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":357
+      /* "turnsvr/client/_load.pyx":355
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:
  *                 self.blocked += (count - at) * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8633,7 +8639,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->blocked = (__pyx_v_self->blocked + ((__pyx_v_count - __pyx_v_at) * __pyx_v_self->packets_a_message));
 
-      /* "turnsvr/client/_load.pyx":358
+      /* "turnsvr/client/_load.pyx":356
  *             elif errno == EAGAIN or errno == ENOBUFS:
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return             # <<<<<<<<<<<<<<
@@ -8644,7 +8650,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":356
+      /* "turnsvr/client/_load.pyx":354
  *                 self.sent += done * self.packets_a_message
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:             # <<<<<<<<<<<<<<
@@ -8653,7 +8659,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
     }
 
-    /* "turnsvr/client/_load.pyx":359
+    /* "turnsvr/client/_load.pyx":357
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return
  *             elif errno != EINTR:             # <<<<<<<<<<<<<<
@@ -8665,7 +8671,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":360
+      /* "turnsvr/client/_load.pyx":358
  *                 return
  *             elif errno != EINTR:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
@@ -8674,7 +8680,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":361
+      /* "turnsvr/client/_load.pyx":359
  *             elif errno != EINTR:
  *                 self.refused += 1
  *                 self.sent += self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8683,7 +8689,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->sent = (__pyx_v_self->sent + __pyx_v_self->packets_a_message);
 
-      /* "turnsvr/client/_load.pyx":362
+      /* "turnsvr/client/_load.pyx":360
  *                 self.refused += 1
  *                 self.sent += self.packets_a_message
  *                 at += 1             # <<<<<<<<<<<<<<
@@ -8692,7 +8698,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_at = (__pyx_v_at + 1);
 
-      /* "turnsvr/client/_load.pyx":359
+      /* "turnsvr/client/_load.pyx":357
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return
  *             elif errno != EINTR:             # <<<<<<<<<<<<<<
@@ -8703,7 +8709,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     __pyx_L5:;
   }
 
-  /* "turnsvr/client/_load.pyx":348
+  /* "turnsvr/client/_load.pyx":346
  *         header.msg_namelen = outlet.address_size
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8717,7 +8723,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 
 }
 
-/* "turnsvr/client/_load.pyx":364
+/* "turnsvr/client/_load.pyx":362
  *                 at += 1
  * 
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8732,7 +8738,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   uint8_t *__pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":366
+  /* "turnsvr/client/_load.pyx":364
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:
  *         """Write one burst to a connection unless an earlier one is still under way: then the flow is blocked."""
  *         cdef uint8_t *buffer = self.out_buffers             # <<<<<<<<<<<<<<
@@ -8743,7 +8749,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
   __pyx_v_buffer = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":369
+  /* "turnsvr/client/_load.pyx":367
  *         cdef size_t size
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:             # <<<<<<<<<<<<<<
@@ -8755,7 +8761,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":370
+    /* "turnsvr/client/_load.pyx":368
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:
  *             self.blocked += self.burst             # <<<<<<<<<<<<<<
@@ -8764,7 +8770,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_self->blocked = (__pyx_v_self->blocked + __pyx_v_self->burst);
 
-    /* "turnsvr/client/_load.pyx":371
+    /* "turnsvr/client/_load.pyx":369
  *         if outlet.descriptor < 0:
  *             self.blocked += self.burst
  *             return             # <<<<<<<<<<<<<<
@@ -8775,7 +8781,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":369
+    /* "turnsvr/client/_load.pyx":367
  *         cdef size_t size
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:             # <<<<<<<<<<<<<<
@@ -8784,7 +8790,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":372
+  /* "turnsvr/client/_load.pyx":370
  *             self.blocked += self.burst
  *             return
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8796,7 +8802,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":373
+    /* "turnsvr/client/_load.pyx":371
  *             return
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -8805,7 +8811,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_done = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->write(__pyx_v_self, __pyx_v_outlet, __pyx_v_outlet->rest, __pyx_v_outlet->rest_size);
 
-    /* "turnsvr/client/_load.pyx":374
+    /* "turnsvr/client/_load.pyx":372
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:             # <<<<<<<<<<<<<<
@@ -8817,7 +8823,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":375
+      /* "turnsvr/client/_load.pyx":373
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:
  *                 self.lose(outlet)             # <<<<<<<<<<<<<<
@@ -8826,7 +8832,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->lose(__pyx_v_self, __pyx_v_outlet);
 
-      /* "turnsvr/client/_load.pyx":374
+      /* "turnsvr/client/_load.pyx":372
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:             # <<<<<<<<<<<<<<
@@ -8836,7 +8842,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":376
+    /* "turnsvr/client/_load.pyx":374
  *             if done < 0:
  *                 self.lose(outlet)
  *             elif done > 0:             # <<<<<<<<<<<<<<
@@ -8848,7 +8854,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":377
+      /* "turnsvr/client/_load.pyx":375
  *                 self.lose(outlet)
  *             elif done > 0:
  *                 outlet.rest_size -= done             # <<<<<<<<<<<<<<
@@ -8857,7 +8863,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       __pyx_v_outlet->rest_size = (__pyx_v_outlet->rest_size - __pyx_v_done);
 
-      /* "turnsvr/client/_load.pyx":378
+      /* "turnsvr/client/_load.pyx":376
  *             elif done > 0:
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -8866,7 +8872,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       (void)(memmove(__pyx_v_outlet->rest, (__pyx_v_outlet->rest + __pyx_v_done), __pyx_v_outlet->rest_size));
 
-      /* "turnsvr/client/_load.pyx":376
+      /* "turnsvr/client/_load.pyx":374
  *             if done < 0:
  *                 self.lose(outlet)
  *             elif done > 0:             # <<<<<<<<<<<<<<
@@ -8876,7 +8882,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":379
+    /* "turnsvr/client/_load.pyx":377
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8888,7 +8894,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":380
+      /* "turnsvr/client/_load.pyx":378
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:
  *                 self.blocked += self.burst             # <<<<<<<<<<<<<<
@@ -8897,7 +8903,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       __pyx_v_self->blocked = (__pyx_v_self->blocked + __pyx_v_self->burst);
 
-      /* "turnsvr/client/_load.pyx":381
+      /* "turnsvr/client/_load.pyx":379
  *             if outlet.rest_size:
  *                 self.blocked += self.burst
  *                 return             # <<<<<<<<<<<<<<
@@ -8908,7 +8914,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":379
+      /* "turnsvr/client/_load.pyx":377
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8917,7 +8923,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":372
+    /* "turnsvr/client/_load.pyx":370
  *             self.blocked += self.burst
  *             return
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8926,7 +8932,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":382
+  /* "turnsvr/client/_load.pyx":380
  *                 self.blocked += self.burst
  *                 return
  *         size = self.put_packets(outlet, buffer, ticks)             # <<<<<<<<<<<<<<
@@ -8935,7 +8941,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_size = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_packets(__pyx_v_self, __pyx_v_outlet, __pyx_v_buffer, __pyx_v_ticks);
 
-  /* "turnsvr/client/_load.pyx":383
+  /* "turnsvr/client/_load.pyx":381
  *                 return
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)             # <<<<<<<<<<<<<<
@@ -8944,7 +8950,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_done = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->write(__pyx_v_self, __pyx_v_outlet, __pyx_v_buffer, __pyx_v_size);
 
-  /* "turnsvr/client/_load.pyx":384
+  /* "turnsvr/client/_load.pyx":382
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -8956,7 +8962,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":385
+    /* "turnsvr/client/_load.pyx":383
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:
  *             self.lose(outlet)             # <<<<<<<<<<<<<<
@@ -8965,7 +8971,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->lose(__pyx_v_self, __pyx_v_outlet);
 
-    /* "turnsvr/client/_load.pyx":386
+    /* "turnsvr/client/_load.pyx":384
  *         if done < 0:
  *             self.lose(outlet)
  *             done = <ssize_t>size             # <<<<<<<<<<<<<<
@@ -8974,7 +8980,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_done = ((Py_ssize_t)__pyx_v_size);
 
-    /* "turnsvr/client/_load.pyx":384
+    /* "turnsvr/client/_load.pyx":382
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -8983,7 +8989,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":387
+  /* "turnsvr/client/_load.pyx":385
  *             self.lose(outlet)
  *             done = <ssize_t>size
  *         self.sent += self.burst             # <<<<<<<<<<<<<<
@@ -8992,7 +8998,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_self->sent = (__pyx_v_self->sent + __pyx_v_self->burst);
 
-  /* "turnsvr/client/_load.pyx":388
+  /* "turnsvr/client/_load.pyx":386
  *             done = <ssize_t>size
  *         self.sent += self.burst
  *         outlet.rest_size = size - done             # <<<<<<<<<<<<<<
@@ -9001,7 +9007,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_outlet->rest_size = (__pyx_v_size - __pyx_v_done);
 
-  /* "turnsvr/client/_load.pyx":389
+  /* "turnsvr/client/_load.pyx":387
  *         self.sent += self.burst
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -9013,7 +9019,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":390
+    /* "turnsvr/client/_load.pyx":388
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -9022,7 +9028,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     (void)(memcpy(__pyx_v_outlet->rest, (__pyx_v_buffer + __pyx_v_done), __pyx_v_outlet->rest_size));
 
-    /* "turnsvr/client/_load.pyx":389
+    /* "turnsvr/client/_load.pyx":387
  *         self.sent += self.burst
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -9031,7 +9037,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":364
+  /* "turnsvr/client/_load.pyx":362
  *                 at += 1
  * 
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9046,7 +9052,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":392
+/* "turnsvr/client/_load.pyx":390
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9056,7 +9062,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Outlet *__pyx_v_outlet) {
 
-  /* "turnsvr/client/_load.pyx":393
+  /* "turnsvr/client/_load.pyx":391
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:
  *         self.refused += 1             # <<<<<<<<<<<<<<
@@ -9065,7 +9071,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-  /* "turnsvr/client/_load.pyx":394
+  /* "turnsvr/client/_load.pyx":392
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:
  *         self.refused += 1
  *         outlet.descriptor = -1             # <<<<<<<<<<<<<<
@@ -9074,7 +9080,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_outlet->descriptor = -1;
 
-  /* "turnsvr/client/_load.pyx":395
+  /* "turnsvr/client/_load.pyx":393
  *         self.refused += 1
  *         outlet.descriptor = -1
  *         outlet.rest_size = 0             # <<<<<<<<<<<<<<
@@ -9083,7 +9089,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_outlet->rest_size = 0;
 
-  /* "turnsvr/client/_load.pyx":392
+  /* "turnsvr/client/_load.pyx":390
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9094,7 +9100,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
   /* function exit code */
 }
 
-/* "turnsvr/client/_load.pyx":397
+/* "turnsvr/client/_load.pyx":395
  *         outlet.rest_size = 0
  * 
  *     cdef ssize_t write(self, Outlet *outlet, const uint8_t *data, size_t size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9110,7 +9116,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   int __pyx_t_3;
   int __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":400
+  /* "turnsvr/client/_load.pyx":398
  *         """Bytes taken, 0 when the connection is full, -1 when it is gone."""
  *         cdef ssize_t done
  *         if outlet.tls:             # <<<<<<<<<<<<<<
@@ -9122,7 +9128,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":401
+    /* "turnsvr/client/_load.pyx":399
  *         cdef ssize_t done
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)             # <<<<<<<<<<<<<<
@@ -9131,7 +9137,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
     __pyx_v_done = __pyx_v_self->tls_write(__pyx_v_outlet->tls, __pyx_v_data, ((int)__pyx_v_size));
 
-    /* "turnsvr/client/_load.pyx":402
+    /* "turnsvr/client/_load.pyx":400
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -9143,7 +9149,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":403
+      /* "turnsvr/client/_load.pyx":401
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:
  *                 return done             # <<<<<<<<<<<<<<
@@ -9156,7 +9162,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":402
+      /* "turnsvr/client/_load.pyx":400
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -9165,7 +9171,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":404
+    /* "turnsvr/client/_load.pyx":402
  *             if done > 0:
  *                 return done
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1             # <<<<<<<<<<<<<<
@@ -9206,7 +9212,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":400
+    /* "turnsvr/client/_load.pyx":398
  *         """Bytes taken, 0 when the connection is full, -1 when it is gone."""
  *         cdef ssize_t done
  *         if outlet.tls:             # <<<<<<<<<<<<<<
@@ -9215,7 +9221,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":405
+  /* "turnsvr/client/_load.pyx":403
  *                 return done
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)             # <<<<<<<<<<<<<<
@@ -9224,7 +9230,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   __pyx_v_done = send(__pyx_v_outlet->descriptor, __pyx_v_data, __pyx_v_size, (MSG_DONTWAIT | MSG_NOSIGNAL));
 
-  /* "turnsvr/client/_load.pyx":406
+  /* "turnsvr/client/_load.pyx":404
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -9236,7 +9242,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   if (__pyx_t_4) {
 
 
-    /* "turnsvr/client/_load.pyx":407
+    /* "turnsvr/client/_load.pyx":405
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:
  *             return 0 if errno == EAGAIN or errno == EINTR else -1             # <<<<<<<<<<<<<<
@@ -9272,7 +9278,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":406
+    /* "turnsvr/client/_load.pyx":404
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -9281,7 +9287,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":408
+  /* "turnsvr/client/_load.pyx":406
  *         if done < 0:
  *             return 0 if errno == EAGAIN or errno == EINTR else -1
  *         return done             # <<<<<<<<<<<<<<
@@ -9294,7 +9300,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":397
+  /* "turnsvr/client/_load.pyx":395
  *         outlet.rest_size = 0
  * 
  *     cdef ssize_t write(self, Outlet *outlet, const uint8_t *data, size_t size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9308,7 +9314,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":410
+/* "turnsvr/client/_load.pyx":408
  *         return done
  * 
  *     cdef int drain(self) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9329,7 +9335,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   long __pyx_t_5;
   int __pyx_t_6;
 
-  /* "turnsvr/client/_load.pyx":413
+  /* "turnsvr/client/_load.pyx":411
  *         """Take what has arrived, a bounded part at a time; answers how many sockets had something."""
  *         cdef epoll_event events[EVENTS]
  *         cdef int ready = epoll_wait(self.epoll, events, EVENTS, 0)             # <<<<<<<<<<<<<<
@@ -9338,7 +9344,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
   __pyx_v_ready = epoll_wait(__pyx_v_self->epoll, __pyx_v_events, __pyx_e_7turnsvr_6client_5_load_EVENTS, 0);
 
-  /* "turnsvr/client/_load.pyx":416
+  /* "turnsvr/client/_load.pyx":414
  *         cdef int i
  *         cdef Inlet *inlet
  *         for i in range(ready):             # <<<<<<<<<<<<<<
@@ -9352,7 +9358,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":417
+    /* "turnsvr/client/_load.pyx":415
  *         cdef Inlet *inlet
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]             # <<<<<<<<<<<<<<
@@ -9361,7 +9367,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
     __pyx_v_inlet = (&(__pyx_v_self->inlets[(__pyx_v_events[__pyx_v_i]).data.u32]));
 
-    /* "turnsvr/client/_load.pyx":418
+    /* "turnsvr/client/_load.pyx":416
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -9370,7 +9376,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
     if (__pyx_v_inlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":419
+      /* "turnsvr/client/_load.pyx":417
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:
  *                 self.drain_stream(inlet)             # <<<<<<<<<<<<<<
@@ -9379,7 +9385,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain_stream(__pyx_v_self, __pyx_v_inlet);
 
-      /* "turnsvr/client/_load.pyx":418
+      /* "turnsvr/client/_load.pyx":416
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -9389,7 +9395,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":421
+    /* "turnsvr/client/_load.pyx":419
  *                 self.drain_stream(inlet)
  *             else:
  *                 self.drain_datagrams(inlet)             # <<<<<<<<<<<<<<
@@ -9403,7 +9409,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   }
 
 
-  /* "turnsvr/client/_load.pyx":422
+  /* "turnsvr/client/_load.pyx":420
  *             else:
  *                 self.drain_datagrams(inlet)
  *         return max(ready, 0)             # <<<<<<<<<<<<<<
@@ -9431,7 +9437,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":410
+  /* "turnsvr/client/_load.pyx":408
  *         return done
  * 
  *     cdef int drain(self) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9448,7 +9454,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":424
+/* "turnsvr/client/_load.pyx":422
  *         return max(ready, 0)
  * 
  *     cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9476,7 +9482,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   size_t __pyx_t_10;
   size_t __pyx_t_11;
 
-  /* "turnsvr/client/_load.pyx":429
+  /* "turnsvr/client/_load.pyx":427
  *         cdef size_t at, size, segment
  *         cdef uint8_t *data
  *         for i in range(RECEIVES):             # <<<<<<<<<<<<<<
@@ -9490,7 +9496,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":430
+    /* "turnsvr/client/_load.pyx":428
  *         cdef uint8_t *data
  *         for i in range(RECEIVES):
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL             # <<<<<<<<<<<<<<
@@ -9501,7 +9507,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   }
 
 
-  /* "turnsvr/client/_load.pyx":431
+  /* "turnsvr/client/_load.pyx":429
  *         for i in range(RECEIVES):
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)             # <<<<<<<<<<<<<<
@@ -9510,7 +9516,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
   __pyx_v_count = recvmmsg(__pyx_v_inlet->descriptor, __pyx_v_self->in_messages, __pyx_e_7turnsvr_6client_5_load_RECEIVES, MSG_DONTWAIT, NULL);
 
-  /* "turnsvr/client/_load.pyx":432
+  /* "turnsvr/client/_load.pyx":430
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -9522,7 +9528,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   if (__pyx_t_4) {
 
 
-    /* "turnsvr/client/_load.pyx":433
+    /* "turnsvr/client/_load.pyx":431
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:             # <<<<<<<<<<<<<<
@@ -9548,7 +9554,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
     if (__pyx_t_4) {
 
 
-      /* "turnsvr/client/_load.pyx":434
+      /* "turnsvr/client/_load.pyx":432
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
@@ -9557,7 +9563,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":433
+      /* "turnsvr/client/_load.pyx":431
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:             # <<<<<<<<<<<<<<
@@ -9566,7 +9572,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     }
 
-    /* "turnsvr/client/_load.pyx":435
+    /* "turnsvr/client/_load.pyx":433
  *             if errno != EAGAIN and errno != EINTR:
  *                 self.refused += 1
  *             return             # <<<<<<<<<<<<<<
@@ -9577,7 +9583,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":432
+    /* "turnsvr/client/_load.pyx":430
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -9586,7 +9592,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
   }
 
-  /* "turnsvr/client/_load.pyx":436
+  /* "turnsvr/client/_load.pyx":434
  *                 self.refused += 1
  *             return
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -9595,7 +9601,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":437
+  /* "turnsvr/client/_load.pyx":435
  *             return
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         for i in range(count):             # <<<<<<<<<<<<<<
@@ -9609,7 +9615,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   for (__pyx_t_7 = 0; __pyx_t_7 < __pyx_t_6; __pyx_t_7+=1) {
     __pyx_v_i = __pyx_t_7;
 
-    /* "turnsvr/client/_load.pyx":438
+    /* "turnsvr/client/_load.pyx":436
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         for i in range(count):
  *             size = self.in_messages[i].msg_len             # <<<<<<<<<<<<<<
@@ -9620,7 +9626,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
     __pyx_v_size = __pyx_t_8;
 
-    /* "turnsvr/client/_load.pyx":439
+    /* "turnsvr/client/_load.pyx":437
  *         for i in range(count):
  *             size = self.in_messages[i].msg_len
  *             segment = size             # <<<<<<<<<<<<<<
@@ -9629,7 +9635,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_segment = __pyx_v_size;
 
-    /* "turnsvr/client/_load.pyx":440
+    /* "turnsvr/client/_load.pyx":438
  *             size = self.in_messages[i].msg_len
  *             segment = size
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)             # <<<<<<<<<<<<<<
@@ -9638,7 +9644,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->read_control(__pyx_v_self, (&(__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr), (&__pyx_v_segment), (&__pyx_v_ticks));
 
-    /* "turnsvr/client/_load.pyx":441
+    /* "turnsvr/client/_load.pyx":439
  *             segment = size
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)
  *             data = self.in_buffers + i * DATAGRAM             # <<<<<<<<<<<<<<
@@ -9647,7 +9653,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_data = (__pyx_v_self->in_buffers + (__pyx_v_i * __pyx_e_7turnsvr_6client_5_load_DATAGRAM));
 
-    /* "turnsvr/client/_load.pyx":442
+    /* "turnsvr/client/_load.pyx":440
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)
  *             data = self.in_buffers + i * DATAGRAM
  *             at = 0             # <<<<<<<<<<<<<<
@@ -9656,7 +9662,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_at = 0;
 
-    /* "turnsvr/client/_load.pyx":443
+    /* "turnsvr/client/_load.pyx":441
  *             data = self.in_buffers + i * DATAGRAM
  *             at = 0
  *             while at < size:             # <<<<<<<<<<<<<<
@@ -9669,7 +9675,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
       if (!__pyx_t_4) break;
 
-      /* "turnsvr/client/_load.pyx":444
+      /* "turnsvr/client/_load.pyx":442
  *             at = 0
  *             while at < size:
  *                 self.take(inlet, data + at, min(segment, size - at), ticks)             # <<<<<<<<<<<<<<
@@ -9693,7 +9699,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take(__pyx_v_self, __pyx_v_inlet, (__pyx_v_data + __pyx_v_at), __pyx_t_11, __pyx_v_ticks);
 
 
-      /* "turnsvr/client/_load.pyx":445
+      /* "turnsvr/client/_load.pyx":443
  *             while at < size:
  *                 self.take(inlet, data + at, min(segment, size - at), ticks)
  *                 at += segment             # <<<<<<<<<<<<<<
@@ -9705,7 +9711,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   }
 
 
-  /* "turnsvr/client/_load.pyx":424
+  /* "turnsvr/client/_load.pyx":422
  *         return max(ready, 0)
  * 
  *     cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9724,7 +9730,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
 }
 
-/* "turnsvr/client/_load.pyx":447
+/* "turnsvr/client/_load.pyx":445
  *                 at += segment
  * 
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9739,7 +9745,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":449
+  /* "turnsvr/client/_load.pyx":447
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:
  *         """Segment size of a coalesced datagram, and the time at which the kernel had it."""
  *         cdef cmsghdr *control = CMSG_FIRSTHDR(header)             # <<<<<<<<<<<<<<
@@ -9748,7 +9754,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
   __pyx_v_control = CMSG_FIRSTHDR(__pyx_v_header);
 
-  /* "turnsvr/client/_load.pyx":452
+  /* "turnsvr/client/_load.pyx":450
  *         cdef int size
  *         cdef timespec came
  *         while control:             # <<<<<<<<<<<<<<
@@ -9761,7 +9767,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":453
+    /* "turnsvr/client/_load.pyx":451
  *         cdef timespec came
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:             # <<<<<<<<<<<<<<
@@ -9787,7 +9793,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":454
+      /* "turnsvr/client/_load.pyx":452
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))             # <<<<<<<<<<<<<<
@@ -9796,7 +9802,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (void)(memcpy((&__pyx_v_size), CMSG_DATA(__pyx_v_control), (sizeof(__pyx_v_size))));
 
-      /* "turnsvr/client/_load.pyx":455
+      /* "turnsvr/client/_load.pyx":453
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:             # <<<<<<<<<<<<<<
@@ -9808,7 +9814,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":456
+        /* "turnsvr/client/_load.pyx":454
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:
  *                     segment[0] = <size_t>size             # <<<<<<<<<<<<<<
@@ -9817,7 +9823,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
         (__pyx_v_segment[0]) = ((size_t)__pyx_v_size);
 
-        /* "turnsvr/client/_load.pyx":455
+        /* "turnsvr/client/_load.pyx":453
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:             # <<<<<<<<<<<<<<
@@ -9826,7 +9832,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       }
 
-      /* "turnsvr/client/_load.pyx":453
+      /* "turnsvr/client/_load.pyx":451
  *         cdef timespec came
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:             # <<<<<<<<<<<<<<
@@ -9836,7 +9842,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":457
+    /* "turnsvr/client/_load.pyx":455
  *                 if size > 0:
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:             # <<<<<<<<<<<<<<
@@ -9862,7 +9868,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":458
+      /* "turnsvr/client/_load.pyx":456
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))             # <<<<<<<<<<<<<<
@@ -9871,7 +9877,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (void)(memcpy((&__pyx_v_came), CMSG_DATA(__pyx_v_control), (sizeof(__pyx_v_came))));
 
-      /* "turnsvr/client/_load.pyx":459
+      /* "turnsvr/client/_load.pyx":457
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))
  *                 ticks[0] = ticks_of(came.tv_sec * 1_000_000_000 + came.tv_nsec)             # <<<<<<<<<<<<<<
@@ -9880,7 +9886,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (__pyx_v_ticks[0]) = __pyx_f_7turnsvr_6client_5_load_ticks_of(((__pyx_v_came.tv_sec * 0x3B9ACA00) + __pyx_v_came.tv_nsec));
 
-      /* "turnsvr/client/_load.pyx":457
+      /* "turnsvr/client/_load.pyx":455
  *                 if size > 0:
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:             # <<<<<<<<<<<<<<
@@ -9890,7 +9896,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":460
+    /* "turnsvr/client/_load.pyx":458
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))
  *                 ticks[0] = ticks_of(came.tv_sec * 1_000_000_000 + came.tv_nsec)
  *             control = CMSG_NXTHDR(header, control)             # <<<<<<<<<<<<<<
@@ -9900,7 +9906,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     __pyx_v_control = CMSG_NXTHDR(__pyx_v_header, __pyx_v_control);
   }
 
-  /* "turnsvr/client/_load.pyx":447
+  /* "turnsvr/client/_load.pyx":445
  *                 at += segment
  * 
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9914,7 +9920,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 
 }
 
-/* "turnsvr/client/_load.pyx":462
+/* "turnsvr/client/_load.pyx":460
  *             control = CMSG_NXTHDR(header, control)
  * 
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9929,7 +9935,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
   int __pyx_t_2;
   int __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":464
+  /* "turnsvr/client/_load.pyx":462
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:
  *         cdef ssize_t got
  *         cdef int more = 1             # <<<<<<<<<<<<<<
@@ -9938,7 +9944,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
   __pyx_v_more = 1;
 
-  /* "turnsvr/client/_load.pyx":465
+  /* "turnsvr/client/_load.pyx":463
  *         cdef ssize_t got
  *         cdef int more = 1
  *         while more:             # <<<<<<<<<<<<<<
@@ -9951,7 +9957,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":466
+    /* "turnsvr/client/_load.pyx":464
  *         cdef int more = 1
  *         while more:
  *             if inlet.tls:             # <<<<<<<<<<<<<<
@@ -9963,7 +9969,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":467
+      /* "turnsvr/client/_load.pyx":465
  *         while more:
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))             # <<<<<<<<<<<<<<
@@ -9972,7 +9978,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       __pyx_v_got = __pyx_v_self->tls_read(__pyx_v_inlet->tls, (__pyx_v_inlet->rest + __pyx_v_inlet->rest_size), ((int)(__pyx_e_7turnsvr_6client_5_load_STREAM - __pyx_v_inlet->rest_size)));
 
-      /* "turnsvr/client/_load.pyx":468
+      /* "turnsvr/client/_load.pyx":466
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:             # <<<<<<<<<<<<<<
@@ -9984,7 +9990,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":469
+        /* "turnsvr/client/_load.pyx":467
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):             # <<<<<<<<<<<<<<
@@ -10015,7 +10021,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
         if (__pyx_t_3) {
 
 
-          /* "turnsvr/client/_load.pyx":470
+          /* "turnsvr/client/_load.pyx":468
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):
  *                         return             # <<<<<<<<<<<<<<
@@ -10026,7 +10032,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
           }
           goto __pyx_L0;
 
-          /* "turnsvr/client/_load.pyx":469
+          /* "turnsvr/client/_load.pyx":467
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):             # <<<<<<<<<<<<<<
@@ -10035,7 +10041,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
         }
 
-        /* "turnsvr/client/_load.pyx":468
+        /* "turnsvr/client/_load.pyx":466
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:             # <<<<<<<<<<<<<<
@@ -10044,7 +10050,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       }
 
-      /* "turnsvr/client/_load.pyx":466
+      /* "turnsvr/client/_load.pyx":464
  *         cdef int more = 1
  *         while more:
  *             if inlet.tls:             # <<<<<<<<<<<<<<
@@ -10054,7 +10060,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":472
+    /* "turnsvr/client/_load.pyx":470
  *                         return
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)             # <<<<<<<<<<<<<<
@@ -10064,7 +10070,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     /*else*/ {
       __pyx_v_got = recv(__pyx_v_inlet->descriptor, (__pyx_v_inlet->rest + __pyx_v_inlet->rest_size), (__pyx_e_7turnsvr_6client_5_load_STREAM - __pyx_v_inlet->rest_size), MSG_DONTWAIT);
 
-      /* "turnsvr/client/_load.pyx":473
+      /* "turnsvr/client/_load.pyx":471
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):             # <<<<<<<<<<<<<<
@@ -10100,7 +10106,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       if (__pyx_t_3) {
 
 
-        /* "turnsvr/client/_load.pyx":474
+        /* "turnsvr/client/_load.pyx":472
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):
  *                     return             # <<<<<<<<<<<<<<
@@ -10111,7 +10117,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
         }
         goto __pyx_L0;
 
-        /* "turnsvr/client/_load.pyx":473
+        /* "turnsvr/client/_load.pyx":471
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):             # <<<<<<<<<<<<<<
@@ -10120,7 +10126,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       }
 
-      /* "turnsvr/client/_load.pyx":475
+      /* "turnsvr/client/_load.pyx":473
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):
  *                     return
  *                 more = 0             # <<<<<<<<<<<<<<
@@ -10131,7 +10137,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":476
+    /* "turnsvr/client/_load.pyx":474
  *                     return
  *                 more = 0
  *             if got <= 0:             # <<<<<<<<<<<<<<
@@ -10143,7 +10149,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     if (__pyx_t_3) {
 
 
-      /* "turnsvr/client/_load.pyx":477
+      /* "turnsvr/client/_load.pyx":475
  *                 more = 0
  *             if got <= 0:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
@@ -10152,7 +10158,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":478
+      /* "turnsvr/client/_load.pyx":476
  *             if got <= 0:
  *                 self.refused += 1
  *                 return             # <<<<<<<<<<<<<<
@@ -10163,7 +10169,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":476
+      /* "turnsvr/client/_load.pyx":474
  *                     return
  *                 more = 0
  *             if got <= 0:             # <<<<<<<<<<<<<<
@@ -10172,7 +10178,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
     }
 
-    /* "turnsvr/client/_load.pyx":479
+    /* "turnsvr/client/_load.pyx":477
  *                 self.refused += 1
  *                 return
  *             inlet.rest_size += got             # <<<<<<<<<<<<<<
@@ -10181,7 +10187,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
     __pyx_v_inlet->rest_size = (__pyx_v_inlet->rest_size + __pyx_v_got);
 
-    /* "turnsvr/client/_load.pyx":480
+    /* "turnsvr/client/_load.pyx":478
  *                 return
  *             inlet.rest_size += got
  *             self.take_frames(inlet)             # <<<<<<<<<<<<<<
@@ -10191,7 +10197,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take_frames(__pyx_v_self, __pyx_v_inlet);
   }
 
-  /* "turnsvr/client/_load.pyx":462
+  /* "turnsvr/client/_load.pyx":460
  *             control = CMSG_NXTHDR(header, control)
  * 
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10205,7 +10211,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 
 }
 
-/* "turnsvr/client/_load.pyx":482
+/* "turnsvr/client/_load.pyx":480
  *             self.take_frames(inlet)
  * 
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10222,7 +10228,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
   uint8_t *__pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":484
+  /* "turnsvr/client/_load.pyx":482
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:
  *         """Cut frames off a stream (RFC 8656 section 12.5); what is no frame ends the stream's counting."""
  *         cdef size_t at = 0             # <<<<<<<<<<<<<<
@@ -10231,7 +10237,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_at = 0;
 
-  /* "turnsvr/client/_load.pyx":486
+  /* "turnsvr/client/_load.pyx":484
  *         cdef size_t at = 0
  *         cdef size_t length, frame
  *         cdef uint8_t *data = inlet.rest             # <<<<<<<<<<<<<<
@@ -10242,7 +10248,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
   __pyx_v_data = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":487
+  /* "turnsvr/client/_load.pyx":485
  *         cdef size_t length, frame
  *         cdef uint8_t *data = inlet.rest
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -10251,7 +10257,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":488
+  /* "turnsvr/client/_load.pyx":486
  *         cdef uint8_t *data = inlet.rest
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while inlet.rest_size - at >= 4:             # <<<<<<<<<<<<<<
@@ -10264,7 +10270,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":489
+    /* "turnsvr/client/_load.pyx":487
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)             # <<<<<<<<<<<<<<
@@ -10273,7 +10279,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     __pyx_v_length = __pyx_f_7turnsvr_6client_5_load_get16(((__pyx_v_data + __pyx_v_at) + 2));
 
-    /* "turnsvr/client/_load.pyx":490
+    /* "turnsvr/client/_load.pyx":488
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10285,7 +10291,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":491
+      /* "turnsvr/client/_load.pyx":489
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:
  *                 frame = 4 + length             # <<<<<<<<<<<<<<
@@ -10294,7 +10300,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
       __pyx_v_frame = (4 + __pyx_v_length);
 
-      /* "turnsvr/client/_load.pyx":490
+      /* "turnsvr/client/_load.pyx":488
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10304,7 +10310,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":493
+    /* "turnsvr/client/_load.pyx":491
  *                 frame = 4 + length
  *             else:
  *                 frame = 20 + length             # <<<<<<<<<<<<<<
@@ -10316,7 +10322,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":494
+    /* "turnsvr/client/_load.pyx":492
  *             else:
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:             # <<<<<<<<<<<<<<
@@ -10328,7 +10334,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":495
+      /* "turnsvr/client/_load.pyx":493
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:
  *                 break             # <<<<<<<<<<<<<<
@@ -10337,7 +10343,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
       goto __pyx_L4_break;
 
-      /* "turnsvr/client/_load.pyx":494
+      /* "turnsvr/client/_load.pyx":492
  *             else:
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:             # <<<<<<<<<<<<<<
@@ -10346,7 +10352,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":496
+    /* "turnsvr/client/_load.pyx":494
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:
  *                 break
  *             self.take(inlet, data + at, frame, ticks)             # <<<<<<<<<<<<<<
@@ -10355,7 +10361,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take(__pyx_v_self, __pyx_v_inlet, (__pyx_v_data + __pyx_v_at), __pyx_v_frame, __pyx_v_ticks);
 
-    /* "turnsvr/client/_load.pyx":497
+    /* "turnsvr/client/_load.pyx":495
  *                 break
  *             self.take(inlet, data + at, frame, ticks)
  *             at += (frame + 3) & ~<size_t>3             # <<<<<<<<<<<<<<
@@ -10366,7 +10372,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
   }
   __pyx_L4_break:;
 
-  /* "turnsvr/client/_load.pyx":498
+  /* "turnsvr/client/_load.pyx":496
  *             self.take(inlet, data + at, frame, ticks)
  *             at += (frame + 3) & ~<size_t>3
  *         inlet.rest_size -= at             # <<<<<<<<<<<<<<
@@ -10375,7 +10381,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_inlet->rest_size = (__pyx_v_inlet->rest_size - __pyx_v_at);
 
-  /* "turnsvr/client/_load.pyx":499
+  /* "turnsvr/client/_load.pyx":497
  *             at += (frame + 3) & ~<size_t>3
  *         inlet.rest_size -= at
  *         memmove(data, data + at, inlet.rest_size)             # <<<<<<<<<<<<<<
@@ -10384,7 +10390,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   (void)(memmove(__pyx_v_data, (__pyx_v_data + __pyx_v_at), __pyx_v_inlet->rest_size));
 
-  /* "turnsvr/client/_load.pyx":482
+  /* "turnsvr/client/_load.pyx":480
  *             self.take_frames(inlet)
  * 
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10400,7 +10406,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":501
+/* "turnsvr/client/_load.pyx":499
  *         memmove(data, data + at, inlet.rest_size)
  * 
  *     cdef size_t payload_at(self, int arrival, const uint8_t *data, size_t size, size_t *length) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10415,7 +10421,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":504
+  /* "turnsvr/client/_load.pyx":502
  *         """Where the payload begins and how long it is; length 0 for what is no packet of ours."""
  *         cdef size_t at, value
  *         length[0] = 0             # <<<<<<<<<<<<<<
@@ -10424,7 +10430,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   (__pyx_v_length[0]) = 0;
 
-  /* "turnsvr/client/_load.pyx":505
+  /* "turnsvr/client/_load.pyx":503
  *         cdef size_t at, value
  *         length[0] = 0
  *         if arrival == RAW:             # <<<<<<<<<<<<<<
@@ -10436,7 +10442,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":506
+    /* "turnsvr/client/_load.pyx":504
  *         length[0] = 0
  *         if arrival == RAW:
  *             length[0] = size             # <<<<<<<<<<<<<<
@@ -10445,7 +10451,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     (__pyx_v_length[0]) = __pyx_v_size;
 
-    /* "turnsvr/client/_load.pyx":507
+    /* "turnsvr/client/_load.pyx":505
  *         if arrival == RAW:
  *             length[0] = size
  *             return 0             # <<<<<<<<<<<<<<
@@ -10458,7 +10464,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":505
+    /* "turnsvr/client/_load.pyx":503
  *         cdef size_t at, value
  *         length[0] = 0
  *         if arrival == RAW:             # <<<<<<<<<<<<<<
@@ -10467,7 +10473,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":508
+  /* "turnsvr/client/_load.pyx":506
  *             length[0] = size
  *             return 0
  *         if arrival == BINDING:             # <<<<<<<<<<<<<<
@@ -10479,7 +10485,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":509
+    /* "turnsvr/client/_load.pyx":507
  *             return 0
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:             # <<<<<<<<<<<<<<
@@ -10515,7 +10521,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":510
+      /* "turnsvr/client/_load.pyx":508
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:
  *                 length[0] = TAG             # <<<<<<<<<<<<<<
@@ -10524,7 +10530,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_e_7turnsvr_6client_5_load_TAG;
 
-      /* "turnsvr/client/_load.pyx":509
+      /* "turnsvr/client/_load.pyx":507
  *             return 0
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:             # <<<<<<<<<<<<<<
@@ -10533,7 +10539,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":511
+    /* "turnsvr/client/_load.pyx":509
  *             if size >= 20 and data[0] == 1 and data[1] == 1:
  *                 length[0] = TAG
  *             return 8             # <<<<<<<<<<<<<<
@@ -10546,7 +10552,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":508
+    /* "turnsvr/client/_load.pyx":506
  *             length[0] = size
  *             return 0
  *         if arrival == BINDING:             # <<<<<<<<<<<<<<
@@ -10555,7 +10561,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":512
+  /* "turnsvr/client/_load.pyx":510
  *                 length[0] = TAG
  *             return 8
  *         if size < 4:             # <<<<<<<<<<<<<<
@@ -10567,7 +10573,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":513
+    /* "turnsvr/client/_load.pyx":511
  *             return 8
  *         if size < 4:
  *             return 0             # <<<<<<<<<<<<<<
@@ -10580,7 +10586,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":512
+    /* "turnsvr/client/_load.pyx":510
  *                 length[0] = TAG
  *             return 8
  *         if size < 4:             # <<<<<<<<<<<<<<
@@ -10589,7 +10595,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":514
+  /* "turnsvr/client/_load.pyx":512
  *         if size < 4:
  *             return 0
  *         if data[0] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10601,7 +10607,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":515
+    /* "turnsvr/client/_load.pyx":513
  *             return 0
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)             # <<<<<<<<<<<<<<
@@ -10610,7 +10616,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     __pyx_v_value = __pyx_f_7turnsvr_6client_5_load_get16((__pyx_v_data + 2));
 
-    /* "turnsvr/client/_load.pyx":516
+    /* "turnsvr/client/_load.pyx":514
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)
  *             if value <= size - 4:             # <<<<<<<<<<<<<<
@@ -10622,7 +10628,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":517
+      /* "turnsvr/client/_load.pyx":515
  *             value = get16(data + 2)
  *             if value <= size - 4:
  *                 length[0] = value             # <<<<<<<<<<<<<<
@@ -10631,7 +10637,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_v_value;
 
-      /* "turnsvr/client/_load.pyx":516
+      /* "turnsvr/client/_load.pyx":514
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)
  *             if value <= size - 4:             # <<<<<<<<<<<<<<
@@ -10640,7 +10646,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":518
+    /* "turnsvr/client/_load.pyx":516
  *             if value <= size - 4:
  *                 length[0] = value
  *             return 4             # <<<<<<<<<<<<<<
@@ -10653,7 +10659,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":514
+    /* "turnsvr/client/_load.pyx":512
  *         if size < 4:
  *             return 0
  *         if data[0] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10662,7 +10668,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":519
+  /* "turnsvr/client/_load.pyx":517
  *                 length[0] = value
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:             # <<<<<<<<<<<<<<
@@ -10698,7 +10704,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":520
+    /* "turnsvr/client/_load.pyx":518
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:
  *             return 0             # <<<<<<<<<<<<<<
@@ -10711,7 +10717,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":519
+    /* "turnsvr/client/_load.pyx":517
  *                 length[0] = value
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:             # <<<<<<<<<<<<<<
@@ -10720,7 +10726,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":521
+  /* "turnsvr/client/_load.pyx":519
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:
  *             return 0
  *         at = 20             # <<<<<<<<<<<<<<
@@ -10729,7 +10735,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   __pyx_v_at = 20;
 
-  /* "turnsvr/client/_load.pyx":522
+  /* "turnsvr/client/_load.pyx":520
  *             return 0
  *         at = 20
  *         while at + 4 <= size:             # <<<<<<<<<<<<<<
@@ -10742,7 +10748,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":523
+    /* "turnsvr/client/_load.pyx":521
  *         at = 20
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)             # <<<<<<<<<<<<<<
@@ -10751,7 +10757,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     __pyx_v_value = __pyx_f_7turnsvr_6client_5_load_get16(((__pyx_v_data + __pyx_v_at) + 2));
 
-    /* "turnsvr/client/_load.pyx":524
+    /* "turnsvr/client/_load.pyx":522
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:             # <<<<<<<<<<<<<<
@@ -10763,7 +10769,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":525
+      /* "turnsvr/client/_load.pyx":523
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:
  *                 return 0             # <<<<<<<<<<<<<<
@@ -10776,7 +10782,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":524
+      /* "turnsvr/client/_load.pyx":522
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:             # <<<<<<<<<<<<<<
@@ -10785,7 +10791,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":526
+    /* "turnsvr/client/_load.pyx":524
  *             if at + 4 + value > size:
  *                 return 0
  *             if get16(data + at) == 0x0013:             # <<<<<<<<<<<<<<
@@ -10797,7 +10803,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":527
+      /* "turnsvr/client/_load.pyx":525
  *                 return 0
  *             if get16(data + at) == 0x0013:
  *                 length[0] = value             # <<<<<<<<<<<<<<
@@ -10806,7 +10812,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_v_value;
 
-      /* "turnsvr/client/_load.pyx":528
+      /* "turnsvr/client/_load.pyx":526
  *             if get16(data + at) == 0x0013:
  *                 length[0] = value
  *                 return at + 4             # <<<<<<<<<<<<<<
@@ -10819,7 +10825,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":526
+      /* "turnsvr/client/_load.pyx":524
  *             if at + 4 + value > size:
  *                 return 0
  *             if get16(data + at) == 0x0013:             # <<<<<<<<<<<<<<
@@ -10828,7 +10834,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":529
+    /* "turnsvr/client/_load.pyx":527
  *                 length[0] = value
  *                 return at + 4
  *             at += 4 + ((value + 3) & ~<size_t>3)             # <<<<<<<<<<<<<<
@@ -10838,7 +10844,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     __pyx_v_at = (__pyx_v_at + (4 + ((__pyx_v_value + 3) & (~((size_t)3)))));
   }
 
-  /* "turnsvr/client/_load.pyx":530
+  /* "turnsvr/client/_load.pyx":528
  *                 return at + 4
  *             at += 4 + ((value + 3) & ~<size_t>3)
  *         return 0             # <<<<<<<<<<<<<<
@@ -10851,7 +10857,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":501
+  /* "turnsvr/client/_load.pyx":499
  *         memmove(data, data + at, inlet.rest_size)
  * 
  *     cdef size_t payload_at(self, int arrival, const uint8_t *data, size_t size, size_t *length) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10866,7 +10872,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":532
+/* "turnsvr/client/_load.pyx":530
  *         return 0
  * 
  *     cdef void take(self, Inlet *inlet, const uint8_t *data, size_t size, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10885,7 +10891,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   int __pyx_t_2;
   int __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":535
+  /* "turnsvr/client/_load.pyx":533
  *         """Count one packet that arrived."""
  *         cdef size_t length
  *         cdef size_t at = self.payload_at(inlet.arrival, data, size, &length)             # <<<<<<<<<<<<<<
@@ -10894,7 +10900,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_at = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->payload_at(__pyx_v_self, __pyx_v_inlet->arrival, __pyx_v_data, __pyx_v_size, (&__pyx_v_length));
 
-  /* "turnsvr/client/_load.pyx":538
+  /* "turnsvr/client/_load.pyx":536
  *         cdef uint16_t run, flow
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:             # <<<<<<<<<<<<<<
@@ -10906,7 +10912,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":539
+    /* "turnsvr/client/_load.pyx":537
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -10915,7 +10921,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":540
+    /* "turnsvr/client/_load.pyx":538
  *         if length != self.size:
  *             self.foreign += 1
  *             return             # <<<<<<<<<<<<<<
@@ -10926,7 +10932,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":538
+    /* "turnsvr/client/_load.pyx":536
  *         cdef uint16_t run, flow
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:             # <<<<<<<<<<<<<<
@@ -10935,7 +10941,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":541
+  /* "turnsvr/client/_load.pyx":539
  *             self.foreign += 1
  *             return
  *         memcpy(&run, data + at, 2)             # <<<<<<<<<<<<<<
@@ -10944,7 +10950,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_run), (__pyx_v_data + __pyx_v_at), 2));
 
-  /* "turnsvr/client/_load.pyx":542
+  /* "turnsvr/client/_load.pyx":540
  *             return
  *         memcpy(&run, data + at, 2)
  *         memcpy(&flow, data + at + 2, 2)             # <<<<<<<<<<<<<<
@@ -10953,7 +10959,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_flow), ((__pyx_v_data + __pyx_v_at) + 2), 2));
 
-  /* "turnsvr/client/_load.pyx":543
+  /* "turnsvr/client/_load.pyx":541
  *         memcpy(&run, data + at, 2)
  *         memcpy(&flow, data + at + 2, 2)
  *         memcpy(&sequence, data + at + 4, 4)             # <<<<<<<<<<<<<<
@@ -10962,7 +10968,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_sequence), ((__pyx_v_data + __pyx_v_at) + 4), 4));
 
-  /* "turnsvr/client/_load.pyx":544
+  /* "turnsvr/client/_load.pyx":542
  *         memcpy(&flow, data + at + 2, 2)
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)             # <<<<<<<<<<<<<<
@@ -10971,7 +10977,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_stamp), ((__pyx_v_data + __pyx_v_at) + 8), 4));
 
-  /* "turnsvr/client/_load.pyx":545
+  /* "turnsvr/client/_load.pyx":543
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):             # <<<<<<<<<<<<<<
@@ -11007,7 +11013,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":546
+    /* "turnsvr/client/_load.pyx":544
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):
  *             return             # <<<<<<<<<<<<<<
@@ -11018,7 +11024,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":545
+    /* "turnsvr/client/_load.pyx":543
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):             # <<<<<<<<<<<<<<
@@ -11027,7 +11033,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":547
+  /* "turnsvr/client/_load.pyx":545
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):
  *             return
  *         self.delivered += 1             # <<<<<<<<<<<<<<
@@ -11036,7 +11042,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->delivered = (__pyx_v_self->delivered + 1);
 
-  /* "turnsvr/client/_load.pyx":548
+  /* "turnsvr/client/_load.pyx":546
  *             return
  *         self.delivered += 1
  *         self.in_window += self.counting             # <<<<<<<<<<<<<<
@@ -11045,7 +11051,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->in_window = (__pyx_v_self->in_window + __pyx_v_self->counting);
 
-  /* "turnsvr/client/_load.pyx":549
+  /* "turnsvr/client/_load.pyx":547
  *         self.delivered += 1
  *         self.in_window += self.counting
  *         stamp = ticks - stamp             # <<<<<<<<<<<<<<
@@ -11054,7 +11060,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_stamp = (__pyx_v_ticks - __pyx_v_stamp);
 
-  /* "turnsvr/client/_load.pyx":550
+  /* "turnsvr/client/_load.pyx":548
  *         self.in_window += self.counting
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:             # <<<<<<<<<<<<<<
@@ -11066,7 +11072,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":551
+    /* "turnsvr/client/_load.pyx":549
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:
  *             stamp = 0             # <<<<<<<<<<<<<<
@@ -11075,7 +11081,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
     __pyx_v_stamp = 0;
 
-    /* "turnsvr/client/_load.pyx":550
+    /* "turnsvr/client/_load.pyx":548
  *         self.in_window += self.counting
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:             # <<<<<<<<<<<<<<
@@ -11084,7 +11090,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":552
+  /* "turnsvr/client/_load.pyx":550
  *         if stamp >= <uint32_t>1 << 31:
  *             stamp = 0
  *         self.latency[bucket_of(stamp)] += 1             # <<<<<<<<<<<<<<
@@ -11095,7 +11101,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   __pyx_t_3 = __pyx_f_7turnsvr_6client_5_load_bucket_of(__pyx_v_stamp);
   (__pyx_v_self->latency[__pyx_t_3]) = ((__pyx_v_self->latency[__pyx_t_3]) + 1);
 
-  /* "turnsvr/client/_load.pyx":532
+  /* "turnsvr/client/_load.pyx":530
  *         return 0
  * 
  *     cdef void take(self, Inlet *inlet, const uint8_t *data, size_t size, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11113,7 +11119,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 
 }
 
-/* "turnsvr/client/_load.pyx":554
+/* "turnsvr/client/_load.pyx":552
  *         self.latency[bucket_of(stamp)] += 1
  * 
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11130,7 +11136,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   int __pyx_t_2;
   long __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":556
+  /* "turnsvr/client/_load.pyx":554
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:
  *         """Note the sequence number in the flow's sliding window; what is older than the window is foreign."""
  *         cdef uint32_t mask = self.window_mask             # <<<<<<<<<<<<<<
@@ -11141,7 +11147,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
   __pyx_v_mask = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":559
+  /* "turnsvr/client/_load.pyx":557
  *         cdef uint32_t i
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:             # <<<<<<<<<<<<<<
@@ -11153,7 +11159,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":560
+    /* "turnsvr/client/_load.pyx":558
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -11162,7 +11168,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":561
+    /* "turnsvr/client/_load.pyx":559
  *         if sequence >= self.outlets[number].sequence:
  *             self.foreign += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11175,7 +11181,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":559
+    /* "turnsvr/client/_load.pyx":557
  *         cdef uint32_t i
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:             # <<<<<<<<<<<<<<
@@ -11184,7 +11190,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":562
+  /* "turnsvr/client/_load.pyx":560
  *             self.foreign += 1
  *             return False
  *         if sequence >= flow.ahead:             # <<<<<<<<<<<<<<
@@ -11196,7 +11202,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":563
+    /* "turnsvr/client/_load.pyx":561
  *             return False
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:             # <<<<<<<<<<<<<<
@@ -11208,7 +11214,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":564
+      /* "turnsvr/client/_load.pyx":562
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:
  *                 memset(flow.seen, 0, (mask + 1) // 8)             # <<<<<<<<<<<<<<
@@ -11217,7 +11223,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
       (void)(memset(__pyx_v_flow->seen, 0, ((__pyx_v_mask + 1) / 8)));
 
-      /* "turnsvr/client/_load.pyx":563
+      /* "turnsvr/client/_load.pyx":561
  *             return False
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:             # <<<<<<<<<<<<<<
@@ -11227,7 +11233,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":566
+    /* "turnsvr/client/_load.pyx":564
  *                 memset(flow.seen, 0, (mask + 1) // 8)
  *             else:
  *                 i = flow.ahead             # <<<<<<<<<<<<<<
@@ -11239,7 +11245,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
       __pyx_v_i = __pyx_t_1;
 
-      /* "turnsvr/client/_load.pyx":567
+      /* "turnsvr/client/_load.pyx":565
  *             else:
  *                 i = flow.ahead
  *                 while i < sequence:             # <<<<<<<<<<<<<<
@@ -11252,7 +11258,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
         if (!__pyx_t_2) break;
 
-        /* "turnsvr/client/_load.pyx":568
+        /* "turnsvr/client/_load.pyx":566
  *                 i = flow.ahead
  *                 while i < sequence:
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))             # <<<<<<<<<<<<<<
@@ -11263,7 +11269,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
         __pyx_t_3 = ((__pyx_v_i & __pyx_v_mask) >> 6);
         (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) & (~(((uint64_t)1) << (__pyx_v_i & 63))));
 
-        /* "turnsvr/client/_load.pyx":569
+        /* "turnsvr/client/_load.pyx":567
  *                 while i < sequence:
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))
  *                     i += 1             # <<<<<<<<<<<<<<
@@ -11275,7 +11281,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":570
+    /* "turnsvr/client/_load.pyx":568
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))
  *                     i += 1
  *             flow.ahead = sequence + 1             # <<<<<<<<<<<<<<
@@ -11284,7 +11290,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_flow->ahead = (__pyx_v_sequence + 1);
 
-    /* "turnsvr/client/_load.pyx":571
+    /* "turnsvr/client/_load.pyx":569
  *                     i += 1
  *             flow.ahead = sequence + 1
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)             # <<<<<<<<<<<<<<
@@ -11295,7 +11301,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     __pyx_t_3 = ((__pyx_v_sequence & __pyx_v_mask) >> 6);
     (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) | (((uint64_t)1) << (__pyx_v_sequence & 63)));
 
-    /* "turnsvr/client/_load.pyx":572
+    /* "turnsvr/client/_load.pyx":570
  *             flow.ahead = sequence + 1
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True             # <<<<<<<<<<<<<<
@@ -11308,7 +11314,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":562
+    /* "turnsvr/client/_load.pyx":560
  *             self.foreign += 1
  *             return False
  *         if sequence >= flow.ahead:             # <<<<<<<<<<<<<<
@@ -11317,7 +11323,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":573
+  /* "turnsvr/client/_load.pyx":571
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True
  *         if flow.ahead - sequence > mask:             # <<<<<<<<<<<<<<
@@ -11329,7 +11335,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":574
+    /* "turnsvr/client/_load.pyx":572
  *             return True
  *         if flow.ahead - sequence > mask:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -11338,7 +11344,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":575
+    /* "turnsvr/client/_load.pyx":573
  *         if flow.ahead - sequence > mask:
  *             self.foreign += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11351,7 +11357,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":573
+    /* "turnsvr/client/_load.pyx":571
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True
  *         if flow.ahead - sequence > mask:             # <<<<<<<<<<<<<<
@@ -11360,7 +11366,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":576
+  /* "turnsvr/client/_load.pyx":574
  *             self.foreign += 1
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)             # <<<<<<<<<<<<<<
@@ -11369,7 +11375,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   __pyx_v_bit = (((uint64_t)1) << (__pyx_v_sequence & 63));
 
-  /* "turnsvr/client/_load.pyx":577
+  /* "turnsvr/client/_load.pyx":575
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:             # <<<<<<<<<<<<<<
@@ -11381,7 +11387,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":578
+    /* "turnsvr/client/_load.pyx":576
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:
  *             self.duplicates += 1             # <<<<<<<<<<<<<<
@@ -11390,7 +11396,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->duplicates = (__pyx_v_self->duplicates + 1);
 
-    /* "turnsvr/client/_load.pyx":579
+    /* "turnsvr/client/_load.pyx":577
  *         if flow.seen[(sequence & mask) >> 6] & bit:
  *             self.duplicates += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11403,7 +11409,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":577
+    /* "turnsvr/client/_load.pyx":575
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:             # <<<<<<<<<<<<<<
@@ -11412,7 +11418,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":580
+  /* "turnsvr/client/_load.pyx":578
  *             self.duplicates += 1
  *             return False
  *         flow.seen[(sequence & mask) >> 6] |= bit             # <<<<<<<<<<<<<<
@@ -11423,7 +11429,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   __pyx_t_3 = ((__pyx_v_sequence & __pyx_v_mask) >> 6);
   (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) | __pyx_v_bit);
 
-  /* "turnsvr/client/_load.pyx":581
+  /* "turnsvr/client/_load.pyx":579
  *             return False
  *         flow.seen[(sequence & mask) >> 6] |= bit
  *         self.reordered += 1             # <<<<<<<<<<<<<<
@@ -11432,7 +11438,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   __pyx_v_self->reordered = (__pyx_v_self->reordered + 1);
 
-  /* "turnsvr/client/_load.pyx":582
+  /* "turnsvr/client/_load.pyx":580
  *         flow.seen[(sequence & mask) >> 6] |= bit
  *         self.reordered += 1
  *         return True             # <<<<<<<<<<<<<<
@@ -11445,7 +11451,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":554
+  /* "turnsvr/client/_load.pyx":552
  *         self.latency[bucket_of(stamp)] += 1
  * 
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11665,7 +11671,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_6__setstate_cython__(CYT
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":585
+/* "turnsvr/client/_load.pyx":583
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
@@ -11714,39 +11720,39 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_host,&__pyx_mstate_global->__pyx_n_u_port,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 585, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 583, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 585, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 583, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 585, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 583, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_socket_address", 0) < (0)) __PYX_ERR(0, 585, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_socket_address", 0) < (0)) __PYX_ERR(0, 583, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 2; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, i); __PYX_ERR(0, 585, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, i); __PYX_ERR(0, 583, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 2)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 585, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 583, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 585, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 583, __pyx_L3_error)
     }
     __pyx_v_host = values[0];
     __pyx_v_port = values[1];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 585, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 583, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -11783,18 +11789,18 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_socket_address", 0);
 
-  /* "turnsvr/client/_load.pyx":587
+  /* "turnsvr/client/_load.pyx":585
  * def _socket_address(host, port):
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:             # <<<<<<<<<<<<<<
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host
 */
-  __pyx_t_1 = (__Pyx_PySequence_ContainsTF(__pyx_mstate_global->__pyx_kp_u__2, __pyx_v_host, Py_EQ)); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 587, __pyx_L1_error)
+  __pyx_t_1 = (__Pyx_PySequence_ContainsTF(__pyx_mstate_global->__pyx_kp_u__2, __pyx_v_host, Py_EQ)); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 585, __pyx_L1_error)
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":588
+    /* "turnsvr/client/_load.pyx":586
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(             # <<<<<<<<<<<<<<
@@ -11802,14 +11808,14 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
  *         ) + bytes(4)
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_7 = 1;
@@ -11830,13 +11836,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 588, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 586, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_7 = 1;
@@ -11856,30 +11862,30 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_7, (4-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 588, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_4 = __Pyx_PyNumber_Add_object_object(__pyx_t_2, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyNumber_Add_object_object(__pyx_t_2, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_2 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_inet_pton); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_inet_pton); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "turnsvr/client/_load.pyx":589
+    /* "turnsvr/client/_load.pyx":587
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host             # <<<<<<<<<<<<<<
  *         ) + bytes(4)
  *     return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 589, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 587, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 587, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __pyx_t_7 = 1;
@@ -11900,23 +11906,23 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 588, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
 
-    /* "turnsvr/client/_load.pyx":588
+    /* "turnsvr/client/_load.pyx":586
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(             # <<<<<<<<<<<<<<
  *             socket.AF_INET6, host
  *         ) + bytes(4)
 */
-    __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_5); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_5); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":590
+    /* "turnsvr/client/_load.pyx":588
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host
  *         ) + bytes(4)             # <<<<<<<<<<<<<<
@@ -11929,10 +11935,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       PyObject *__pyx_callargs[2] = {__pyx_t_4, __pyx_mstate_global->__pyx_int_4};
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(&PyBytes_Type), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 590, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 588, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_4 = PyNumber_Add(__pyx_t_3, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 590, __pyx_L1_error)
+    __pyx_t_4 = PyNumber_Add(__pyx_t_3, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
@@ -11947,7 +11953,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_4 = 0;
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":587
+    /* "turnsvr/client/_load.pyx":585
  * def _socket_address(host, port):
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:             # <<<<<<<<<<<<<<
@@ -11956,7 +11962,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
 */
   }
 
-  /* "turnsvr/client/_load.pyx":591
+  /* "turnsvr/client/_load.pyx":589
  *             socket.AF_INET6, host
  *         ) + bytes(4)
  *     return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)             # <<<<<<<<<<<<<<
@@ -11964,14 +11970,14 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
  * 
 */
   __pyx_t_5 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_AF_INET); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_AF_INET); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   __pyx_t_7 = 1;
@@ -11992,13 +11998,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 591, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 589, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
   }
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -12018,17 +12024,17 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_3, __pyx_callargs+__pyx_t_7, (3-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 591, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_inet_aton); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_inet_aton); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_7 = 1;
@@ -12048,10 +12054,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_5, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 591, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_5 = __Pyx_PyNumber_Add_object_object(__pyx_t_3, __pyx_t_8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyNumber_Add_object_object(__pyx_t_3, __pyx_t_8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
@@ -12061,10 +12067,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_mstate_global->__pyx_int_8};
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)(&PyBytes_Type), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 591, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_3 = PyNumber_Add(__pyx_t_5, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 591, __pyx_L1_error)
+  __pyx_t_3 = PyNumber_Add(__pyx_t_5, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
@@ -12079,7 +12085,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   __pyx_t_3 = 0;
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":585
+  /* "turnsvr/client/_load.pyx":583
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
@@ -12103,7 +12109,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":594
+/* "turnsvr/client/_load.pyx":592
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -12154,47 +12160,47 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_senders,&__pyx_mstate_global->__pyx_n_u_receivers,&__pyx_mstate_global->__pyx_n_u_load,&__pyx_mstate_global->__pyx_n_u_tls,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 594, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 592, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 592, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 592, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 592, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 592, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "exchange", 0) < (0)) __PYX_ERR(0, 594, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "exchange", 0) < (0)) __PYX_ERR(0, 592, __pyx_L3_error)
       if (!values[3]) values[3] = __Pyx_NewRef(((PyObject *)Py_None));
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, i); __PYX_ERR(0, 594, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, i); __PYX_ERR(0, 592, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 592, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 592, __pyx_L3_error)
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 592, __pyx_L3_error)
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 594, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 592, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -12207,7 +12213,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 594, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 592, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -12234,6 +12240,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   int64_t __pyx_v_duration;
   int64_t __pyx_v_warm_up;
   int64_t __pyx_v_settle;
+  int64_t __pyx_v_quiet;
   PyObject *__pyx_r = NULL;
   __Pyx_RefNannyDeclarations
   PyObject *__pyx_t_1 = NULL;
@@ -12260,7 +12267,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("exchange", 0);
 
-  /* "turnsvr/client/_load.pyx":600
+  /* "turnsvr/client/_load.pyx":598
  *     Raises OSError when the kernel lacks UDP_SEGMENT, ValueError for a load that cannot be.
  *     """
  *     cdef _Run run = _Run(senders, receivers, load, tls)             # <<<<<<<<<<<<<<
@@ -12273,59 +12280,97 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     PyObject *__pyx_callargs[5] = {__pyx_t_2, __pyx_v_senders, __pyx_v_receivers, __pyx_v_load, __pyx_v_tls};
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_callargs+__pyx_t_3, (5-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 600, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 598, __pyx_L1_error)
     __Pyx_GOTREF((PyObject *)__pyx_t_1);
   }
   __pyx_v_run = ((struct __pyx_obj_7turnsvr_6client_5_load__Run *)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "turnsvr/client/_load.pyx":601
+  /* "turnsvr/client/_load.pyx":599
  *     """
  *     cdef _Run run = _Run(senders, receivers, load, tls)
  *     cdef double rate = load.rate             # <<<<<<<<<<<<<<
  *     cdef int64_t duration = int(load.seconds * 1e9)
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_rate); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_rate); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 599, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_4 = __Pyx_PyFloat_AsDouble(__pyx_t_1); if (unlikely((__pyx_t_4 == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyFloat_AsDouble(__pyx_t_1); if (unlikely((__pyx_t_4 == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 599, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_rate = __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":602
+  /* "turnsvr/client/_load.pyx":600
  *     cdef _Run run = _Run(senders, receivers, load, tls)
  *     cdef double rate = load.rate
  *     cdef int64_t duration = int(load.seconds * 1e9)             # <<<<<<<<<<<<<<
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
  *     cdef int64_t settle = int(load.settle * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 600, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_1, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_1, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 600, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __pyx_t_1 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 600, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_1); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_1); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 600, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_duration = __pyx_t_5;
 
-  /* "turnsvr/client/_load.pyx":603
+  /* "turnsvr/client/_load.pyx":601
  *     cdef double rate = load.rate
  *     cdef int64_t duration = int(load.seconds * 1e9)
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)             # <<<<<<<<<<<<<<
  *     cdef int64_t settle = int(load.settle * 1e9)
- *     if not rate > 0:
+ *     cdef int64_t quiet = int(load.quiet * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 601, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 601, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_6 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_1, __pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_1, __pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 601, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_2);
+  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_6);
+  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 601, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+  __pyx_v_warm_up = __pyx_t_5;
+
+  /* "turnsvr/client/_load.pyx":602
+ *     cdef int64_t duration = int(load.seconds * 1e9)
+ *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
+ *     cdef int64_t settle = int(load.settle * 1e9)             # <<<<<<<<<<<<<<
+ *     cdef int64_t quiet = int(load.quiet * 1e9)
+ *     if not rate > 0:
+*/
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_settle); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_6);
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_2);
+  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_6);
+  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 602, __pyx_L1_error)
+  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
+  __pyx_v_settle = __pyx_t_5;
+
+  /* "turnsvr/client/_load.pyx":603
+ *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
+ *     cdef int64_t settle = int(load.settle * 1e9)
+ *     cdef int64_t quiet = int(load.quiet * 1e9)             # <<<<<<<<<<<<<<
+ *     if not rate > 0:
+ *         raise ValueError("the rate must be positive")
+*/
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_quiet); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __Pyx_GOTREF(__pyx_t_6);
   __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 603, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
@@ -12334,30 +12379,11 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 603, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_v_warm_up = __pyx_t_5;
+  __pyx_v_quiet = __pyx_t_5;
 
   /* "turnsvr/client/_load.pyx":604
- *     cdef int64_t duration = int(load.seconds * 1e9)
- *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
- *     cdef int64_t settle = int(load.settle * 1e9)             # <<<<<<<<<<<<<<
- *     if not rate > 0:
- *         raise ValueError("the rate must be positive")
-*/
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_settle); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 604, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 604, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_2);
-  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 604, __pyx_L1_error)
-  __Pyx_GOTREF(__pyx_t_6);
-  __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 604, __pyx_L1_error)
-  __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_v_settle = __pyx_t_5;
-
-  /* "turnsvr/client/_load.pyx":605
- *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
  *     cdef int64_t settle = int(load.settle * 1e9)
+ *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:             # <<<<<<<<<<<<<<
  *         raise ValueError("the rate must be positive")
  *     with nogil:
@@ -12367,12 +12393,12 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   if (unlikely(__pyx_t_7)) {
 
 
-    /* "turnsvr/client/_load.pyx":606
- *     cdef int64_t settle = int(load.settle * 1e9)
+    /* "turnsvr/client/_load.pyx":605
+ *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")             # <<<<<<<<<<<<<<
  *     with nogil:
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
 */
     __pyx_t_2 = NULL;
     __pyx_t_3 = 1;
@@ -12380,27 +12406,27 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_mstate_global->__pyx_kp_u_the_rate_must_be_positive};
       __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 606, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 605, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_Raise(__pyx_t_6, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __PYX_ERR(0, 606, __pyx_L1_error)
+    __PYX_ERR(0, 605, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":605
- *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
+    /* "turnsvr/client/_load.pyx":604
  *     cdef int64_t settle = int(load.settle * 1e9)
+ *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:             # <<<<<<<<<<<<<<
  *         raise ValueError("the rate must be positive")
  *     with nogil:
 */
   }
 
-  /* "turnsvr/client/_load.pyx":607
+  /* "turnsvr/client/_load.pyx":606
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")
  *     with nogil:             # <<<<<<<<<<<<<<
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(
 */
   {
@@ -12409,21 +12435,21 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "turnsvr/client/_load.pyx":608
+        /* "turnsvr/client/_load.pyx":607
  *         raise ValueError("the rate must be positive")
  *     with nogil:
- *         run.loop(rate, duration, warm_up, settle)             # <<<<<<<<<<<<<<
+ *         run.loop(rate, duration, warm_up, settle, quiet)             # <<<<<<<<<<<<<<
  *     return Tally(
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
 */
-        ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_run->__pyx_vtab)->loop(__pyx_v_run, __pyx_v_rate, __pyx_v_duration, __pyx_v_warm_up, __pyx_v_settle);
+        ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_run->__pyx_vtab)->loop(__pyx_v_run, __pyx_v_rate, __pyx_v_duration, __pyx_v_warm_up, __pyx_v_settle, __pyx_v_quiet);
       }
 
-      /* "turnsvr/client/_load.pyx":607
+      /* "turnsvr/client/_load.pyx":606
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")
  *     with nogil:             # <<<<<<<<<<<<<<
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(
 */
       /*finally:*/ {
@@ -12436,78 +12462,78 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       }
   }
 
-  /* "turnsvr/client/_load.pyx":609
+  /* "turnsvr/client/_load.pyx":608
  *     with nogil:
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_Tally); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_Tally); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
 
-  /* "turnsvr/client/_load.pyx":610
- *         run.loop(rate, duration, warm_up, settle)
+  /* "turnsvr/client/_load.pyx":609
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),             # <<<<<<<<<<<<<<
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),
 */
-  __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->sent); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->sent); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
-  __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->delivered); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->delivered); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
-  __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->in_window); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->in_window); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
-  __pyx_t_11 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_12);
-  __pyx_t_13 = __Pyx_PyLong_SubtractCObj(__pyx_mstate_global->__pyx_int_1, __pyx_t_12, 1, 0, 0); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyLong_SubtractCObj(__pyx_mstate_global->__pyx_int_1, __pyx_t_12, 1, 0, 0); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_13);
   __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-  __pyx_t_12 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_11, __pyx_t_13); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_12 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_11, __pyx_t_13); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_12);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
   __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
 
-  /* "turnsvr/client/_load.pyx":611
+  /* "turnsvr/client/_load.pyx":610
  *     return Tally(
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,             # <<<<<<<<<<<<<<
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),
  *     )
 */
-  __pyx_t_13 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->duplicates); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->duplicates); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_13);
-  __pyx_t_11 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->reordered); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->reordered); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_14 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->foreign); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_14 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->foreign); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_14);
-  __pyx_t_15 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->lagged); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_15 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->lagged); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_15);
 
-  /* "turnsvr/client/_load.pyx":612
+  /* "turnsvr/client/_load.pyx":611
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),             # <<<<<<<<<<<<<<
  *     )
 */
-  __pyx_t_16 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->blocked); if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 612, __pyx_L1_error)
+  __pyx_t_16 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->blocked); if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_16);
-  __pyx_t_17 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->refused); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 612, __pyx_L1_error)
+  __pyx_t_17 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->refused); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_17);
-  __pyx_t_18 = __Pyx_carray_to_py_uint64_t(__pyx_v_run->latency, __pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 612, __pyx_L1_error)
+  __pyx_t_18 = __Pyx_carray_to_py_uint64_t(__pyx_v_run->latency, __pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_18);
-  __pyx_t_19 = __Pyx_PySequence_Tuple(__pyx_t_18); if (unlikely(!__pyx_t_19)) __PYX_ERR(0, 612, __pyx_L1_error)
+  __pyx_t_19 = __Pyx_PySequence_Tuple(__pyx_t_18); if (unlikely(!__pyx_t_19)) __PYX_ERR(0, 611, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_19);
   __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
   #if CYTHON_VECTORCALL
 
-  /* "turnsvr/client/_load.pyx":609
+  /* "turnsvr/client/_load.pyx":608
  *     with nogil:
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
@@ -12529,13 +12555,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     PyObject *__pyx_callargs[13] = {__pyx_t_2, __pyx_t_8, __pyx_t_9, __pyx_t_10, __pyx_t_12, __pyx_t_13, __pyx_t_11, __pyx_t_14, __pyx_t_15, __pyx_t_16, __pyx_t_17, __pyx_mstate_global->__pyx_int_0, __pyx_t_19};
     #if CYTHON_VECTORCALL
     __pyx_t_18 = __pyx_mstate_global->__pyx_tuple[0];
-    if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 609, __pyx_L1_error)
+    if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 608, __pyx_L1_error)
     __Pyx_INCREF(__pyx_t_18);
     #else
     {
       PyObject *__pyx_temp[12] = {__pyx_mstate_global->__pyx_n_u_sent, __pyx_mstate_global->__pyx_n_u_delivered, __pyx_mstate_global->__pyx_n_u_in_window, __pyx_mstate_global->__pyx_n_u_window, __pyx_mstate_global->__pyx_n_u_duplicates, __pyx_mstate_global->__pyx_n_u_reordered, __pyx_mstate_global->__pyx_n_u_foreign, __pyx_mstate_global->__pyx_n_u_lagged, __pyx_mstate_global->__pyx_n_u_blocked, __pyx_mstate_global->__pyx_n_u_refused, __pyx_mstate_global->__pyx_n_u_overrun, __pyx_mstate_global->__pyx_n_u_latency};
       __pyx_t_18 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+1, 12);
-      if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 609, __pyx_L1_error)
+      if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 608, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_18);
     }
     #endif
@@ -12556,7 +12582,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     __Pyx_DECREF(__pyx_t_19); __pyx_t_19 = 0;
     __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 609, __pyx_L1_error)
+    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 608, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
   }
   {
@@ -12570,7 +12596,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   __pyx_t_6 = 0;
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":594
+  /* "turnsvr/client/_load.pyx":592
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -12599,6 +12625,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   __pyx_r = NULL;
   __pyx_L0:;
   __Pyx_XDECREF((PyObject *)__pyx_v_run);
+
 
 
 
@@ -13929,7 +13956,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
   __pyx_vtabptr_7turnsvr_6client_5_load__Run = &__pyx_vtable_7turnsvr_6client_5_load__Run;
   __pyx_vtable_7turnsvr_6client_5_load__Run._take_senders = (PyObject *(*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, PyObject *))__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders;
   __pyx_vtable_7turnsvr_6client_5_load__Run._take_receivers = (PyObject *(*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, PyObject *))__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers;
-  __pyx_vtable_7turnsvr_6client_5_load__Run.loop = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, double, int64_t, int64_t, int64_t))__pyx_f_7turnsvr_6client_5_load_4_Run_loop;
+  __pyx_vtable_7turnsvr_6client_5_load__Run.loop = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, double, int64_t, int64_t, int64_t, int64_t))__pyx_f_7turnsvr_6client_5_load_4_Run_loop;
   __pyx_vtable_7turnsvr_6client_5_load__Run.nap = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, int64_t))__pyx_f_7turnsvr_6client_5_load_4_Run_nap;
   __pyx_vtable_7turnsvr_6client_5_load__Run.send_units = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, int64_t))__pyx_f_7turnsvr_6client_5_load_4_Run_send_units;
   __pyx_vtable_7turnsvr_6client_5_load__Run.put_packets = (size_t (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *, uint8_t *, uint32_t))__pyx_f_7turnsvr_6client_5_load_4_Run_put_packets;
@@ -13947,14 +13974,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
   __pyx_vtable_7turnsvr_6client_5_load__Run.take = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *, uint8_t const *, size_t, uint32_t))__pyx_f_7turnsvr_6client_5_load_4_Run_take;
   __pyx_vtable_7turnsvr_6client_5_load__Run.is_new = (int (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Flow *, int, uint32_t))__pyx_f_7turnsvr_6client_5_load_4_Run_is_new;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load__Run_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run)) __PYX_ERR(0, 98, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load__Run_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run)) __PYX_ERR(0, 96, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = &__pyx_type_7turnsvr_6client_5_load__Run;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 98, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run);
@@ -13964,9 +13991,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
     __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_vtabptr_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 98, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Run, (PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 98, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 98, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_vtabptr_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Run, (PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -13983,14 +14010,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr)) __PYX_ERR(0, 131, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr) < (0)) __PYX_ERR(0, 133, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr) < (0)) __PYX_ERR(0, 131, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr);
@@ -14016,14 +14043,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr)) __PYX_ERR(0, 135, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr)) __PYX_ERR(0, 133, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr) < (0)) __PYX_ERR(0, 135, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr) < (0)) __PYX_ERR(0, 133, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr);
@@ -14049,14 +14076,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr)) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr)) __PYX_ERR(0, 134, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr) < (0)) __PYX_ERR(0, 136, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr) < (0)) __PYX_ERR(0, 134, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr);
@@ -14082,14 +14109,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr)) __PYX_ERR(0, 153, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr) < (0)) __PYX_ERR(0, 155, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr) < (0)) __PYX_ERR(0, 153, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr);
@@ -14115,14 +14142,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr)) __PYX_ERR(0, 153, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr) < (0)) __PYX_ERR(0, 155, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr) < (0)) __PYX_ERR(0, 153, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr);
@@ -14712,18 +14739,9 @@ __Pyx_RefNannySetupContext("PyInit__load", 0);
  * """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
  * cdef int64_t NAP = 300_000             # <<<<<<<<<<<<<<
  * """Nanoseconds of idleness from which on the thread sleeps."""
- * cdef int64_t QUIET = 60_000_000
-*/
-  __pyx_v_7turnsvr_6client_5_load_NAP = 0x493E0;
-
-  /* "turnsvr/client/_load.pyx":49
- * cdef int64_t NAP = 300_000
- * """Nanoseconds of idleness from which on the thread sleeps."""
- * cdef int64_t QUIET = 60_000_000             # <<<<<<<<<<<<<<
- * """Nanoseconds without an arrival after which no straggler is waited for."""
  * 
 */
-  __pyx_v_7turnsvr_6client_5_load_QUIET = 0x3938700;
+  __pyx_v_7turnsvr_6client_5_load_NAP = 0x493E0;
 
   /* "(tree fragment)":1
  * def __reduce_cython__(self):             # <<<<<<<<<<<<<<
@@ -14752,35 +14770,35 @@ __Pyx_RefNannySetupContext("PyInit__load", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_8) < (0)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-  /* "turnsvr/client/_load.pyx":585
+  /* "turnsvr/client/_load.pyx":583
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
 */
-  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_1_socket_address, 0, __pyx_mstate_global->__pyx_n_u_socket_address, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 585, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_1_socket_address, 0, __pyx_mstate_global->__pyx_n_u_socket_address, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 583, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_8);
   #endif
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_socket_address, __pyx_t_8) < (0)) __PYX_ERR(0, 585, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_socket_address, __pyx_t_8) < (0)) __PYX_ERR(0, 583, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-  /* "turnsvr/client/_load.pyx":594
+  /* "turnsvr/client/_load.pyx":592
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
  *     """Send `load` from the senders, one flow each and in turn, and count what the receivers get.
  * 
 */
-  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_3exchange, 0, __pyx_mstate_global->__pyx_n_u_exchange, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 594, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_3exchange, 0, __pyx_mstate_global->__pyx_n_u_exchange, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 592, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_8);
   #endif
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_8, __pyx_mstate_global->__pyx_tuple[1]);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_exchange, __pyx_t_8) < (0)) __PYX_ERR(0, 594, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_exchange, __pyx_t_8) < (0)) __PYX_ERR(0, 592, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
   /* "turnsvr/client/_load.pyx":1
@@ -14836,8 +14854,8 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
-  __pyx_builtin_max = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_max); if (!__pyx_builtin_max) __PYX_ERR(0, 135, __pyx_L1_error)
-  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 195, __pyx_L1_error)
+  __pyx_builtin_max = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_max); if (!__pyx_builtin_max) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 193, __pyx_L1_error)
 
   /* Cached unbound methods */
   __pyx_mstate->__pyx_umethod_PyDict_Type_items.type = (PyObject*)&PyDict_Type;
@@ -14860,21 +14878,21 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   CYTHON_UNUSED_VAR(__pyx_mstate);
   __Pyx_RefNannySetupContext("__Pyx_InitCachedConstants", 0);
 
-  /* "turnsvr/client/_load.pyx":609
+  /* "turnsvr/client/_load.pyx":608
  *     with nogil:
- *         run.loop(rate, duration, warm_up, settle)
+ *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
 */
   {
     PyObject* __pyx_temp[12] = {__pyx_mstate_global->__pyx_n_u_sent, __pyx_mstate_global->__pyx_n_u_delivered, __pyx_mstate_global->__pyx_n_u_in_window, __pyx_mstate_global->__pyx_n_u_window, __pyx_mstate_global->__pyx_n_u_duplicates, __pyx_mstate_global->__pyx_n_u_reordered, __pyx_mstate_global->__pyx_n_u_foreign, __pyx_mstate_global->__pyx_n_u_lagged, __pyx_mstate_global->__pyx_n_u_blocked, __pyx_mstate_global->__pyx_n_u_refused, __pyx_mstate_global->__pyx_n_u_overrun, __pyx_mstate_global->__pyx_n_u_latency};
-    __pyx_mstate_global->__pyx_tuple[0] = __Pyx_PyTuple_FromArray(__pyx_temp, 12); if (unlikely(!__pyx_mstate_global->__pyx_tuple[0])) __PYX_ERR(0, 609, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[0] = __Pyx_PyTuple_FromArray(__pyx_temp, 12); if (unlikely(!__pyx_mstate_global->__pyx_tuple[0])) __PYX_ERR(0, 608, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[0]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[0]);
 
-  /* "turnsvr/client/_load.pyx":594
+  /* "turnsvr/client/_load.pyx":592
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -14883,7 +14901,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {Py_None};
-    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 594, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 592, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[1]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[1]);
@@ -14924,38 +14942,29 @@ static int __Pyx_InitConstants(__pyx_mstatetype *__pyx_mstate) {
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
   {
-    const struct { const unsigned int length: 6; } str_length_index[] = {{2},{3},{15},{1},{1},{2},{1},{51},{44},{56},{45},{7},{6},{2},{9},{50},{15},{25},{24},{7},{8},{7},{7},{6},{14},{3},{8},{5},{11},{7},{15},{4},{22},{24},{9},{8},{20},{12},{26},{8},{12},{8},{10},{8},{11},{14},{12},{10},{17},{13},{12},{12},{19},{8},{13},{15},{7},{18},{7},{5},{18},{5},{9},{10},{10},{8},{9},{13},{9},{8},{7},{7},{4},{9},{9},{9},{5},{12},{6},{7},{4},{3},{4},{7},{4},{3},{4},{6},{1},{4},{9},{7},{9},{3},{1},{7},{8},{4},{4},{7},{4},{10},{6},{4},{6},{6},{6},{5},{3},{2},{20},{26},{5},{6},{7},{6}};
-    const struct { const unsigned int length: 8; } bytes_length_index[] = {{9},{119},{2},{2},{2},{2},{217}};
+    const struct { const unsigned int length: 6; } str_length_index[] = {{2},{3},{15},{1},{1},{2},{1},{51},{44},{56},{45},{7},{6},{2},{9},{50},{15},{25},{24},{7},{8},{7},{7},{6},{14},{3},{8},{5},{11},{7},{15},{4},{22},{24},{9},{8},{20},{12},{26},{8},{12},{8},{10},{8},{11},{14},{12},{10},{17},{13},{12},{12},{19},{8},{13},{15},{7},{18},{7},{5},{18},{5},{9},{10},{10},{8},{9},{13},{9},{8},{7},{7},{4},{9},{9},{9},{5},{12},{6},{7},{4},{3},{4},{7},{4},{3},{4},{6},{5},{1},{4},{9},{7},{9},{3},{1},{7},{8},{4},{4},{7},{4},{10},{6},{4},{6},{6},{6},{5},{3},{2},{20},{26},{5},{6},{7},{6}};
+    const struct { const unsigned int length: 8; } bytes_length_index[] = {{9},{119},{2},{2},{2},{2},{234}};
     #ifndef CYTHON_COMPRESS_STRINGS
-      #define CYTHON_COMPRESS_STRINGS 90
+      #define CYTHON_COMPRESS_STRINGS 0
     #endif
-    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1060 bytes) */
-static const char cstring[] = "x\332eT;s\0337\020\266\022f\254\310\312C\361X\036\047)@{2v\306\t\035G\0213\321\3441\264%K\234\261\025\211\244l\305\217\201\301\303\222D\014\002\047\000G\221J\243\222\345\225W\262d\311\222%K\226W^\231\237\220\237\220\275#\251<|3\007,>\354.\276]\354\"\277\227\337+\337q\006\2004\014k\266A\271/\013[?\355\375R{\\%\236V\n<\047\264\262D\001p\342Z\250\026\2509\244\033) \014\221\242n\230\3511\302\231cM\303\332D\033\342\014\023\212\234\352@r\002]/5/nn~\363=\251\367\034XF|\326\223\232q\322b\2260G$0\353\310\375og\333_\021F\352\201I\021\3424)~\207\352\336\033phg\002\225\221\261\363\255\315\315\215\"\261\2408\030t\2448Z\032\360@t\300paY]\002\250tlz\302\316$\2564\341\320`\201t\204R\003<\360\200R\302\003H\035*\255\276vFt\004\223\270\353\t%\034\245\276\201\206\350\342\266&R\253f\232\007\303\034\220v\200\024\353@|m\205\303#]`\224\355\230{\236\024\230\311{4\215\260\340\367\272\245G\264\274\277S\233O\305\222\301\003\230|P\336\337.\357\357>|\\\336\331\257\355\225\253\265_w+\245\047\264Z~\276S)=\253\225v3\261\306\244\354\035m\037\320\352\316\356\023T|V\252<\241G\007\364\277\006\264\022\250\364/\\D\344\365\\K+J\347\250\305\3549\344\374\017\2768\200.<\322\203^\027\377m\3419\272\017]W\201\006\245L)\235\331\321\213l\024~\224\332c\322\376\\h\202\202\256o(M\253\"\325h.N\301\257\215\005\220\315\232\0072C\024kg3f\204\316\325R\261\343\322kI7N\002&\027J\213\213y;\240\005\000\335t\201\201]8\266\377:\376\355\200)V\026\322\247\302RO\033\0358\241\200Z\235\026\026e\234\033\260\226\315n\206\331\236\362\204.\\\250\331\272L\365xV\224x\273h\210\301a\215{P\307\312\364\244\266\300A\246U\007\234\203\365\214\360\2356<\360\245\360\220\204\345\001\026\014\266\r\250\240\ri\355\200\257\245\244\236\001\224\357\317\027Nb\247\264\230jBC\033\020M5\317oK[$AO\205\342\032\207\224\256\323*\023\374Tp\320\266o\300(\220\324\2116X\311\232M\340\022=+/\353\2626\353\242#\247\221\036\366O\332K\276\366}m\334\254\260MJh\3215\026\241\000\2431\200\374\323p\320\302Z\300\307\200\343\224=\0218\313F\332s\363\276\263)\006n\336T(a V\234""\301,\267\026\237\027\326\3061\360\234k\031}\352\244uz\336*\205Y\253\024\262V\371\037\226B\024o#\000\233\2153\361\224\2316\r\374Y2\316\227\222\334J\377nxx\276\364g\356\362\271\353o\364Y\262\374Q\277\023\036E\371\2508X\037\3741\2729z4\376b|2\271<\351L\253\361A%\256\034\307\307\365\270\356%\253\237\204w\243\303de\265\277\023\256\205\371$w\245_\014\257\205,\354DO\007[\303\312\2603:\032\347\307\305\311\372\304L\327\247g\361o\317\343\347\257\343\327h\334\214\233\255\270%\302\374h\r]\037\306\227n\017N\376Z\275\364\336\265p;Z\212n\014\356\016\237\216\356\047\271\353\241\213p\372<z\030\235\014r\2032\372<Ir\237E\033\021\213\334\340\207\341\203\241\030\231\361Z\222\3734\272\025\035F|pgxsXJ\262P6\303w\220\323\362\207\375\337\321\343Z\362\376J\262|\005\301\245p=<\033\334\030ftq\231,\177\320\257\206\227\021\273:x<Z\031\337\032\277\234^\217\017jq\355U\374jF\226\307\034\222\345\253\341F\330\306\260\252\243\325\361\336\344\341\344,>\304D\274\210_\274L\226?\016\337\r\267\242\343Au\2702\272\203.\216\047G\323\374tc\312\376\006\301\241k\334";
-    PyObject *data = __Pyx_DecompressString(cstring, 1060, 1);
+    #if (CYTHON_COMPRESS_STRINGS) == 1 /* compression: zlib (1079 bytes) */
+static const char cstring[] = "x\332eT;s\0337\020\266\034f\254\310\312C\361X\036\047)@{2Q\306\t\035G\0213\361\3441\264%K\234\261\024\211\244l\305\217\201\301\273%\211\030\004N\000\216\"\225\306%\313+\257d\311\222%K\226,\257\2742?!?!\213#\251<|3\207\335\373\260\273\370v\261{\371\275\374^y\303j\000\322\320\254\331\006i\277,\334\377i\357\227\332\343*\361\224\224\340Y\256\244!\022\300\047\266\205f\241\234C\252\341\000\256\211\340u\315t\217\021\237Y\326\324\254M\224&V3.\311\231\n\205O\240\3539\367\342\326\3267\337\223z\317\202a$`=\241\230OZ\314\020f\211\000f,\271\367\355l\373+\302H=\324\016!V\221\342wh\356\275\006\213~:\224\031\0313\337\332\332\332,\022\003\322\007\215\201\244\217\236\032<\340\035\320>7\254.\000\244[\233\03673\315\227\212\370\320`\241\260\204R\r~\350\001\245\304\017\301\005\224J~m5\357p&p\327\343\222[J\003\r\r\336\305mE\204\222MW\007\315,\220v\210\024\353@\002e\270\305#m\250\245\351\350\273\236\340X\311\273\324eX\010z\335\322#Z>\330\251\315E\261\244\361\000&\036\224\017\266\313\007\273\017\037\227w\016j{\345j\355\327\335Ji\237V\313\317v*\245\247\265\322n\246\326\230\020\275\343\355CZ\335\331\335G\303\247\245\312>=>\244\377u\240\225P\272\267p\221\221\327\263-%)\235\243\006\253g\221\363?\370\342\000\272\210H\017{]|\267\271g\351\001tm\005\032\2242)U\346G/\252Q\370Q(\217\t\363s\241\t\022\272\201\246\324u\205\263h.N\301\247\215\r\220I\345\207\"C$kg\022+B\347fN\355Xw-n\3434dba\264\270\230\267\023Z\000\320u\037\230\330E`\363\257\343\337N\230bg!}\312\r\365\224V\241\345\022\250Q\256\261(\363}\r\306\260\331\3150\323\223\036W\205\0133S\027\316\316\317\232\022o\027\03519\354q\017\352\330\231\236P\006|\020\256\353\300\367\301x\232\007Vi?\014\004\367\220\204\361Cl\030\034\033\220a\033\\\357@\240\204\240\236\006\324\357\315?\254\300Ii1\331\204\206\322\300\233r^\337\2262H\202\236q\351+\\\034]\253d\246\004N\261\3206\257AK\020\324\3626\030\301\232M\360\005F\226^6em\326\305@V!=\234\0377K\201\n\002\245\355\254\261OC\016V;V\213\3211\210\207\230\222\006L\302\345\204n\306\000\376\021|\024\331\177\002\245h""\270\301\233\017\237q\030\330\371d\241\206\331\030~\016\263\002\033\374\307\2606\256\241gmK\2533+\214U\363y)\314\346\245\220\315\313\3770\007Q\274\222\020L\266\316\3243\246\3334\014f\025y\263\224\346V\372w\242\2437K\177\346\256\274\261\375\315>K\227?\354w\242\3438\037\027\007\353\203?F\267F\217\306\237\217O\047W&\235i59\254$\225\223\344\244\236\324\275t\365\343\350N|\224\256\254\366w\242\265(\237\346\256\366\213\321\365\210E\235\370\311\340\376\2602\354\214\216\307\371qq\262>\321\323\365\351y\362\333\263\344\331\253\344\025:7\223f+i\361(?Z\303\320G\311\245/\006\247\177\255^z\367z\264\035/\3057\007w\206OF\367\322\334\215\310\306(>\213\037\306\247\203\334\240\2141O\323\334\247\361f\314b;\370a\370`\310Gz\274\226\346>\211o\307G\261?\330\030\336\032\226\322\334\315\370Z\\\212k\203\033\303\313C\344\3452\333\212.#\305\345\017\372\277\343\001k\351{+\351\362U\004\227\242\365\350|ps\2701\312\370#\220.\277\337\257FW\020\2756x<Z\031\337\036\277\230\336H\016kI\355e\362r\306\336O|H\227\257E\233Q\033\363\254\216V\307{\223\207\223\363\344\010+\363<y\376\"]\376(z\047\272\037\237\014\252\303\225\321\006\2068\231\034O\363\323\315)\373\033\033^tk";
+    PyObject *data = __Pyx_DecompressString(cstring, 1079, 1);
     #define __Pyx_DecompressString_LZSS_UNUSED
     if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
     const char* const bytes = __Pyx_PyBytes_AsString(data);
     #if !CYTHON_ASSUME_SAFE_MACROS
     if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
     #endif
-    #elif (CYTHON_COMPRESS_STRINGS) > 0 && (CYTHON_COMPRESS_STRINGS) <= 90 /* compression: lzss (1367 bytes) */
-static const char cstring[] = "\377!H!HI(tr\377ee fragm\377ent).:=H\377?TLS con\377nections\377 need th\266$\000un\014\004of\r\001i\377r librar\377ya datag\377ram or t\377rain wou\277ld exc;\0016\3775507 byt\377esa payl\377oad has \377at least\367 12\031\003, a \367bur\016\001 to {64,\000cket5\000wrun\210\002s 1\026\002\3775536 sen\267derF\000nd7\000r\377eceiverd\377isableen\336\002\001gcis\004\003dn\377o defaul\377t __redu\377ce__ due\376h\001non-tri\357vial\033\000cin\377it__pref\373ix\210\000o lon\375g\204!rate m\375u\262\000be pos\373itp\000turns\277vr/cli\307 /\375_\336\001.pyxAF\337_INET\000\0046A\375r^\000alBIND\377INGCLIEN\377THISTOGR\377AM_SIZER\337AWTAG\006\002Ta\377llyUDP_S\367EGM&\000WARM\357_UP_#\013_Ru\365n\000\001.\311\006cyth\257on__\017\004s\273 t\322\261\000_\017\006Y\005_J\005_P\373yx\001\000Dict_\377NextRef_\037_anno3\002G\000\207$\377.<locals\377>.genexp\317r__f\223`h\000_g\344^\005u\000m\376@\020\001mod\373ul\337 __nam\314\003\002\217 _sO\003\007\001vt<\243A;\001qual\035\005\221E\214\277\017\254Eexo\001\326\000P\006s\344t\010\337\017_\366`\312@_is\377_corouti\337ne_so\325a_a\177ddressa\224C\377asyncio.v\036\006sb\360\000ked\220\204\002\374\333@6\000in_tra\377cebackcl\277osedel\362ae\377ddescrip\377tordupli\335c\247`sdu\256`io\277nenume\270ae\377poll_cre\372\305`1\006\004tlexc\377hangefor\357eign\331$hos~\251\000_windo\002\000\177et_aton\273\000\373t_c\000nitem\377skernel_\377timeslag\377gedlaten\335c\341\205\002max\246@to\177verrunp\257\000\177popport\323\204\003\371r\311\204\001\256\205\005srefu\366\313\000re\275\000ered\377runssecocnd\004\000\236\207\002\014\000lf\360\205\001\036\361\205\004sent\335`\316\205\004\347`\336\306\000size\326#st\372\342\000m\003\000uctth\377rowtlsto\212\244\205\004.\245\205\003.\246\205\002\005\014\234\207\001_?values\001\002\005\003\177warm_up\207#\377\200\001\330\004\n\210+\220\377Q\200\001\340\004\007\200t\377\2103\210a\330\010\017\210\377v\220U\230!\2306\240\377\026\240{\260\"\260F\270\377%\270q\300\007\300v\310\377S\320PR\320RX\320\377Xb""\320bc\330\014\022\377\220+\230Q\330\n\014\210\377E\220\021\220!\330\004\013\377\2106\220\025\220a\220v\377\230V\240:\250R\250v\377\260U\270!\2706\300\026\377\300r\310\026\310z\320Y\277Z\320Z`\320`:\000g\377\320gh\320hi\220!\373\260\021X\000Q\320\000\047\240\377q\360\014\000\005\025\220D\377\230\001\230\031\240+\250V\377\2601\330\004\027\220t\230\376\004\000\034\230C\230q\240\004\373\240IQ\000q\330\004\033\230\3773\230a\230t\2409\250\377B\250i\260r\270\021\330\377\004\032\230#\230Q\230d\177\240(\250\"\250A\330\306\002\3675\220\002\221\000\010\016\210j\376O\000\021\330\t\n\330\010\013\377\2105\220\001\220\026\220z\347\240\031\250\252\002\014\000\330\010\r\357\210S\220\007\021\000\023\240L\377\260\n\270#\270\\\310\027\377\320PT\320T]\320]\376\247\003d\320de\330\010\023\357\2203\220m\324\000S\260\014\377\270H\300C\300z\320Q\376\206 [\320[\\\330\010\020\377\220\003\220:\230X\240S\357\250\n\260(@\000X\300U?\310!\3103\310a";
-    PyObject *data = __Pyx_DecompressString_LZSS(cstring, 1367, 1569);
-    #define __Pyx_DecompressString_UNUSED
-    if (unlikely(!data)) __PYX_ERR(0, 1, __pyx_L1_error)
-    const char* const bytes = __Pyx_PyBytes_AsString(data);
-    #if !CYTHON_ASSUME_SAFE_MACROS
-    if (likely(bytes)); else { Py_DECREF(data); __PYX_ERR(0, 1, __pyx_L1_error) }
-    #endif
-    #else /* compression: none (1569 bytes) */
-static const char bytes[] = "!H!HI(tree fragment).:=H?TLS connections need the functions of their librarya datagram or train would exceed 65507 bytesa payload has at least 12 bytes, a burst 1 to 64 packetsa run needs 1 to 65536 senders and a receiverdisableenablegcisenabledno default __reduce__ due to non-trivial __cinit__prefix too longthe rate must be positiveturnsvr/client/_load.pyxAF_INETAF_INET6ArrivalBINDINGCLIENTHISTOGRAM_SIZERAWTAG_SIZETallyUDP_SEGMENTWARM_UP_HISTOGRAM_SIZE_Run_Run.__reduce_cython___Run.__setstate_cython___TAG_SIZE_WARM_UP__Pyx_PyDict_NextRef__annotate____cinit__.<locals>.genexpr__func____getstate____main____module____name____pyx_state__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___is_coroutine_socket_addressarrivalasyncio.coroutinesblockedburstcline_in_tracebackclosedelivereddescriptorduplicatesdurationenumerateepoll_create1epoll_ctlexchangeforeigngenexprhostin_windowinet_atoninet_ptonitemskernel_timeslaggedlatencyloadmaxnextoverrunpackpopportprefixrratereceiversrefusedreorderedrunssecondssegmentsselfsendsenderssentsetdefaultsettlesizesocketstreamstructthrowtlstoturnsvr.client._loadturnsvr.client.load_valuesvaluevalueswarm_upwindow\200\001\330\004\n\210+\220Q\200\001\340\004\007\200t\2103\210a\330\010\017\210v\220U\230!\2306\240\026\240{\260\"\260F\270%\270q\300\007\300v\310S\320PR\320RX\320Xb\320bc\330\014\022\220+\230Q\330\n\014\210E\220\021\220!\330\004\013\2106\220\025\220a\220v\230V\240:\250R\250v\260U\270!\2706\300\026\300r\310\026\310z\320YZ\320Z`\320`b\320bg\320gh\320hi\220!\260\021\270q\300Q\320\000\047\240q\360\014\000\005\025\220D\230\001\230\031\240+\250V\2601\330\004\027\220t\2301\330\004\034\230C\230q\240\004\240I\250R\250q\330\004\033\2303\230a\230t\2409\250B\250i\260r\270\021\330\004\032\230#\230Q\230d\240(\250\"\250A\330\004\007\200t\2105\220\002\220!\330\010\016\210j\230\001\230\021\330\t\n\330\010\013\2105\220\001\220\026\220z\240\031\250!\330\004\013\2105\220\001\330\010\r\210S""\220\007\220z\240\023\240L\260\n\270#\270\\\310\027\320PT\320T]\320]`\320`b\320bd\320de\330\010\023\2203\220m\240:\250S\260\014\270H\300C\300z\320QX\320X[\320[\\\330\010\020\220\003\220:\230X\240S\250\n\260(\270#\270X\300U\310!\3103\310a";
+    #else /* compression: none (1591 bytes) */
+static const char bytes[] = "!H!HI(tree fragment).:=H?TLS connections need the functions of their librarya datagram or train would exceed 65507 bytesa payload has at least 12 bytes, a burst 1 to 64 packetsa run needs 1 to 65536 senders and a receiverdisableenablegcisenabledno default __reduce__ due to non-trivial __cinit__prefix too longthe rate must be positiveturnsvr/client/_load.pyxAF_INETAF_INET6ArrivalBINDINGCLIENTHISTOGRAM_SIZERAWTAG_SIZETallyUDP_SEGMENTWARM_UP_HISTOGRAM_SIZE_Run_Run.__reduce_cython___Run.__setstate_cython___TAG_SIZE_WARM_UP__Pyx_PyDict_NextRef__annotate____cinit__.<locals>.genexpr__func____getstate____main____module____name____pyx_state__pyx_vtable____qualname____reduce____reduce_cython____reduce_ex____set_name____setstate____setstate_cython____test___is_coroutine_socket_addressarrivalasyncio.coroutinesblockedburstcline_in_tracebackclosedelivereddescriptorduplicatesdurationenumerateepoll_create1epoll_ctlexchangeforeigngenexprhostin_windowinet_atoninet_ptonitemskernel_timeslaggedlatencyloadmaxnextoverrunpackpopportprefixquietrratereceiversrefusedreorderedrunssecondssegmentsselfsendsenderssentsetdefaultsettlesizesocketstreamstructthrowtlstoturnsvr.client._loadturnsvr.client.load_valuesvaluevalueswarm_upwindow\200\001\330\004\n\210+\220Q\200\001\340\004\007\200t\2103\210a\330\010\017\210v\220U\230!\2306\240\026\240{\260\"\260F\270%\270q\300\007\300v\310S\320PR\320RX\320Xb\320bc\330\014\022\220+\230Q\330\n\014\210E\220\021\220!\330\004\013\2106\220\025\220a\220v\230V\240:\250R\250v\260U\270!\2706\300\026\300r\310\026\310z\320YZ\320Z`\320`b\320bg\320gh\320hi\220!\260\021\270q\300Q\320\000\047\240q\360\014\000\005\025\220D\230\001\230\031\240+\250V\2601\330\004\027\220t\2301\330\004\034\230C\230q\240\004\240I\250R\250q\330\004\033\2303\230a\230t\2409\250B\250i\260r\270\021\330\004\032\230#\230Q\230d\240(\250\"\250A\330\004\031\230\023\230A\230T\240\027\250\002\250!\330\004\007\200t\2105\220\002\220!\330\010\016\210j\230\001\230\021\330\t\n\330\010\013\2105\220\001\220\026\220z""\240\031\250(\260!\330\004\013\2105\220\001\330\010\r\210S\220\007\220z\240\023\240L\260\n\270#\270\\\310\027\320PT\320T]\320]`\320`b\320bd\320de\330\010\023\2203\220m\240:\250S\260\014\270H\300C\300z\320QX\320X[\320[\\\330\010\020\220\003\220:\230X\240S\250\n\260(\270#\270X\300U\310!\3103\310a";
     PyObject *data = NULL;
     #define __Pyx_DecompressString_UNUSED
     #define __Pyx_DecompressString_LZSS_UNUSED
     #endif
     PyObject **stringtab = __pyx_mstate->__pyx_string_tab;
     Py_ssize_t pos = 0;
-    for (int i = 0; i < 116; i++) {
+    for (int i = 0; i < 117; i++) {
       Py_ssize_t bytes_length = str_length_index[i].length;
       PyObject *string = PyUnicode_DecodeUTF8(bytes + pos, bytes_length, NULL);
       if (likely(string) && i >= 19) PyUnicode_InternInPlace(&string);
@@ -14966,8 +14975,8 @@ static const char bytes[] = "!H!HI(tree fragment).:=H?TLS connections need the f
       stringtab[i] = string;
       pos += bytes_length;
     }
-    for (int i = 116; i < 123; i++) {
-      Py_ssize_t bytes_length = bytes_length_index[i-116].length;
+    for (int i = 117; i < 124; i++) {
+      Py_ssize_t bytes_length = bytes_length_index[i-117].length;
       PyObject *string = PyBytes_FromStringAndSize(bytes + pos, bytes_length);
       stringtab[i] = string;
       pos += bytes_length;
@@ -14977,14 +14986,14 @@ static const char bytes[] = "!H!HI(tree fragment).:=H?TLS connections need the f
       }
     }
     Py_XDECREF(data);
-    for (Py_ssize_t i = 0; i < 123; i++) {
+    for (Py_ssize_t i = 0; i < 124; i++) {
       if (unlikely(PyObject_Hash(stringtab[i]) == -1)) {
         __PYX_ERR(0, 1, __pyx_L1_error)
       }
     }
     #if CYTHON_IMMORTAL_CONSTANTS
     {
-      PyObject **table = stringtab + 116;
+      PyObject **table = stringtab + 117;
       for (Py_ssize_t i=0; i<7; ++i) {
         #if PY_VERSION_HEX >= 0x030F0000
         PyUnstable_SetImmortal(table[i]);
@@ -15080,27 +15089,27 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 133};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 131};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 135};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 133};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__4, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 136};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 134};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 155};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 153};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__4, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 155};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 153};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_r};
     __pyx_mstate_global->__pyx_codeobj_tab[4] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__5, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[4])) goto bad;
   }
@@ -15115,14 +15124,14 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q_2, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 585};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 583};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_host, __pyx_mstate->__pyx_n_u_port};
     __pyx_mstate_global->__pyx_codeobj_tab[7] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_socket_address, __pyx_mstate->__pyx_kp_b_iso88591_t3a_vU_6_F_q_vSPRRXXbbc_Q_E_6_a, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[7])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 9, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 594};
-    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_senders, __pyx_mstate->__pyx_n_u_receivers, __pyx_mstate->__pyx_n_u_load, __pyx_mstate->__pyx_n_u_tls, __pyx_mstate->__pyx_n_u_run, __pyx_mstate->__pyx_n_u_rate, __pyx_mstate->__pyx_n_u_duration, __pyx_mstate->__pyx_n_u_warm_up, __pyx_mstate->__pyx_n_u_settle};
-    __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_exchange, __pyx_mstate->__pyx_kp_b_iso88591_q_D_V1_t1_Cq_IRq_3at9Bir_Qd_A_t, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 10, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 592};
+    PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_senders, __pyx_mstate->__pyx_n_u_receivers, __pyx_mstate->__pyx_n_u_load, __pyx_mstate->__pyx_n_u_tls, __pyx_mstate->__pyx_n_u_run, __pyx_mstate->__pyx_n_u_rate, __pyx_mstate->__pyx_n_u_duration, __pyx_mstate->__pyx_n_u_warm_up, __pyx_mstate->__pyx_n_u_settle, __pyx_mstate->__pyx_n_u_quiet};
+    __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_exchange, __pyx_mstate->__pyx_kp_b_iso88591_q_D_V1_t1_Cq_IRq_3at9Bir_Qd_A_A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
   }
   Py_DECREF(tuple_dedup_map);
   return 0;
@@ -24518,65 +24527,6 @@ import_failed:
 bad:
     Py_XDECREF(module);
     Py_DECREF(methodname);
-    return NULL;
-#endif
-}
-
-/* DecompressString_LZSS */
-#ifndef __Pyx_DecompressString_LZSS_UNUSED
-CYTHON_UNUSED
-static CYTHON_SMALL_CODE size_t __pyx_lzss_decompress(const uint8_t* src, uint8_t* dst, size_t dst_len) {
-    size_t pos = 0, out_pos = 0;
-    while (1) {
-        uint32_t flags = src[pos++] | 0xFF00;
-        while (flags & 0x100) {
-            if (flags & 1) {
-                dst[out_pos++] = src[pos++];
-            } else {
-                uint32_t lo = src[pos++], hi = src[pos++];
-                uint32_t end_offset_of_last_occurrence, match_length;
-                if (!(lo & 0x80)) {
-                    end_offset_of_last_occurrence = lo;
-                    match_length = hi;
-                } else if (!(hi & 0x80)) {
-                    end_offset_of_last_occurrence = 0x80 + (((hi << 2) & 0x180) | (lo & 0x7F));
-                    match_length = hi & 0x1F;
-                } else {
-                    end_offset_of_last_occurrence = 0x80 + ((hi & 0x7F) << 7 | (lo & 0x7F));
-                    match_length = src[pos++];
-                }
-                match_length += 3;
-                size_t ref_pos = out_pos - end_offset_of_last_occurrence - match_length;
-                memcpy(dst + out_pos, dst + ref_pos, match_length);
-                out_pos += match_length;
-            }
-            if (out_pos >= dst_len) return pos;
-            flags >>= 1;
-        }
-    }
-}
-#endif
-static CYTHON_SMALL_CODE PyObject *__Pyx_DecompressString_LZSS(const char *s, size_t compressed_length, size_t uncompressed_length) {
-#ifdef __Pyx_DecompressString_LZSS_UNUSED
-    CYTHON_UNUSED_VAR(s);
-    CYTHON_UNUSED_VAR(compressed_length);
-    CYTHON_UNUSED_VAR(uncompressed_length);
-    return NULL;
-#else
-    PyObject *result;
-    unsigned char *result_data;
-    size_t src_length;
-    result = PyBytes_FromStringAndSize(NULL, (Py_ssize_t) uncompressed_length);
-    if (unlikely(!result)) return NULL;
-    result_data = __Pyx_PyBytes_AsWritableUString(result);
-    if (unlikely(!result_data)) goto bad;
-    src_length = __pyx_lzss_decompress((const uint8_t*) s, result_data, uncompressed_length);
-    if (unlikely(src_length != compressed_length)) goto decompression_failed;
-    return result;
-decompression_failed:
-    PyErr_SetString(PyExc_RuntimeError, "LZSS string data decompression failed");
-bad:
-    Py_DECREF(result);
     return NULL;
 #endif
 }
