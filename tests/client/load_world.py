@@ -30,7 +30,7 @@ class Exchange(Protocol):
 
 
 def core(name: str) -> Exchange:
-    """The exchange() of _load or load_plain; where _load was not built the test is skipped, or fails when all is due."""
+    """The exchange() of _load or load_plain; a test without _load is skipped, or fails when all is due."""
     try:
         return cast(Exchange, importlib.import_module(f"turnsvr.client.{name}").exchange)
     except ImportError:
