@@ -212,6 +212,17 @@ def test_one_victim_is_sent_no_flood() -> None:
     assert len(world.of(Send)) == 10
 
 
+def test_a_victim_gets_no_fresh_budget_because_many_others_are_named() -> None:
+    limiter = AnswerLimiter(2, max_addresses=10)
+    victim = bytes(4)
+    answered = 0
+    for number in range(1, 200):
+        answered += limiter.allow(victim, 1.0)
+        limiter.allow(number.to_bytes(4, "big"), 1.0)
+        assert len(limiter) <= 20
+    assert answered == 2
+
+
 def unauthenticated(client: Client) -> dict[str, Callable[[], bytes]]:
     every = client.message(Method.BINDING)
     for number in range(0x7000, 0x7000 + 100):

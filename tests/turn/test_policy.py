@@ -145,6 +145,12 @@ def test_own_addresses_are_refused_in_every_spelling() -> None:
     assert policy.refusal("2a00::2") is None
 
 
+@pytest.mark.parametrize("form", spellings("5.6.7.8"))
+def test_the_reason_names_the_address_inside(form: str) -> None:
+    for policy in (PeerPolicy(own=frozenset({"5.6.7.8"})), PeerPolicy(deny=ranges("5.6.7.8/32"))):
+        assert policy.refusal(spellings("5.6.7.8")[form]) == "an IPv6 form of 5.6.7.8"
+
+
 def test_relay_to_relay_is_granted_even_on_a_private_address() -> None:
     policy = PeerPolicy(own=frozenset({"10.0.0.5", "5.6.7.8"}), relays=frozenset({"10.0.0.5"}))
     assert policy.refusal("10.0.0.5") is None
