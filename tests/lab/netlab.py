@@ -119,16 +119,17 @@ class Node:
         return ["ip", "netns", "exec", self.name, *command]
 
     def output(self, *command: str, patience: float = _COMMAND_SECONDS) -> str:
-        """What a command in this namespace prints, whatever its exit status."""
-        done = subprocess.run(
-            self.inside(*command),
-            capture_output=True,
-            text=True,
-            timeout=patience,
-            stdin=subprocess.DEVNULL,
-            check=False,
+        """What a command in this namespace prints, whatever its exit status; it is killed when patience ends."""
+        process = subprocess.Popen(
+            self.inside(*command), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        return done.stdout + done.stderr
+        with process:
+            try:
+                printed, _ = process.communicate(timeout=patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                printed, _ = process.communicate()
+        return printed.decode(errors="replace")
 
     def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T]:
         """Run a coroutine in this namespace."""

@@ -16,7 +16,7 @@ from turnsvr.client.nat_lifetime import Progress, Search, lifetime
 from turnsvr.client.nat_model import FamilyReport, NatReport, Told
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import Classic
-from turnsvr.client.nat_sockets import Answer, Sockets, Tempo, host_towards
+from turnsvr.client.nat_sockets import Sockets, Tempo, host_towards
 from turnsvr.client.transaction import ClientError, Timers, TransactionTimeout
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, ServerUri, parse
 from turnsvr.stun.address import Address, Family, Transport
@@ -235,7 +235,9 @@ class _Discovery:
             port_preservation=ports.preservation,
             port_parity=ports.parity,
             fragments=fragments,
-            gateway=_gateway(first),
+            gateway=Told(
+                sockets.rewritten, "" if sockets.rewritten is not None else "the server sends no MAPPED-ADDRESS"
+            ),
         )
         if self._options.longest_lifetime is not None:
             search = Search(
@@ -277,9 +279,3 @@ def _without_udp(report: FamilyReport) -> FamilyReport:
     if not report.reached:
         note += "; the server may as well be down"
     return replace(report, udp=Told(False, note), classic=frozenset({Classic.BLOCKED}))
-
-
-def _gateway(first: Answer) -> Told[bool]:
-    if first.plain_mapped is None:
-        return Told(None, "the server sends no MAPPED-ADDRESS to compare")
-    return Told(first.plain_mapped != first.mapped)

@@ -74,6 +74,8 @@ class Sockets:
         self.timers = tempo.timers
         self.sent = 0
         self.answered = 0
+        self.rewritten: bool | None = None
+        """Whether a MAPPED-ADDRESS differed from its XOR-MAPPED-ADDRESS; None before there was one."""
         self._random = random
         self._round_trips: list[float] = []
         self._next = 0.0
@@ -112,7 +114,10 @@ class Sockets:
         """A Binding transaction; raises TransactionTimeout, TransactionFailed, MalformedMessage or OSError."""
         await self.turn()
         request = request or new_request(Method.BINDING)
-        return Answer.read(await link.request(request, to=to or self.server, timers=self.timers))
+        answer = Answer.read(await link.request(request, to=to or self.server, timers=self.timers))
+        if answer.plain_mapped is not None:
+            self.rewritten = bool(self.rewritten) or answer.plain_mapped != answer.mapped
+        return answer
 
     async def plain_binding(self, link: DatagramLink) -> Answer:
         """binding() with the server's primary address, which counts in the loss and in the RTO."""
