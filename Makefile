@@ -20,7 +20,7 @@ install: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
 
-fuzz: $(VENV)/.installed-test
+fuzz: $(VENV)/.installed-fuzz
 	$(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.installed-lint
@@ -38,4 +38,8 @@ $(VENV)/.installed-test: $(SOURCES_OF_INSTALL)
 
 $(VENV)/.installed-lint: $(SOURCES_OF_INSTALL)
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint
+	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+
+$(VENV)/.installed-fuzz: $(SOURCES_OF_INSTALL)
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,fuzz
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
