@@ -92,12 +92,15 @@ def try_atheris(name: str, seconds: float, first_seed: int) -> Result:
             Path(seeds, str(number)).write_bytes(data)
         command = [
             *(sys.executable, "-m", "tests.fuzz.engine", name),
-            *(f"-max_total_time={max(int(seconds), 1)}", f"-seed={first_seed + 1}", "-max_len=2048", "-timeout=10"),
+            *(f"-max_total_time={max(int(seconds), 1)}", f"-seed={first_seed + 1}", "-max_len=2048", "-timeout=30"),
             *("-print_final_stats=1", f"-artifact_prefix={directory}/", str(seeds)),
         ]
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=seconds + _GRACE, check=False
-        )
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, errors="replace", timeout=seconds + _GRACE, check=False
+            )
+        except subprocess.TimeoutExpired as late:
+            return Result(name, "atheris", 0, f"it did not end within {late.timeout:.0f} s")
         executed = _EXECUTED.search(done.stderr)
         inputs = int(executed[1]) if executed else 0
         if done.returncode == 0:

