@@ -17,11 +17,14 @@ What the table covers:
   binding_suffix, at most answers_per_address times a second for each client address.
 
 What is neither covered nor a possible message (the first byte is above 0x7F, or the length is not what the
-header says) is dropped and counted. ChannelData that is not covered is dropped and counted, never sent up.
+header says) is dropped and counted. ChannelData that is not covered is dropped and counted, never sent up; so is
+a plain Send indication of a live session to a peer without a live permission. Data for port 0, or of more than
+65,507 bytes, is MALFORMED; data that does not fit the datagram to its receiver is SEND_FAILED.
 
 Relay to relay. A peer address that is a live session's advertised relayed transport address is reached inside
 the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
-for any peer. A fenced host is reached only in this way: anything else for it is dropped.
+for any peer. A fenced host is reached only in this way: anything else for it is dropped. Such a packet counts
+for both sessions.
 
 Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
 Handler is called on that thread.
@@ -199,10 +202,17 @@ class Pump(Protocol):
         """
 
     def open(self, request: OpenRequest) -> Opened:
-        """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened."""
+        """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened.
+
+        Raises RuntimeError where the session or its five-tuple is open already. A claimed port is of the family that it
+        was reserved in, whatever families says. max_sessions sessions at once, then CAPACITY.
+        """
 
     def close(self, session: int, family: Family | None = None) -> Counters:
-        """End a session, or its relay of one family only. Unknown sessions give zero counters."""
+        """End a session, or its relay of one family with the permissions and channels of that family.
+
+        Unknown sessions give zero counters.
+        """
 
     def refresh(self, session: int, deadline: float) -> None:
         """Set when the session ends."""
