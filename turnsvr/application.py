@@ -213,6 +213,7 @@ class Application:
         self._limiter.rate = self.settings.limits.answers_per_address
         self._engine.lookups.source = source
         self.server.reconfigure(plan.server)
+        self._engine.carry_out()
         self.pump.reconfigure(plan.pump)
         self._streams.reconfigure(plan.streams)
 

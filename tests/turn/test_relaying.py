@@ -390,6 +390,8 @@ def test_a_peer_that_the_policy_refuses_by_now_gets_nothing() -> None:
     client.allocate()
     client.bind(0x4000, PEER)
     world.server.reconfigure(ServerConfig(REALM, policy=denying(PEER.host)))
+    ended = Permit(1, PEER.host, 0.0)
+    assert world.server.commands() == [ended]
     assert not client.send(PEER, b"x")
     assert not client.channel_data(0x4000, b"x")
     assert code(client.permit(PEER)) == 403

@@ -65,7 +65,7 @@ class ExtendRelay:
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Install or refresh a permission for a peer's IP address."""
+    """Install or refresh a permission for a peer's IP address; a deadline of 0 ends it."""
 
     allocation: int
     host: str

@@ -26,6 +26,7 @@ from turnsvr.turn.commands import (
     Command,
     EndReason,
     FindCredential,
+    Permit,
     Send,
     SendToPeer,
 )
@@ -44,6 +45,9 @@ _ICMP_TYPES = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3}
 _TELL_SOFTWARE = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
 answer to anybody else stays as small as it can."""
+
+_PAST = 0.0
+"""A deadline that no clock is before."""
 
 _HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Message | None]] = {
     Method.ALLOCATE: handlers.allocate,
@@ -343,9 +347,16 @@ class Server:
         return commands
 
     def reconfigure(self, config: ServerConfig) -> None:
-        """Go by another config from now on; allocations live on, and so do nonces."""
+        """Go by another config from now on; allocations live on, and so do nonces.
+
+        A permission for a peer that is refused from now on ends at once.
+        """
         self._desk.config = config
         self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity)
+        for allocation in self._desk.allocations:
+            for host in [host for host in allocation.permissions if config.policy.refusal(host)]:
+                self._desk.allocations.drop_permission(allocation, host)
+                self._commands.append(Permit(allocation.number, host, _PAST))
 
     def drain(self) -> None:
         """Refuse new allocations from now on."""
