@@ -91,31 +91,37 @@ def loaded(running: Running, flows: Flows, offer: Offer, seconds: float, hint: H
 
     def step(rate: float, length: float = seconds * _STEP_PART, exact: bool = False) -> Step:
         running.check()
-        before = process.cpu_seconds(running.pid)
-        tally = flows.run(offer(rate, length, exact))
+        load = offer(rate, length, exact)
+        before, began = process.cpu_seconds(running.pid), time.monotonic()
+        tally = flows.run(load)
         running.check()
-        return Step(rate, tally, process.cpu_seconds(running.pid) - before, length)
+        took = time.monotonic() - began
+        if tally.delivered < tally.sent:
+            took -= load.quiet
+        return Step(rate, tally, process.cpu_seconds(running.pid) - before, took)
 
     if hint.rate:
         steps = search(step, hint.rate, factor=_FACTOR, steps=_STEPS)
     else:
         steps = search(step, _FIRST_RATE, factor=_FIRST_FACTOR, steps=_FIRST_STEPS)
-    found = best(steps)
-    if not found.tally.delivered:
-        raise LoadError(f"{running.server.name} delivered none of {found.tally.sent} packets")
-    limited = any(done.tally.generator_limited for done in steps) and found.server_share < _FULL
+    most = best(steps)
+    if not most.tally.delivered:
+        raise LoadError(f"{running.server.name} delivered none of {most.tally.sent} packets")
+    over = step(most.asked * _OVERLOAD)
+    everything = [*steps, over]
+    found = best(everything)
+    limited = any(done.tally.generator_limited for done in everything) and found.server_share < _FULL
     figures = {
         "delivered": found.tally.rate,
+        "overload": highest(everything) if limited else over.tally.rate,
+        "share": over.server_share,
+        # A server that is not full spends time on waking up, so each is taken at the load that suits it best.
+        "cpu": min(done.cost for done in everything if done.tally.delivered),
         "loss": found.tally.loss,
         "generator_limited": float(limited),
+        "lost_at_generator": float(sum(done.tally.overrun for done in everything)),
+        "disturbed": float(sum(done.tally.disturbed for done in everything)),
     }
-    over = step(found.asked * _OVERLOAD)
-    figures["share"] = over.server_share
-    # A server that is not full spends time on waking up, so each is taken at the load that suits it best.
-    figures["cpu"] = min(done.cost for done in (*steps, over) if done.tally.delivered)
-    figures["disturbed"] = float(sum(done.tally.disturbed for done in (*steps, over)))
-    figures["overload"] = highest([*steps, over]) if limited else over.tally.rate
-    figures["lost_at_generator"] = float(sum(done.tally.overrun for done in (*steps, over)))
     if hint.half:
         half = step(hint.half, seconds, True)
         figures |= {"p50": half.tally.quantile(0.5), "p99": half.tally.quantile(0.99), "half_cpu": half.cost}

@@ -24,6 +24,7 @@ cdef enum:
     TAG = 12
     SENDS = 64
     RECEIVES = 32
+    CALLS = 16
     EVENTS = 64
     DATAGRAM = 65536
     CONTROL = 128
@@ -409,17 +410,20 @@ cdef class _Run:
         """Take what has arrived, a bounded part at a time; answers how many sockets had something."""
         cdef epoll_event events[EVENTS]
         cdef int ready = epoll_wait(self.epoll, events, EVENTS, 0)
-        cdef int i
+        cdef int i, calls
         cdef Inlet *inlet
         for i in range(ready):
             inlet = &self.inlets[events[i].data.u32]
             if inlet.stream:
                 self.drain_stream(inlet)
             else:
-                self.drain_datagrams(inlet)
+                calls = CALLS
+                while calls and self.drain_datagrams(inlet) == RECEIVES:
+                    calls -= 1
         return max(ready, 0)
 
-    cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:
+    cdef int drain_datagrams(self, Inlet *inlet) noexcept nogil:
+        """Take up to RECEIVES messages; answers how many there were."""
         cdef int i, count
         cdef uint32_t ticks
         cdef size_t at, size, segment
@@ -430,7 +434,7 @@ cdef class _Run:
         if count < 0:
             if errno != EAGAIN and errno != EINTR:
                 self.refused += 1
-            return
+            return 0
         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
         for i in range(count):
             size = self.in_messages[i].msg_len
@@ -441,6 +445,7 @@ cdef class _Run:
             while at < size:
                 self.take(inlet, data + at, min(segment, size - at), ticks)
                 at += segment
+        return count
 
     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:
         """Segment size of a coalesced datagram, and the time at which the kernel had it."""
