@@ -208,9 +208,8 @@ class _Discovery:
             return replace(report, udp=Told(None, str(error)))
         self._progress("connectivity", 1.0)
         self._progress("behaviour", 0.0)
-        mapping, filtering, ports, hairpinning, fragments = await asyncio.gather(
-            nat_measure.mapping(sockets, link, first, self._second),
-            nat_measure.filtering(sockets, first.other),
+        behaviours, ports, hairpinning, fragments = await asyncio.gather(
+            nat_measure.behaviours(sockets, link, first, self._second),
             nat_measure.ports(sockets),
             nat_measure.hairpinning(sockets),
             nat_measure.fragments(sockets),
@@ -219,7 +218,7 @@ class _Discovery:
         natted = first.mapped != link.local
         if not natted:
             hairpinning = Told(None, "there is no NAT")
-            mapping = nat_measure.NOT_MAPPED
+        mapping, filtering = behaviours.mapping, behaviours.filtering
         report = replace(
             report,
             udp=Told(True),

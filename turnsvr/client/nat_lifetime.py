@@ -39,14 +39,15 @@ class Search:
         self._dead: float | None = None
         self._rounds = 0
         self._answers = 0
+        self._stuck = False
 
     def waits(self) -> tuple[float, ...]:
-        """What to try next, ascending; empty when the answer is precise enough."""
+        """What to try next, ascending; empty when the answer is precise enough, or the last round brought none."""
         if self._dead is None:
             if self._rounds:
                 return ()
-            return tuple(self._longest * number / self._width for number in range(1, self._width + 1))
-        if self._dead - self._alive <= self._precision:
+            return tuple(self._longest * (number / self._width) for number in range(1, self._width + 1))
+        if self._stuck or self._dead - self._alive <= self._precision:
             return ()
         step = (self._dead - self._alive) / (self._width + 1)
         return tuple(self._alive + step * number for number in range(1, self._width + 1))
@@ -56,6 +57,7 @@ class Search:
         self._rounds += 1
         known = {wait: alive for wait, alive in survived.items() if alive is not None}
         self._answers += len(known)
+        self._stuck = not known
         dead = [wait for wait, alive in known.items() if not alive]
         if dead:
             self._dead = min(dead) if self._dead is None else min(self._dead, *dead)

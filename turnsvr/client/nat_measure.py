@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from turnsvr.client import nat_rules
@@ -27,25 +28,44 @@ UNANSWERED = (TransactionTimeout, TransactionFailed, MalformedMessage, OSError)
 LOSSY = "too many packets are lost here to tell silence from filtering"
 
 
-NOT_MAPPED = Possible(frozenset({Behaviour.ENDPOINT_INDEPENDENT}))
+_NO_SECOND = "the server has no second address to answer from"
+
+_NOT_MAPPED = Possible(frozenset({Behaviour.ENDPOINT_INDEPENDENT}))
 """Without a NAT the mapped address is the local one, whoever asks (RFC 5780 section 4.3)."""
 
 
-async def mapping(sockets: Sockets, link: DatagramLink, first: Answer, second: Address | None) -> Possible:
-    """Tests I to III of RFC 5780 section 4.3; a second server stands in where the first has no other address.
+@dataclass(frozen=True, slots=True)
+class Behaviours:
+    """How the NAT maps and filters."""
 
-    first is the answer that the server's primary address gave to link.
+    mapping: Possible
+    filtering: Possible
+
+
+async def behaviours(sockets: Sockets, link: DatagramLink, first: Answer, second: Address | None) -> Behaviours:
+    """The tests of RFC 5780 sections 4.3 and 4.4; a second server stands in where the first has no other address.
+
+    first is the answer that the server's primary address gave to link. That link asks every other address of the
+    server directly, which tells the mapping. It also tells which of them work, so that an answer from there that
+    does not arrive at a fresh socket has been filtered and was not missing.
     """
-    seen = [Seen(sockets.server, first.mapped)]
-    silent = []
-    for destination in _destinations(sockets.server, first.other, second):
-        if len(nat_rules.mapping(seen)) <= 1:
-            break
-        try:
-            seen.append(Seen(destination, (await sockets.binding(link, destination)).mapped))
-        except UNANSWERED:
-            silent.append(destination)
-    return Possible(nat_rules.mapping(seen), _mapping_note(seen, silent, first.other))
+    server, other = sockets.server, first.other
+    mapped, both, port = await asyncio.gather(
+        _ask(sockets, link, _destinations(server, other, second)),
+        _changed(sockets, _CHANGE_IP | _CHANGE_PORT),
+        _changed(sockets, _CHANGE_PORT),
+    )
+    alive = [Seen(destination, address) for destination, address in mapped.items() if address is not None]
+    works = {each.destination for each in alive}
+    same_host = other is not None and other.host == server.host
+    both = _trusted(both, None if same_host else other, works)
+    port = _trusted(port, Address(server.host, other.port) if other else None, works)
+    filtered = nat_rules.filtering(both.value, port.value)
+    filtering = Possible(filtered, "" if len(filtered) == 1 else both.note or port.note)
+    if first.mapped == link.local:
+        return Behaviours(_NOT_MAPPED, filtering)
+    silent = [destination for destination in mapped if destination not in works]
+    return Behaviours(_mapping([Seen(server, first.mapped), *alive], silent, other), filtering)
 
 
 def _destinations(server: Address, other: Address | None, second: Address | None) -> list[Address]:
@@ -57,43 +77,54 @@ def _destinations(server: Address, other: Address | None, second: Address | None
     return [destination for destination in dict.fromkeys(found) if destination != server]
 
 
-def _mapping_note(seen: list[Seen], silent: list[Address], other: Address | None) -> str:
+async def _ask(sockets: Sockets, link: DatagramLink, destinations: Iterable[Address]) -> dict[Address, Address | None]:
+    """The mapped address that each destination saw; None where nothing came back."""
+
+    async def ask(destination: Address) -> Address | None:
+        try:
+            return (await sockets.persistent_binding(link, destination)).mapped
+        except UNANSWERED:
+            return None
+
+    asked = tuple(destinations)
+    return dict(zip(asked, await asyncio.gather(*map(ask, asked)), strict=True))
+
+
+def _mapping(seen: Sequence[Seen], silent: Sequence[Address], other: Address | None) -> Possible:
     possible = nat_rules.mapping(seen)
     if len(possible) == 1:
-        return ""
+        return Possible(possible)
     if not possible:
-        return "the mapped address differed from test to test in a way that fits no rule"
+        return Possible(possible, "the mapped address differed from test to test in a way that fits no rule")
     if silent:
-        return f"nothing answered at {', '.join(map(str, silent))}"
-    hosts = {each.destination.host for each in seen}
-    if other is None and len(hosts) == 1:
-        return "the server has no second address; name a second server"
-    if len(hosts) == 1:
-        return "the server has one address only; name a second server"
-    return "two servers tell no more"
+        return Possible(possible, f"nothing answered at {', '.join(map(str, silent))}")
+    if len({each.destination.host for each in seen}) > 1:
+        return Possible(possible, "two servers tell no more")
+    has = "one address only" if other else "no second address"
+    return Possible(possible, f"the server has {has}; name a second server")
 
 
-async def filtering(sockets: Sockets, other: Address | None) -> Possible:
-    """Tests II and III of RFC 5780 section 4.4, each from a fresh socket."""
-    both, port = await asyncio.gather(
-        _changed(sockets, _CHANGE_IP | _CHANGE_PORT, promised=other is not None and other.host != sockets.server.host),
-        _changed(sockets, _CHANGE_PORT, promised=other is not None),
-    )
-    possible = nat_rules.filtering(both.value, port.value)
-    return Possible(possible, "" if len(possible) == 1 else both.note or port.note)
+def _trusted(arrived: Told[bool], origin: Address | None, alive: Collection[Address]) -> Told[bool]:
+    """What a CHANGE-REQUEST test says, given where its answer should have come from and which addresses work."""
+    if arrived.value is not False:
+        return arrived
+    if origin is None:
+        return Told(None, _NO_SECOND)
+    if origin not in alive:
+        return Told(None, f"nothing answers at {origin}, where the server says that it would answer from")
+    return arrived
 
 
-async def _changed(sockets: Sockets, change: int, *, promised: bool) -> Told[bool]:
-    """Whether an answer from elsewhere arrives. Silence counts only where the server promised to answer from there."""
+async def _changed(sockets: Sockets, change: int) -> Told[bool]:
+    """Whether an answer from elsewhere arrives at a fresh socket; False for silence that loss does not explain."""
     link = await sockets.open()
+    request = new_request(Method.BINDING).add(CHANGE_REQUEST, change)
     try:
-        answer = await sockets.persistent_binding(link, CHANGE_REQUEST, change)
+        answer = await sockets.persistent_binding(link, request=request)
     except TransactionTimeout as silence:
-        if not promised:
-            return Told(None, "the server has no second address to answer from")
         return Told(False) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
     except (TransactionFailed, MalformedMessage, OSError):
-        return Told(None, "the server has no second address to answer from")
+        return Told(None, _NO_SECOND)
     source, server = answer.response.source, sockets.server
     obeyed = source.port != server.port and (source.host != server.host) == bool(change & _CHANGE_IP)
     return Told(True) if obeyed else Told(None, "the server ignores CHANGE-REQUEST")
@@ -171,8 +202,9 @@ async def fragments(sockets: Sockets) -> Told[Fragments]:
     if size > _LARGEST_PADDING:
         return Told(None, f"the MTU here is {mtu} bytes, nothing is fragmented")
     link = await sockets.open()
+    request = new_request(Method.BINDING).add(PADDING, bytes(size))
     try:
-        answer = await sockets.persistent_binding(link, PADDING, bytes(size))
+        answer = await sockets.persistent_binding(link, request=request)
     except TransactionTimeout as silence:
         return Told(Fragments.LOST) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
     except TransactionFailed:

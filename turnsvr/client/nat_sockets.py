@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from errno import EADDRINUSE
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from turnsvr.client import nat_rules
 from turnsvr.client.link import DatagramLink, new_request
 from turnsvr.client.transaction import Response, Timers, TransactionTimeout
 from turnsvr.stun.address import Address, Family
-from turnsvr.stun.attributes import MAPPED_ADDRESS, OTHER_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS, Attribute
+from turnsvr.stun.attributes import MAPPED_ADDRESS, OTHER_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Message, Method
-
-T = TypeVar("T")
 
 _PORTS = range(32768, 65536)
 """Where RFC 5780 section 4.1 wants source ports from."""
@@ -136,15 +134,17 @@ class Sockets:
         )
         return answer
 
-    async def persistent_binding(self, link: DatagramLink, attribute: Attribute[T], value: T) -> Answer:
-        """A Binding transaction with this attribute, repeated while loss alone might explain that nothing comes.
+    async def persistent_binding(
+        self, link: DatagramLink, to: Address | None = None, request: Message | None = None
+    ) -> Answer:
+        """binding(), repeated while loss alone might explain that nothing comes.
 
-        Raises what binding() raises; a TransactionTimeout says how often it was sent in all.
+        Raises what binding() raises; a TransactionTimeout says how often the request was sent in all.
         """
         sent = 0
         for _ in range(_MAX_REPETITIONS):
             try:
-                return await self.binding(link, request=new_request(Method.BINDING).add(attribute, value))
+                return await self.binding(link, to, request)
             except TransactionTimeout as timeout:
                 sent += timeout.sent
             if self.silence_counts(sent):
