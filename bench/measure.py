@@ -92,13 +92,14 @@ def loaded(running: Running, flows: Flows, offer: Offer, seconds: float, hint: H
     def step(rate: float, length: float = seconds * _STEP_PART, exact: bool = False) -> Step:
         running.check()
         load = offer(rate, length, exact)
-        before, began = process.cpu_seconds(running.pid), time.monotonic()
+        preempted, before, began = process.preemptions(running.pid), process.cpu_seconds(running.pid), time.monotonic()
         tally = flows.run(load)
         running.check()
         took = time.monotonic() - began
         if tally.delivered < tally.sent:
             took -= load.quiet
-        return Step(rate, tally, process.cpu_seconds(running.pid) - before, took)
+        spent = process.cpu_seconds(running.pid) - before
+        return Step(rate, tally, spent, took, process.preemptions(running.pid) - preempted)
 
     if hint.rate:
         steps = search(step, hint.rate, factor=_FACTOR, steps=_STEPS)
@@ -121,6 +122,7 @@ def loaded(running: Running, flows: Flows, offer: Offer, seconds: float, hint: H
         "generator_limited": float(limited),
         "lost_at_generator": float(sum(done.tally.overrun for done in everything)),
         "disturbed": float(sum(done.tally.disturbed for done in everything)),
+        "preempted": float(sum(done.preempted for done in everything)),
     }
     if hint.half:
         half = step(hint.half, seconds, True)

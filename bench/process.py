@@ -33,6 +33,16 @@ def thread_seconds(pid: int) -> dict[int, float]:
     return seconds
 
 
+def preemptions(pid: int) -> int:
+    """How often another program took the core from one of its threads."""
+    return sum(_involuntary(task / "status") for task in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _involuntary(status: Path) -> int:
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["nonvoluntary_ctxt_switches"])
+
+
 def memory(pid: int) -> Memory:
     values = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:

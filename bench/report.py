@@ -121,6 +121,9 @@ def notes(result: Result) -> list[str]:
     disturbed = sum(r.get("disturbed", 0.0) for pair in result.pairs for r in pair)
     if disturbed:
         said.append(f"Other programs had the generator's core in {disturbed:.0f} runs: measure on a quiet machine.")
+    preempted = sum(r.get("preempted", 0.0) for pair in result.pairs for r in pair)
+    if preempted:
+        said.append(f"Other programs took a server's core {preempted:.0f} times, which costs it packets and latency.")
     if result.case.kind is Kind.THREADS:
         said.append("Scaling is derived from CPU time a packet and how evenly the threads shared the work.")
     if text := verdict(result):

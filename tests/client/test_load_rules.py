@@ -87,16 +87,23 @@ def test_a_disturbed_run_is_done_again() -> None:
     assert best(steps).tally.rate == pytest.approx(100_000, rel=0.06)
 
 
-def test_a_loss_while_the_server_had_time_left_is_doubted_once() -> None:
+@pytest.mark.parametrize("starved", [1, 2])
+def test_a_loss_while_the_server_had_no_core_is_doubted_twice(starved: int) -> None:
     machine = Machine(100_000)
-    machine.starve = 1
+    machine.starve = starved
     steps = search(machine, 50_000, factor=2, steps=20)
-    assert machine.asked[:3] == [50_000, 50_000, 100_000]
+    assert machine.asked[: starved + 2] == [50_000] * (starved + 1) + [100_000]
     assert best(steps).tally.rate == pytest.approx(100_000, rel=0.06)
-    always = Machine(100_000)
-    always.starve = 1_000
-    assert always(50_000).server_share < 0.9
-    assert len({step.asked for step in search(always, 50_000, factor=2, steps=6)}) == 3
+
+
+def test_a_loss_that_stays_is_believed() -> None:
+    machine = Machine(100_000)
+    machine.starve = 1_000
+    steps = search(machine, 50_000, factor=2, steps=6)
+    assert [step.asked for step in steps] == [50_000] * 3 + [25_000] * 3
+    assert all(step.doubtful for step in steps)
+    assert not Step(1, tally(100, 50), 1, 1).doubtful
+    assert Step(1, tally(100, 50), 1, 1, preempted=1).doubtful
 
 
 def test_a_connection_that_waits_ends_the_growth_and_still_counts() -> None:

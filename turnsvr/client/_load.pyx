@@ -23,6 +23,7 @@ from turnsvr.client.load_values import Arrival, Tally
 cdef enum:
     TAG = 12
     SENDS = 64
+    TURN = 32
     RECEIVES = 32
     CALLS = 16
     EVENTS = 64
@@ -43,8 +44,9 @@ cdef enum:
 assert (_TAG_SIZE, _HISTOGRAM_SIZE) == (TAG, HISTOGRAM)
 assert (Arrival.RAW, Arrival.CLIENT, Arrival.BINDING) == (RAW, CLIENT, BINDING)
 
-cdef int64_t MOST_DEBT = 2_000_000
-"""Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
+cdef int64_t MOST_DEBT = 500_000
+"""Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged, for sent all
+at once it would be another load than the one asked for."""
 cdef int64_t NAP = 300_000
 """Nanoseconds of idleness from which on the thread sleeps."""
 
@@ -260,11 +262,11 @@ cdef class _Run:
                     self.lagged += lost * self.burst
                     due_at += lost * a_unit
                     due -= lost
-                most = max(1, SENDS // <int64_t>self.burst)
+                most = max(1, TURN // <int64_t>self.burst)
                 due = min(due, most)
                 due_at += due * a_unit
             else:
-                due = max(1, SENDS // <int64_t>self.burst)
+                due = max(1, TURN // <int64_t>self.burst)
             if due > 0:
                 self.send_units(due)
             got = self.drain()

@@ -13,16 +13,21 @@ MOST_LOSS = 0.01
 _CLOSE = 1.05
 """A carried and a refused load this near to each other end the search."""
 _BUSY = 0.9
+_MOST_DOUBTS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One run: packets a second that were asked for, what came of it, and the server's CPU time of so many seconds."""
+    """One run: packets a second that were asked for, what came of it, and the server's CPU time of so many seconds.
+
+    preempted: how often another program took the server's core.
+    """
 
     asked: float
     tally: Tally
     server_cpu: float = math.nan
     seconds: float = math.nan
+    preempted: int = 0
 
     @property
     def carried(self) -> bool:
@@ -40,6 +45,11 @@ class Step:
         return self.server_cpu / self.seconds
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the server may have lost what it lost because it had no core, not because it was too slow."""
+        return self.server_share < _BUSY or self.preempted > 0
+
+    @property
     def cost(self) -> float:
         """Server CPU seconds a delivered packet; NaN when unknown."""
         return self.server_cpu / self.tally.delivered if self.tally.delivered else math.nan
@@ -50,12 +60,12 @@ def search(
 ) -> list[Step]:
     """At most that many runs, from `start` packets a second in steps of `factor`, then between the best and the worst.
 
-    The steps grow while nothing is refused. A run that was disturbed is done again, and so is, once, one that was
-    refused although the server had work for less than its core. Ends early where both meet, and where the generator
-    can send no more. The steps come in the order they were run.
+    The steps grow while nothing is refused. A run that was disturbed is done again, and so is, twice at most, one
+    that is doubtful. Ends early where both meet, and where the generator can send no more. The steps come in the order
+    they were run.
     """
     done: list[Step] = []
-    doubted = 0.0
+    doubts = 0
     growth = factor
     low, high = 0.0, math.inf
     rate = min(start, most)
@@ -64,13 +74,14 @@ def search(
         done.append(step)
         if step.tally.disturbed:
             continue
+        if not step.kept_up and step.doubtful and doubts < _MOST_DOUBTS:
+            doubts += 1
+            continue
+        doubts = 0
         if step.kept_up:
             low = max(low, rate)
             if step.tally.generator_limited or rate >= most:
                 break
-        elif step.server_share < _BUSY and doubted != rate:
-            doubted = rate
-            continue
         else:
             high = min(high, rate)
             low = low if low < high else 0.0
