@@ -168,12 +168,11 @@ def test_two_servers_without_a_second_address_tell_the_mapping(lab: Lab, tmp_pat
 
 
 def test_both_families_stand_side_by_side_in_the_json(lab: Lab) -> None:
-    program = "import sys; from turnsvr.client.nat import run; sys.exit(run(sys.argv[1:], json=True))"
     with (
         lab.site(Kind.PORT_RESTRICTED) as site,
         site.client.hosts({"stun.test": (lab.servers_v4[0], lab.servers_v6[0])}),
     ):
-        printed = site.client.output(sys.executable, "-c", program, f"stun:stun.test:{COTURN.port}", patience=120)
+        printed = site.client.output(sys.executable, "-m", "turnsvr", "nat", "--json", "stun:stun.test", patience=120)
     families = json.loads(printed)["families"]
     assert families["ipv4"]["classic"] == ["Port-Restricted Cone"]
     assert families["ipv6"]["classic"] == ["Symmetric UDP Firewall"]

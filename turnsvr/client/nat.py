@@ -25,7 +25,7 @@ from turnsvr.stun.message import Method
 DEFAULT_SERVERS = ("stun:stun.l.google.com:19302", "stun:stun.cloudflare.com:3478")
 """Public servers for who names none: neither has a second address, but two of them tell the mapping."""
 
-STAGES = ("connectivity", "behaviour", "mapping lifetime")
+STAGES = ("connectivity", "behaviour", "mapping lifetime", "done")
 """What progress is reported of, in order."""
 
 _STREAM_PATIENCE = 10.0
@@ -99,7 +99,7 @@ class _Slowest:
         self._at: dict[Family, tuple[int, float]] = {}
 
     def share(self, family: Family) -> Progress:
-        self._at[family] = (0, 0.0)
+        self._at[family] = (0, -1.0)
 
         def progress(stage: str, done: float) -> None:
             before = min(self._at.values())
@@ -180,6 +180,12 @@ class _Discovery:
         self._progress = progress
 
     async def report(self) -> FamilyReport:
+        try:
+            return await self._measure()
+        finally:
+            self._progress("done", 1.0)
+
+    async def _measure(self) -> FamilyReport:
         try:
             local = host_towards(self._server)
         except OSError as error:
