@@ -11,6 +11,7 @@ import asyncio
 import ctypes
 import itertools
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -19,7 +20,7 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 PUBLIC_V4 = "7.7.7"
 PUBLIC_V6 = "2a0f:7777:7"
+_OWNER = re.compile(r"tsv(\d+)-")
+"""Names of namespaces begin with the process that made them."""
 _CLONE_NEWNET = 0x40000000
 _COMMAND_SECONDS = 30
 
@@ -95,16 +98,17 @@ class Node:
         _command("ip", "netns", "add", name)
         self._loop = asyncio.new_event_loop()
         self._thread: threading.Thread | None = None
-        # A tentative link-local address would hold up the first IPv6 packets for a second or two.
-        self.sysctl(net__ipv6__conf__default__accept_dad=0, net__ipv6__conf__all__accept_dad=0)
-        self._batch("link set lo up")
-
-    def _batch(self, *lines: str) -> None:
-        _command("ip", "-n", self.name, "-batch", "-", stdin="\n".join(lines) + "\n")
+        try:
+            # A tentative link-local address would hold up the first IPv6 packets for a second or two.
+            self.sysctl(net__ipv6__conf__default__accept_dad=0, net__ipv6__conf__all__accept_dad=0)
+            self.ip("link set lo up")
+        except BaseException:
+            self.close()
+            raise
 
     def ip(self, *lines: str) -> None:
         """Lines of `ip -batch` in this namespace."""
-        self._batch(*lines)
+        _command("ip", "-n", self.name, "-batch", "-", stdin="\n".join(lines) + "\n")
 
     def nft(self, rules: str) -> None:
         """Load an nftables rule set."""
@@ -193,7 +197,7 @@ def _enter(name: str) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter {name}")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Site:
     """A client behind routers; public is the outermost router's address, or the client's own without a NAT."""
 
@@ -203,7 +207,6 @@ class Site:
     address: str
     public: str
     address_v6: str
-    nodes: list[Node] = field(default_factory=list)
 
 
 class Lab:
@@ -397,6 +400,15 @@ NO_FRAGMENTS = """
 
 @contextmanager
 def laboratory() -> Iterator[Lab]:
-    """A laboratory; everything in it ends with the block."""
+    """A laboratory; everything in it ends with the block. What a killed process left behind goes first."""
+    for name in leftovers():
+        if not Path(f"/proc/{_OWNER.match(name)[1]}").exists():  # type: ignore[index]
+            _command("ip", "netns", "del", name)
     with ExitStack() as stack:
         yield Lab(stack)
+
+
+def leftovers() -> list[str]:
+    """Namespaces of any laboratory, this process's own and others'."""
+    names = (line.split()[0] for line in _command("ip", "netns", "list").splitlines() if line.strip())
+    return [name for name in names if _OWNER.match(name)]
