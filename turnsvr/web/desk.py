@@ -77,7 +77,7 @@ class Desk:
             raise Refused(503, "the server is about to stop", retry_after=5)
         lifetime = _lifetime(ttl, caller.ttl)
         part = _checked_user(user) if user else self._random(_RANDOM_USER_BYTES).hex()
-        self._take_quota(caller, lifetime, wall_time)
+        in_force = self._in_force_of(caller, wall_time)
         try:
             username, password = self._context.credentials(f"{caller.tag}:{part}", lifetime)
         except CannotIssue as error:
@@ -85,6 +85,8 @@ class Desk:
             raise Refused(503, "the server has no credentials to give") from None
         except ValueError:
             raise Refused(400, "the user name is too long") from None
+        if caller.quota is not None:
+            heapq.heappush(in_force, wall_time + lifetime)
         listening = self._context.listening
         return Issued(
             username,
@@ -103,16 +105,15 @@ class Desk:
         ended = self._context.revoke(username)
         _log.info("user name revoked", caller=caller.name, user=username, sessions=ended)
 
-    def _take_quota(self, caller: Caller, lifetime: float, wall_time: float) -> None:
-        if caller.quota is None:
-            return
+    def _in_force_of(self, caller: Caller, wall_time: float) -> list[float]:
+        """A heap of when its credentials end, bounded by the quota; raises Refused when it may have no more."""
         expiries = self._in_force.setdefault(caller.name, [])
         while expiries and expiries[0] <= wall_time:
             heapq.heappop(expiries)
-        if len(expiries) >= caller.quota:
+        if caller.quota is not None and len(expiries) >= caller.quota:
             wait = max(1, int(expiries[0] - wall_time))
             raise Refused(429, "this key has as many credentials in force as it may have", retry_after=wait)
-        heapq.heappush(expiries, wall_time + lifetime)
+        return expiries
 
 
 def _lifetime(wanted: float | None, longest: float) -> int:

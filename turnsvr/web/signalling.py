@@ -150,6 +150,8 @@ class Signalling:
             if known := self._socket_io.pop(sid, None):
                 known[1].cancel()
                 self._gone(known[0])
+            if socket := self._engine_socket(sid):
+                socket.queue.put_nowait(None)  # or a long poll would last until the next ping
 
         self._sio.on("connect", connect)
         self._sio.on("disconnect", disconnect)
@@ -166,11 +168,15 @@ class Signalling:
 
         return handle
 
+    def _engine_socket(self, sid: str) -> Any:
+        """The Engine.IO socket below a Socket.IO connection, None when it is gone."""
+        return self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, "/"))
+
     async def _feed(self, sid: str, way: _Way) -> None:
         """Send a member what waits for it, in order; one that does not take it is disconnected."""
         while True:
             kind, message = await way.queue.get()
-            socket = self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, "/"))
+            socket = self._engine_socket(sid)
             if socket is None or socket.queue.qsize() >= _MAX_QUEUED:
                 way.hang_up()
                 return

@@ -1,0 +1,60 @@
+"""Revoked user names: refused until they expire, in a table with a bound."""
+
+from __future__ import annotations
+
+from turnsvr.credentials.api import Refusal, Source
+from turnsvr.credentials.revoked import Revocable, Revocations
+from turnsvr.credentials.shared_secret import SharedSecrets, make
+
+NOW = 1_700_000_000.0
+REALM = "example.org"
+
+
+def named(user: str, ttl: float = 600) -> str:
+    return make("north", user, ttl, NOW)[0]
+
+
+def test_a_revoked_name_is_refused_and_the_reason_is_told() -> None:
+    revocations = Revocations()
+    source = Revocable(SharedSecrets(["north"]), revocations)
+    assert isinstance(source, Source)
+    alice, bob = named("alice"), named("bob")
+    assert source.find(alice, REALM, NOW)
+    assert revocations.add(alice, NOW)
+    assert source.find(alice, REALM, NOW) == ()
+    assert source.refusal(alice, NOW) is Refusal.REVOKED
+    assert source.find(bob, REALM, NOW)
+    assert source.refusal("nobody", NOW) is Refusal.UNKNOWN
+    assert source.find(named("alice", 601), REALM, NOW)
+
+
+def test_names_go_when_they_expire() -> None:
+    revocations = Revocations()
+    assert revocations.add(named("a", 100), NOW)
+    assert revocations.add(named("b", 200), NOW)
+    assert revocations.add(named("c", 300), NOW + 150)
+    assert len(revocations) == 2
+    assert named("a", 100) not in revocations
+
+
+def test_what_is_not_time_limited_or_has_expired_needs_no_place() -> None:
+    revocations = Revocations()
+    assert not revocations.add("alice", NOW)
+    assert not revocations.add(named("a", 100), NOW + 100)
+    assert len(revocations) == 0
+
+
+def test_twice_is_once() -> None:
+    revocations = Revocations()
+    for _ in range(3):
+        assert revocations.add(named("a"), NOW)
+    assert len(revocations) == 1
+
+
+def test_the_table_is_bounded_and_the_soonest_to_expire_goes() -> None:
+    revocations = Revocations(max_names=3)
+    for ttl in (300, 100, 400, 200):
+        revocations.add(named("a", ttl), NOW)
+    assert len(revocations) == 3
+    assert named("a", 100) not in revocations
+    assert named("a", 200) in revocations

@@ -1,0 +1,243 @@
+"""Signalling as clients speak it: Socket.IO over both transports, and a plain WebSocket; in the same rooms."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+import httpx
+import pytest
+import socketio
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from tests.conftest import PATIENCE
+from tests.web.conftest import Site, StartWeb
+
+ROOM = "b5c1e0d2a9f84736b5c1e0d2a9f84736"
+OFFER = {"description": {"type": "offer", "sdp": "v=0\r\n" + "a=x\r\n" * 2000}}
+
+
+class Peer(Protocol):
+    async def say(self, kind: str, **message: Any) -> None: ...
+
+    async def hear(self, kind: str) -> dict[str, Any]:
+        """The next message, which is to be of this kind."""
+
+
+class SocketIoPeer:
+    def __init__(self) -> None:
+        self.client = socketio.AsyncClient(reconnection=False)
+        self._heard: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        for kind in ("joined", "left", "peer-joined", "peer-left", "offer", "answer", "candidate", "error"):
+            self.client.on(kind, lambda message, kind=kind: self._heard.put_nowait((kind, message)))
+
+    async def say(self, kind: str, **message: Any) -> None:
+        await self.client.emit(kind, message)
+
+    async def hear(self, kind: str) -> dict[str, Any]:
+        heard, message = await asyncio.wait_for(self._heard.get(), PATIENCE)
+        assert heard == kind, message
+        return message
+
+
+class PlainPeer:
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+
+    async def say(self, kind: str, **message: Any) -> None:
+        await self.connection.send(json.dumps({"type": kind, **message}))
+
+    async def hear(self, kind: str) -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(await asyncio.wait_for(self.connection.recv(), PATIENCE))
+        assert message.pop("type") == kind, message
+        return message
+
+
+@asynccontextmanager
+async def peer(site: Site, way: str) -> AsyncIterator[Peer]:
+    if way == "plain":
+        async with connect(plain_url(site), proxy=None) as connection:
+            yield PlainPeer(connection)
+        return
+    speaker = SocketIoPeer()
+    await speaker.client.connect(site.url, transports=None if way == "upgraded" else [way])
+    assert speaker.client.transport() == ("websocket" if way == "upgraded" else way)
+    websocket = speaker.client.eio.ws
+    try:
+        yield speaker
+    finally:
+        await speaker.client.disconnect()
+        await speaker.client.wait()
+        if websocket is not None:  # the client forgets it when the server hangs up
+            await websocket.close()
+        with warnings.catch_warnings():  # nor does it release every response of long polling
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
+
+
+def plain_url(site: Site) -> str:
+    return f"{site.url.replace('http', 'ws', 1)}/signalling"
+
+
+WAYS = ["websocket", "polling", "plain"]
+
+
+@pytest.mark.parametrize("one", WAYS)
+@pytest.mark.parametrize("other", WAYS)
+async def test_two_meet_whatever_way_they_come(site: Site, one: str, other: str) -> None:
+    async with peer(site, one) as alice:
+        await alice.say("join", room=ROOM)
+        joined = await alice.hear("joined")
+        assert (joined["room"], joined["members"]) == (ROOM, [])
+        async with peer(site, other) as bob:
+            await bob.say("join", room=ROOM)
+            his = await bob.hear("joined")
+            assert his["members"] == [joined["id"]]
+            assert await alice.hear("peer-joined") == {"id": his["id"]}
+            await bob.say("offer", to=joined["id"], **OFFER)
+            assert await alice.hear("offer") == {"from": his["id"], **OFFER}
+            await alice.say("answer", description={"type": "answer"})
+            for number in range(10):
+                await alice.say("candidate", candidate={"candidate": str(number)})
+            assert await bob.hear("answer") == {"from": joined["id"], "description": {"type": "answer"}}
+            heard = [await bob.hear("candidate") for _ in range(10)]
+            assert [each["candidate"]["candidate"] for each in heard] == [str(number) for number in range(10)]
+        assert await alice.hear("peer-left") == {"id": his["id"]}
+
+
+async def test_a_client_that_begins_with_polling_is_upgraded(site: Site) -> None:
+    async with peer(site, "upgraded") as speaker:
+        await speaker.say("join")
+        assert len((await speaker.hear("joined"))["room"]) == 32
+
+
+async def test_an_acknowledgement_says_the_same(site: Site) -> None:
+    async with peer(site, "websocket") as speaker:
+        assert isinstance(speaker, SocketIoPeer)
+        joined = await speaker.client.call("join", {"room": ROOM}, timeout=PATIENCE)
+        assert joined["room"] == ROOM
+        refused = await speaker.client.call("join", {"room": "lobby"}, timeout=PATIENCE)
+        assert refused["code"] == "bad-room"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_members_are_bounded_over_every_way(start_web: StartWeb, way: str) -> None:
+    site = await start_web(signalling={"members": 2})
+    async with peer(site, "plain") as one, peer(site, "plain") as two, peer(site, way) as three:
+        for each in (one, two, three):
+            await each.say("join", room=ROOM)
+        assert (await three.hear("error"))["code"] == "room-full"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7", '{"type": 7}', '{"type": "shout"}', "[" * 3000, "null"])
+async def test_nonsense_is_answered_and_forgiven(site: Site, text: str) -> None:
+    async with connect(plain_url(site), proxy=None) as connection:
+        await connection.send(text)
+        assert json.loads(await connection.recv())["code"] == "bad-message"
+        await connection.send(json.dumps({"type": "join", "room": ROOM}))
+        assert json.loads(await connection.recv())["type"] == "joined"
+
+
+async def test_large_messages_end_the_connection(start_web: StartWeb) -> None:
+    site = await start_web(signalling={"message_size": "4 KiB"})
+    async with connect(plain_url(site), proxy=None) as connection:
+        await connection.send(json.dumps({"type": "join", "room": "x" * 5000}))
+        with pytest.raises(ConnectionClosed):
+            await connection.recv()
+    async with peer(site, "websocket") as speaker:
+        assert isinstance(speaker, SocketIoPeer)
+        await speaker.say("join", room="x" * 5000)
+        await asyncio.wait_for(speaker.client.wait(), PATIENCE)
+        assert not speaker.client.connected
+
+
+async def test_binary_messages_are_not_taken(site: Site) -> None:
+    async with peer(site, "websocket") as speaker, peer(site, "plain") as other:
+        assert isinstance(speaker, SocketIoPeer)
+        await speaker.say("join", room=ROOM, attachment=b"\0" * 100)
+        await other.say("join", room=ROOM)
+        assert (await other.hear("joined"))["members"] == []
+
+
+async def test_flooding_is_answered_with_an_error_and_goes_no_further(start_web: StartWeb) -> None:
+    site = await start_web(signalling={"messages": "1/min"})
+    async with peer(site, "plain") as speaker:
+        await speaker.say("join", room=ROOM)
+        assert (await speaker.hear("error"))["code"] == "too-fast"
+
+
+async def test_sessions_of_one_address_are_bounded_by_rate(start_web: StartWeb) -> None:
+    site = await start_web(requests_per_address="1/h")
+    async with peer(site, "plain"):
+        with pytest.raises(InvalidStatus):
+            await connect(plain_url(site), proxy=None)
+        answer = await site.get("/socket.io/", params={"EIO": "4", "transport": "polling"})
+        assert answer.status_code == 429
+
+
+async def test_sessions_are_bounded_in_number(start_web: StartWeb) -> None:
+    site = await start_web(connections=3)
+    async with peer(site, "plain"), peer(site, "plain"):
+        with pytest.raises((InvalidStatus, ConnectionClosed)):
+            async with connect(plain_url(site), proxy=None), connect(plain_url(site), proxy=None):
+                pass
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null"])
+async def test_pages_elsewhere_may_not_connect(site: Site, origin: str) -> None:
+    with pytest.raises(InvalidStatus):
+        await connect(plain_url(site), origin=origin, proxy=None)  # type: ignore[arg-type]
+    asked = {"EIO": "4", "transport": "polling"}
+    assert (await site.get("/socket.io/", params=asked, headers={"Origin": origin})).status_code == 400
+
+
+async def test_pages_of_configured_origins_and_our_own_may(start_web: StartWeb) -> None:
+    site = await start_web(origins="https://app.example.org")
+    for origin in ("https://app.example.org", "https://shop.example.org", site.url):
+        async with connect(plain_url(site), origin=origin, proxy=None):  # type: ignore[arg-type]
+            pass
+        answer = await site.get("/socket.io/", params={"EIO": "4", "transport": "polling"}, headers={"Origin": origin})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] == origin
+
+
+async def test_it_can_be_switched_off(start_web: StartWeb) -> None:
+    site = await start_web(signalling=None)
+    assert (await site.get("/socket.io/", params={"EIO": "4", "transport": "polling"})).status_code == 404
+    with pytest.raises(InvalidStatus):
+        await connect(plain_url(site), proxy=None)
+    assert (await site.get("/page.json")).json()["signalling"] is False
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_server_stops_with_clients_connected(site: Site, way: str) -> None:
+    async with peer(site, way) as speaker:
+        await speaker.say("join", room=ROOM)
+        await speaker.hear("joined")
+        await asyncio.wait_for(site.application.stop(), PATIENCE)
+
+
+async def test_rooms_are_counted(site: Site) -> None:
+    async with peer(site, "plain") as speaker:
+        await speaker.say("join", room=ROOM)
+        await speaker.hear("joined")
+        text = (await site.get("/metrics")).text
+        assert "turnsvr_signalling_rooms 1.0" in text
+        assert "turnsvr_signalling_members 1.0" in text
+        assert ROOM not in text
+
+
+async def test_a_hostile_poller_gets_errors_not_a_fault(site: Site) -> None:
+    answer = await site.get("/socket.io/", params={"EIO": "4", "transport": "polling"})
+    sid = json.loads(answer.text[1:])["sid"]
+    session = {"EIO": "4", "transport": "polling", "sid": sid}
+    for body in (b"\x1e" * 100, b"4" * 1000, b"\xff\xfe", b"459999999999-[]", b'42["join"', b"47", b"4" + b"[" * 5000):
+        response: httpx.Response = await site.post("/socket.io/", params=session, content=body)
+        assert response.status_code in (200, 400)
+    assert (await site.get("/healthz")).status_code == 200
