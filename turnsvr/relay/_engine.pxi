@@ -10,8 +10,16 @@ cdef bint try_number(int descriptor, int level, int option, int value):
     return setsockopt(descriptor, level, option, &value, sizeof(value)) == 0
 
 
-def prepare_relay(int descriptor, bint ipv6, bint gro):
-    """Set on a relay socket what the engine expects; raises OSError."""
+cdef int enlarge(int descriptor, int size) except -1:
+    """Have room for so many received bytes, or for as many as the system grants."""
+    if size and not try_number(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, size):
+        try_number(descriptor, SOL_SOCKET, SO_RCVBUF, size)
+    return 0
+
+
+def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
+    """Set on a relay socket what the engine expects; raises OSError. room: bytes to receive, 0 as it is."""
+    enlarge(descriptor, room)
     if ipv6:
         set_number(descriptor, IPPROTO_IPV6, IPV6_RECVERR, 1)
         set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
@@ -23,8 +31,9 @@ def prepare_relay(int descriptor, bint ipv6, bint gro):
         try_number(descriptor, SOL_UDP, UDP_GRO, 1)
 
 
-def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro):
-    """Set on a listener what the engine expects; raises OSError."""
+def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int room):
+    """Set on a listener what the engine expects; raises OSError. room: bytes to receive, 0 as it is."""
+    enlarge(descriptor, room)
     if ipv6:
         set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
         if wildcard:

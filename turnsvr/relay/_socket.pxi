@@ -263,6 +263,27 @@ cdef void send_messages(Lane *lane, Batch *batch, uint32_t count) noexcept nogil
             at += 1
 
 
+cdef bint send_alone(Lane *lane, Batch *batch, Run *run) noexcept nogil:
+    """Send a lone plain packet the short way; False when it is not plain, or was not sent."""
+    cdef Packet *packet = &batch.grouping.packets[run.first]
+    cdef Destination *destination = &run.destination
+    cdef sockaddr_in6 name
+    cdef socklen_t size
+    if (
+        run.count > 1 or run.next != NONE or packet.head_size or packet.padding
+        or destination.tos or destination.dont_fragment or destination.source.family
+    ):
+        return False
+    size = put_name(&name, &destination.to)
+    lane.tally.sends += 1
+    if c_sendto(
+        destination.descriptor, packet.body, packet.body_size, MSG_DONTWAIT, <const sockaddr *>&name, size
+    ) < 0:
+        return False
+    account(lane, run, 1, run.payload)
+    return True
+
+
 cdef void flush_via(Lane *lane, Batch *batch, Via *via) noexcept nogil:
     """Send all runs of one socket."""
     cdef uint32_t index = via.first
@@ -272,6 +293,10 @@ cdef void flush_via(Lane *lane, Batch *batch, Via *via) noexcept nogil:
         count = 0
         vector = 0
         run = &batch.grouping.runs[index]
+        if run.relay != NULL:
+            set_dont_fragment(run.relay, run.destination.dont_fragment)
+        if send_alone(lane, batch, run):
+            return
         while (
             index != NONE and count < SEND_MESSAGES and vector + 3 * MAX_SEGMENTS <= SEND_VECTORS
             and batch.grouping.runs[index].destination.dont_fragment == run.destination.dont_fragment
@@ -279,8 +304,6 @@ cdef void flush_via(Lane *lane, Batch *batch, Via *via) noexcept nogil:
             vector = put_run(batch, count, vector, &batch.grouping.runs[index])
             index = batch.grouping.runs[index].next
             count += 1
-        if run.relay != NULL:
-            set_dont_fragment(run.relay, run.destination.dont_fragment)
         send_messages(lane, batch, count)
 
 

@@ -31,17 +31,12 @@ cdef extern from "<time.h>" nogil:
 cdef extern from "<sys/socket.h>" nogil:
     const int AF_INET
     const int AF_INET6
-    const int SOCK_DGRAM
-    const int SOCK_CLOEXEC
-    const int SOCK_NONBLOCK
     const int SOL_SOCKET
     const int SO_RCVBUF
-    const int SO_SNDBUF
-    const int SO_REUSEPORT
+    const int SO_RCVBUFFORCE
     const int MSG_DONTWAIT
     const int MSG_ERRQUEUE
     const int MSG_NOSIGNAL
-    const int MSG_TRUNC
     ctypedef uint32_t socklen_t
     struct sockaddr:
         pass
@@ -65,15 +60,13 @@ cdef extern from "<sys/socket.h>" nogil:
     void *CMSG_DATA(cmsghdr *)
     size_t CMSG_LEN(size_t)
     size_t CMSG_SPACE(size_t)
-    int c_socket "socket"(int, int, int)
-    int c_bind "bind"(int, const sockaddr *, socklen_t)
-    int getsockname(int, sockaddr *, socklen_t *)
     int setsockopt(int, int, int, const void *, socklen_t)
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     ssize_t c_recvmsg "recvmsg"(int, msghdr *, int)
     ssize_t c_sendmsg "sendmsg"(int, const msghdr *, int)
     ssize_t c_recv "recv"(int, void *, size_t, int)
+    ssize_t c_sendto "sendto"(int, const void *, size_t, int, const sockaddr *, socklen_t)
     ssize_t c_send "send"(int, const void *, size_t, int)
 
 cdef extern from "<netinet/in.h>" nogil:

@@ -45,6 +45,11 @@ except ModuleNotFoundError as missing:
 
 _log = structlog.get_logger()
 
+_LISTENER_ROOM = 2 * 1024 * 1024
+_RELAY_ROOM = 512 * 1024
+"""What sockets ask to receive into where the settings name no size: some 10 ms of traffic while a thread waits for its
+turn on the core. The kernel counts double, and takes memory only for packets that wait."""
+
 _CLOSED_BY_CLIENT = 0
 _MALFORMED = 0xFFFF
 
@@ -58,7 +63,7 @@ class EngineSocket:
         """Bind to exactly this address. Raises OSError."""
         sock = open_udp(address, buffer)
         try:
-            prepare_relay(sock.fileno(), address.family is Family.IPV6, gro)
+            prepare_relay(sock.fileno(), address.family is Family.IPV6, gro, 0 if buffer else _RELAY_ROOM)
         except OSError:
             sock.close()
             raise
@@ -144,7 +149,8 @@ class CompiledPump:
                 address = Address(address.host, sockets[0].getsockname()[1])
                 is_wildcard = address.host == wildcard(address.family)
                 is_ipv6 = address.family is Family.IPV6
-                prepare_listener(sockets[-1].fileno(), is_ipv6, is_wildcard, self._segmentation)
+                room = 0 if buffer else _LISTENER_ROOM
+                prepare_listener(sockets[-1].fileno(), is_ipv6, is_wildcard, self._segmentation, room)
             if lanes > 1:
                 _steer(sockets)
         except BaseException:
