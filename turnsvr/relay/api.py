@@ -102,7 +102,7 @@ class PumpSettings:
     gso: bool = True
     threads: int = 1
     socket_buffer: int = 0
-    """SO_RCVBUF and SO_SNDBUF of listeners and relay sockets in bytes; 0 for the system's default."""
+    """SO_RCVBUF and SO_SNDBUF of listeners and relay sockets in bytes; 0 leaves them to the pump."""
     stream_buffer: int = 262_144
     """Bytes that may wait for one slow stream client that the pump serves itself."""
 
