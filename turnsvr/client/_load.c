@@ -1735,7 +1735,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Flow;
 */
 enum  {
 
-  /* "turnsvr/client/_load.pyx":35
+  /* "turnsvr/client/_load.pyx":37
  *     WINDOW_BITS = 1 << 25
  *     MIN_WINDOW = 1 << 14
  *     MAX_FLOWS = 1 << 16             # <<<<<<<<<<<<<<
@@ -1744,7 +1744,9 @@ enum  {
 */
   __pyx_e_7turnsvr_6client_5_load_TAG = 12,
   __pyx_e_7turnsvr_6client_5_load_SENDS = 64,
+  __pyx_e_7turnsvr_6client_5_load_TURN = 32,
   __pyx_e_7turnsvr_6client_5_load_RECEIVES = 32,
+  __pyx_e_7turnsvr_6client_5_load_CALLS = 16,
   __pyx_e_7turnsvr_6client_5_load_EVENTS = 64,
   __pyx_e_7turnsvr_6client_5_load_DATAGRAM = 0x10000,
   __pyx_e_7turnsvr_6client_5_load_CONTROL = 0x80,
@@ -1756,7 +1758,7 @@ enum  {
   __pyx_e_7turnsvr_6client_5_load_MAX_FLOWS = (1 << 16)
 };
 
-/* "turnsvr/client/_load.pyx":37
+/* "turnsvr/client/_load.pyx":39
  *     MAX_FLOWS = 1 << 16
  * 
  * cdef enum:             # <<<<<<<<<<<<<<
@@ -1769,7 +1771,7 @@ enum  {
   __pyx_e_7turnsvr_6client_5_load_BINDING = 2
 };
 
-/* "turnsvr/client/_load.pyx":50
+/* "turnsvr/client/_load.pyx":53
  * """Nanoseconds of idleness from which on the thread sleeps."""
  * 
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil             # <<<<<<<<<<<<<<
@@ -1778,7 +1780,7 @@ enum  {
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_write_t)(void *, void const *, int);
 
-/* "turnsvr/client/_load.pyx":51
+/* "turnsvr/client/_load.pyx":54
  * 
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
  * ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil             # <<<<<<<<<<<<<<
@@ -1787,7 +1789,7 @@ typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_write_t)(void *, void const *,
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_read_t)(void *, void *, int);
 
-/* "turnsvr/client/_load.pyx":52
+/* "turnsvr/client/_load.pyx":55
  * ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
  * ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil
  * ctypedef int (*tls_error_t)(const void *, int) noexcept nogil             # <<<<<<<<<<<<<<
@@ -1796,7 +1798,7 @@ typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_read_t)(void *, void *, int);
 */
 typedef int (*__pyx_t_7turnsvr_6client_5_load_tls_error_t)(void const *, int);
 
-/* "turnsvr/client/_load.pyx":54
+/* "turnsvr/client/_load.pyx":57
  * ctypedef int (*tls_error_t)(const void *, int) noexcept nogil
  * 
  * cdef struct Outlet:             # <<<<<<<<<<<<<<
@@ -1816,7 +1818,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Outlet {
   size_t rest_size;
 };
 
-/* "turnsvr/client/_load.pyx":66
+/* "turnsvr/client/_load.pyx":69
  *     size_t rest_size
  * 
  * cdef struct Inlet:             # <<<<<<<<<<<<<<
@@ -1832,7 +1834,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Inlet {
   size_t rest_size;
 };
 
-/* "turnsvr/client/_load.pyx":74
+/* "turnsvr/client/_load.pyx":77
  *     size_t rest_size
  * 
  * cdef struct Flow:             # <<<<<<<<<<<<<<
@@ -1844,7 +1846,7 @@ struct __pyx_t_7turnsvr_6client_5_load_Flow {
   uint64_t *seen;
 };
 
-/* "turnsvr/client/_load.pyx":96
+/* "turnsvr/client/_load.pyx":99
  * 
  * 
  * cdef class _Run:             # <<<<<<<<<<<<<<
@@ -1894,7 +1896,7 @@ struct __pyx_obj_7turnsvr_6client_5_load__Run {
 };
 
 
-/* "turnsvr/client/_load.pyx":131
+/* "turnsvr/client/_load.pyx":134
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -1908,7 +1910,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":133
+/* "turnsvr/client/_load.pyx":136
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -1925,7 +1927,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":134
+/* "turnsvr/client/_load.pyx":137
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
@@ -1942,7 +1944,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr {
 };
 
 
-/* "turnsvr/client/_load.pyx":153
+/* "turnsvr/client/_load.pyx":156
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -1963,7 +1965,7 @@ struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr {
 
 
 
-/* "turnsvr/client/_load.pyx":96
+/* "turnsvr/client/_load.pyx":99
  * 
  * 
  * cdef class _Run:             # <<<<<<<<<<<<<<
@@ -1984,7 +1986,7 @@ struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run {
   void (*lose)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *);
   Py_ssize_t (*write)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *, uint8_t const *, size_t);
   int (*drain)(struct __pyx_obj_7turnsvr_6client_5_load__Run *);
-  void (*drain_datagrams)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *);
+  int (*drain_datagrams)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *);
   void (*read_control)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct msghdr *, size_t *, uint32_t *);
   void (*drain_stream)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *);
   void (*take_frames)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *);
@@ -3275,7 +3277,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Outlet *__pyx_v_outlet); /* proto*/
 static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Outlet *__pyx_v_outlet, uint8_t const *__pyx_v_data, size_t __pyx_v_size); /* proto*/
 static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self); /* proto*/
-static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet); /* proto*/
+static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet); /* proto*/
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct msghdr *__pyx_v_header, size_t *__pyx_v_segment, uint32_t *__pyx_v_ticks); /* proto*/
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet); /* proto*/
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet); /* proto*/
@@ -4054,7 +4056,7 @@ static CYTHON_INLINE PyObject *__Pyx_carray_to_tuple_uint64_t(uint64_t *__pyx_v_
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":78
+/* "turnsvr/client/_load.pyx":81
  *     uint64_t *seen
  * 
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4066,7 +4068,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   struct timespec __pyx_v_now;
   int64_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":80
+  /* "turnsvr/client/_load.pyx":83
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:
  *     cdef timespec now
  *     clock_gettime(clock, &now)             # <<<<<<<<<<<<<<
@@ -4075,7 +4077,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
 */
   (void)(clock_gettime(__pyx_v_clock, (&__pyx_v_now)));
 
-  /* "turnsvr/client/_load.pyx":81
+  /* "turnsvr/client/_load.pyx":84
  *     cdef timespec now
  *     clock_gettime(clock, &now)
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec             # <<<<<<<<<<<<<<
@@ -4088,7 +4090,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":78
+  /* "turnsvr/client/_load.pyx":81
  *     uint64_t *seen
  * 
  * cdef inline int64_t clock_ns(int clock) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4102,7 +4104,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":83
+/* "turnsvr/client/_load.pyx":86
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4113,7 +4115,7 @@ static CYTHON_INLINE int64_t __pyx_f_7turnsvr_6client_5_load_clock_ns(int __pyx_
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t __pyx_v_ns) {
   uint32_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":84
+  /* "turnsvr/client/_load.pyx":87
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:
  *     return <uint32_t>(ns // 100)             # <<<<<<<<<<<<<<
@@ -4126,7 +4128,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":83
+  /* "turnsvr/client/_load.pyx":86
  *     return now.tv_sec * 1_000_000_000 + now.tv_nsec
  * 
  * cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4139,7 +4141,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":86
+/* "turnsvr/client/_load.pyx":89
  *     return <uint32_t>(ns // 100)
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4150,7 +4152,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_ticks_of(int64_t _
 static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t const *__pyx_v_at) {
   uint32_t __pyx_r;
 
-  /* "turnsvr/client/_load.pyx":87
+  /* "turnsvr/client/_load.pyx":90
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:
  *     return <uint32_t>at[0] << 8 | at[1]             # <<<<<<<<<<<<<<
@@ -4163,7 +4165,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t cons
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":86
+  /* "turnsvr/client/_load.pyx":89
  *     return <uint32_t>(ns // 100)
  * 
  * cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4176,7 +4178,7 @@ static CYTHON_INLINE uint32_t __pyx_f_7turnsvr_6client_5_load_get16(uint8_t cons
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":89
+/* "turnsvr/client/_load.pyx":92
  *     return <uint32_t>at[0] << 8 | at[1]
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4189,7 +4191,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   int __pyx_r;
   int __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":90
+  /* "turnsvr/client/_load.pyx":93
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:
  *     cdef int shift = 0             # <<<<<<<<<<<<<<
@@ -4198,7 +4200,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
 */
   __pyx_v_shift = 0;
 
-  /* "turnsvr/client/_load.pyx":91
+  /* "turnsvr/client/_load.pyx":94
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:
  *     cdef int shift = 0
  *     while ticks >> shift >= 64:             # <<<<<<<<<<<<<<
@@ -4211,7 +4213,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":92
+    /* "turnsvr/client/_load.pyx":95
  *     cdef int shift = 0
  *     while ticks >> shift >= 64:
  *         shift += 1             # <<<<<<<<<<<<<<
@@ -4221,7 +4223,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
     __pyx_v_shift = (__pyx_v_shift + 1);
   }
 
-  /* "turnsvr/client/_load.pyx":93
+  /* "turnsvr/client/_load.pyx":96
  *     while ticks >> shift >= 64:
  *         shift += 1
  *     return shift * 32 + <int>(ticks >> shift)             # <<<<<<<<<<<<<<
@@ -4234,7 +4236,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":89
+  /* "turnsvr/client/_load.pyx":92
  *     return <uint32_t>at[0] << 8 | at[1]
  * 
  * cdef inline int bucket_of(uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -4248,7 +4250,7 @@ static CYTHON_INLINE int __pyx_f_7turnsvr_6client_5_load_bucket_of(uint32_t __py
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":120
+/* "turnsvr/client/_load.pyx":123
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -4297,44 +4299,44 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_senders,&__pyx_mstate_global->__pyx_n_u_receivers,&__pyx_mstate_global->__pyx_n_u_load,&__pyx_mstate_global->__pyx_n_u_tls,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL_TPNEW(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 120, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 123, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 120, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 123, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 120, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 123, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 120, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 123, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 120, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 123, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 120, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "__cinit__", 0) < (0)) __PYX_ERR(0, 123, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 4; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, i); __PYX_ERR(0, 120, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, i); __PYX_ERR(0, 123, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 4)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 120, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 123, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 120, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 123, __pyx_L3_error)
       values[2] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 2);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 120, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 123, __pyx_L3_error)
       values[3] = __Pyx_ArgRef_FASTCALL_TPNEW(__pyx_args, 3);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 120, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 123, __pyx_L3_error)
     }
     __pyx_v_senders = values[0];
     __pyx_v_receivers = values[1];
@@ -4343,7 +4345,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 120, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("__cinit__", 1, 4, 4, __pyx_nargs); __PYX_ERR(0, 123, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -4365,7 +4367,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
 }
 static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
 
-/* "turnsvr/client/_load.pyx":131
+/* "turnsvr/client/_load.pyx":134
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -4385,7 +4387,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(CYTHO
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 131, __pyx_L1_error)
+    __PYX_ERR(0, 134, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -4393,7 +4395,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(CYTHO
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 131, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[0]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -4430,364 +4432,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___2generator(__
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 131, __pyx_L1_error)
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 131, __pyx_L1_error) }
-  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
-    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
-    __pyx_t_2 = 0;
-    __pyx_t_3 = NULL;
-  } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 131, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 131, __pyx_L1_error)
-  }
-  for (;;) {
-    if (likely(!__pyx_t_3)) {
-      if (likely(PyList_CheckExact(__pyx_t_1))) {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
-        ++__pyx_t_2;
-      } else {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
-        #else
-        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
-        #endif
-        ++__pyx_t_2;
-      }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 131, __pyx_L1_error)
-    } else {
-      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
-      if (unlikely(!__pyx_t_4)) {
-        PyObject* exc_type = PyErr_Occurred();
-        if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 131, __pyx_L1_error)
-          PyErr_Clear();
-        }
-        break;
-      }
-    }
-    __Pyx_GOTREF(__pyx_t_4);
-    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
-    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
-    __Pyx_GIVEREF(__pyx_t_4);
-    __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 131, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    if (__pyx_t_5) {
-
-      {
-        PyObject *__pyx_temp;
-        {
-          __pyx_temp = __pyx_r;
-          __Pyx_INCREF(Py_True);
-          __pyx_r = Py_True;
-        }
-        __Pyx_XDECREF(__pyx_temp);
-      }
-      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-      goto __pyx_L0;
-    }
-  }
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  /*else*/ {
-    {
-      PyObject *__pyx_temp;
-      {
-        __pyx_temp = __pyx_r;
-        __Pyx_INCREF(Py_False);
-        __pyx_r = Py_False;
-      }
-      __Pyx_XDECREF(__pyx_temp);
-    }
-    goto __pyx_L0;
-  }
-  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
-
-  /* function exit code */
-  goto __pyx_L0;
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_4);
-  if (__Pyx_PyErr_Occurred()) {
-    __Pyx_Generator_Replace_StopIteration(0);
-    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  }
-  __pyx_L0:;
-  __Pyx_XGIVEREF(__pyx_r);
-  #if !CYTHON_USE_EXC_INFO_STACK
-  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
-  #endif
-  __pyx_generator->resume_label = -1;
-  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
-
-/* "turnsvr/client/_load.pyx":133
- *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
- *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
- *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
- *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
- *         ):
-*/
-
-static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
-  if (unlikely(!__pyx_cur_scope)) {
-    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)Py_None);
-    __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 133, __pyx_L1_error)
-  } else {
-    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
-  }
-  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
-  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 133, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_cur_scope);
-    __Pyx_RefNannyFinishContext();
-    return (PyObject *) gen;
-  }
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
-{
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_generator->closure);
-  PyObject *__pyx_r = NULL;
-  PyObject *__pyx_t_1 = NULL;
-  Py_ssize_t __pyx_t_2;
-  PyObject *(*__pyx_t_3)(PyObject *);
-  PyObject *__pyx_t_4 = NULL;
-  Py_ssize_t __pyx_t_5;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  switch (__pyx_generator->resume_label) {
-    case 0: goto __pyx_L3_first_run;
-    case 1: goto __pyx_L6_resume_from_yield;
-    default: /* CPython raises the right error here */
-    __Pyx_RefNannyFinishContext();
-    return NULL;
-  }
-  __pyx_L3_first_run:;
-  if (unlikely(__pyx_sent_value != Py_None)) {
-    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
-    __PYX_ERR(0, 133, __pyx_L1_error)
-  }
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 133, __pyx_L1_error) }
-  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
-    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
-    __pyx_t_2 = 0;
-    __pyx_t_3 = NULL;
-  } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 133, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 133, __pyx_L1_error)
-  }
-  for (;;) {
-    if (likely(!__pyx_t_3)) {
-      if (likely(PyList_CheckExact(__pyx_t_1))) {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
-        ++__pyx_t_2;
-      } else {
-        {
-          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
-          #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
-          #endif
-          if (__pyx_t_2 >= __pyx_temp) break;
-        }
-        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
-        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
-        #else
-        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
-        #endif
-        ++__pyx_t_2;
-      }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
-    } else {
-      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
-      if (unlikely(!__pyx_t_4)) {
-        PyObject* exc_type = PyErr_Occurred();
-        if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 133, __pyx_L1_error)
-          PyErr_Clear();
-        }
-        break;
-      }
-    }
-    __Pyx_GOTREF(__pyx_t_4);
-    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
-    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
-    __Pyx_GIVEREF(__pyx_t_4);
-    __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 133, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 133, __pyx_L1_error)
-    __Pyx_GOTREF(__pyx_t_4);
-
-    __pyx_r = __pyx_t_4;
-    __pyx_t_4 = 0;
-    __Pyx_XGIVEREF(__pyx_t_1);
-    __pyx_cur_scope->__pyx_t_0 = __pyx_t_1;
-
-    __pyx_cur_scope->__pyx_t_1 = __pyx_t_2;
-
-    __pyx_cur_scope->__pyx_t_2 = __pyx_t_3;
-    __Pyx_XGIVEREF(__pyx_r);
-    __Pyx_RefNannyFinishContext();
-    __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
-    /* return from generator, yielding value */
-    __pyx_generator->resume_label = 1;
-    return __pyx_r;
-    __pyx_L6_resume_from_yield:;
-    __pyx_t_1 = __pyx_cur_scope->__pyx_t_0;
-    __pyx_cur_scope->__pyx_t_0 = 0;
-    __Pyx_XGOTREF(__pyx_t_1);
-    __pyx_t_2 = __pyx_cur_scope->__pyx_t_1;
-    __pyx_t_3 = __pyx_cur_scope->__pyx_t_2;
-    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 133, __pyx_L1_error)
-  }
-  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
-
-  /* function exit code */
-  __pyx_r = Py_None; __Pyx_INCREF(Py_None);
-  goto __pyx_L0;
-  __pyx_L1_error:;
-  __Pyx_XDECREF(__pyx_t_1);
-  __Pyx_XDECREF(__pyx_t_4);
-  if (__Pyx_PyErr_Occurred()) {
-    __Pyx_Generator_Replace_StopIteration(0);
-    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  }
-  __pyx_L0:;
-  __Pyx_XGIVEREF(__pyx_r);
-  #if !CYTHON_USE_EXC_INFO_STACK
-  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
-  #endif
-  __pyx_generator->resume_label = -1;
-  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
-
-/* "turnsvr/client/_load.pyx":134
- *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
- *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
- *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
- *         ):
- *             raise ValueError("a datagram or train would exceed 65507 bytes")
-*/
-
-static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *__pyx_cur_scope;
-  PyObject *__pyx_r = NULL;
-  __Pyx_RefNannyDeclarations
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
-  if (unlikely(!__pyx_cur_scope)) {
-    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)Py_None);
-    __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 134, __pyx_L1_error)
-  } else {
-    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
-  }
-  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
-  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
-  {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 134, __pyx_L1_error)
-    __Pyx_DECREF(__pyx_cur_scope);
-    __Pyx_RefNannyFinishContext();
-    return (PyObject *) gen;
-  }
-
-  /* function exit code */
-  __pyx_L1_error:;
-  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
-  __pyx_r = NULL;
-  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
-  __Pyx_XGIVEREF(__pyx_r);
-  __Pyx_RefNannyFinishContext();
-  return __pyx_r;
-}
-
-static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
-{
-  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)__pyx_generator->closure);
-  PyObject *__pyx_r = NULL;
-  PyObject *__pyx_t_1 = NULL;
-  Py_ssize_t __pyx_t_2;
-  PyObject *(*__pyx_t_3)(PyObject *);
-  PyObject *__pyx_t_4 = NULL;
-  Py_ssize_t __pyx_t_5;
-  int __pyx_lineno = 0;
-  const char *__pyx_filename = NULL;
-  int __pyx_clineno = 0;
-  __Pyx_RefNannyDeclarations
-  __Pyx_RefNannySetupContext("genexpr", 0);
-  switch (__pyx_generator->resume_label) {
-    case 0: goto __pyx_L3_first_run;
-    case 1: goto __pyx_L6_resume_from_yield;
-    default: /* CPython raises the right error here */
-    __Pyx_RefNannyFinishContext();
-    return NULL;
-  }
-  __pyx_L3_first_run:;
-  if (unlikely(__pyx_sent_value != Py_None)) {
-    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
-    __PYX_ERR(0, 134, __pyx_L1_error)
-  }
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 134, __pyx_L1_error)
   if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 134, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
@@ -4842,11 +4487,190 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 134, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 134, __pyx_L1_error)
+    if (__pyx_t_5) {
+
+      {
+        PyObject *__pyx_temp;
+        {
+          __pyx_temp = __pyx_r;
+          __Pyx_INCREF(Py_True);
+          __pyx_r = Py_True;
+        }
+        __Pyx_XDECREF(__pyx_temp);
+      }
+      __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+      goto __pyx_L0;
+    }
+  }
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  /*else*/ {
+    {
+      PyObject *__pyx_temp;
+      {
+        __pyx_temp = __pyx_r;
+        __Pyx_INCREF(Py_False);
+        __pyx_r = Py_False;
+      }
+      __Pyx_XDECREF(__pyx_temp);
+    }
+    goto __pyx_L0;
+  }
+  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
+
+  /* function exit code */
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_4);
+  if (__Pyx_PyErr_Occurred()) {
+    __Pyx_Generator_Replace_StopIteration(0);
+    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  }
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  #if !CYTHON_USE_EXC_INFO_STACK
+  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
+  #endif
+  __pyx_generator->resume_label = -1;
+  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
+
+/* "turnsvr/client/_load.pyx":136
+ *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
+ *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
+ *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
+ *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
+ *         ):
+*/
+
+static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
+  if (unlikely(!__pyx_cur_scope)) {
+    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)Py_None);
+    __Pyx_INCREF(Py_None);
+    __PYX_ERR(0, 136, __pyx_L1_error)
+  } else {
+    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
+  }
+  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
+  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  {
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[1]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_cur_scope);
+    __Pyx_RefNannyFinishContext();
+    return (PyObject *) gen;
+  }
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___5generator1(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
+{
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr *)__pyx_generator->closure);
+  PyObject *__pyx_r = NULL;
+  PyObject *__pyx_t_1 = NULL;
+  Py_ssize_t __pyx_t_2;
+  PyObject *(*__pyx_t_3)(PyObject *);
+  PyObject *__pyx_t_4 = NULL;
+  Py_ssize_t __pyx_t_5;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  switch (__pyx_generator->resume_label) {
+    case 0: goto __pyx_L3_first_run;
+    case 1: goto __pyx_L6_resume_from_yield;
+    default: /* CPython raises the right error here */
+    __Pyx_RefNannyFinishContext();
+    return NULL;
+  }
+  __pyx_L3_first_run:;
+  if (unlikely(__pyx_sent_value != Py_None)) {
+    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
+    __PYX_ERR(0, 136, __pyx_L1_error)
+  }
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 136, __pyx_L1_error) }
+  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
+    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
+    __pyx_t_2 = 0;
+    __pyx_t_3 = NULL;
+  } else {
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_1);
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 136, __pyx_L1_error)
+  }
+  for (;;) {
+    if (likely(!__pyx_t_3)) {
+      if (likely(PyList_CheckExact(__pyx_t_1))) {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
+        ++__pyx_t_2;
+      } else {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
+        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
+        #else
+        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
+        #endif
+        ++__pyx_t_2;
+      }
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
+    } else {
+      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
+      if (unlikely(!__pyx_t_4)) {
+        PyObject* exc_type = PyErr_Occurred();
+        if (exc_type) {
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 136, __pyx_L1_error)
+          PyErr_Clear();
+        }
+        break;
+      }
+    }
+    __Pyx_GOTREF(__pyx_t_4);
+    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
+    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
+    __Pyx_GIVEREF(__pyx_t_4);
+    __pyx_t_4 = 0;
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 136, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 136, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
 
     __pyx_r = __pyx_t_4;
@@ -4869,7 +4693,185 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
     __Pyx_XGOTREF(__pyx_t_1);
     __pyx_t_2 = __pyx_cur_scope->__pyx_t_1;
     __pyx_t_3 = __pyx_cur_scope->__pyx_t_2;
-    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 134, __pyx_L1_error)
+    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 136, __pyx_L1_error)
+  }
+  __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
+  CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
+
+  /* function exit code */
+  __pyx_r = Py_None; __Pyx_INCREF(Py_None);
+  goto __pyx_L0;
+  __pyx_L1_error:;
+  __Pyx_XDECREF(__pyx_t_1);
+  __Pyx_XDECREF(__pyx_t_4);
+  if (__Pyx_PyErr_Occurred()) {
+    __Pyx_Generator_Replace_StopIteration(0);
+    __Pyx_AddTraceback("genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  }
+  __pyx_L0:;
+  __Pyx_XGIVEREF(__pyx_r);
+  #if !CYTHON_USE_EXC_INFO_STACK
+  __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
+  #endif
+  __pyx_generator->resume_label = -1;
+  __Pyx_Coroutine_clear((PyObject*)__pyx_generator);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
+
+/* "turnsvr/client/_load.pyx":137
+ *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
+ *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
+ *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
+ *         ):
+ *             raise ValueError("a datagram or train would exceed 65507 bytes")
+*/
+
+static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(CYTHON_UNUSED PyObject *__pyx_self, PyObject *__pyx_genexpr_arg_0) {
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *__pyx_cur_scope;
+  PyObject *__pyx_r = NULL;
+  __Pyx_RefNannyDeclarations
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  __pyx_cur_scope = (struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)__pyx_tp_new_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr(__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr, __pyx_mstate_global->__pyx_empty_tuple, NULL);
+  if (unlikely(!__pyx_cur_scope)) {
+    __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)Py_None);
+    __Pyx_INCREF(Py_None);
+    __PYX_ERR(0, 137, __pyx_L1_error)
+  } else {
+    __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
+  }
+  __pyx_cur_scope->__pyx_genexpr_arg_0 = __pyx_genexpr_arg_0;
+  __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
+  {
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[2]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 137, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_cur_scope);
+    __Pyx_RefNannyFinishContext();
+    return (PyObject *) gen;
+  }
+
+  /* function exit code */
+  __pyx_L1_error:;
+  __Pyx_AddTraceback("turnsvr.client._load._Run.__cinit__.genexpr", __pyx_clineno, __pyx_lineno, __pyx_filename);
+  __pyx_r = NULL;
+  __Pyx_DECREF((PyObject *)__pyx_cur_scope);
+  __Pyx_XGIVEREF(__pyx_r);
+  __Pyx_RefNannyFinishContext();
+  return __pyx_r;
+}
+
+static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value) /* generator body */
+{
+  struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *__pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr *)__pyx_generator->closure);
+  PyObject *__pyx_r = NULL;
+  PyObject *__pyx_t_1 = NULL;
+  Py_ssize_t __pyx_t_2;
+  PyObject *(*__pyx_t_3)(PyObject *);
+  PyObject *__pyx_t_4 = NULL;
+  Py_ssize_t __pyx_t_5;
+  int __pyx_lineno = 0;
+  const char *__pyx_filename = NULL;
+  int __pyx_clineno = 0;
+  __Pyx_RefNannyDeclarations
+  __Pyx_RefNannySetupContext("genexpr", 0);
+  switch (__pyx_generator->resume_label) {
+    case 0: goto __pyx_L3_first_run;
+    case 1: goto __pyx_L6_resume_from_yield;
+    default: /* CPython raises the right error here */
+    __Pyx_RefNannyFinishContext();
+    return NULL;
+  }
+  __pyx_L3_first_run:;
+  if (unlikely(__pyx_sent_value != Py_None)) {
+    if (unlikely(__pyx_sent_value)) PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started generator");
+    __PYX_ERR(0, 137, __pyx_L1_error)
+  }
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 137, __pyx_L1_error) }
+  if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
+    __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
+    __pyx_t_2 = 0;
+    __pyx_t_3 = NULL;
+  } else {
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 137, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_1);
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 137, __pyx_L1_error)
+  }
+  for (;;) {
+    if (likely(!__pyx_t_3)) {
+      if (likely(PyList_CheckExact(__pyx_t_1))) {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 137, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        __pyx_t_4 = __Pyx_PyList_GET_ITEM_REF(__pyx_t_1, __pyx_t_2, __Pyx_ReferenceSharing_OwnStrongReference);
+        ++__pyx_t_2;
+      } else {
+        {
+          Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
+          #if !CYTHON_ASSUME_SAFE_SIZE
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 137, __pyx_L1_error)
+          #endif
+          if (__pyx_t_2 >= __pyx_temp) break;
+        }
+        #if CYTHON_ASSUME_SAFE_MACROS && !CYTHON_AVOID_BORROWED_REFS
+        __pyx_t_4 = __Pyx_NewRef(PyTuple_GET_ITEM(__pyx_t_1, __pyx_t_2));
+        #else
+        __pyx_t_4 = __Pyx_PySequence_ITEM(__pyx_t_1, __pyx_t_2);
+        #endif
+        ++__pyx_t_2;
+      }
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 137, __pyx_L1_error)
+    } else {
+      __pyx_t_4 = __pyx_t_3(__pyx_t_1);
+      if (unlikely(!__pyx_t_4)) {
+        PyObject* exc_type = PyErr_Occurred();
+        if (exc_type) {
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 137, __pyx_L1_error)
+          PyErr_Clear();
+        }
+        break;
+      }
+    }
+    __Pyx_GOTREF(__pyx_t_4);
+    __Pyx_XGOTREF(__pyx_cur_scope->__pyx_v_s);
+    __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
+    __Pyx_GIVEREF(__pyx_t_4);
+    __pyx_t_4 = 0;
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 137, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+    __pyx_t_5 = PyObject_Length(__pyx_t_4); if (unlikely(__pyx_t_5 == ((Py_ssize_t)-1))) __PYX_ERR(0, 137, __pyx_L1_error)
+    __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
+    __pyx_t_4 = PyLong_FromSsize_t(__pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 137, __pyx_L1_error)
+    __Pyx_GOTREF(__pyx_t_4);
+
+    __pyx_r = __pyx_t_4;
+    __pyx_t_4 = 0;
+    __Pyx_XGIVEREF(__pyx_t_1);
+    __pyx_cur_scope->__pyx_t_0 = __pyx_t_1;
+
+    __pyx_cur_scope->__pyx_t_1 = __pyx_t_2;
+
+    __pyx_cur_scope->__pyx_t_2 = __pyx_t_3;
+    __Pyx_XGIVEREF(__pyx_r);
+    __Pyx_RefNannyFinishContext();
+    __Pyx_Coroutine_ResetAndClearException(__pyx_generator);
+    /* return from generator, yielding value */
+    __pyx_generator->resume_label = 1;
+    return __pyx_r;
+    __pyx_L6_resume_from_yield:;
+    __pyx_t_1 = __pyx_cur_scope->__pyx_t_0;
+    __pyx_cur_scope->__pyx_t_0 = 0;
+    __Pyx_XGOTREF(__pyx_t_1);
+    __pyx_t_2 = __pyx_cur_scope->__pyx_t_1;
+    __pyx_t_3 = __pyx_cur_scope->__pyx_t_2;
+    if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 137, __pyx_L1_error)
   }
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   CYTHON_MAYBE_UNUSED_VAR(__pyx_cur_scope);
@@ -4896,7 +4898,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___8generator2(_
 }
 static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(__pyx_CoroutineObject *__pyx_generator, CYTHON_UNUSED PyThreadState *__pyx_tstate, PyObject *__pyx_sent_value); /* proto */
 
-/* "turnsvr/client/_load.pyx":153
+/* "turnsvr/client/_load.pyx":156
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -4916,7 +4918,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(CYTH
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 153, __pyx_L1_error)
+    __PYX_ERR(0, 156, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -4924,7 +4926,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(CYTH
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[3]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -4961,16 +4963,16 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 153, __pyx_L1_error)
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 153, __pyx_L1_error) }
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 156, __pyx_L1_error)
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 156, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
     __pyx_t_2 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 156, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -4978,7 +4980,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4988,7 +4990,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -4999,13 +5001,13 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
         #endif
         ++__pyx_t_2;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 156, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_1);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 156, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -5016,9 +5018,9 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___11generator3(
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_s, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_s, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     if (__pyx_t_5) {
 
@@ -5083,7 +5085,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(CYT
   if (unlikely(!__pyx_cur_scope)) {
     __pyx_cur_scope = ((struct __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr *)Py_None);
     __Pyx_INCREF(Py_None);
-    __PYX_ERR(0, 153, __pyx_L1_error)
+    __PYX_ERR(0, 156, __pyx_L1_error)
   } else {
     __Pyx_GOTREF((PyObject *)__pyx_cur_scope);
   }
@@ -5091,7 +5093,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(CYT
   __Pyx_INCREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   __Pyx_GIVEREF(__pyx_cur_scope->__pyx_genexpr_arg_0);
   {
-    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_CoroutineObject *gen = __Pyx_Generator_New((__pyx_coroutine_body_t) __pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[4]), (PyObject *) __pyx_cur_scope, __pyx_mstate_global->__pyx_n_u_genexpr, __pyx_mstate_global->__pyx_n_u_cinit___locals_genexpr, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load); if (unlikely(!gen)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_DECREF(__pyx_cur_scope);
     __Pyx_RefNannyFinishContext();
     return (PyObject *) gen;
@@ -5128,16 +5130,16 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
     return NULL;
   }
   __pyx_L3_first_run:;
-  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 153, __pyx_L1_error)
-  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 153, __pyx_L1_error) }
+  if (unlikely(!__pyx_sent_value)) __PYX_ERR(0, 156, __pyx_L1_error)
+  if (unlikely(!__pyx_cur_scope->__pyx_genexpr_arg_0)) { __Pyx_RaiseUnboundLocalError(".0"); __PYX_ERR(0, 156, __pyx_L1_error) }
   if (likely(PyList_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) || PyTuple_CheckExact(__pyx_cur_scope->__pyx_genexpr_arg_0)) {
     __pyx_t_1 = __pyx_cur_scope->__pyx_genexpr_arg_0; __Pyx_INCREF(__pyx_t_1);
     __pyx_t_2 = 0;
     __pyx_t_3 = NULL;
   } else {
-    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_2 = -1; __pyx_t_1 = PyObject_GetIter(__pyx_cur_scope->__pyx_genexpr_arg_0); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_1);
-    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_3 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_1); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 156, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_3)) {
@@ -5145,7 +5147,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -5155,7 +5157,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_1);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
           #endif
           if (__pyx_t_2 >= __pyx_temp) break;
         }
@@ -5166,13 +5168,13 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
         #endif
         ++__pyx_t_2;
       }
-      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
+      if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 156, __pyx_L1_error)
     } else {
       __pyx_t_4 = __pyx_t_3(__pyx_t_1);
       if (unlikely(!__pyx_t_4)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 153, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 156, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -5183,9 +5185,9 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
     __Pyx_XDECREF_SET(__pyx_cur_scope->__pyx_v_r, __pyx_t_4);
     __Pyx_GIVEREF(__pyx_t_4);
     __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_r, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_cur_scope->__pyx_v_r, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_IsTrue(__pyx_t_4); if (unlikely((__pyx_t_5 < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     if (__pyx_t_5) {
 
@@ -5237,7 +5239,7 @@ static PyObject *__pyx_gb_7turnsvr_6client_5_load_4_Run_9__cinit___14generator4(
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":120
+/* "turnsvr/client/_load.pyx":123
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -5276,7 +5278,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("__cinit__", 0);
 
-  /* "turnsvr/client/_load.pyx":121
+  /* "turnsvr/client/_load.pyx":124
  * 
  *     def __cinit__(self, senders, receivers, load, tls):
  *         self.epoll = -1             # <<<<<<<<<<<<<<
@@ -5285,27 +5287,27 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->epoll = -1;
 
-  /* "turnsvr/client/_load.pyx":122
+  /* "turnsvr/client/_load.pyx":125
  *     def __cinit__(self, senders, receivers, load, tls):
  *         self.epoll = -1
  *         self.outlet_count = len(senders)             # <<<<<<<<<<<<<<
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_senders); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 122, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_senders); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 125, __pyx_L1_error)
   __pyx_v_self->outlet_count = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":123
+  /* "turnsvr/client/_load.pyx":126
  *         self.epoll = -1
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)             # <<<<<<<<<<<<<<
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
 */
-  __pyx_t_1 = PyObject_Length(__pyx_v_receivers); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 123, __pyx_L1_error)
+  __pyx_t_1 = PyObject_Length(__pyx_v_receivers); if (unlikely(__pyx_t_1 == ((Py_ssize_t)-1))) __PYX_ERR(0, 126, __pyx_L1_error)
   __pyx_v_self->inlet_count = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":124
+  /* "turnsvr/client/_load.pyx":127
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:             # <<<<<<<<<<<<<<
@@ -5336,7 +5338,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":125
+    /* "turnsvr/client/_load.pyx":128
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")             # <<<<<<<<<<<<<<
@@ -5349,14 +5351,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_6, __pyx_mstate_global->__pyx_kp_u_a_run_needs_1_to_65536_senders_a};
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 125, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_Raise(__pyx_t_5, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __PYX_ERR(0, 125, __pyx_L1_error)
+    __PYX_ERR(0, 128, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":124
+    /* "turnsvr/client/_load.pyx":127
  *         self.outlet_count = len(senders)
  *         self.inlet_count = len(receivers)
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:             # <<<<<<<<<<<<<<
@@ -5365,59 +5367,59 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":126
+  /* "turnsvr/client/_load.pyx":129
  *         if not 0 < self.outlet_count <= MAX_FLOWS or self.inlet_count < 1:
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments             # <<<<<<<<<<<<<<
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_size); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_7 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_7 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_7 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_7 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_burst); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_burst); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_segments); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_segments); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 126, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 129, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_v_self->size = __pyx_t_7;
   __pyx_v_self->burst = __pyx_t_8;
   __pyx_v_self->segments = __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":127
+  /* "turnsvr/client/_load.pyx":130
  *             raise ValueError("a run needs 1 to 65536 senders and a receiver")
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments
  *         self.kernel_times = load.kernel_times             # <<<<<<<<<<<<<<
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_kernel_times); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 127, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_kernel_times); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 130, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 127, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 130, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_v_self->kernel_times = __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":128
+  /* "turnsvr/client/_load.pyx":131
  *         self.size, self.burst, self.segments = load.size, load.burst, load.segments
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF             # <<<<<<<<<<<<<<
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
 */
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_run); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_run); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_6 = __Pyx_PyLong_AndObjC(__pyx_t_5, __pyx_mstate_global->__pyx_int_65535, 0xFFFF, 0, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_AndObjC(__pyx_t_5, __pyx_mstate_global->__pyx_int_65535, 0xFFFF, 0, 0); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_9 = __Pyx_PyLong_As_uint16_t(__pyx_t_6); if (unlikely((__pyx_t_9 == ((uint16_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 128, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyLong_As_uint16_t(__pyx_t_6); if (unlikely((__pyx_t_9 == ((uint16_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 131, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_v_self->run = __pyx_t_9;
 
-  /* "turnsvr/client/_load.pyx":129
+  /* "turnsvr/client/_load.pyx":132
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:             # <<<<<<<<<<<<<<
@@ -5448,7 +5450,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":130
+    /* "turnsvr/client/_load.pyx":133
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")             # <<<<<<<<<<<<<<
@@ -5461,14 +5463,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_a_payload_has_at_least_12_bytes};
       __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 130, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 133, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_Raise(__pyx_t_6, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __PYX_ERR(0, 130, __pyx_L1_error)
+    __PYX_ERR(0, 133, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":129
+    /* "turnsvr/client/_load.pyx":132
  *         self.kernel_times = load.kernel_times
  *         self.run = load.run & 0xFFFF
  *         if self.size < TAG or not 0 < self.burst <= 64:             # <<<<<<<<<<<<<<
@@ -5477,7 +5479,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":131
+  /* "turnsvr/client/_load.pyx":134
  *         if self.size < TAG or not 0 < self.burst <= 64:
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1             # <<<<<<<<<<<<<<
@@ -5490,12 +5492,12 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_2 = __pyx_v_self->segments;
     goto __pyx_L9_bool_binop_done;
   }
-  __pyx_t_6 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 131, __pyx_L1_error)
+  __pyx_t_6 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_6); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 131, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_6); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_3 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 131, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
   __pyx_t_2 = __pyx_t_3;
@@ -5511,7 +5513,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
   __pyx_v_self->packets_a_message = __pyx_t_8;
 
-  /* "turnsvr/client/_load.pyx":132
+  /* "turnsvr/client/_load.pyx":135
  *             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)             # <<<<<<<<<<<<<<
@@ -5520,7 +5522,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->slot_size = (__pyx_v_self->packets_a_message * ((__pyx_e_7turnsvr_6client_5_load_MAX_PREFIX + __pyx_v_self->size) + 3));
 
-  /* "turnsvr/client/_load.pyx":133
+  /* "turnsvr/client/_load.pyx":136
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5528,7 +5530,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
  *         ):
 */
   __pyx_t_6 = NULL;
-  __pyx_t_10 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_10 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___3genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 136, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
   __pyx_t_8 = 1;
   {
@@ -5536,16 +5538,16 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_builtin_max, __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 133, __pyx_L1_error)
+    if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 136, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
   }
-  __pyx_t_10 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 136, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
-  __pyx_t_6 = __Pyx_PyNumber_Add_object_int(__pyx_t_5, __pyx_t_10); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Add_object_int(__pyx_t_5, __pyx_t_10); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 136, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_6, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_6, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 136, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   if (!__pyx_t_3) {
 
@@ -5556,7 +5558,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     goto __pyx_L12_bool_binop_done;
   }
 
-  /* "turnsvr/client/_load.pyx":134
+  /* "turnsvr/client/_load.pyx":137
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507             # <<<<<<<<<<<<<<
@@ -5569,10 +5571,10 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_2 = __pyx_v_self->segments;
     goto __pyx_L12_bool_binop_done;
   }
-  __pyx_t_6 = __Pyx_PyLong_FromSize_t(__pyx_v_self->packets_a_message); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyLong_FromSize_t(__pyx_v_self->packets_a_message); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __pyx_t_5 = NULL;
-  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___6genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __pyx_t_8 = 1;
   {
@@ -5580,27 +5582,27 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_t_10 = __Pyx_PyObject_FastCall((PyObject*)__pyx_builtin_max, __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 134, __pyx_L1_error)
+    if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 137, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_10);
   }
-  __pyx_t_11 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyLong_FromSize_t(__pyx_v_self->size); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_5 = __Pyx_PyNumber_Add_object_int(__pyx_t_10, __pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyNumber_Add_object_int(__pyx_t_10, __pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-  __pyx_t_11 = __Pyx_PyNumber_Multiply_int_object(__pyx_t_6, __pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyNumber_Multiply_int_object(__pyx_t_6, __pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_11, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_CompareBoolGt_object_int(__pyx_t_11, __pyx_mstate_global->__pyx_int_65507, Py_GT); if (unlikely((__pyx_t_3 < 0))) __PYX_ERR(0, 137, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
   __pyx_t_2 = __pyx_t_3;
 
   __pyx_L12_bool_binop_done:;
 
-  /* "turnsvr/client/_load.pyx":133
+  /* "turnsvr/client/_load.pyx":136
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5610,7 +5612,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_2)) {
 
 
-    /* "turnsvr/client/_load.pyx":136
+    /* "turnsvr/client/_load.pyx":139
  *             self.segments and self.packets_a_message * (max(len(s.prefix) for s in senders) + self.size) > 65507
  *         ):
  *             raise ValueError("a datagram or train would exceed 65507 bytes")             # <<<<<<<<<<<<<<
@@ -5623,14 +5625,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_a_datagram_or_train_would_exceed};
       __pyx_t_11 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 136, __pyx_L1_error)
+      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 139, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
     }
     __Pyx_Raise(__pyx_t_11, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    __PYX_ERR(0, 136, __pyx_L1_error)
+    __PYX_ERR(0, 139, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":133
+    /* "turnsvr/client/_load.pyx":136
  *         self.packets_a_message = self.burst if self.segments or any(s.stream for s in senders) else 1
  *         self.slot_size = self.packets_a_message * (MAX_PREFIX + self.size + 3)
  *         if max(len(s.prefix) for s in senders) + self.size > 65507 or (             # <<<<<<<<<<<<<<
@@ -5639,7 +5641,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":137
+  /* "turnsvr/client/_load.pyx":140
  *         ):
  *             raise ValueError("a datagram or train would exceed 65507 bytes")
  *         cdef uint32_t window = MIN_WINDOW             # <<<<<<<<<<<<<<
@@ -5648,7 +5650,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_window = __pyx_e_7turnsvr_6client_5_load_MIN_WINDOW;
 
-  /* "turnsvr/client/_load.pyx":138
+  /* "turnsvr/client/_load.pyx":141
  *             raise ValueError("a datagram or train would exceed 65507 bytes")
  *         cdef uint32_t window = MIN_WINDOW
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:             # <<<<<<<<<<<<<<
@@ -5661,7 +5663,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":139
+    /* "turnsvr/client/_load.pyx":142
  *         cdef uint32_t window = MIN_WINDOW
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:
  *             window *= 2             # <<<<<<<<<<<<<<
@@ -5671,7 +5673,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     __pyx_v_window = (__pyx_v_window * 2);
   }
 
-  /* "turnsvr/client/_load.pyx":140
+  /* "turnsvr/client/_load.pyx":143
  *         while window * 2 * self.outlet_count <= WINDOW_BITS:
  *             window *= 2
  *         self.window_mask = window - 1             # <<<<<<<<<<<<<<
@@ -5680,7 +5682,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->window_mask = (__pyx_v_window - 1);
 
-  /* "turnsvr/client/_load.pyx":141
+  /* "turnsvr/client/_load.pyx":144
  *             window *= 2
  *         self.window_mask = window - 1
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))             # <<<<<<<<<<<<<<
@@ -5689,7 +5691,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->outlets = ((struct __pyx_t_7turnsvr_6client_5_load_Outlet *)calloc(__pyx_v_self->outlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Outlet))));
 
-  /* "turnsvr/client/_load.pyx":142
+  /* "turnsvr/client/_load.pyx":145
  *         self.window_mask = window - 1
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))             # <<<<<<<<<<<<<<
@@ -5698,7 +5700,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->inlets = ((struct __pyx_t_7turnsvr_6client_5_load_Inlet *)calloc(__pyx_v_self->inlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Inlet))));
 
-  /* "turnsvr/client/_load.pyx":143
+  /* "turnsvr/client/_load.pyx":146
  *         self.outlets = <Outlet *>calloc(self.outlet_count, sizeof(Outlet))
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))             # <<<<<<<<<<<<<<
@@ -5707,7 +5709,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->flows = ((struct __pyx_t_7turnsvr_6client_5_load_Flow *)calloc(__pyx_v_self->outlet_count, (sizeof(struct __pyx_t_7turnsvr_6client_5_load_Flow))));
 
-  /* "turnsvr/client/_load.pyx":144
+  /* "turnsvr/client/_load.pyx":147
  *         self.inlets = <Inlet *>calloc(self.inlet_count, sizeof(Inlet))
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))             # <<<<<<<<<<<<<<
@@ -5716,7 +5718,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->bitmaps = ((uint64_t *)calloc((((size_t)__pyx_v_self->outlet_count) * (__pyx_v_window / 64)), (sizeof(uint64_t))));
 
-  /* "turnsvr/client/_load.pyx":145
+  /* "turnsvr/client/_load.pyx":148
  *         self.flows = <Flow *>calloc(self.outlet_count, sizeof(Flow))
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)             # <<<<<<<<<<<<<<
@@ -5725,7 +5727,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->out_buffers = ((uint8_t *)calloc(__pyx_e_7turnsvr_6client_5_load_SENDS, __pyx_v_self->slot_size));
 
-  /* "turnsvr/client/_load.pyx":146
+  /* "turnsvr/client/_load.pyx":149
  *         self.bitmaps = <uint64_t *>calloc(<size_t>self.outlet_count * (window // 64), sizeof(uint64_t))
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)             # <<<<<<<<<<<<<<
@@ -5734,7 +5736,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   __pyx_v_self->in_buffers = ((uint8_t *)malloc((__pyx_e_7turnsvr_6client_5_load_RECEIVES * __pyx_e_7turnsvr_6client_5_load_DATAGRAM)));
 
-  /* "turnsvr/client/_load.pyx":147
+  /* "turnsvr/client/_load.pyx":150
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):             # <<<<<<<<<<<<<<
@@ -5803,16 +5805,16 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "turnsvr/client/_load.pyx":148
+    /* "turnsvr/client/_load.pyx":151
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError             # <<<<<<<<<<<<<<
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]
 */
-    PyErr_NoMemory(); __PYX_ERR(0, 148, __pyx_L1_error)
+    PyErr_NoMemory(); __PYX_ERR(0, 151, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":147
+    /* "turnsvr/client/_load.pyx":150
  *         self.out_buffers = <uint8_t *>calloc(SENDS, self.slot_size)
  *         self.in_buffers = <uint8_t *>malloc(RECEIVES * DATAGRAM)
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):             # <<<<<<<<<<<<<<
@@ -5821,7 +5823,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
   }
 
-  /* "turnsvr/client/_load.pyx":149
+  /* "turnsvr/client/_load.pyx":152
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError
  *         if tls is not None:             # <<<<<<<<<<<<<<
@@ -5832,49 +5834,49 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (__pyx_t_3) {
 
 
-    /* "turnsvr/client/_load.pyx":150
+    /* "turnsvr/client/_load.pyx":153
  *             raise MemoryError
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]             # <<<<<<<<<<<<<<
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 0, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 150, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 0, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 150, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 153, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_write = ((__pyx_t_7turnsvr_6client_5_load_tls_write_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":151
+    /* "turnsvr/client/_load.pyx":154
  *         if tls is not None:
  *             self.tls_write = <tls_write_t><size_t>tls[0]
  *             self.tls_read = <tls_read_t><size_t>tls[1]             # <<<<<<<<<<<<<<
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 1, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 151, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 1, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 154, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 151, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 154, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_read = ((__pyx_t_7turnsvr_6client_5_load_tls_read_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":152
+    /* "turnsvr/client/_load.pyx":155
  *             self.tls_write = <tls_write_t><size_t>tls[0]
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]             # <<<<<<<<<<<<<<
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")
 */
-    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 2, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 152, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_GetItemInt(__pyx_v_tls, 2, long, 1, __Pyx_PyLong_From_long, 0, 1, 1, __Pyx_ReferenceSharing_FunctionArgument); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 155, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_11);
-    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 152, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyLong_As_size_t(__pyx_t_11); if (unlikely((__pyx_t_8 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 155, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
     __pyx_v_self->tls_error = ((__pyx_t_7turnsvr_6client_5_load_tls_error_t)((size_t)__pyx_t_8));
 
 
-    /* "turnsvr/client/_load.pyx":149
+    /* "turnsvr/client/_load.pyx":152
  *         if not (self.outlets and self.inlets and self.flows and self.bitmaps and self.out_buffers and self.in_buffers):
  *             raise MemoryError
  *         if tls is not None:             # <<<<<<<<<<<<<<
@@ -5884,19 +5886,19 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
     goto __pyx_L24;
   }
 
-  /* "turnsvr/client/_load.pyx":153
+  /* "turnsvr/client/_load.pyx":156
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)
 */
-  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_11 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___9genexpr(NULL, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_Generator_GetInlinedResult(__pyx_t_11); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   if (!__pyx_t_2) {
 
@@ -5906,12 +5908,12 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 
     goto __pyx_L25_bool_binop_done;
   }
-  __pyx_t_5 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(NULL, __pyx_v_receivers); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_5 = __pyx_pf_7turnsvr_6client_5_load_4_Run_9__cinit___12genexpr(NULL, __pyx_v_receivers); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_11 = __Pyx_Generator_GetInlinedResult(__pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_Generator_GetInlinedResult(__pyx_t_5); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_11); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_IsTrue(__pyx_t_11); if (unlikely((__pyx_t_2 < 0))) __PYX_ERR(0, 156, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
   __pyx_t_3 = __pyx_t_2;
@@ -5920,7 +5922,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   if (unlikely(__pyx_t_3)) {
 
 
-    /* "turnsvr/client/_load.pyx":154
+    /* "turnsvr/client/_load.pyx":157
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")             # <<<<<<<<<<<<<<
@@ -5933,14 +5935,14 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
       PyObject *__pyx_callargs[2] = {__pyx_t_5, __pyx_mstate_global->__pyx_kp_u_TLS_connections_need_the_functio};
       __pyx_t_11 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_8, (2-__pyx_t_8) | (__pyx_t_8*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 154, __pyx_L1_error)
+      if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 157, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_11);
     }
     __Pyx_Raise(__pyx_t_11, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
-    __PYX_ERR(0, 154, __pyx_L1_error)
+    __PYX_ERR(0, 157, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":153
+    /* "turnsvr/client/_load.pyx":156
  *             self.tls_read = <tls_read_t><size_t>tls[1]
  *             self.tls_error = <tls_error_t><size_t>tls[2]
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):             # <<<<<<<<<<<<<<
@@ -5950,29 +5952,29 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
   __pyx_L24:;
 
-  /* "turnsvr/client/_load.pyx":155
+  /* "turnsvr/client/_load.pyx":158
  *         elif any(s.tls for s in senders) or any(r.tls for r in receivers):
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)             # <<<<<<<<<<<<<<
  *         self._take_receivers(receivers)
  *         cdef int i
 */
-  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_senders(__pyx_v_self, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 155, __pyx_L1_error)
+  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_senders(__pyx_v_self, __pyx_v_senders); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 158, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-  /* "turnsvr/client/_load.pyx":156
+  /* "turnsvr/client/_load.pyx":159
  *             raise ValueError("TLS connections need the functions of their library")
  *         self._take_senders(senders)
  *         self._take_receivers(receivers)             # <<<<<<<<<<<<<<
  *         cdef int i
  *         for i in range(self.outlet_count):
 */
-  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_receivers(__pyx_v_self, __pyx_v_receivers); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 156, __pyx_L1_error)
+  __pyx_t_11 = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->_take_receivers(__pyx_v_self, __pyx_v_receivers); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 159, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
 
-  /* "turnsvr/client/_load.pyx":158
+  /* "turnsvr/client/_load.pyx":161
  *         self._take_receivers(receivers)
  *         cdef int i
  *         for i in range(self.outlet_count):             # <<<<<<<<<<<<<<
@@ -5986,7 +5988,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_14 = 0; __pyx_t_14 < __pyx_t_13; __pyx_t_14+=1) {
     __pyx_v_i = __pyx_t_14;
 
-    /* "turnsvr/client/_load.pyx":159
+    /* "turnsvr/client/_load.pyx":162
  *         cdef int i
  *         for i in range(self.outlet_count):
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)             # <<<<<<<<<<<<<<
@@ -5997,7 +5999,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":160
+  /* "turnsvr/client/_load.pyx":163
  *         for i in range(self.outlet_count):
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)
  *         for i in range(SENDS):             # <<<<<<<<<<<<<<
@@ -6011,7 +6013,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_12 = 0; __pyx_t_12 < __pyx_t_16; __pyx_t_12+=1) {
     __pyx_v_i = __pyx_t_12;
 
-    /* "turnsvr/client/_load.pyx":161
+    /* "turnsvr/client/_load.pyx":164
  *             self.flows[i].seen = self.bitmaps + <size_t>i * (window // 64)
  *         for i in range(SENDS):
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size             # <<<<<<<<<<<<<<
@@ -6020,7 +6022,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->out_vectors[__pyx_v_i]).iov_base = (__pyx_v_self->out_buffers + (__pyx_v_i * __pyx_v_self->slot_size));
 
-    /* "turnsvr/client/_load.pyx":162
+    /* "turnsvr/client/_load.pyx":165
  *         for i in range(SENDS):
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]             # <<<<<<<<<<<<<<
@@ -6029,7 +6031,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->out_messages[__pyx_v_i]).msg_hdr.msg_iov = (&(__pyx_v_self->out_vectors[__pyx_v_i]));
 
-    /* "turnsvr/client/_load.pyx":163
+    /* "turnsvr/client/_load.pyx":166
  *             self.out_vectors[i].iov_base = self.out_buffers + i * self.slot_size
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1             # <<<<<<<<<<<<<<
@@ -6040,7 +6042,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":164
+  /* "turnsvr/client/_load.pyx":167
  *             self.out_messages[i].msg_hdr.msg_iov = &self.out_vectors[i]
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1
  *         for i in range(RECEIVES):             # <<<<<<<<<<<<<<
@@ -6054,7 +6056,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   for (__pyx_t_12 = 0; __pyx_t_12 < __pyx_t_16; __pyx_t_12+=1) {
     __pyx_v_i = __pyx_t_12;
 
-    /* "turnsvr/client/_load.pyx":165
+    /* "turnsvr/client/_load.pyx":168
  *             self.out_messages[i].msg_hdr.msg_iovlen = 1
  *         for i in range(RECEIVES):
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM             # <<<<<<<<<<<<<<
@@ -6063,7 +6065,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_vectors[__pyx_v_i]).iov_base = (__pyx_v_self->in_buffers + (__pyx_v_i * __pyx_e_7turnsvr_6client_5_load_DATAGRAM));
 
-    /* "turnsvr/client/_load.pyx":166
+    /* "turnsvr/client/_load.pyx":169
  *         for i in range(RECEIVES):
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM
  *             self.in_vectors[i].iov_len = DATAGRAM             # <<<<<<<<<<<<<<
@@ -6072,7 +6074,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_vectors[__pyx_v_i]).iov_len = __pyx_e_7turnsvr_6client_5_load_DATAGRAM;
 
-    /* "turnsvr/client/_load.pyx":167
+    /* "turnsvr/client/_load.pyx":170
  *             self.in_vectors[i].iov_base = self.in_buffers + i * DATAGRAM
  *             self.in_vectors[i].iov_len = DATAGRAM
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]             # <<<<<<<<<<<<<<
@@ -6081,7 +6083,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr.msg_iov = (&(__pyx_v_self->in_vectors[__pyx_v_i]));
 
-    /* "turnsvr/client/_load.pyx":168
+    /* "turnsvr/client/_load.pyx":171
  *             self.in_vectors[i].iov_len = DATAGRAM
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]
  *             self.in_messages[i].msg_hdr.msg_iovlen = 1             # <<<<<<<<<<<<<<
@@ -6090,7 +6092,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
 */
     (__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr.msg_iovlen = 1;
 
-    /* "turnsvr/client/_load.pyx":169
+    /* "turnsvr/client/_load.pyx":172
  *             self.in_messages[i].msg_hdr.msg_iov = &self.in_vectors[i]
  *             self.in_messages[i].msg_hdr.msg_iovlen = 1
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]             # <<<<<<<<<<<<<<
@@ -6101,7 +6103,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   }
 
 
-  /* "turnsvr/client/_load.pyx":120
+  /* "turnsvr/client/_load.pyx":123
  *     cdef uint64_t latency[HISTOGRAM]
  * 
  *     def __cinit__(self, senders, receivers, load, tls):             # <<<<<<<<<<<<<<
@@ -6132,7 +6134,7 @@ static int __pyx_pf_7turnsvr_6client_5_load_4_Run___cinit__(struct __pyx_obj_7tu
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":171
+/* "turnsvr/client/_load.pyx":174
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -6160,7 +6162,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   int __pyx_t_3;
   int __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":173
+  /* "turnsvr/client/_load.pyx":176
  *     def __dealloc__(self):
  *         cdef int i
  *         if self.epoll >= 0:             # <<<<<<<<<<<<<<
@@ -6172,7 +6174,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":174
+    /* "turnsvr/client/_load.pyx":177
  *         cdef int i
  *         if self.epoll >= 0:
  *             close(self.epoll)             # <<<<<<<<<<<<<<
@@ -6181,7 +6183,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
     (void)(close(__pyx_v_self->epoll));
 
-    /* "turnsvr/client/_load.pyx":173
+    /* "turnsvr/client/_load.pyx":176
  *     def __dealloc__(self):
  *         cdef int i
  *         if self.epoll >= 0:             # <<<<<<<<<<<<<<
@@ -6190,7 +6192,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":175
+  /* "turnsvr/client/_load.pyx":178
  *         if self.epoll >= 0:
  *             close(self.epoll)
  *         if self.outlets:             # <<<<<<<<<<<<<<
@@ -6202,7 +6204,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":176
+    /* "turnsvr/client/_load.pyx":179
  *             close(self.epoll)
  *         if self.outlets:
  *             for i in range(self.outlet_count):             # <<<<<<<<<<<<<<
@@ -6216,7 +6218,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
       __pyx_v_i = __pyx_t_4;
 
-      /* "turnsvr/client/_load.pyx":177
+      /* "turnsvr/client/_load.pyx":180
  *         if self.outlets:
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)             # <<<<<<<<<<<<<<
@@ -6227,7 +6229,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     }
 
 
-    /* "turnsvr/client/_load.pyx":175
+    /* "turnsvr/client/_load.pyx":178
  *         if self.epoll >= 0:
  *             close(self.epoll)
  *         if self.outlets:             # <<<<<<<<<<<<<<
@@ -6236,7 +6238,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":178
+  /* "turnsvr/client/_load.pyx":181
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)
  *         if self.inlets:             # <<<<<<<<<<<<<<
@@ -6248,7 +6250,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":179
+    /* "turnsvr/client/_load.pyx":182
  *                 free(self.outlets[i].rest)
  *         if self.inlets:
  *             for i in range(self.inlet_count):             # <<<<<<<<<<<<<<
@@ -6262,7 +6264,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     for (__pyx_t_4 = 0; __pyx_t_4 < __pyx_t_3; __pyx_t_4+=1) {
       __pyx_v_i = __pyx_t_4;
 
-      /* "turnsvr/client/_load.pyx":180
+      /* "turnsvr/client/_load.pyx":183
  *         if self.inlets:
  *             for i in range(self.inlet_count):
  *                 free(self.inlets[i].rest)             # <<<<<<<<<<<<<<
@@ -6273,7 +6275,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
     }
 
 
-    /* "turnsvr/client/_load.pyx":178
+    /* "turnsvr/client/_load.pyx":181
  *             for i in range(self.outlet_count):
  *                 free(self.outlets[i].rest)
  *         if self.inlets:             # <<<<<<<<<<<<<<
@@ -6282,7 +6284,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":181
+  /* "turnsvr/client/_load.pyx":184
  *             for i in range(self.inlet_count):
  *                 free(self.inlets[i].rest)
  *         free(self.outlets)             # <<<<<<<<<<<<<<
@@ -6291,7 +6293,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->outlets);
 
-  /* "turnsvr/client/_load.pyx":182
+  /* "turnsvr/client/_load.pyx":185
  *                 free(self.inlets[i].rest)
  *         free(self.outlets)
  *         free(self.inlets)             # <<<<<<<<<<<<<<
@@ -6300,7 +6302,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->inlets);
 
-  /* "turnsvr/client/_load.pyx":183
+  /* "turnsvr/client/_load.pyx":186
  *         free(self.outlets)
  *         free(self.inlets)
  *         free(self.flows)             # <<<<<<<<<<<<<<
@@ -6309,7 +6311,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->flows);
 
-  /* "turnsvr/client/_load.pyx":184
+  /* "turnsvr/client/_load.pyx":187
  *         free(self.inlets)
  *         free(self.flows)
  *         free(self.bitmaps)             # <<<<<<<<<<<<<<
@@ -6318,7 +6320,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->bitmaps);
 
-  /* "turnsvr/client/_load.pyx":185
+  /* "turnsvr/client/_load.pyx":188
  *         free(self.flows)
  *         free(self.bitmaps)
  *         free(self.out_buffers)             # <<<<<<<<<<<<<<
@@ -6327,7 +6329,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->out_buffers);
 
-  /* "turnsvr/client/_load.pyx":186
+  /* "turnsvr/client/_load.pyx":189
  *         free(self.bitmaps)
  *         free(self.out_buffers)
  *         free(self.in_buffers)             # <<<<<<<<<<<<<<
@@ -6336,7 +6338,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 */
   free(__pyx_v_self->in_buffers);
 
-  /* "turnsvr/client/_load.pyx":171
+  /* "turnsvr/client/_load.pyx":174
  *             self.in_messages[i].msg_hdr.msg_control = self.in_controls[i]
  * 
  *     def __dealloc__(self):             # <<<<<<<<<<<<<<
@@ -6349,7 +6351,7 @@ static void __pyx_pf_7turnsvr_6client_5_load_4_Run_2__dealloc__(struct __pyx_obj
 
 }
 
-/* "turnsvr/client/_load.pyx":188
+/* "turnsvr/client/_load.pyx":191
  *         free(self.in_buffers)
  * 
  *     cdef _take_senders(self, senders):             # <<<<<<<<<<<<<<
@@ -6384,7 +6386,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_take_senders", 0);
 
-  /* "turnsvr/client/_load.pyx":193
+  /* "turnsvr/client/_load.pyx":196
  *         cdef bytes prefix
  *         cdef int segment
  *         for i, sender in enumerate(senders):             # <<<<<<<<<<<<<<
@@ -6398,9 +6400,9 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     __pyx_t_3 = 0;
     __pyx_t_4 = NULL;
   } else {
-    __pyx_t_3 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_senders); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 193, __pyx_L1_error)
+    __pyx_t_3 = -1; __pyx_t_2 = PyObject_GetIter(__pyx_v_senders); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 196, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 193, __pyx_L1_error)
+    __pyx_t_4 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 196, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_4)) {
@@ -6408,7 +6410,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 193, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 196, __pyx_L1_error)
           #endif
           if (__pyx_t_3 >= __pyx_temp) break;
         }
@@ -6418,7 +6420,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_2);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 193, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 196, __pyx_L1_error)
           #endif
           if (__pyx_t_3 >= __pyx_temp) break;
         }
@@ -6429,13 +6431,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         #endif
         ++__pyx_t_3;
       }
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 193, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
     } else {
       __pyx_t_5 = __pyx_t_4(__pyx_t_2);
       if (unlikely(!__pyx_t_5)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 193, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 196, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -6446,69 +6448,69 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     __pyx_t_5 = 0;
     __Pyx_INCREF(__pyx_t_1);
     __Pyx_XDECREF_SET(__pyx_v_i, __pyx_t_1);
-    __pyx_t_5 = __Pyx_PyLong_AddObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 193, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_AddObjC(__pyx_t_1, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_1);
     __pyx_t_1 = __pyx_t_5;
     __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":194
+    /* "turnsvr/client/_load.pyx":197
  *         cdef int segment
  *         for i, sender in enumerate(senders):
  *             outlet = &self.outlets[i]             # <<<<<<<<<<<<<<
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls
 */
-    __pyx_t_6 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_6 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 194, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_6 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 197, __pyx_L1_error)
     __pyx_v_outlet = (&(__pyx_v_self->outlets[__pyx_t_6]));
 
 
-    /* "turnsvr/client/_load.pyx":195
+    /* "turnsvr/client/_load.pyx":198
  *         for i, sender in enumerate(senders):
  *             outlet = &self.outlets[i]
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream             # <<<<<<<<<<<<<<
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 198, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_7 = __Pyx_PyLong_As_int(__pyx_t_5); if (unlikely((__pyx_t_7 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyLong_As_int(__pyx_t_5); if (unlikely((__pyx_t_7 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 198, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 198, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_8 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_8 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 195, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyObject_IsTrue(__pyx_t_5); if (unlikely((__pyx_t_8 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 198, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_v_outlet->descriptor = __pyx_t_7;
     __pyx_v_outlet->stream = __pyx_t_8;
 
-    /* "turnsvr/client/_load.pyx":196
+    /* "turnsvr/client/_load.pyx":199
  *             outlet = &self.outlets[i]
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls             # <<<<<<<<<<<<<<
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 196, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 199, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    __pyx_t_9 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_9 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 196, __pyx_L1_error)
+    __pyx_t_9 = __Pyx_PyLong_As_size_t(__pyx_t_5); if (unlikely((__pyx_t_9 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 199, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_v_outlet->tls = ((void *)((size_t)__pyx_t_9));
 
 
-    /* "turnsvr/client/_load.pyx":197
+    /* "turnsvr/client/_load.pyx":200
  *             outlet.descriptor, outlet.stream = sender.descriptor, sender.stream
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix             # <<<<<<<<<<<<<<
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 197, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_prefix); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 200, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
-    if (!(likely(PyBytes_CheckExact(__pyx_t_5))||((__pyx_t_5) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 197, __pyx_L1_error)
+    if (!(likely(PyBytes_CheckExact(__pyx_t_5))||((__pyx_t_5) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_5))) __PYX_ERR(0, 200, __pyx_L1_error)
     __Pyx_XDECREF_SET(__pyx_v_prefix, ((PyObject*)__pyx_t_5));
     __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":198
+    /* "turnsvr/client/_load.pyx":201
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:             # <<<<<<<<<<<<<<
@@ -6517,16 +6519,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 198, __pyx_L1_error)
+      __PYX_ERR(0, 201, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 198, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 201, __pyx_L1_error)
     __pyx_t_8 = (__pyx_t_6 > __pyx_e_7turnsvr_6client_5_load_MAX_PREFIX);
 
 
     if (unlikely(__pyx_t_8)) {
 
 
-      /* "turnsvr/client/_load.pyx":199
+      /* "turnsvr/client/_load.pyx":202
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")             # <<<<<<<<<<<<<<
@@ -6539,14 +6541,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
         PyObject *__pyx_callargs[2] = {__pyx_t_10, __pyx_mstate_global->__pyx_kp_u_prefix_too_long};
         __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_9, (2-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_10); __pyx_t_10 = 0;
-        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 199, __pyx_L1_error)
+        if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 202, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
       }
       __Pyx_Raise(__pyx_t_5, 0, 0, 0);
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      __PYX_ERR(0, 199, __pyx_L1_error)
+      __PYX_ERR(0, 202, __pyx_L1_error)
 
-      /* "turnsvr/client/_load.pyx":198
+      /* "turnsvr/client/_load.pyx":201
  *             outlet.tls = <void *><size_t>sender.tls
  *             prefix = sender.prefix
  *             if len(prefix) > MAX_PREFIX:             # <<<<<<<<<<<<<<
@@ -6555,7 +6557,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     }
 
-    /* "turnsvr/client/_load.pyx":200
+    /* "turnsvr/client/_load.pyx":203
  *             if len(prefix) > MAX_PREFIX:
  *                 raise ValueError("prefix too long")
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))             # <<<<<<<<<<<<<<
@@ -6564,19 +6566,19 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-      __PYX_ERR(0, 200, __pyx_L1_error)
+      __PYX_ERR(0, 203, __pyx_L1_error)
     }
-    __pyx_t_11 = __Pyx_PyBytes_AsUString(__pyx_v_prefix); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 200, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_PyBytes_AsUString(__pyx_v_prefix); if (unlikely((!__pyx_t_11) && PyErr_Occurred())) __PYX_ERR(0, 203, __pyx_L1_error)
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 200, __pyx_L1_error)
+      __PYX_ERR(0, 203, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 200, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 203, __pyx_L1_error)
     (void)(memcpy(__pyx_v_outlet->prefix, ((uint8_t const *)__pyx_t_11), __pyx_t_6));
 
 
 
-    /* "turnsvr/client/_load.pyx":201
+    /* "turnsvr/client/_load.pyx":204
  *                 raise ValueError("prefix too long")
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)             # <<<<<<<<<<<<<<
@@ -6585,48 +6587,48 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (unlikely(__pyx_v_prefix == Py_None)) {
       PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-      __PYX_ERR(0, 201, __pyx_L1_error)
+      __PYX_ERR(0, 204, __pyx_L1_error)
     }
-    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 201, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_prefix); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 204, __pyx_L1_error)
     __pyx_v_outlet->prefix_size = __pyx_t_6;
 
-    /* "turnsvr/client/_load.pyx":202
+    /* "turnsvr/client/_load.pyx":205
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:             # <<<<<<<<<<<<<<
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
 */
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 202, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 205, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __pyx_t_8 = (__pyx_t_5 != Py_None);
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     if (__pyx_t_8) {
 
 
-      /* "turnsvr/client/_load.pyx":203
+      /* "turnsvr/client/_load.pyx":206
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:
  *                 address = _socket_address(*sender.to)             # <<<<<<<<<<<<<<
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
 */
-      __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_socket_address); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 203, __pyx_L1_error)
+      __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_socket_address); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 206, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
-      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 203, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyObject_GetAttrStr(__pyx_v_sender, __pyx_mstate_global->__pyx_n_u_to); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 206, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
-      __pyx_t_12 = __Pyx_PySequence_Tuple(__pyx_t_10); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 203, __pyx_L1_error)
+      __pyx_t_12 = __Pyx_PySequence_Tuple(__pyx_t_10); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 206, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_12);
       __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-      __pyx_t_10 = __Pyx_PyObject_Call(__pyx_t_5, __pyx_t_12, NULL); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 203, __pyx_L1_error)
+      __pyx_t_10 = __Pyx_PyObject_Call(__pyx_t_5, __pyx_t_12, NULL); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 206, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_10);
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
       __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-      if (!(likely(PyBytes_CheckExact(__pyx_t_10))||((__pyx_t_10) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_10))) __PYX_ERR(0, 203, __pyx_L1_error)
+      if (!(likely(PyBytes_CheckExact(__pyx_t_10))||((__pyx_t_10) == Py_None) || __Pyx_RaiseUnexpectedTypeError("bytes", __pyx_t_10))) __PYX_ERR(0, 206, __pyx_L1_error)
       __Pyx_XDECREF_SET(__pyx_v_address, ((PyObject*)__pyx_t_10));
       __pyx_t_10 = 0;
 
-      /* "turnsvr/client/_load.pyx":204
+      /* "turnsvr/client/_load.pyx":207
  *             if sender.to is not None:
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))             # <<<<<<<<<<<<<<
@@ -6635,19 +6637,19 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "expected bytes, NoneType found");
-        __PYX_ERR(0, 204, __pyx_L1_error)
+        __PYX_ERR(0, 207, __pyx_L1_error)
       }
-      __pyx_t_13 = __Pyx_PyBytes_AsUString(__pyx_v_address); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 204, __pyx_L1_error)
+      __pyx_t_13 = __Pyx_PyBytes_AsUString(__pyx_v_address); if (unlikely((!__pyx_t_13) && PyErr_Occurred())) __PYX_ERR(0, 207, __pyx_L1_error)
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-        __PYX_ERR(0, 204, __pyx_L1_error)
+        __PYX_ERR(0, 207, __pyx_L1_error)
       }
-      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 204, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 207, __pyx_L1_error)
       (void)(memcpy(__pyx_v_outlet->address, ((uint8_t const *)__pyx_t_13), __pyx_t_6));
 
 
 
-      /* "turnsvr/client/_load.pyx":205
+      /* "turnsvr/client/_load.pyx":208
  *                 address = _socket_address(*sender.to)
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)             # <<<<<<<<<<<<<<
@@ -6656,13 +6658,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       if (unlikely(__pyx_v_address == Py_None)) {
         PyErr_SetString(PyExc_TypeError, "object of type \047NoneType\047 has no len()");
-        __PYX_ERR(0, 205, __pyx_L1_error)
+        __PYX_ERR(0, 208, __pyx_L1_error)
       }
-      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 205, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyBytes_GET_SIZE(__pyx_v_address); if (unlikely(__pyx_t_6 == ((Py_ssize_t)-1))) __PYX_ERR(0, 208, __pyx_L1_error)
       __pyx_v_outlet->address_size = ((socklen_t)__pyx_t_6);
 
 
-      /* "turnsvr/client/_load.pyx":202
+      /* "turnsvr/client/_load.pyx":205
  *             memcpy(outlet.prefix, <const uint8_t *>prefix, len(prefix))
  *             outlet.prefix_size = len(prefix)
  *             if sender.to is not None:             # <<<<<<<<<<<<<<
@@ -6671,7 +6673,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     }
 
-    /* "turnsvr/client/_load.pyx":206
+    /* "turnsvr/client/_load.pyx":209
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -6680,7 +6682,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (__pyx_v_outlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":207
+      /* "turnsvr/client/_load.pyx":210
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)             # <<<<<<<<<<<<<<
@@ -6689,7 +6691,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       __pyx_v_outlet->rest = ((uint8_t *)malloc(__pyx_v_self->slot_size));
 
-      /* "turnsvr/client/_load.pyx":208
+      /* "turnsvr/client/_load.pyx":211
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:             # <<<<<<<<<<<<<<
@@ -6701,16 +6703,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       if (unlikely(__pyx_t_8)) {
 
 
-        /* "turnsvr/client/_load.pyx":209
+        /* "turnsvr/client/_load.pyx":212
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:
  *                     raise MemoryError             # <<<<<<<<<<<<<<
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
 */
-        PyErr_NoMemory(); __PYX_ERR(0, 209, __pyx_L1_error)
+        PyErr_NoMemory(); __PYX_ERR(0, 212, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":208
+        /* "turnsvr/client/_load.pyx":211
  *             if outlet.stream:
  *                 outlet.rest = <uint8_t *>malloc(self.slot_size)
  *                 if not outlet.rest:             # <<<<<<<<<<<<<<
@@ -6719,7 +6721,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       }
 
-      /* "turnsvr/client/_load.pyx":206
+      /* "turnsvr/client/_load.pyx":209
  *                 memcpy(outlet.address, <const uint8_t *>address, len(address))
  *                 outlet.address_size = <socklen_t>len(address)
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -6729,7 +6731,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       goto __pyx_L7;
     }
 
-    /* "turnsvr/client/_load.pyx":210
+    /* "turnsvr/client/_load.pyx":213
  *                 if not outlet.rest:
  *                     raise MemoryError
  *             elif self.segments:             # <<<<<<<<<<<<<<
@@ -6738,7 +6740,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
     if (__pyx_v_self->segments) {
 
-      /* "turnsvr/client/_load.pyx":211
+      /* "turnsvr/client/_load.pyx":214
  *                     raise MemoryError
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)             # <<<<<<<<<<<<<<
@@ -6747,7 +6749,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       __pyx_v_segment = ((int)(__pyx_v_outlet->prefix_size + __pyx_v_self->size));
 
-      /* "turnsvr/client/_load.pyx":212
+      /* "turnsvr/client/_load.pyx":215
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):             # <<<<<<<<<<<<<<
@@ -6759,7 +6761,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       if (unlikely(__pyx_t_8)) {
 
 
-        /* "turnsvr/client/_load.pyx":213
+        /* "turnsvr/client/_load.pyx":216
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):
  *                     raise OSError(errno, "UDP_SEGMENT")             # <<<<<<<<<<<<<<
@@ -6767,7 +6769,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
  *                 segment = 0
 */
         __pyx_t_12 = NULL;
-        __pyx_t_5 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 213, __pyx_L1_error)
+        __pyx_t_5 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 216, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_5);
         __pyx_t_9 = 1;
         {
@@ -6775,14 +6777,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
           __pyx_t_10 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_9, (3-__pyx_t_9) | (__pyx_t_9*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
           __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
           __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-          if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 213, __pyx_L1_error)
+          if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 216, __pyx_L1_error)
           __Pyx_GOTREF(__pyx_t_10);
         }
         __Pyx_Raise(__pyx_t_10, 0, 0, 0);
         __Pyx_DECREF(__pyx_t_10); __pyx_t_10 = 0;
-        __PYX_ERR(0, 213, __pyx_L1_error)
+        __PYX_ERR(0, 216, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":212
+        /* "turnsvr/client/_load.pyx":215
  *             elif self.segments:
  *                 segment = <int>(outlet.prefix_size + self.size)
  *                 if setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment)):             # <<<<<<<<<<<<<<
@@ -6791,7 +6793,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
 */
       }
 
-      /* "turnsvr/client/_load.pyx":210
+      /* "turnsvr/client/_load.pyx":213
  *                 if not outlet.rest:
  *                     raise MemoryError
  *             elif self.segments:             # <<<<<<<<<<<<<<
@@ -6801,7 +6803,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
       goto __pyx_L7;
     }
 
-    /* "turnsvr/client/_load.pyx":215
+    /* "turnsvr/client/_load.pyx":218
  *                     raise OSError(errno, "UDP_SEGMENT")
  *             else:
  *                 segment = 0             # <<<<<<<<<<<<<<
@@ -6811,7 +6813,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     /*else*/ {
       __pyx_v_segment = 0;
 
-      /* "turnsvr/client/_load.pyx":216
+      /* "turnsvr/client/_load.pyx":219
  *             else:
  *                 segment = 0
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))             # <<<<<<<<<<<<<<
@@ -6822,7 +6824,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
     }
     __pyx_L7:;
 
-    /* "turnsvr/client/_load.pyx":193
+    /* "turnsvr/client/_load.pyx":196
  *         cdef bytes prefix
  *         cdef int segment
  *         for i, sender in enumerate(senders):             # <<<<<<<<<<<<<<
@@ -6833,7 +6835,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
 
-  /* "turnsvr/client/_load.pyx":188
+  /* "turnsvr/client/_load.pyx":191
  *         free(self.in_buffers)
  * 
  *     cdef _take_senders(self, senders):             # <<<<<<<<<<<<<<
@@ -6864,7 +6866,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_senders(struct __py
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":218
+/* "turnsvr/client/_load.pyx":221
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
  * 
  *     cdef _take_receivers(self, receivers):             # <<<<<<<<<<<<<<
@@ -6899,7 +6901,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_take_receivers", 0);
 
-  /* "turnsvr/client/_load.pyx":221
+  /* "turnsvr/client/_load.pyx":224
  *         cdef Inlet *inlet
  *         cdef epoll_event event
  *         cdef int on = 1             # <<<<<<<<<<<<<<
@@ -6908,7 +6910,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   __pyx_v_on = 1;
 
-  /* "turnsvr/client/_load.pyx":222
+  /* "turnsvr/client/_load.pyx":225
  *         cdef epoll_event event
  *         cdef int on = 1
  *         cdef int times = self.kernel_times             # <<<<<<<<<<<<<<
@@ -6919,7 +6921,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 
   __pyx_v_times = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":223
+  /* "turnsvr/client/_load.pyx":226
  *         cdef int on = 1
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)             # <<<<<<<<<<<<<<
@@ -6928,7 +6930,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   __pyx_v_self->epoll = epoll_create1(EPOLL_CLOEXEC);
 
-  /* "turnsvr/client/_load.pyx":224
+  /* "turnsvr/client/_load.pyx":227
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:             # <<<<<<<<<<<<<<
@@ -6940,7 +6942,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   if (unlikely(__pyx_t_1)) {
 
 
-    /* "turnsvr/client/_load.pyx":225
+    /* "turnsvr/client/_load.pyx":228
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")             # <<<<<<<<<<<<<<
@@ -6948,7 +6950,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
  *             inlet = &self.inlets[i]
 */
     __pyx_t_3 = NULL;
-    __pyx_t_4 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 225, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 228, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __pyx_t_5 = 1;
     {
@@ -6956,14 +6958,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       __pyx_t_2 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_5, (3-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 225, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 228, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __Pyx_Raise(__pyx_t_2, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __PYX_ERR(0, 225, __pyx_L1_error)
+    __PYX_ERR(0, 228, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":224
+    /* "turnsvr/client/_load.pyx":227
  *         cdef int times = self.kernel_times
  *         self.epoll = epoll_create1(EPOLL_CLOEXEC)
  *         if self.epoll < 0:             # <<<<<<<<<<<<<<
@@ -6972,7 +6974,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
   }
 
-  /* "turnsvr/client/_load.pyx":226
+  /* "turnsvr/client/_load.pyx":229
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):             # <<<<<<<<<<<<<<
@@ -6986,9 +6988,9 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     __pyx_t_6 = 0;
     __pyx_t_7 = NULL;
   } else {
-    __pyx_t_6 = -1; __pyx_t_4 = PyObject_GetIter(__pyx_v_receivers); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 226, __pyx_L1_error)
+    __pyx_t_6 = -1; __pyx_t_4 = PyObject_GetIter(__pyx_v_receivers); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 229, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_7 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_4); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 226, __pyx_L1_error)
+    __pyx_t_7 = (CYTHON_COMPILING_IN_LIMITED_API) ? PyIter_Next : __Pyx_PyObject_GetIterNextFunc(__pyx_t_4); if (unlikely(!__pyx_t_7)) __PYX_ERR(0, 229, __pyx_L1_error)
   }
   for (;;) {
     if (likely(!__pyx_t_7)) {
@@ -6996,7 +6998,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         {
           Py_ssize_t __pyx_temp = __Pyx_PyList_GET_SIZE(__pyx_t_4);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 226, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 229, __pyx_L1_error)
           #endif
           if (__pyx_t_6 >= __pyx_temp) break;
         }
@@ -7006,7 +7008,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         {
           Py_ssize_t __pyx_temp = __Pyx_PyTuple_GET_SIZE(__pyx_t_4);
           #if !CYTHON_ASSUME_SAFE_SIZE
-          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 226, __pyx_L1_error)
+          if (unlikely((__pyx_temp < 0))) __PYX_ERR(0, 229, __pyx_L1_error)
           #endif
           if (__pyx_t_6 >= __pyx_temp) break;
         }
@@ -7017,13 +7019,13 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         #endif
         ++__pyx_t_6;
       }
-      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 226, __pyx_L1_error)
+      if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 229, __pyx_L1_error)
     } else {
       __pyx_t_3 = __pyx_t_7(__pyx_t_4);
       if (unlikely(!__pyx_t_3)) {
         PyObject* exc_type = PyErr_Occurred();
         if (exc_type) {
-          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 226, __pyx_L1_error)
+          if (unlikely(!__Pyx_PyErr_GivenExceptionMatches(exc_type, PyExc_StopIteration))) __PYX_ERR(0, 229, __pyx_L1_error)
           PyErr_Clear();
         }
         break;
@@ -7034,61 +7036,61 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     __pyx_t_3 = 0;
     __Pyx_INCREF(__pyx_t_2);
     __Pyx_XDECREF_SET(__pyx_v_i, __pyx_t_2);
-    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_t_2, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 226, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyLong_AddObjC(__pyx_t_2, __pyx_mstate_global->__pyx_int_1, 1, 0, 0); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 229, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_2);
     __pyx_t_2 = __pyx_t_3;
     __pyx_t_3 = 0;
 
-    /* "turnsvr/client/_load.pyx":227
+    /* "turnsvr/client/_load.pyx":230
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):
  *             inlet = &self.inlets[i]             # <<<<<<<<<<<<<<
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
 */
-    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 227, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyIndex_AsSsize_t(__pyx_v_i); if (unlikely((__pyx_t_8 == (Py_ssize_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 230, __pyx_L1_error)
     __pyx_v_inlet = (&(__pyx_v_self->inlets[__pyx_t_8]));
 
 
-    /* "turnsvr/client/_load.pyx":228
+    /* "turnsvr/client/_load.pyx":231
  *         for i, receiver in enumerate(receivers):
  *             inlet = &self.inlets[i]
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival             # <<<<<<<<<<<<<<
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:
 */
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_descriptor); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_9 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_9 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_9 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_9 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_stream); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_3); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_1 = __Pyx_PyObject_IsTrue(__pyx_t_3); if (unlikely((__pyx_t_1 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_arrival); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_arrival); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 228, __pyx_L1_error)
+    __pyx_t_10 = __Pyx_PyLong_As_int(__pyx_t_3); if (unlikely((__pyx_t_10 == (int)-1) && PyErr_Occurred())) __PYX_ERR(0, 231, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_v_inlet->descriptor = __pyx_t_9;
     __pyx_v_inlet->stream = __pyx_t_1;
     __pyx_v_inlet->arrival = __pyx_t_10;
 
-    /* "turnsvr/client/_load.pyx":229
+    /* "turnsvr/client/_load.pyx":232
  *             inlet = &self.inlets[i]
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls             # <<<<<<<<<<<<<<
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
 */
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 229, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_v_receiver, __pyx_mstate_global->__pyx_n_u_tls); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 232, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_5 = __Pyx_PyLong_As_size_t(__pyx_t_3); if (unlikely((__pyx_t_5 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 229, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_As_size_t(__pyx_t_3); if (unlikely((__pyx_t_5 == (size_t)-1) && PyErr_Occurred())) __PYX_ERR(0, 232, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_v_inlet->tls = ((void *)((size_t)__pyx_t_5));
 
 
-    /* "turnsvr/client/_load.pyx":230
+    /* "turnsvr/client/_load.pyx":233
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -7097,7 +7099,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     if (__pyx_v_inlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":231
+      /* "turnsvr/client/_load.pyx":234
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)             # <<<<<<<<<<<<<<
@@ -7106,7 +7108,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
       __pyx_v_inlet->rest = ((uint8_t *)malloc(__pyx_e_7turnsvr_6client_5_load_STREAM));
 
-      /* "turnsvr/client/_load.pyx":232
+      /* "turnsvr/client/_load.pyx":235
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:             # <<<<<<<<<<<<<<
@@ -7118,16 +7120,16 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       if (unlikely(__pyx_t_1)) {
 
 
-        /* "turnsvr/client/_load.pyx":233
+        /* "turnsvr/client/_load.pyx":236
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:
  *                     raise MemoryError             # <<<<<<<<<<<<<<
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
 */
-        PyErr_NoMemory(); __PYX_ERR(0, 233, __pyx_L1_error)
+        PyErr_NoMemory(); __PYX_ERR(0, 236, __pyx_L1_error)
 
-        /* "turnsvr/client/_load.pyx":232
+        /* "turnsvr/client/_load.pyx":235
  *             if inlet.stream:
  *                 inlet.rest = <uint8_t *>malloc(STREAM)
  *                 if not inlet.rest:             # <<<<<<<<<<<<<<
@@ -7136,7 +7138,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
       }
 
-      /* "turnsvr/client/_load.pyx":230
+      /* "turnsvr/client/_load.pyx":233
  *             inlet.descriptor, inlet.stream, inlet.arrival = receiver.descriptor, receiver.stream, receiver.arrival
  *             inlet.tls = <void *><size_t>receiver.tls
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -7146,7 +7148,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
       goto __pyx_L6;
     }
 
-    /* "turnsvr/client/_load.pyx":235
+    /* "turnsvr/client/_load.pyx":238
  *                     raise MemoryError
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))             # <<<<<<<<<<<<<<
@@ -7156,7 +7158,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     /*else*/ {
       (void)(setsockopt(__pyx_v_inlet->descriptor, SOL_UDP, UDP_GRO, (&__pyx_v_on), (sizeof(__pyx_v_on))));
 
-      /* "turnsvr/client/_load.pyx":236
+      /* "turnsvr/client/_load.pyx":239
  *             else:
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))             # <<<<<<<<<<<<<<
@@ -7167,7 +7169,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     }
     __pyx_L6:;
 
-    /* "turnsvr/client/_load.pyx":237
+    /* "turnsvr/client/_load.pyx":240
  *                 setsockopt(inlet.descriptor, SOL_UDP, UDP_GRO, &on, sizeof(on))
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))
  *             memset(&event, 0, sizeof(event))             # <<<<<<<<<<<<<<
@@ -7176,7 +7178,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     (void)(memset((&__pyx_v_event), 0, (sizeof(__pyx_v_event))));
 
-    /* "turnsvr/client/_load.pyx":238
+    /* "turnsvr/client/_load.pyx":241
  *                 setsockopt(inlet.descriptor, SOL_SOCKET, SO_TIMESTAMPNS, &times, sizeof(times))
  *             memset(&event, 0, sizeof(event))
  *             event.events = EPOLLIN             # <<<<<<<<<<<<<<
@@ -7185,17 +7187,17 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     __pyx_v_event.events = EPOLLIN;
 
-    /* "turnsvr/client/_load.pyx":239
+    /* "turnsvr/client/_load.pyx":242
  *             memset(&event, 0, sizeof(event))
  *             event.events = EPOLLIN
  *             event.data.u32 = i             # <<<<<<<<<<<<<<
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):
  *                 raise OSError(errno, "epoll_ctl")
 */
-    __pyx_t_11 = __Pyx_PyLong_As_uint32_t(__pyx_v_i); if (unlikely((__pyx_t_11 == ((uint32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 239, __pyx_L1_error)
+    __pyx_t_11 = __Pyx_PyLong_As_uint32_t(__pyx_v_i); if (unlikely((__pyx_t_11 == ((uint32_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 242, __pyx_L1_error)
     __pyx_v_event.data.u32 = __pyx_t_11;
 
-    /* "turnsvr/client/_load.pyx":240
+    /* "turnsvr/client/_load.pyx":243
  *             event.events = EPOLLIN
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):             # <<<<<<<<<<<<<<
@@ -7207,7 +7209,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
     if (unlikely(__pyx_t_1)) {
 
 
-      /* "turnsvr/client/_load.pyx":241
+      /* "turnsvr/client/_load.pyx":244
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):
  *                 raise OSError(errno, "epoll_ctl")             # <<<<<<<<<<<<<<
@@ -7215,7 +7217,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
  *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:
 */
       __pyx_t_12 = NULL;
-      __pyx_t_13 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 241, __pyx_L1_error)
+      __pyx_t_13 = __Pyx_PyLong_From_int(errno); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 244, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_13);
       __pyx_t_5 = 1;
       {
@@ -7223,14 +7225,14 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
         __pyx_t_3 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_OSError)), __pyx_callargs+__pyx_t_5, (3-__pyx_t_5) | (__pyx_t_5*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
         __Pyx_XDECREF(__pyx_t_12); __pyx_t_12 = 0;
         __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
-        if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 241, __pyx_L1_error)
+        if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 244, __pyx_L1_error)
         __Pyx_GOTREF(__pyx_t_3);
       }
       __Pyx_Raise(__pyx_t_3, 0, 0, 0);
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      __PYX_ERR(0, 241, __pyx_L1_error)
+      __PYX_ERR(0, 244, __pyx_L1_error)
 
-      /* "turnsvr/client/_load.pyx":240
+      /* "turnsvr/client/_load.pyx":243
  *             event.events = EPOLLIN
  *             event.data.u32 = i
  *             if epoll_ctl(self.epoll, EPOLL_CTL_ADD, inlet.descriptor, &event):             # <<<<<<<<<<<<<<
@@ -7239,7 +7241,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
 */
     }
 
-    /* "turnsvr/client/_load.pyx":226
+    /* "turnsvr/client/_load.pyx":229
  *         if self.epoll < 0:
  *             raise OSError(errno, "epoll_create1")
  *         for i, receiver in enumerate(receivers):             # <<<<<<<<<<<<<<
@@ -7250,7 +7252,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "turnsvr/client/_load.pyx":218
+  /* "turnsvr/client/_load.pyx":221
  *                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
  * 
  *     cdef _take_receivers(self, receivers):             # <<<<<<<<<<<<<<
@@ -7281,7 +7283,7 @@ static PyObject *__pyx_f_7turnsvr_6client_5_load_4_Run__take_receivers(struct __
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":243
+/* "turnsvr/client/_load.pyx":246
  *                 raise OSError(errno, "epoll_ctl")
  * 
  *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7308,7 +7310,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
   int64_t __pyx_t_6;
   int __pyx_t_7;
 
-  /* "turnsvr/client/_load.pyx":245
+  /* "turnsvr/client/_load.pyx":248
  *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7317,7 +7319,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_start = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-  /* "turnsvr/client/_load.pyx":246
+  /* "turnsvr/client/_load.pyx":249
  *         """Send for `duration` nanoseconds at `rate` packets a second, then wait for stragglers."""
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
  *         cdef int64_t now = start             # <<<<<<<<<<<<<<
@@ -7326,7 +7328,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_now = __pyx_v_start;
 
-  /* "turnsvr/client/_load.pyx":247
+  /* "turnsvr/client/_load.pyx":250
  *         cdef int64_t start = clock_ns(CLOCK_MONOTONIC)
  *         cdef int64_t now = start
  *         cdef int64_t end = start + duration             # <<<<<<<<<<<<<<
@@ -7335,7 +7337,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_end = (__pyx_v_start + __pyx_v_duration);
 
-  /* "turnsvr/client/_load.pyx":249
+  /* "turnsvr/client/_load.pyx":252
  *         cdef int64_t end = start + duration
  *         cdef int64_t quiet_since
  *         cdef double a_unit = 0 if isinf(rate) else 1e9 * self.burst / rate             # <<<<<<<<<<<<<<
@@ -7354,7 +7356,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
   __pyx_v_a_unit = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":250
+  /* "turnsvr/client/_load.pyx":253
  *         cdef int64_t quiet_since
  *         cdef double a_unit = 0 if isinf(rate) else 1e9 * self.burst / rate
  *         cdef double due_at = start             # <<<<<<<<<<<<<<
@@ -7363,7 +7365,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_due_at = __pyx_v_start;
 
-  /* "turnsvr/client/_load.pyx":253
+  /* "turnsvr/client/_load.pyx":256
  *         cdef int64_t due, most, lost
  *         cdef int got
  *         while now < end:             # <<<<<<<<<<<<<<
@@ -7376,7 +7378,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":254
+    /* "turnsvr/client/_load.pyx":257
  *         cdef int got
  *         while now < end:
  *             self.counting = now - start >= warm_up             # <<<<<<<<<<<<<<
@@ -7385,7 +7387,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_self->counting = ((__pyx_v_now - __pyx_v_start) >= __pyx_v_warm_up);
 
-    /* "turnsvr/client/_load.pyx":255
+    /* "turnsvr/client/_load.pyx":258
  *         while now < end:
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:             # <<<<<<<<<<<<<<
@@ -7397,7 +7399,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":256
+      /* "turnsvr/client/_load.pyx":259
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0             # <<<<<<<<<<<<<<
@@ -7416,7 +7418,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
       __pyx_v_due = __pyx_t_3;
 
-      /* "turnsvr/client/_load.pyx":257
+      /* "turnsvr/client/_load.pyx":260
  *             if a_unit > 0:
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)             # <<<<<<<<<<<<<<
@@ -7425,7 +7427,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_lost = ((int64_t)(((__pyx_v_now - __pyx_v_due_at) - __pyx_v_7turnsvr_6client_5_load_MOST_DEBT) / __pyx_v_a_unit));
 
-      /* "turnsvr/client/_load.pyx":258
+      /* "turnsvr/client/_load.pyx":261
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:             # <<<<<<<<<<<<<<
@@ -7437,7 +7439,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       if (__pyx_t_2) {
 
 
-        /* "turnsvr/client/_load.pyx":259
+        /* "turnsvr/client/_load.pyx":262
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:
  *                     self.lagged += lost * self.burst             # <<<<<<<<<<<<<<
@@ -7446,25 +7448,25 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
         __pyx_v_self->lagged = (__pyx_v_self->lagged + (__pyx_v_lost * __pyx_v_self->burst));
 
-        /* "turnsvr/client/_load.pyx":260
+        /* "turnsvr/client/_load.pyx":263
  *                 if lost > 0:
  *                     self.lagged += lost * self.burst
  *                     due_at += lost * a_unit             # <<<<<<<<<<<<<<
  *                     due -= lost
- *                 most = max(1, SENDS // <int64_t>self.burst)
+ *                 most = max(1, TURN // <int64_t>self.burst)
 */
         __pyx_v_due_at = (__pyx_v_due_at + (__pyx_v_lost * __pyx_v_a_unit));
 
-        /* "turnsvr/client/_load.pyx":261
+        /* "turnsvr/client/_load.pyx":264
  *                     self.lagged += lost * self.burst
  *                     due_at += lost * a_unit
  *                     due -= lost             # <<<<<<<<<<<<<<
- *                 most = max(1, SENDS // <int64_t>self.burst)
+ *                 most = max(1, TURN // <int64_t>self.burst)
  *                 due = min(due, most)
 */
         __pyx_v_due = (__pyx_v_due - __pyx_v_lost);
 
-        /* "turnsvr/client/_load.pyx":258
+        /* "turnsvr/client/_load.pyx":261
  *                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
  *                 lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
  *                 if lost > 0:             # <<<<<<<<<<<<<<
@@ -7473,15 +7475,15 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       }
 
-      /* "turnsvr/client/_load.pyx":262
+      /* "turnsvr/client/_load.pyx":265
  *                     due_at += lost * a_unit
  *                     due -= lost
- *                 most = max(1, SENDS // <int64_t>self.burst)             # <<<<<<<<<<<<<<
+ *                 most = max(1, TURN // <int64_t>self.burst)             # <<<<<<<<<<<<<<
  *                 due = min(due, most)
  *                 due_at += due * a_unit
 */
 
-      __pyx_t_3 = (__pyx_e_7turnsvr_6client_5_load_SENDS / ((int64_t)__pyx_v_self->burst));
+      __pyx_t_3 = (__pyx_e_7turnsvr_6client_5_load_TURN / ((int64_t)__pyx_v_self->burst));
 
       __pyx_t_4 = 1;
       __pyx_t_2 = (__pyx_t_3 > __pyx_t_4);
@@ -7497,9 +7499,9 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       __pyx_v_most = __pyx_t_5;
 
 
-      /* "turnsvr/client/_load.pyx":263
+      /* "turnsvr/client/_load.pyx":266
  *                     due -= lost
- *                 most = max(1, SENDS // <int64_t>self.burst)
+ *                 most = max(1, TURN // <int64_t>self.burst)
  *                 due = min(due, most)             # <<<<<<<<<<<<<<
  *                 due_at += due * a_unit
  *             else:
@@ -7521,16 +7523,16 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       __pyx_v_due = __pyx_t_6;
 
 
-      /* "turnsvr/client/_load.pyx":264
- *                 most = max(1, SENDS // <int64_t>self.burst)
+      /* "turnsvr/client/_load.pyx":267
+ *                 most = max(1, TURN // <int64_t>self.burst)
  *                 due = min(due, most)
  *                 due_at += due * a_unit             # <<<<<<<<<<<<<<
  *             else:
- *                 due = max(1, SENDS // <int64_t>self.burst)
+ *                 due = max(1, TURN // <int64_t>self.burst)
 */
       __pyx_v_due_at = (__pyx_v_due_at + (__pyx_v_due * __pyx_v_a_unit));
 
-      /* "turnsvr/client/_load.pyx":255
+      /* "turnsvr/client/_load.pyx":258
  *         while now < end:
  *             self.counting = now - start >= warm_up
  *             if a_unit > 0:             # <<<<<<<<<<<<<<
@@ -7540,16 +7542,16 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":266
+    /* "turnsvr/client/_load.pyx":269
  *                 due_at += due * a_unit
  *             else:
- *                 due = max(1, SENDS // <int64_t>self.burst)             # <<<<<<<<<<<<<<
+ *                 due = max(1, TURN // <int64_t>self.burst)             # <<<<<<<<<<<<<<
  *             if due > 0:
  *                 self.send_units(due)
 */
     /*else*/ {
 
-      __pyx_t_6 = (__pyx_e_7turnsvr_6client_5_load_SENDS / ((int64_t)__pyx_v_self->burst));
+      __pyx_t_6 = (__pyx_e_7turnsvr_6client_5_load_TURN / ((int64_t)__pyx_v_self->burst));
 
       __pyx_t_4 = 1;
       __pyx_t_2 = (__pyx_t_6 > __pyx_t_4);
@@ -7567,9 +7569,9 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":267
+    /* "turnsvr/client/_load.pyx":270
  *             else:
- *                 due = max(1, SENDS // <int64_t>self.burst)
+ *                 due = max(1, TURN // <int64_t>self.burst)
  *             if due > 0:             # <<<<<<<<<<<<<<
  *                 self.send_units(due)
  *             got = self.drain()
@@ -7579,8 +7581,8 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":268
- *                 due = max(1, SENDS // <int64_t>self.burst)
+      /* "turnsvr/client/_load.pyx":271
+ *                 due = max(1, TURN // <int64_t>self.burst)
  *             if due > 0:
  *                 self.send_units(due)             # <<<<<<<<<<<<<<
  *             got = self.drain()
@@ -7588,16 +7590,16 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->send_units(__pyx_v_self, __pyx_v_due);
 
-      /* "turnsvr/client/_load.pyx":267
+      /* "turnsvr/client/_load.pyx":270
  *             else:
- *                 due = max(1, SENDS // <int64_t>self.burst)
+ *                 due = max(1, TURN // <int64_t>self.burst)
  *             if due > 0:             # <<<<<<<<<<<<<<
  *                 self.send_units(due)
  *             got = self.drain()
 */
     }
 
-    /* "turnsvr/client/_load.pyx":269
+    /* "turnsvr/client/_load.pyx":272
  *             if due > 0:
  *                 self.send_units(due)
  *             got = self.drain()             # <<<<<<<<<<<<<<
@@ -7606,7 +7608,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_got = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain(__pyx_v_self);
 
-    /* "turnsvr/client/_load.pyx":270
+    /* "turnsvr/client/_load.pyx":273
  *                 self.send_units(due)
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7615,7 +7617,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
     __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-    /* "turnsvr/client/_load.pyx":271
+    /* "turnsvr/client/_load.pyx":274
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:             # <<<<<<<<<<<<<<
@@ -7651,7 +7653,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":272
+      /* "turnsvr/client/_load.pyx":275
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)             # <<<<<<<<<<<<<<
@@ -7675,7 +7677,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->nap(__pyx_v_self, ((__pyx_t_3 - __pyx_v_now) - (__pyx_v_7turnsvr_6client_5_load_NAP / 3)));
 
 
-      /* "turnsvr/client/_load.pyx":273
+      /* "turnsvr/client/_load.pyx":276
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)
  *                 now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7684,7 +7686,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
 
-      /* "turnsvr/client/_load.pyx":271
+      /* "turnsvr/client/_load.pyx":274
  *             got = self.drain()
  *             now = clock_ns(CLOCK_MONOTONIC)
  *             if got == 0 and a_unit > 0 and due_at - now > NAP:             # <<<<<<<<<<<<<<
@@ -7694,7 +7696,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
   }
 
-  /* "turnsvr/client/_load.pyx":274
+  /* "turnsvr/client/_load.pyx":277
  *                 self.nap(min(<int64_t>due_at, end) - now - NAP // 3)
  *                 now = clock_ns(CLOCK_MONOTONIC)
  *         self.counting = False             # <<<<<<<<<<<<<<
@@ -7703,7 +7705,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->counting = 0;
 
-  /* "turnsvr/client/_load.pyx":275
+  /* "turnsvr/client/_load.pyx":278
  *                 now = clock_ns(CLOCK_MONOTONIC)
  *         self.counting = False
  *         quiet_since = now             # <<<<<<<<<<<<<<
@@ -7712,7 +7714,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_quiet_since = __pyx_v_now;
 
-  /* "turnsvr/client/_load.pyx":276
+  /* "turnsvr/client/_load.pyx":279
  *         self.counting = False
  *         quiet_since = now
  *         end = now + settle             # <<<<<<<<<<<<<<
@@ -7721,7 +7723,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
   __pyx_v_end = (__pyx_v_now + __pyx_v_settle);
 
-  /* "turnsvr/client/_load.pyx":277
+  /* "turnsvr/client/_load.pyx":280
  *         quiet_since = now
  *         end = now + settle
  *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:             # <<<<<<<<<<<<<<
@@ -7758,7 +7760,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":278
+    /* "turnsvr/client/_load.pyx":281
  *         end = now + settle
  *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():             # <<<<<<<<<<<<<<
@@ -7770,7 +7772,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":279
+      /* "turnsvr/client/_load.pyx":282
  *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():
  *                 quiet_since = now             # <<<<<<<<<<<<<<
@@ -7779,7 +7781,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 */
       __pyx_v_quiet_since = __pyx_v_now;
 
-      /* "turnsvr/client/_load.pyx":278
+      /* "turnsvr/client/_load.pyx":281
  *         end = now + settle
  *         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
  *             if self.drain():             # <<<<<<<<<<<<<<
@@ -7789,7 +7791,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
       goto __pyx_L17;
     }
 
-    /* "turnsvr/client/_load.pyx":281
+    /* "turnsvr/client/_load.pyx":284
  *                 quiet_since = now
  *             else:
  *                 self.nap(1_000_000)             # <<<<<<<<<<<<<<
@@ -7801,7 +7803,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     }
     __pyx_L17:;
 
-    /* "turnsvr/client/_load.pyx":282
+    /* "turnsvr/client/_load.pyx":285
  *             else:
  *                 self.nap(1_000_000)
  *             now = clock_ns(CLOCK_MONOTONIC)             # <<<<<<<<<<<<<<
@@ -7811,7 +7813,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
     __pyx_v_now = __pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_MONOTONIC);
   }
 
-  /* "turnsvr/client/_load.pyx":243
+  /* "turnsvr/client/_load.pyx":246
  *                 raise OSError(errno, "epoll_ctl")
  * 
  *     cdef void loop(self, double rate, int64_t duration, int64_t warm_up, int64_t settle, int64_t quiet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7832,7 +7834,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_loop(struct __pyx_obj_7turnsvr
 
 }
 
-/* "turnsvr/client/_load.pyx":284
+/* "turnsvr/client/_load.pyx":287
  *             now = clock_ns(CLOCK_MONOTONIC)
  * 
  *     cdef void nap(self, int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7850,7 +7852,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   int64_t __pyx_t_5;
   int64_t __pyx_t_6;
 
-  /* "turnsvr/client/_load.pyx":287
+  /* "turnsvr/client/_load.pyx":290
  *         cdef pollfd waited
  *         cdef timespec patience
  *         if ns <= 0:             # <<<<<<<<<<<<<<
@@ -7862,7 +7864,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":288
+    /* "turnsvr/client/_load.pyx":291
  *         cdef timespec patience
  *         if ns <= 0:
  *             return             # <<<<<<<<<<<<<<
@@ -7873,7 +7875,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":287
+    /* "turnsvr/client/_load.pyx":290
  *         cdef pollfd waited
  *         cdef timespec patience
  *         if ns <= 0:             # <<<<<<<<<<<<<<
@@ -7882,7 +7884,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 */
   }
 
-  /* "turnsvr/client/_load.pyx":289
+  /* "turnsvr/client/_load.pyx":292
  *         if ns <= 0:
  *             return
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0             # <<<<<<<<<<<<<<
@@ -7899,7 +7901,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   __pyx_v_waited.events = __pyx_t_3;
   __pyx_v_waited.revents = __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":290
+  /* "turnsvr/client/_load.pyx":293
  *             return
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0
  *         patience.tv_sec, patience.tv_nsec = ns // 1_000_000_000, ns % 1_000_000_000             # <<<<<<<<<<<<<<
@@ -7913,7 +7915,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
   __pyx_v_patience.tv_sec = __pyx_t_5;
   __pyx_v_patience.tv_nsec = __pyx_t_6;
 
-  /* "turnsvr/client/_load.pyx":291
+  /* "turnsvr/client/_load.pyx":294
  *         waited.fd, waited.events, waited.revents = self.epoll, POLLIN, 0
  *         patience.tv_sec, patience.tv_nsec = ns // 1_000_000_000, ns % 1_000_000_000
  *         ppoll(&waited, 1, &patience, NULL)             # <<<<<<<<<<<<<<
@@ -7922,7 +7924,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 */
   (void)(ppoll((&__pyx_v_waited), 1, (&__pyx_v_patience), NULL));
 
-  /* "turnsvr/client/_load.pyx":284
+  /* "turnsvr/client/_load.pyx":287
  *             now = clock_ns(CLOCK_MONOTONIC)
  * 
  *     cdef void nap(self, int64_t ns) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7936,7 +7938,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_nap(struct __pyx_obj_7turnsvr_
 
 }
 
-/* "turnsvr/client/_load.pyx":293
+/* "turnsvr/client/_load.pyx":296
  *         ppoll(&waited, 1, &patience, NULL)
  * 
  *     cdef void send_units(self, int64_t units) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -7955,7 +7957,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
   int __pyx_t_3;
 
 
-  /* "turnsvr/client/_load.pyx":296
+  /* "turnsvr/client/_load.pyx":299
  *         """Send that many bursts, each of the flow whose turn it is; neighbours on one socket go in one call."""
  *         cdef Outlet *outlet
  *         cdef int count = 0             # <<<<<<<<<<<<<<
@@ -7964,7 +7966,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_count = 0;
 
-  /* "turnsvr/client/_load.pyx":297
+  /* "turnsvr/client/_load.pyx":300
  *         cdef Outlet *outlet
  *         cdef int count = 0
  *         cdef int descriptor = -1             # <<<<<<<<<<<<<<
@@ -7973,7 +7975,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_descriptor = -1;
 
-  /* "turnsvr/client/_load.pyx":299
+  /* "turnsvr/client/_load.pyx":302
  *         cdef int descriptor = -1
  *         cdef size_t i
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -7982,7 +7984,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":300
+  /* "turnsvr/client/_load.pyx":303
  *         cdef size_t i
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while units > 0:             # <<<<<<<<<<<<<<
@@ -7995,7 +7997,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":301
+    /* "turnsvr/client/_load.pyx":304
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while units > 0:
  *             units -= 1             # <<<<<<<<<<<<<<
@@ -8004,7 +8006,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_units = (__pyx_v_units - 1);
 
-    /* "turnsvr/client/_load.pyx":302
+    /* "turnsvr/client/_load.pyx":305
  *         while units > 0:
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]             # <<<<<<<<<<<<<<
@@ -8013,7 +8015,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_outlet = (&(__pyx_v_self->outlets[__pyx_v_self->next_flow]));
 
-    /* "turnsvr/client/_load.pyx":303
+    /* "turnsvr/client/_load.pyx":306
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8022,7 +8024,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     if (__pyx_v_outlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":304
+      /* "turnsvr/client/_load.pyx":307
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:
  *                 self.send_stream(outlet, ticks)             # <<<<<<<<<<<<<<
@@ -8031,7 +8033,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->send_stream(__pyx_v_self, __pyx_v_outlet, __pyx_v_ticks);
 
-      /* "turnsvr/client/_load.pyx":305
+      /* "turnsvr/client/_load.pyx":308
  *             if outlet.stream:
  *                 self.send_stream(outlet, ticks)
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -8040,7 +8042,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-      /* "turnsvr/client/_load.pyx":303
+      /* "turnsvr/client/_load.pyx":306
  *             units -= 1
  *             outlet = &self.outlets[self.next_flow]
  *             if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8050,7 +8052,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":307
+    /* "turnsvr/client/_load.pyx":310
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):             # <<<<<<<<<<<<<<
@@ -8087,7 +8089,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":308
+        /* "turnsvr/client/_load.pyx":311
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):
  *                     self.flush(descriptor, count)             # <<<<<<<<<<<<<<
@@ -8096,7 +8098,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->flush(__pyx_v_self, __pyx_v_descriptor, __pyx_v_count);
 
-        /* "turnsvr/client/_load.pyx":309
+        /* "turnsvr/client/_load.pyx":312
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):
  *                     self.flush(descriptor, count)
  *                     count = 0             # <<<<<<<<<<<<<<
@@ -8105,7 +8107,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_count = 0;
 
-        /* "turnsvr/client/_load.pyx":310
+        /* "turnsvr/client/_load.pyx":313
  *                     self.flush(descriptor, count)
  *                     count = 0
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -8114,7 +8116,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-        /* "turnsvr/client/_load.pyx":307
+        /* "turnsvr/client/_load.pyx":310
  *                 ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *             else:
  *                 if count and (outlet.descriptor != descriptor or count + self.burst > SENDS):             # <<<<<<<<<<<<<<
@@ -8123,7 +8125,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       }
 
-      /* "turnsvr/client/_load.pyx":311
+      /* "turnsvr/client/_load.pyx":314
  *                     count = 0
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *                 descriptor = outlet.descriptor             # <<<<<<<<<<<<<<
@@ -8134,7 +8136,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
       __pyx_v_descriptor = __pyx_t_3;
 
-      /* "turnsvr/client/_load.pyx":312
+      /* "turnsvr/client/_load.pyx":315
  *                     ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *                 descriptor = outlet.descriptor
  *                 i = 0             # <<<<<<<<<<<<<<
@@ -8143,7 +8145,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_i = 0;
 
-      /* "turnsvr/client/_load.pyx":313
+      /* "turnsvr/client/_load.pyx":316
  *                 descriptor = outlet.descriptor
  *                 i = 0
  *                 while i < self.burst:             # <<<<<<<<<<<<<<
@@ -8156,7 +8158,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
         if (!__pyx_t_1) break;
 
-        /* "turnsvr/client/_load.pyx":314
+        /* "turnsvr/client/_load.pyx":317
  *                 i = 0
  *                 while i < self.burst:
  *                     self.put_message(outlet, count, ticks)             # <<<<<<<<<<<<<<
@@ -8165,7 +8167,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_message(__pyx_v_self, __pyx_v_outlet, __pyx_v_count, __pyx_v_ticks);
 
-        /* "turnsvr/client/_load.pyx":315
+        /* "turnsvr/client/_load.pyx":318
  *                 while i < self.burst:
  *                     self.put_message(outlet, count, ticks)
  *                     count += 1             # <<<<<<<<<<<<<<
@@ -8174,7 +8176,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
         __pyx_v_count = (__pyx_v_count + 1);
 
-        /* "turnsvr/client/_load.pyx":316
+        /* "turnsvr/client/_load.pyx":319
  *                     self.put_message(outlet, count, ticks)
  *                     count += 1
  *                     i += self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8186,7 +8188,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":317
+    /* "turnsvr/client/_load.pyx":320
  *                     count += 1
  *                     i += self.packets_a_message
  *             self.next_flow += 1             # <<<<<<<<<<<<<<
@@ -8195,7 +8197,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     __pyx_v_self->next_flow = (__pyx_v_self->next_flow + 1);
 
-    /* "turnsvr/client/_load.pyx":318
+    /* "turnsvr/client/_load.pyx":321
  *                     i += self.packets_a_message
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:             # <<<<<<<<<<<<<<
@@ -8207,7 +8209,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":319
+      /* "turnsvr/client/_load.pyx":322
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0             # <<<<<<<<<<<<<<
@@ -8216,7 +8218,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
       __pyx_v_self->next_flow = 0;
 
-      /* "turnsvr/client/_load.pyx":318
+      /* "turnsvr/client/_load.pyx":321
  *                     i += self.packets_a_message
  *             self.next_flow += 1
  *             if self.next_flow == self.outlet_count:             # <<<<<<<<<<<<<<
@@ -8226,7 +8228,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
     }
   }
 
-  /* "turnsvr/client/_load.pyx":320
+  /* "turnsvr/client/_load.pyx":323
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -8238,7 +8240,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":321
+    /* "turnsvr/client/_load.pyx":324
  *                 self.next_flow = 0
  *         if count:
  *             self.flush(descriptor, count)             # <<<<<<<<<<<<<<
@@ -8247,7 +8249,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->flush(__pyx_v_self, __pyx_v_descriptor, __pyx_v_count);
 
-    /* "turnsvr/client/_load.pyx":320
+    /* "turnsvr/client/_load.pyx":323
  *             if self.next_flow == self.outlet_count:
  *                 self.next_flow = 0
  *         if count:             # <<<<<<<<<<<<<<
@@ -8256,7 +8258,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 */
   }
 
-  /* "turnsvr/client/_load.pyx":293
+  /* "turnsvr/client/_load.pyx":296
  *         ppoll(&waited, 1, &patience, NULL)
  * 
  *     cdef void send_units(self, int64_t units) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8273,7 +8275,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_units(struct __pyx_obj_7t
 
 }
 
-/* "turnsvr/client/_load.pyx":323
+/* "turnsvr/client/_load.pyx":326
  *             self.flush(descriptor, count)
  * 
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8291,7 +8293,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   size_t __pyx_t_3;
 
 
-  /* "turnsvr/client/_load.pyx":325
+  /* "turnsvr/client/_load.pyx":328
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:
  *         """Write one message's packets; only prefix and tag change, the body is zeros. Answers the size."""
  *         cdef size_t frame = outlet.prefix_size + self.size             # <<<<<<<<<<<<<<
@@ -8300,7 +8302,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   __pyx_v_frame = (__pyx_v_outlet->prefix_size + __pyx_v_self->size);
 
-  /* "turnsvr/client/_load.pyx":327
+  /* "turnsvr/client/_load.pyx":330
  *         cdef size_t frame = outlet.prefix_size + self.size
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow             # <<<<<<<<<<<<<<
@@ -8309,7 +8311,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   __pyx_v_flow = ((uint16_t)__pyx_v_self->next_flow);
 
-  /* "turnsvr/client/_load.pyx":328
+  /* "turnsvr/client/_load.pyx":331
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8318,7 +8320,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   if (__pyx_v_outlet->stream) {
 
-    /* "turnsvr/client/_load.pyx":329
+    /* "turnsvr/client/_load.pyx":332
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:
  *             frame = (frame + 3) & ~<size_t>3             # <<<<<<<<<<<<<<
@@ -8327,7 +8329,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     __pyx_v_frame = ((__pyx_v_frame + 3) & (~((size_t)3)));
 
-    /* "turnsvr/client/_load.pyx":328
+    /* "turnsvr/client/_load.pyx":331
  *         cdef size_t i
  *         cdef uint16_t flow = <uint16_t>self.next_flow
  *         if outlet.stream:             # <<<<<<<<<<<<<<
@@ -8336,7 +8338,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
   }
 
-  /* "turnsvr/client/_load.pyx":330
+  /* "turnsvr/client/_load.pyx":333
  *         if outlet.stream:
  *             frame = (frame + 3) & ~<size_t>3
  *         for i in range(self.packets_a_message):             # <<<<<<<<<<<<<<
@@ -8350,7 +8352,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":331
+    /* "turnsvr/client/_load.pyx":334
  *             frame = (frame + 3) & ~<size_t>3
  *         for i in range(self.packets_a_message):
  *             memcpy(at, outlet.prefix, outlet.prefix_size)             # <<<<<<<<<<<<<<
@@ -8359,7 +8361,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(__pyx_v_at, __pyx_v_outlet->prefix, __pyx_v_outlet->prefix_size));
 
-    /* "turnsvr/client/_load.pyx":332
+    /* "turnsvr/client/_load.pyx":335
  *         for i in range(self.packets_a_message):
  *             memcpy(at, outlet.prefix, outlet.prefix_size)
  *             memcpy(at + outlet.prefix_size, &self.run, 2)             # <<<<<<<<<<<<<<
@@ -8368,7 +8370,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy((__pyx_v_at + __pyx_v_outlet->prefix_size), (&__pyx_v_self->run), 2));
 
-    /* "turnsvr/client/_load.pyx":333
+    /* "turnsvr/client/_load.pyx":336
  *             memcpy(at, outlet.prefix, outlet.prefix_size)
  *             memcpy(at + outlet.prefix_size, &self.run, 2)
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)             # <<<<<<<<<<<<<<
@@ -8377,7 +8379,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 2), (&__pyx_v_flow), 2));
 
-    /* "turnsvr/client/_load.pyx":334
+    /* "turnsvr/client/_load.pyx":337
  *             memcpy(at + outlet.prefix_size, &self.run, 2)
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)             # <<<<<<<<<<<<<<
@@ -8386,7 +8388,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 4), (&__pyx_v_outlet->sequence), 4));
 
-    /* "turnsvr/client/_load.pyx":335
+    /* "turnsvr/client/_load.pyx":338
  *             memcpy(at + outlet.prefix_size + 2, &flow, 2)
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)             # <<<<<<<<<<<<<<
@@ -8395,7 +8397,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     (void)(memcpy(((__pyx_v_at + __pyx_v_outlet->prefix_size) + 8), (&__pyx_v_ticks), 4));
 
-    /* "turnsvr/client/_load.pyx":336
+    /* "turnsvr/client/_load.pyx":339
  *             memcpy(at + outlet.prefix_size + 4, &outlet.sequence, 4)
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)
  *             outlet.sequence += 1             # <<<<<<<<<<<<<<
@@ -8404,7 +8406,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
 */
     __pyx_v_outlet->sequence = (__pyx_v_outlet->sequence + 1);
 
-    /* "turnsvr/client/_load.pyx":337
+    /* "turnsvr/client/_load.pyx":340
  *             memcpy(at + outlet.prefix_size + 8, &ticks, 4)
  *             outlet.sequence += 1
  *             at += frame             # <<<<<<<<<<<<<<
@@ -8415,7 +8417,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   }
 
 
-  /* "turnsvr/client/_load.pyx":338
+  /* "turnsvr/client/_load.pyx":341
  *             outlet.sequence += 1
  *             at += frame
  *         return frame * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8428,7 +8430,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":323
+  /* "turnsvr/client/_load.pyx":326
  *             self.flush(descriptor, count)
  * 
  *     cdef size_t put_packets(self, Outlet *outlet, uint8_t *at, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8445,7 +8447,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_put_packets(struct __pyx_obj
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":340
+/* "turnsvr/client/_load.pyx":343
  *         return frame * self.packets_a_message
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8459,7 +8461,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
   int __pyx_t_2;
   socklen_t __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":341
+  /* "turnsvr/client/_load.pyx":344
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr             # <<<<<<<<<<<<<<
@@ -8468,7 +8470,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 */
   __pyx_v_header = (&(__pyx_v_self->out_messages[__pyx_v_slot]).msg_hdr);
 
-  /* "turnsvr/client/_load.pyx":342
+  /* "turnsvr/client/_load.pyx":345
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)             # <<<<<<<<<<<<<<
@@ -8477,7 +8479,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 */
   (__pyx_v_self->out_vectors[__pyx_v_slot]).iov_len = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_packets(__pyx_v_self, __pyx_v_outlet, (__pyx_v_self->out_buffers + (__pyx_v_slot * __pyx_v_self->slot_size)), __pyx_v_ticks);
 
-  /* "turnsvr/client/_load.pyx":343
+  /* "turnsvr/client/_load.pyx":346
  *         cdef msghdr *header = &self.out_messages[slot].msg_hdr
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)
  *         header.msg_name = outlet.address if outlet.address_size else NULL             # <<<<<<<<<<<<<<
@@ -8496,7 +8498,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
   __pyx_v_header->msg_name = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":344
+  /* "turnsvr/client/_load.pyx":347
  *         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)
  *         header.msg_name = outlet.address if outlet.address_size else NULL
  *         header.msg_namelen = outlet.address_size             # <<<<<<<<<<<<<<
@@ -8507,7 +8509,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
   __pyx_v_header->msg_namelen = __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":340
+  /* "turnsvr/client/_load.pyx":343
  *         return frame * self.packets_a_message
  * 
  *     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8519,7 +8521,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_put_message(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":346
+/* "turnsvr/client/_load.pyx":349
  *         header.msg_namelen = outlet.address_size
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8533,7 +8535,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":347
+  /* "turnsvr/client/_load.pyx":350
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:
  *         cdef int at = 0             # <<<<<<<<<<<<<<
@@ -8542,7 +8544,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
   __pyx_v_at = 0;
 
-  /* "turnsvr/client/_load.pyx":349
+  /* "turnsvr/client/_load.pyx":352
  *         cdef int at = 0
  *         cdef int done
  *         while at < count:             # <<<<<<<<<<<<<<
@@ -8555,7 +8557,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":350
+    /* "turnsvr/client/_load.pyx":353
  *         cdef int done
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)             # <<<<<<<<<<<<<<
@@ -8564,7 +8566,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
     __pyx_v_done = sendmmsg(__pyx_v_descriptor, (&(__pyx_v_self->out_messages[__pyx_v_at])), (__pyx_v_count - __pyx_v_at), (MSG_DONTWAIT | MSG_NOSIGNAL));
 
-    /* "turnsvr/client/_load.pyx":351
+    /* "turnsvr/client/_load.pyx":354
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -8576,7 +8578,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":352
+      /* "turnsvr/client/_load.pyx":355
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:
  *                 self.sent += done * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8585,7 +8587,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->sent = (__pyx_v_self->sent + (__pyx_v_done * __pyx_v_self->packets_a_message));
 
-      /* "turnsvr/client/_load.pyx":353
+      /* "turnsvr/client/_load.pyx":356
  *             if done > 0:
  *                 self.sent += done * self.packets_a_message
  *                 at += done             # <<<<<<<<<<<<<<
@@ -8594,7 +8596,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_at = (__pyx_v_at + __pyx_v_done);
 
-      /* "turnsvr/client/_load.pyx":351
+      /* "turnsvr/client/_load.pyx":354
  *         while at < count:
  *             done = sendmmsg(descriptor, &self.out_messages[at], count - at, MSG_DONTWAIT | MSG_NOSIGNAL)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -8604,7 +8606,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":354
+    /* "turnsvr/client/_load.pyx":357
  *                 self.sent += done * self.packets_a_message
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:             # <<<<<<<<<<<<<<
@@ -8630,7 +8632,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":355
+      /* "turnsvr/client/_load.pyx":358
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:
  *                 self.blocked += (count - at) * self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8639,7 +8641,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->blocked = (__pyx_v_self->blocked + ((__pyx_v_count - __pyx_v_at) * __pyx_v_self->packets_a_message));
 
-      /* "turnsvr/client/_load.pyx":356
+      /* "turnsvr/client/_load.pyx":359
  *             elif errno == EAGAIN or errno == ENOBUFS:
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return             # <<<<<<<<<<<<<<
@@ -8650,7 +8652,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":354
+      /* "turnsvr/client/_load.pyx":357
  *                 self.sent += done * self.packets_a_message
  *                 at += done
  *             elif errno == EAGAIN or errno == ENOBUFS:             # <<<<<<<<<<<<<<
@@ -8659,7 +8661,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
     }
 
-    /* "turnsvr/client/_load.pyx":357
+    /* "turnsvr/client/_load.pyx":360
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return
  *             elif errno != EINTR:             # <<<<<<<<<<<<<<
@@ -8671,7 +8673,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":358
+      /* "turnsvr/client/_load.pyx":361
  *                 return
  *             elif errno != EINTR:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
@@ -8680,7 +8682,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":359
+      /* "turnsvr/client/_load.pyx":362
  *             elif errno != EINTR:
  *                 self.refused += 1
  *                 self.sent += self.packets_a_message             # <<<<<<<<<<<<<<
@@ -8689,7 +8691,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_self->sent = (__pyx_v_self->sent + __pyx_v_self->packets_a_message);
 
-      /* "turnsvr/client/_load.pyx":360
+      /* "turnsvr/client/_load.pyx":363
  *                 self.refused += 1
  *                 self.sent += self.packets_a_message
  *                 at += 1             # <<<<<<<<<<<<<<
@@ -8698,7 +8700,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 */
       __pyx_v_at = (__pyx_v_at + 1);
 
-      /* "turnsvr/client/_load.pyx":357
+      /* "turnsvr/client/_load.pyx":360
  *                 self.blocked += (count - at) * self.packets_a_message
  *                 return
  *             elif errno != EINTR:             # <<<<<<<<<<<<<<
@@ -8709,7 +8711,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
     __pyx_L5:;
   }
 
-  /* "turnsvr/client/_load.pyx":346
+  /* "turnsvr/client/_load.pyx":349
  *         header.msg_namelen = outlet.address_size
  * 
  *     cdef void flush(self, int descriptor, int count) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8723,7 +8725,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_flush(struct __pyx_obj_7turnsv
 
 }
 
-/* "turnsvr/client/_load.pyx":362
+/* "turnsvr/client/_load.pyx":365
  *                 at += 1
  * 
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -8738,7 +8740,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   uint8_t *__pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":364
+  /* "turnsvr/client/_load.pyx":367
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:
  *         """Write one burst to a connection unless an earlier one is still under way: then the flow is blocked."""
  *         cdef uint8_t *buffer = self.out_buffers             # <<<<<<<<<<<<<<
@@ -8749,7 +8751,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
   __pyx_v_buffer = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":367
+  /* "turnsvr/client/_load.pyx":370
  *         cdef size_t size
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:             # <<<<<<<<<<<<<<
@@ -8761,7 +8763,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":368
+    /* "turnsvr/client/_load.pyx":371
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:
  *             self.blocked += self.burst             # <<<<<<<<<<<<<<
@@ -8770,7 +8772,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_self->blocked = (__pyx_v_self->blocked + __pyx_v_self->burst);
 
-    /* "turnsvr/client/_load.pyx":369
+    /* "turnsvr/client/_load.pyx":372
  *         if outlet.descriptor < 0:
  *             self.blocked += self.burst
  *             return             # <<<<<<<<<<<<<<
@@ -8781,7 +8783,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":367
+    /* "turnsvr/client/_load.pyx":370
  *         cdef size_t size
  *         cdef ssize_t done
  *         if outlet.descriptor < 0:             # <<<<<<<<<<<<<<
@@ -8790,7 +8792,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":370
+  /* "turnsvr/client/_load.pyx":373
  *             self.blocked += self.burst
  *             return
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8802,7 +8804,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":371
+    /* "turnsvr/client/_load.pyx":374
  *             return
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -8811,7 +8813,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_done = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->write(__pyx_v_self, __pyx_v_outlet, __pyx_v_outlet->rest, __pyx_v_outlet->rest_size);
 
-    /* "turnsvr/client/_load.pyx":372
+    /* "turnsvr/client/_load.pyx":375
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:             # <<<<<<<<<<<<<<
@@ -8823,7 +8825,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":373
+      /* "turnsvr/client/_load.pyx":376
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:
  *                 self.lose(outlet)             # <<<<<<<<<<<<<<
@@ -8832,7 +8834,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->lose(__pyx_v_self, __pyx_v_outlet);
 
-      /* "turnsvr/client/_load.pyx":372
+      /* "turnsvr/client/_load.pyx":375
  *         if outlet.rest_size:
  *             done = self.write(outlet, outlet.rest, outlet.rest_size)
  *             if done < 0:             # <<<<<<<<<<<<<<
@@ -8842,7 +8844,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":374
+    /* "turnsvr/client/_load.pyx":377
  *             if done < 0:
  *                 self.lose(outlet)
  *             elif done > 0:             # <<<<<<<<<<<<<<
@@ -8854,7 +8856,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":375
+      /* "turnsvr/client/_load.pyx":378
  *                 self.lose(outlet)
  *             elif done > 0:
  *                 outlet.rest_size -= done             # <<<<<<<<<<<<<<
@@ -8863,7 +8865,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       __pyx_v_outlet->rest_size = (__pyx_v_outlet->rest_size - __pyx_v_done);
 
-      /* "turnsvr/client/_load.pyx":376
+      /* "turnsvr/client/_load.pyx":379
  *             elif done > 0:
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -8872,7 +8874,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       (void)(memmove(__pyx_v_outlet->rest, (__pyx_v_outlet->rest + __pyx_v_done), __pyx_v_outlet->rest_size));
 
-      /* "turnsvr/client/_load.pyx":374
+      /* "turnsvr/client/_load.pyx":377
  *             if done < 0:
  *                 self.lose(outlet)
  *             elif done > 0:             # <<<<<<<<<<<<<<
@@ -8882,7 +8884,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":377
+    /* "turnsvr/client/_load.pyx":380
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8894,7 +8896,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":378
+      /* "turnsvr/client/_load.pyx":381
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:
  *                 self.blocked += self.burst             # <<<<<<<<<<<<<<
@@ -8903,7 +8905,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
       __pyx_v_self->blocked = (__pyx_v_self->blocked + __pyx_v_self->burst);
 
-      /* "turnsvr/client/_load.pyx":379
+      /* "turnsvr/client/_load.pyx":382
  *             if outlet.rest_size:
  *                 self.blocked += self.burst
  *                 return             # <<<<<<<<<<<<<<
@@ -8914,7 +8916,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":377
+      /* "turnsvr/client/_load.pyx":380
  *                 outlet.rest_size -= done
  *                 memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
  *             if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8923,7 +8925,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":370
+    /* "turnsvr/client/_load.pyx":373
  *             self.blocked += self.burst
  *             return
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -8932,7 +8934,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":380
+  /* "turnsvr/client/_load.pyx":383
  *                 self.blocked += self.burst
  *                 return
  *         size = self.put_packets(outlet, buffer, ticks)             # <<<<<<<<<<<<<<
@@ -8941,7 +8943,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_size = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->put_packets(__pyx_v_self, __pyx_v_outlet, __pyx_v_buffer, __pyx_v_ticks);
 
-  /* "turnsvr/client/_load.pyx":381
+  /* "turnsvr/client/_load.pyx":384
  *                 return
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)             # <<<<<<<<<<<<<<
@@ -8950,7 +8952,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_done = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->write(__pyx_v_self, __pyx_v_outlet, __pyx_v_buffer, __pyx_v_size);
 
-  /* "turnsvr/client/_load.pyx":382
+  /* "turnsvr/client/_load.pyx":385
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -8962,7 +8964,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":383
+    /* "turnsvr/client/_load.pyx":386
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:
  *             self.lose(outlet)             # <<<<<<<<<<<<<<
@@ -8971,7 +8973,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->lose(__pyx_v_self, __pyx_v_outlet);
 
-    /* "turnsvr/client/_load.pyx":384
+    /* "turnsvr/client/_load.pyx":387
  *         if done < 0:
  *             self.lose(outlet)
  *             done = <ssize_t>size             # <<<<<<<<<<<<<<
@@ -8980,7 +8982,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     __pyx_v_done = ((Py_ssize_t)__pyx_v_size);
 
-    /* "turnsvr/client/_load.pyx":382
+    /* "turnsvr/client/_load.pyx":385
  *         size = self.put_packets(outlet, buffer, ticks)
  *         done = self.write(outlet, buffer, size)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -8989,7 +8991,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":385
+  /* "turnsvr/client/_load.pyx":388
  *             self.lose(outlet)
  *             done = <ssize_t>size
  *         self.sent += self.burst             # <<<<<<<<<<<<<<
@@ -8998,7 +9000,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_self->sent = (__pyx_v_self->sent + __pyx_v_self->burst);
 
-  /* "turnsvr/client/_load.pyx":386
+  /* "turnsvr/client/_load.pyx":389
  *             done = <ssize_t>size
  *         self.sent += self.burst
  *         outlet.rest_size = size - done             # <<<<<<<<<<<<<<
@@ -9007,7 +9009,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   __pyx_v_outlet->rest_size = (__pyx_v_size - __pyx_v_done);
 
-  /* "turnsvr/client/_load.pyx":387
+  /* "turnsvr/client/_load.pyx":390
  *         self.sent += self.burst
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -9019,7 +9021,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":388
+    /* "turnsvr/client/_load.pyx":391
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)             # <<<<<<<<<<<<<<
@@ -9028,7 +9030,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
     (void)(memcpy(__pyx_v_outlet->rest, (__pyx_v_buffer + __pyx_v_done), __pyx_v_outlet->rest_size));
 
-    /* "turnsvr/client/_load.pyx":387
+    /* "turnsvr/client/_load.pyx":390
  *         self.sent += self.burst
  *         outlet.rest_size = size - done
  *         if outlet.rest_size:             # <<<<<<<<<<<<<<
@@ -9037,7 +9039,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":362
+  /* "turnsvr/client/_load.pyx":365
  *                 at += 1
  * 
  *     cdef void send_stream(self, Outlet *outlet, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9052,7 +9054,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":390
+/* "turnsvr/client/_load.pyx":393
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9062,7 +9064,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_send_stream(struct __pyx_obj_7
 
 static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Outlet *__pyx_v_outlet) {
 
-  /* "turnsvr/client/_load.pyx":391
+  /* "turnsvr/client/_load.pyx":394
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:
  *         self.refused += 1             # <<<<<<<<<<<<<<
@@ -9071,7 +9073,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-  /* "turnsvr/client/_load.pyx":392
+  /* "turnsvr/client/_load.pyx":395
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:
  *         self.refused += 1
  *         outlet.descriptor = -1             # <<<<<<<<<<<<<<
@@ -9080,7 +9082,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_outlet->descriptor = -1;
 
-  /* "turnsvr/client/_load.pyx":393
+  /* "turnsvr/client/_load.pyx":396
  *         self.refused += 1
  *         outlet.descriptor = -1
  *         outlet.rest_size = 0             # <<<<<<<<<<<<<<
@@ -9089,7 +9091,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
 */
   __pyx_v_outlet->rest_size = 0;
 
-  /* "turnsvr/client/_load.pyx":390
+  /* "turnsvr/client/_load.pyx":393
  *             memcpy(outlet.rest, buffer + done, outlet.rest_size)
  * 
  *     cdef void lose(self, Outlet *outlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9100,7 +9102,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_lose(struct __pyx_obj_7turnsvr
   /* function exit code */
 }
 
-/* "turnsvr/client/_load.pyx":395
+/* "turnsvr/client/_load.pyx":398
  *         outlet.rest_size = 0
  * 
  *     cdef ssize_t write(self, Outlet *outlet, const uint8_t *data, size_t size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9116,7 +9118,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   int __pyx_t_3;
   int __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":398
+  /* "turnsvr/client/_load.pyx":401
  *         """Bytes taken, 0 when the connection is full, -1 when it is gone."""
  *         cdef ssize_t done
  *         if outlet.tls:             # <<<<<<<<<<<<<<
@@ -9128,7 +9130,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":399
+    /* "turnsvr/client/_load.pyx":402
  *         cdef ssize_t done
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)             # <<<<<<<<<<<<<<
@@ -9137,7 +9139,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
     __pyx_v_done = __pyx_v_self->tls_write(__pyx_v_outlet->tls, __pyx_v_data, ((int)__pyx_v_size));
 
-    /* "turnsvr/client/_load.pyx":400
+    /* "turnsvr/client/_load.pyx":403
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -9149,7 +9151,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":401
+      /* "turnsvr/client/_load.pyx":404
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:
  *                 return done             # <<<<<<<<<<<<<<
@@ -9162,7 +9164,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":400
+      /* "turnsvr/client/_load.pyx":403
  *         if outlet.tls:
  *             done = self.tls_write(outlet.tls, data, <int>size)
  *             if done > 0:             # <<<<<<<<<<<<<<
@@ -9171,7 +9173,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":402
+    /* "turnsvr/client/_load.pyx":405
  *             if done > 0:
  *                 return done
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1             # <<<<<<<<<<<<<<
@@ -9212,7 +9214,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":398
+    /* "turnsvr/client/_load.pyx":401
  *         """Bytes taken, 0 when the connection is full, -1 when it is gone."""
  *         cdef ssize_t done
  *         if outlet.tls:             # <<<<<<<<<<<<<<
@@ -9221,7 +9223,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":403
+  /* "turnsvr/client/_load.pyx":406
  *                 return done
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)             # <<<<<<<<<<<<<<
@@ -9230,7 +9232,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   __pyx_v_done = send(__pyx_v_outlet->descriptor, __pyx_v_data, __pyx_v_size, (MSG_DONTWAIT | MSG_NOSIGNAL));
 
-  /* "turnsvr/client/_load.pyx":404
+  /* "turnsvr/client/_load.pyx":407
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -9242,7 +9244,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   if (__pyx_t_4) {
 
 
-    /* "turnsvr/client/_load.pyx":405
+    /* "turnsvr/client/_load.pyx":408
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:
  *             return 0 if errno == EAGAIN or errno == EINTR else -1             # <<<<<<<<<<<<<<
@@ -9278,7 +9280,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":404
+    /* "turnsvr/client/_load.pyx":407
  *             return 0 if self.tls_error(outlet.tls, <int>done) in (2, 3) else -1
  *         done = send(outlet.descriptor, data, size, MSG_DONTWAIT | MSG_NOSIGNAL)
  *         if done < 0:             # <<<<<<<<<<<<<<
@@ -9287,7 +9289,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
 */
   }
 
-  /* "turnsvr/client/_load.pyx":406
+  /* "turnsvr/client/_load.pyx":409
  *         if done < 0:
  *             return 0 if errno == EAGAIN or errno == EINTR else -1
  *         return done             # <<<<<<<<<<<<<<
@@ -9300,7 +9302,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":395
+  /* "turnsvr/client/_load.pyx":398
  *         outlet.rest_size = 0
  * 
  *     cdef ssize_t write(self, Outlet *outlet, const uint8_t *data, size_t size) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9314,7 +9316,7 @@ static Py_ssize_t __pyx_f_7turnsvr_6client_5_load_4_Run_write(struct __pyx_obj_7
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":408
+/* "turnsvr/client/_load.pyx":411
  *         return done
  * 
  *     cdef int drain(self) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9326,26 +9328,28 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   struct epoll_event __pyx_v_events[__pyx_e_7turnsvr_6client_5_load_EVENTS];
   int __pyx_v_ready;
   int __pyx_v_i;
+  int __pyx_v_calls;
   struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet;
   int __pyx_r;
   int __pyx_t_1;
   int __pyx_t_2;
   int __pyx_t_3;
-  long __pyx_t_4;
-  long __pyx_t_5;
-  int __pyx_t_6;
+  int __pyx_t_4;
+  int __pyx_t_5;
+  long __pyx_t_6;
+  long __pyx_t_7;
 
-  /* "turnsvr/client/_load.pyx":411
+  /* "turnsvr/client/_load.pyx":414
  *         """Take what has arrived, a bounded part at a time; answers how many sockets had something."""
  *         cdef epoll_event events[EVENTS]
  *         cdef int ready = epoll_wait(self.epoll, events, EVENTS, 0)             # <<<<<<<<<<<<<<
- *         cdef int i
+ *         cdef int i, calls
  *         cdef Inlet *inlet
 */
   __pyx_v_ready = epoll_wait(__pyx_v_self->epoll, __pyx_v_events, __pyx_e_7turnsvr_6client_5_load_EVENTS, 0);
 
-  /* "turnsvr/client/_load.pyx":414
- *         cdef int i
+  /* "turnsvr/client/_load.pyx":417
+ *         cdef int i, calls
  *         cdef Inlet *inlet
  *         for i in range(ready):             # <<<<<<<<<<<<<<
  *             inlet = &self.inlets[events[i].data.u32]
@@ -9358,7 +9362,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":415
+    /* "turnsvr/client/_load.pyx":418
  *         cdef Inlet *inlet
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]             # <<<<<<<<<<<<<<
@@ -9367,7 +9371,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
     __pyx_v_inlet = (&(__pyx_v_self->inlets[(__pyx_v_events[__pyx_v_i]).data.u32]));
 
-    /* "turnsvr/client/_load.pyx":416
+    /* "turnsvr/client/_load.pyx":419
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -9376,16 +9380,16 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 */
     if (__pyx_v_inlet->stream) {
 
-      /* "turnsvr/client/_load.pyx":417
+      /* "turnsvr/client/_load.pyx":420
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:
  *                 self.drain_stream(inlet)             # <<<<<<<<<<<<<<
  *             else:
- *                 self.drain_datagrams(inlet)
+ *                 calls = CALLS
 */
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain_stream(__pyx_v_self, __pyx_v_inlet);
 
-      /* "turnsvr/client/_load.pyx":416
+      /* "turnsvr/client/_load.pyx":419
  *         for i in range(ready):
  *             inlet = &self.inlets[events[i].data.u32]
  *             if inlet.stream:             # <<<<<<<<<<<<<<
@@ -9395,49 +9399,86 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":419
+    /* "turnsvr/client/_load.pyx":422
  *                 self.drain_stream(inlet)
  *             else:
- *                 self.drain_datagrams(inlet)             # <<<<<<<<<<<<<<
+ *                 calls = CALLS             # <<<<<<<<<<<<<<
+ *                 while calls and self.drain_datagrams(inlet) == RECEIVES:
+ *                     calls -= 1
+*/
+    /*else*/ {
+      __pyx_v_calls = __pyx_e_7turnsvr_6client_5_load_CALLS;
+
+      /* "turnsvr/client/_load.pyx":423
+ *             else:
+ *                 calls = CALLS
+ *                 while calls and self.drain_datagrams(inlet) == RECEIVES:             # <<<<<<<<<<<<<<
+ *                     calls -= 1
+ *         return max(ready, 0)
+*/
+      while (1) {
+        __pyx_t_5 = (__pyx_v_calls != 0);
+
+        if (__pyx_t_5) {
+
+        } else {
+
+          __pyx_t_4 = __pyx_t_5;
+
+          goto __pyx_L8_bool_binop_done;
+        }
+        __pyx_t_5 = (((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain_datagrams(__pyx_v_self, __pyx_v_inlet) == __pyx_e_7turnsvr_6client_5_load_RECEIVES);
+
+
+        __pyx_t_4 = __pyx_t_5;
+
+        __pyx_L8_bool_binop_done:;
+
+        if (!__pyx_t_4) break;
+
+        /* "turnsvr/client/_load.pyx":424
+ *                 calls = CALLS
+ *                 while calls and self.drain_datagrams(inlet) == RECEIVES:
+ *                     calls -= 1             # <<<<<<<<<<<<<<
  *         return max(ready, 0)
  * 
 */
-    /*else*/ {
-      ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->drain_datagrams(__pyx_v_self, __pyx_v_inlet);
+        __pyx_v_calls = (__pyx_v_calls - 1);
+      }
     }
     __pyx_L5:;
   }
 
 
-  /* "turnsvr/client/_load.pyx":420
- *             else:
- *                 self.drain_datagrams(inlet)
+  /* "turnsvr/client/_load.pyx":425
+ *                 while calls and self.drain_datagrams(inlet) == RECEIVES:
+ *                     calls -= 1
  *         return max(ready, 0)             # <<<<<<<<<<<<<<
  * 
- *     cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:
+ *     cdef int drain_datagrams(self, Inlet *inlet) noexcept nogil:
 */
 
-  __pyx_t_4 = 0;
+  __pyx_t_6 = 0;
 
   __pyx_t_1 = __pyx_v_ready;
-  __pyx_t_6 = (__pyx_t_4 > __pyx_t_1);
+  __pyx_t_4 = (__pyx_t_6 > __pyx_t_1);
 
-  if (__pyx_t_6) {
+  if (__pyx_t_4) {
 
-    __pyx_t_5 = __pyx_t_4;
+    __pyx_t_7 = __pyx_t_6;
   } else {
 
-    __pyx_t_5 = __pyx_t_1;
+    __pyx_t_7 = __pyx_t_1;
   }
 
   {
 
-    __pyx_r = __pyx_t_5;
+    __pyx_r = __pyx_t_7;
   }
 
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":408
+  /* "turnsvr/client/_load.pyx":411
  *         return done
  * 
  *     cdef int drain(self) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9451,18 +9492,19 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain(struct __pyx_obj_7turnsvr
 
 
 
+
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":422
+/* "turnsvr/client/_load.pyx":427
  *         return max(ready, 0)
  * 
- *     cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     cdef int drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
+ *         """Take up to RECEIVES messages; answers how many there were."""
  *         cdef int i, count
- *         cdef uint32_t ticks
 */
 
-static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet) {
+static int __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_obj_7turnsvr_6client_5_load__Run *__pyx_v_self, struct __pyx_t_7turnsvr_6client_5_load_Inlet *__pyx_v_inlet) {
   int __pyx_v_i;
   int __pyx_v_count;
   uint32_t __pyx_v_ticks;
@@ -9470,6 +9512,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   size_t __pyx_v_size;
   size_t __pyx_v_segment;
   uint8_t *__pyx_v_data;
+  int __pyx_r;
   int __pyx_t_1;
   int __pyx_t_2;
   int __pyx_t_3;
@@ -9482,7 +9525,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   size_t __pyx_t_10;
   size_t __pyx_t_11;
 
-  /* "turnsvr/client/_load.pyx":427
+  /* "turnsvr/client/_load.pyx":433
  *         cdef size_t at, size, segment
  *         cdef uint8_t *data
  *         for i in range(RECEIVES):             # <<<<<<<<<<<<<<
@@ -9496,7 +9539,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   for (__pyx_t_3 = 0; __pyx_t_3 < __pyx_t_2; __pyx_t_3+=1) {
     __pyx_v_i = __pyx_t_3;
 
-    /* "turnsvr/client/_load.pyx":428
+    /* "turnsvr/client/_load.pyx":434
  *         cdef uint8_t *data
  *         for i in range(RECEIVES):
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL             # <<<<<<<<<<<<<<
@@ -9507,7 +9550,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   }
 
 
-  /* "turnsvr/client/_load.pyx":429
+  /* "turnsvr/client/_load.pyx":435
  *         for i in range(RECEIVES):
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)             # <<<<<<<<<<<<<<
@@ -9516,7 +9559,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
   __pyx_v_count = recvmmsg(__pyx_v_inlet->descriptor, __pyx_v_self->in_messages, __pyx_e_7turnsvr_6client_5_load_RECEIVES, MSG_DONTWAIT, NULL);
 
-  /* "turnsvr/client/_load.pyx":430
+  /* "turnsvr/client/_load.pyx":436
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -9528,12 +9571,12 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   if (__pyx_t_4) {
 
 
-    /* "turnsvr/client/_load.pyx":431
+    /* "turnsvr/client/_load.pyx":437
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:             # <<<<<<<<<<<<<<
  *                 self.refused += 1
- *             return
+ *             return 0
 */
     __pyx_t_5 = (errno != EAGAIN);
 
@@ -9554,36 +9597,38 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
     if (__pyx_t_4) {
 
 
-      /* "turnsvr/client/_load.pyx":432
+      /* "turnsvr/client/_load.pyx":438
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
- *             return
+ *             return 0
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":431
+      /* "turnsvr/client/_load.pyx":437
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:
  *             if errno != EAGAIN and errno != EINTR:             # <<<<<<<<<<<<<<
  *                 self.refused += 1
- *             return
+ *             return 0
 */
     }
 
-    /* "turnsvr/client/_load.pyx":433
+    /* "turnsvr/client/_load.pyx":439
  *             if errno != EAGAIN and errno != EINTR:
  *                 self.refused += 1
- *             return             # <<<<<<<<<<<<<<
+ *             return 0             # <<<<<<<<<<<<<<
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         for i in range(count):
 */
     {
+
+      __pyx_r = 0;
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":430
+    /* "turnsvr/client/_load.pyx":436
  *             self.in_messages[i].msg_hdr.msg_controllen = CONTROL
  *         count = recvmmsg(inlet.descriptor, self.in_messages, RECEIVES, MSG_DONTWAIT, NULL)
  *         if count < 0:             # <<<<<<<<<<<<<<
@@ -9592,17 +9637,17 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
   }
 
-  /* "turnsvr/client/_load.pyx":434
+  /* "turnsvr/client/_load.pyx":440
  *                 self.refused += 1
- *             return
+ *             return 0
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
  *         for i in range(count):
  *             size = self.in_messages[i].msg_len
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":435
- *             return
+  /* "turnsvr/client/_load.pyx":441
+ *             return 0
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         for i in range(count):             # <<<<<<<<<<<<<<
  *             size = self.in_messages[i].msg_len
@@ -9615,7 +9660,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
   for (__pyx_t_7 = 0; __pyx_t_7 < __pyx_t_6; __pyx_t_7+=1) {
     __pyx_v_i = __pyx_t_7;
 
-    /* "turnsvr/client/_load.pyx":436
+    /* "turnsvr/client/_load.pyx":442
  *         ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         for i in range(count):
  *             size = self.in_messages[i].msg_len             # <<<<<<<<<<<<<<
@@ -9626,7 +9671,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
     __pyx_v_size = __pyx_t_8;
 
-    /* "turnsvr/client/_load.pyx":437
+    /* "turnsvr/client/_load.pyx":443
  *         for i in range(count):
  *             size = self.in_messages[i].msg_len
  *             segment = size             # <<<<<<<<<<<<<<
@@ -9635,7 +9680,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_segment = __pyx_v_size;
 
-    /* "turnsvr/client/_load.pyx":438
+    /* "turnsvr/client/_load.pyx":444
  *             size = self.in_messages[i].msg_len
  *             segment = size
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)             # <<<<<<<<<<<<<<
@@ -9644,7 +9689,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->read_control(__pyx_v_self, (&(__pyx_v_self->in_messages[__pyx_v_i]).msg_hdr), (&__pyx_v_segment), (&__pyx_v_ticks));
 
-    /* "turnsvr/client/_load.pyx":439
+    /* "turnsvr/client/_load.pyx":445
  *             segment = size
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)
  *             data = self.in_buffers + i * DATAGRAM             # <<<<<<<<<<<<<<
@@ -9653,7 +9698,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_data = (__pyx_v_self->in_buffers + (__pyx_v_i * __pyx_e_7turnsvr_6client_5_load_DATAGRAM));
 
-    /* "turnsvr/client/_load.pyx":440
+    /* "turnsvr/client/_load.pyx":446
  *             self.read_control(&self.in_messages[i].msg_hdr, &segment, &ticks)
  *             data = self.in_buffers + i * DATAGRAM
  *             at = 0             # <<<<<<<<<<<<<<
@@ -9662,7 +9707,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 */
     __pyx_v_at = 0;
 
-    /* "turnsvr/client/_load.pyx":441
+    /* "turnsvr/client/_load.pyx":447
  *             data = self.in_buffers + i * DATAGRAM
  *             at = 0
  *             while at < size:             # <<<<<<<<<<<<<<
@@ -9675,12 +9720,12 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
       if (!__pyx_t_4) break;
 
-      /* "turnsvr/client/_load.pyx":442
+      /* "turnsvr/client/_load.pyx":448
  *             at = 0
  *             while at < size:
  *                 self.take(inlet, data + at, min(segment, size - at), ticks)             # <<<<<<<<<<<<<<
  *                 at += segment
- * 
+ *         return count
 */
 
       __pyx_t_9 = (__pyx_v_size - __pyx_v_at);
@@ -9699,24 +9744,37 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
       ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take(__pyx_v_self, __pyx_v_inlet, (__pyx_v_data + __pyx_v_at), __pyx_t_11, __pyx_v_ticks);
 
 
-      /* "turnsvr/client/_load.pyx":443
+      /* "turnsvr/client/_load.pyx":449
  *             while at < size:
  *                 self.take(inlet, data + at, min(segment, size - at), ticks)
  *                 at += segment             # <<<<<<<<<<<<<<
+ *         return count
  * 
- *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:
 */
       __pyx_v_at = (__pyx_v_at + __pyx_v_segment);
     }
   }
 
 
-  /* "turnsvr/client/_load.pyx":422
+  /* "turnsvr/client/_load.pyx":450
+ *                 self.take(inlet, data + at, min(segment, size - at), ticks)
+ *                 at += segment
+ *         return count             # <<<<<<<<<<<<<<
+ * 
+ *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:
+*/
+  {
+
+    __pyx_r = __pyx_v_count;
+  }
+  goto __pyx_L0;
+
+  /* "turnsvr/client/_load.pyx":427
  *         return max(ready, 0)
  * 
- *     cdef void drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
+ *     cdef int drain_datagrams(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
+ *         """Take up to RECEIVES messages; answers how many there were."""
  *         cdef int i, count
- *         cdef uint32_t ticks
 */
 
   /* function exit code */
@@ -9728,10 +9786,11 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams(struct __pyx_o
 
 
 
+  return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":445
- *                 at += segment
+/* "turnsvr/client/_load.pyx":452
+ *         return count
  * 
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:             # <<<<<<<<<<<<<<
  *         """Segment size of a coalesced datagram, and the time at which the kernel had it."""
@@ -9745,7 +9804,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":447
+  /* "turnsvr/client/_load.pyx":454
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:
  *         """Segment size of a coalesced datagram, and the time at which the kernel had it."""
  *         cdef cmsghdr *control = CMSG_FIRSTHDR(header)             # <<<<<<<<<<<<<<
@@ -9754,7 +9813,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
   __pyx_v_control = CMSG_FIRSTHDR(__pyx_v_header);
 
-  /* "turnsvr/client/_load.pyx":450
+  /* "turnsvr/client/_load.pyx":457
  *         cdef int size
  *         cdef timespec came
  *         while control:             # <<<<<<<<<<<<<<
@@ -9767,7 +9826,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":451
+    /* "turnsvr/client/_load.pyx":458
  *         cdef timespec came
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:             # <<<<<<<<<<<<<<
@@ -9793,7 +9852,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":452
+      /* "turnsvr/client/_load.pyx":459
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))             # <<<<<<<<<<<<<<
@@ -9802,7 +9861,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (void)(memcpy((&__pyx_v_size), CMSG_DATA(__pyx_v_control), (sizeof(__pyx_v_size))));
 
-      /* "turnsvr/client/_load.pyx":453
+      /* "turnsvr/client/_load.pyx":460
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:             # <<<<<<<<<<<<<<
@@ -9814,7 +9873,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":454
+        /* "turnsvr/client/_load.pyx":461
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:
  *                     segment[0] = <size_t>size             # <<<<<<<<<<<<<<
@@ -9823,7 +9882,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
         (__pyx_v_segment[0]) = ((size_t)__pyx_v_size);
 
-        /* "turnsvr/client/_load.pyx":453
+        /* "turnsvr/client/_load.pyx":460
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
  *                 memcpy(&size, CMSG_DATA(control), sizeof(size))
  *                 if size > 0:             # <<<<<<<<<<<<<<
@@ -9832,7 +9891,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       }
 
-      /* "turnsvr/client/_load.pyx":451
+      /* "turnsvr/client/_load.pyx":458
  *         cdef timespec came
  *         while control:
  *             if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:             # <<<<<<<<<<<<<<
@@ -9842,7 +9901,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":455
+    /* "turnsvr/client/_load.pyx":462
  *                 if size > 0:
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:             # <<<<<<<<<<<<<<
@@ -9868,7 +9927,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":456
+      /* "turnsvr/client/_load.pyx":463
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))             # <<<<<<<<<<<<<<
@@ -9877,7 +9936,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (void)(memcpy((&__pyx_v_came), CMSG_DATA(__pyx_v_control), (sizeof(__pyx_v_came))));
 
-      /* "turnsvr/client/_load.pyx":457
+      /* "turnsvr/client/_load.pyx":464
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))
  *                 ticks[0] = ticks_of(came.tv_sec * 1_000_000_000 + came.tv_nsec)             # <<<<<<<<<<<<<<
@@ -9886,7 +9945,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 */
       (__pyx_v_ticks[0]) = __pyx_f_7turnsvr_6client_5_load_ticks_of(((__pyx_v_came.tv_sec * 0x3B9ACA00) + __pyx_v_came.tv_nsec));
 
-      /* "turnsvr/client/_load.pyx":455
+      /* "turnsvr/client/_load.pyx":462
  *                 if size > 0:
  *                     segment[0] = <size_t>size
  *             elif control.cmsg_level == SOL_SOCKET and control.cmsg_type == SCM_TIMESTAMPNS:             # <<<<<<<<<<<<<<
@@ -9896,7 +9955,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":458
+    /* "turnsvr/client/_load.pyx":465
  *                 memcpy(&came, CMSG_DATA(control), sizeof(came))
  *                 ticks[0] = ticks_of(came.tv_sec * 1_000_000_000 + came.tv_nsec)
  *             control = CMSG_NXTHDR(header, control)             # <<<<<<<<<<<<<<
@@ -9906,8 +9965,8 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
     __pyx_v_control = CMSG_NXTHDR(__pyx_v_header, __pyx_v_control);
   }
 
-  /* "turnsvr/client/_load.pyx":445
- *                 at += segment
+  /* "turnsvr/client/_load.pyx":452
+ *         return count
  * 
  *     cdef void read_control(self, msghdr *header, size_t *segment, uint32_t *ticks) noexcept nogil:             # <<<<<<<<<<<<<<
  *         """Segment size of a coalesced datagram, and the time at which the kernel had it."""
@@ -9920,7 +9979,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_read_control(CYTHON_UNUSED str
 
 }
 
-/* "turnsvr/client/_load.pyx":460
+/* "turnsvr/client/_load.pyx":467
  *             control = CMSG_NXTHDR(header, control)
  * 
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -9935,7 +9994,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
   int __pyx_t_2;
   int __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":462
+  /* "turnsvr/client/_load.pyx":469
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:
  *         cdef ssize_t got
  *         cdef int more = 1             # <<<<<<<<<<<<<<
@@ -9944,7 +10003,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
   __pyx_v_more = 1;
 
-  /* "turnsvr/client/_load.pyx":463
+  /* "turnsvr/client/_load.pyx":470
  *         cdef ssize_t got
  *         cdef int more = 1
  *         while more:             # <<<<<<<<<<<<<<
@@ -9957,7 +10016,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":464
+    /* "turnsvr/client/_load.pyx":471
  *         cdef int more = 1
  *         while more:
  *             if inlet.tls:             # <<<<<<<<<<<<<<
@@ -9969,7 +10028,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":465
+      /* "turnsvr/client/_load.pyx":472
  *         while more:
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))             # <<<<<<<<<<<<<<
@@ -9978,7 +10037,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       __pyx_v_got = __pyx_v_self->tls_read(__pyx_v_inlet->tls, (__pyx_v_inlet->rest + __pyx_v_inlet->rest_size), ((int)(__pyx_e_7turnsvr_6client_5_load_STREAM - __pyx_v_inlet->rest_size)));
 
-      /* "turnsvr/client/_load.pyx":466
+      /* "turnsvr/client/_load.pyx":473
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:             # <<<<<<<<<<<<<<
@@ -9990,7 +10049,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       if (__pyx_t_1) {
 
 
-        /* "turnsvr/client/_load.pyx":467
+        /* "turnsvr/client/_load.pyx":474
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):             # <<<<<<<<<<<<<<
@@ -10021,7 +10080,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
         if (__pyx_t_3) {
 
 
-          /* "turnsvr/client/_load.pyx":468
+          /* "turnsvr/client/_load.pyx":475
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):
  *                         return             # <<<<<<<<<<<<<<
@@ -10032,7 +10091,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
           }
           goto __pyx_L0;
 
-          /* "turnsvr/client/_load.pyx":467
+          /* "turnsvr/client/_load.pyx":474
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:
  *                     if self.tls_error(inlet.tls, <int>got) in (2, 3):             # <<<<<<<<<<<<<<
@@ -10041,7 +10100,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
         }
 
-        /* "turnsvr/client/_load.pyx":466
+        /* "turnsvr/client/_load.pyx":473
  *             if inlet.tls:
  *                 got = self.tls_read(inlet.tls, inlet.rest + inlet.rest_size, <int>(STREAM - inlet.rest_size))
  *                 if got <= 0:             # <<<<<<<<<<<<<<
@@ -10050,7 +10109,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       }
 
-      /* "turnsvr/client/_load.pyx":464
+      /* "turnsvr/client/_load.pyx":471
  *         cdef int more = 1
  *         while more:
  *             if inlet.tls:             # <<<<<<<<<<<<<<
@@ -10060,7 +10119,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":470
+    /* "turnsvr/client/_load.pyx":477
  *                         return
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)             # <<<<<<<<<<<<<<
@@ -10070,7 +10129,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     /*else*/ {
       __pyx_v_got = recv(__pyx_v_inlet->descriptor, (__pyx_v_inlet->rest + __pyx_v_inlet->rest_size), (__pyx_e_7turnsvr_6client_5_load_STREAM - __pyx_v_inlet->rest_size), MSG_DONTWAIT);
 
-      /* "turnsvr/client/_load.pyx":471
+      /* "turnsvr/client/_load.pyx":478
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):             # <<<<<<<<<<<<<<
@@ -10106,7 +10165,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       if (__pyx_t_3) {
 
 
-        /* "turnsvr/client/_load.pyx":472
+        /* "turnsvr/client/_load.pyx":479
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):
  *                     return             # <<<<<<<<<<<<<<
@@ -10117,7 +10176,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
         }
         goto __pyx_L0;
 
-        /* "turnsvr/client/_load.pyx":471
+        /* "turnsvr/client/_load.pyx":478
  *             else:
  *                 got = recv(inlet.descriptor, inlet.rest + inlet.rest_size, STREAM - inlet.rest_size, MSG_DONTWAIT)
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):             # <<<<<<<<<<<<<<
@@ -10126,7 +10185,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       }
 
-      /* "turnsvr/client/_load.pyx":473
+      /* "turnsvr/client/_load.pyx":480
  *                 if got < 0 and (errno == EAGAIN or errno == EINTR):
  *                     return
  *                 more = 0             # <<<<<<<<<<<<<<
@@ -10137,7 +10196,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":474
+    /* "turnsvr/client/_load.pyx":481
  *                     return
  *                 more = 0
  *             if got <= 0:             # <<<<<<<<<<<<<<
@@ -10149,7 +10208,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     if (__pyx_t_3) {
 
 
-      /* "turnsvr/client/_load.pyx":475
+      /* "turnsvr/client/_load.pyx":482
  *                 more = 0
  *             if got <= 0:
  *                 self.refused += 1             # <<<<<<<<<<<<<<
@@ -10158,7 +10217,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
       __pyx_v_self->refused = (__pyx_v_self->refused + 1);
 
-      /* "turnsvr/client/_load.pyx":476
+      /* "turnsvr/client/_load.pyx":483
  *             if got <= 0:
  *                 self.refused += 1
  *                 return             # <<<<<<<<<<<<<<
@@ -10169,7 +10228,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":474
+      /* "turnsvr/client/_load.pyx":481
  *                     return
  *                 more = 0
  *             if got <= 0:             # <<<<<<<<<<<<<<
@@ -10178,7 +10237,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
     }
 
-    /* "turnsvr/client/_load.pyx":477
+    /* "turnsvr/client/_load.pyx":484
  *                 self.refused += 1
  *                 return
  *             inlet.rest_size += got             # <<<<<<<<<<<<<<
@@ -10187,7 +10246,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 */
     __pyx_v_inlet->rest_size = (__pyx_v_inlet->rest_size + __pyx_v_got);
 
-    /* "turnsvr/client/_load.pyx":478
+    /* "turnsvr/client/_load.pyx":485
  *                 return
  *             inlet.rest_size += got
  *             self.take_frames(inlet)             # <<<<<<<<<<<<<<
@@ -10197,7 +10256,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take_frames(__pyx_v_self, __pyx_v_inlet);
   }
 
-  /* "turnsvr/client/_load.pyx":460
+  /* "turnsvr/client/_load.pyx":467
  *             control = CMSG_NXTHDR(header, control)
  * 
  *     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10211,7 +10270,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream(struct __pyx_obj_
 
 }
 
-/* "turnsvr/client/_load.pyx":480
+/* "turnsvr/client/_load.pyx":487
  *             self.take_frames(inlet)
  * 
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10228,7 +10287,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
   uint8_t *__pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":482
+  /* "turnsvr/client/_load.pyx":489
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:
  *         """Cut frames off a stream (RFC 8656 section 12.5); what is no frame ends the stream's counting."""
  *         cdef size_t at = 0             # <<<<<<<<<<<<<<
@@ -10237,7 +10296,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_at = 0;
 
-  /* "turnsvr/client/_load.pyx":484
+  /* "turnsvr/client/_load.pyx":491
  *         cdef size_t at = 0
  *         cdef size_t length, frame
  *         cdef uint8_t *data = inlet.rest             # <<<<<<<<<<<<<<
@@ -10248,7 +10307,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
   __pyx_v_data = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":485
+  /* "turnsvr/client/_load.pyx":492
  *         cdef size_t length, frame
  *         cdef uint8_t *data = inlet.rest
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))             # <<<<<<<<<<<<<<
@@ -10257,7 +10316,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_ticks = __pyx_f_7turnsvr_6client_5_load_ticks_of(__pyx_f_7turnsvr_6client_5_load_clock_ns(CLOCK_REALTIME));
 
-  /* "turnsvr/client/_load.pyx":486
+  /* "turnsvr/client/_load.pyx":493
  *         cdef uint8_t *data = inlet.rest
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while inlet.rest_size - at >= 4:             # <<<<<<<<<<<<<<
@@ -10270,7 +10329,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
     if (!__pyx_t_2) break;
 
-    /* "turnsvr/client/_load.pyx":487
+    /* "turnsvr/client/_load.pyx":494
  *         cdef uint32_t ticks = ticks_of(clock_ns(CLOCK_REALTIME))
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)             # <<<<<<<<<<<<<<
@@ -10279,7 +10338,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     __pyx_v_length = __pyx_f_7turnsvr_6client_5_load_get16(((__pyx_v_data + __pyx_v_at) + 2));
 
-    /* "turnsvr/client/_load.pyx":488
+    /* "turnsvr/client/_load.pyx":495
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10291,7 +10350,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":489
+      /* "turnsvr/client/_load.pyx":496
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:
  *                 frame = 4 + length             # <<<<<<<<<<<<<<
@@ -10300,7 +10359,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
       __pyx_v_frame = (4 + __pyx_v_length);
 
-      /* "turnsvr/client/_load.pyx":488
+      /* "turnsvr/client/_load.pyx":495
  *         while inlet.rest_size - at >= 4:
  *             length = get16(data + at + 2)
  *             if data[at] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10310,7 +10369,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":491
+    /* "turnsvr/client/_load.pyx":498
  *                 frame = 4 + length
  *             else:
  *                 frame = 20 + length             # <<<<<<<<<<<<<<
@@ -10322,7 +10381,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":492
+    /* "turnsvr/client/_load.pyx":499
  *             else:
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:             # <<<<<<<<<<<<<<
@@ -10334,7 +10393,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":493
+      /* "turnsvr/client/_load.pyx":500
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:
  *                 break             # <<<<<<<<<<<<<<
@@ -10343,7 +10402,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
       goto __pyx_L4_break;
 
-      /* "turnsvr/client/_load.pyx":492
+      /* "turnsvr/client/_load.pyx":499
  *             else:
  *                 frame = 20 + length
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:             # <<<<<<<<<<<<<<
@@ -10352,7 +10411,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     }
 
-    /* "turnsvr/client/_load.pyx":494
+    /* "turnsvr/client/_load.pyx":501
  *             if inlet.rest_size - at < (frame + 3) & ~<size_t>3:
  *                 break
  *             self.take(inlet, data + at, frame, ticks)             # <<<<<<<<<<<<<<
@@ -10361,7 +10420,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
     ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->take(__pyx_v_self, __pyx_v_inlet, (__pyx_v_data + __pyx_v_at), __pyx_v_frame, __pyx_v_ticks);
 
-    /* "turnsvr/client/_load.pyx":495
+    /* "turnsvr/client/_load.pyx":502
  *                 break
  *             self.take(inlet, data + at, frame, ticks)
  *             at += (frame + 3) & ~<size_t>3             # <<<<<<<<<<<<<<
@@ -10372,7 +10431,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
   }
   __pyx_L4_break:;
 
-  /* "turnsvr/client/_load.pyx":496
+  /* "turnsvr/client/_load.pyx":503
  *             self.take(inlet, data + at, frame, ticks)
  *             at += (frame + 3) & ~<size_t>3
  *         inlet.rest_size -= at             # <<<<<<<<<<<<<<
@@ -10381,7 +10440,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   __pyx_v_inlet->rest_size = (__pyx_v_inlet->rest_size - __pyx_v_at);
 
-  /* "turnsvr/client/_load.pyx":497
+  /* "turnsvr/client/_load.pyx":504
  *             at += (frame + 3) & ~<size_t>3
  *         inlet.rest_size -= at
  *         memmove(data, data + at, inlet.rest_size)             # <<<<<<<<<<<<<<
@@ -10390,7 +10449,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 */
   (void)(memmove(__pyx_v_data, (__pyx_v_data + __pyx_v_at), __pyx_v_inlet->rest_size));
 
-  /* "turnsvr/client/_load.pyx":480
+  /* "turnsvr/client/_load.pyx":487
  *             self.take_frames(inlet)
  * 
  *     cdef void take_frames(self, Inlet *inlet) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10406,7 +10465,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take_frames(struct __pyx_obj_7
 
 }
 
-/* "turnsvr/client/_load.pyx":499
+/* "turnsvr/client/_load.pyx":506
  *         memmove(data, data + at, inlet.rest_size)
  * 
  *     cdef size_t payload_at(self, int arrival, const uint8_t *data, size_t size, size_t *length) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10421,7 +10480,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   int __pyx_t_1;
   int __pyx_t_2;
 
-  /* "turnsvr/client/_load.pyx":502
+  /* "turnsvr/client/_load.pyx":509
  *         """Where the payload begins and how long it is; length 0 for what is no packet of ours."""
  *         cdef size_t at, value
  *         length[0] = 0             # <<<<<<<<<<<<<<
@@ -10430,7 +10489,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   (__pyx_v_length[0]) = 0;
 
-  /* "turnsvr/client/_load.pyx":503
+  /* "turnsvr/client/_load.pyx":510
  *         cdef size_t at, value
  *         length[0] = 0
  *         if arrival == RAW:             # <<<<<<<<<<<<<<
@@ -10442,7 +10501,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":504
+    /* "turnsvr/client/_load.pyx":511
  *         length[0] = 0
  *         if arrival == RAW:
  *             length[0] = size             # <<<<<<<<<<<<<<
@@ -10451,7 +10510,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     (__pyx_v_length[0]) = __pyx_v_size;
 
-    /* "turnsvr/client/_load.pyx":505
+    /* "turnsvr/client/_load.pyx":512
  *         if arrival == RAW:
  *             length[0] = size
  *             return 0             # <<<<<<<<<<<<<<
@@ -10464,7 +10523,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":503
+    /* "turnsvr/client/_load.pyx":510
  *         cdef size_t at, value
  *         length[0] = 0
  *         if arrival == RAW:             # <<<<<<<<<<<<<<
@@ -10473,7 +10532,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":506
+  /* "turnsvr/client/_load.pyx":513
  *             length[0] = size
  *             return 0
  *         if arrival == BINDING:             # <<<<<<<<<<<<<<
@@ -10485,7 +10544,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":507
+    /* "turnsvr/client/_load.pyx":514
  *             return 0
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:             # <<<<<<<<<<<<<<
@@ -10521,7 +10580,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":508
+      /* "turnsvr/client/_load.pyx":515
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:
  *                 length[0] = TAG             # <<<<<<<<<<<<<<
@@ -10530,7 +10589,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_e_7turnsvr_6client_5_load_TAG;
 
-      /* "turnsvr/client/_load.pyx":507
+      /* "turnsvr/client/_load.pyx":514
  *             return 0
  *         if arrival == BINDING:
  *             if size >= 20 and data[0] == 1 and data[1] == 1:             # <<<<<<<<<<<<<<
@@ -10539,7 +10598,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":509
+    /* "turnsvr/client/_load.pyx":516
  *             if size >= 20 and data[0] == 1 and data[1] == 1:
  *                 length[0] = TAG
  *             return 8             # <<<<<<<<<<<<<<
@@ -10552,7 +10611,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":506
+    /* "turnsvr/client/_load.pyx":513
  *             length[0] = size
  *             return 0
  *         if arrival == BINDING:             # <<<<<<<<<<<<<<
@@ -10561,7 +10620,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":510
+  /* "turnsvr/client/_load.pyx":517
  *                 length[0] = TAG
  *             return 8
  *         if size < 4:             # <<<<<<<<<<<<<<
@@ -10573,7 +10632,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":511
+    /* "turnsvr/client/_load.pyx":518
  *             return 8
  *         if size < 4:
  *             return 0             # <<<<<<<<<<<<<<
@@ -10586,7 +10645,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":510
+    /* "turnsvr/client/_load.pyx":517
  *                 length[0] = TAG
  *             return 8
  *         if size < 4:             # <<<<<<<<<<<<<<
@@ -10595,7 +10654,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":512
+  /* "turnsvr/client/_load.pyx":519
  *         if size < 4:
  *             return 0
  *         if data[0] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10607,7 +10666,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":513
+    /* "turnsvr/client/_load.pyx":520
  *             return 0
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)             # <<<<<<<<<<<<<<
@@ -10616,7 +10675,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     __pyx_v_value = __pyx_f_7turnsvr_6client_5_load_get16((__pyx_v_data + 2));
 
-    /* "turnsvr/client/_load.pyx":514
+    /* "turnsvr/client/_load.pyx":521
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)
  *             if value <= size - 4:             # <<<<<<<<<<<<<<
@@ -10628,7 +10687,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":515
+      /* "turnsvr/client/_load.pyx":522
  *             value = get16(data + 2)
  *             if value <= size - 4:
  *                 length[0] = value             # <<<<<<<<<<<<<<
@@ -10637,7 +10696,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_v_value;
 
-      /* "turnsvr/client/_load.pyx":514
+      /* "turnsvr/client/_load.pyx":521
  *         if data[0] & 0xC0 == 0x40:
  *             value = get16(data + 2)
  *             if value <= size - 4:             # <<<<<<<<<<<<<<
@@ -10646,7 +10705,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":516
+    /* "turnsvr/client/_load.pyx":523
  *             if value <= size - 4:
  *                 length[0] = value
  *             return 4             # <<<<<<<<<<<<<<
@@ -10659,7 +10718,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":512
+    /* "turnsvr/client/_load.pyx":519
  *         if size < 4:
  *             return 0
  *         if data[0] & 0xC0 == 0x40:             # <<<<<<<<<<<<<<
@@ -10668,7 +10727,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":517
+  /* "turnsvr/client/_load.pyx":524
  *                 length[0] = value
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:             # <<<<<<<<<<<<<<
@@ -10704,7 +10763,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":518
+    /* "turnsvr/client/_load.pyx":525
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:
  *             return 0             # <<<<<<<<<<<<<<
@@ -10717,7 +10776,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":517
+    /* "turnsvr/client/_load.pyx":524
  *                 length[0] = value
  *             return 4
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:             # <<<<<<<<<<<<<<
@@ -10726,7 +10785,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   }
 
-  /* "turnsvr/client/_load.pyx":519
+  /* "turnsvr/client/_load.pyx":526
  *         if size < 20 or data[0] != 0x00 or data[1] != 0x17:
  *             return 0
  *         at = 20             # <<<<<<<<<<<<<<
@@ -10735,7 +10794,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
   __pyx_v_at = 20;
 
-  /* "turnsvr/client/_load.pyx":520
+  /* "turnsvr/client/_load.pyx":527
  *             return 0
  *         at = 20
  *         while at + 4 <= size:             # <<<<<<<<<<<<<<
@@ -10748,7 +10807,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 
     if (!__pyx_t_1) break;
 
-    /* "turnsvr/client/_load.pyx":521
+    /* "turnsvr/client/_load.pyx":528
  *         at = 20
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)             # <<<<<<<<<<<<<<
@@ -10757,7 +10816,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     __pyx_v_value = __pyx_f_7turnsvr_6client_5_load_get16(((__pyx_v_data + __pyx_v_at) + 2));
 
-    /* "turnsvr/client/_load.pyx":522
+    /* "turnsvr/client/_load.pyx":529
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:             # <<<<<<<<<<<<<<
@@ -10769,7 +10828,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":523
+      /* "turnsvr/client/_load.pyx":530
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:
  *                 return 0             # <<<<<<<<<<<<<<
@@ -10782,7 +10841,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":522
+      /* "turnsvr/client/_load.pyx":529
  *         while at + 4 <= size:
  *             value = get16(data + at + 2)
  *             if at + 4 + value > size:             # <<<<<<<<<<<<<<
@@ -10791,7 +10850,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":524
+    /* "turnsvr/client/_load.pyx":531
  *             if at + 4 + value > size:
  *                 return 0
  *             if get16(data + at) == 0x0013:             # <<<<<<<<<<<<<<
@@ -10803,7 +10862,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     if (__pyx_t_1) {
 
 
-      /* "turnsvr/client/_load.pyx":525
+      /* "turnsvr/client/_load.pyx":532
  *                 return 0
  *             if get16(data + at) == 0x0013:
  *                 length[0] = value             # <<<<<<<<<<<<<<
@@ -10812,7 +10871,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
       (__pyx_v_length[0]) = __pyx_v_value;
 
-      /* "turnsvr/client/_load.pyx":526
+      /* "turnsvr/client/_load.pyx":533
  *             if get16(data + at) == 0x0013:
  *                 length[0] = value
  *                 return at + 4             # <<<<<<<<<<<<<<
@@ -10825,7 +10884,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
       }
       goto __pyx_L0;
 
-      /* "turnsvr/client/_load.pyx":524
+      /* "turnsvr/client/_load.pyx":531
  *             if at + 4 + value > size:
  *                 return 0
  *             if get16(data + at) == 0x0013:             # <<<<<<<<<<<<<<
@@ -10834,7 +10893,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
 */
     }
 
-    /* "turnsvr/client/_load.pyx":527
+    /* "turnsvr/client/_load.pyx":534
  *                 length[0] = value
  *                 return at + 4
  *             at += 4 + ((value + 3) & ~<size_t>3)             # <<<<<<<<<<<<<<
@@ -10844,7 +10903,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
     __pyx_v_at = (__pyx_v_at + (4 + ((__pyx_v_value + 3) & (~((size_t)3)))));
   }
 
-  /* "turnsvr/client/_load.pyx":528
+  /* "turnsvr/client/_load.pyx":535
  *                 return at + 4
  *             at += 4 + ((value + 3) & ~<size_t>3)
  *         return 0             # <<<<<<<<<<<<<<
@@ -10857,7 +10916,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":499
+  /* "turnsvr/client/_load.pyx":506
  *         memmove(data, data + at, inlet.rest_size)
  * 
  *     cdef size_t payload_at(self, int arrival, const uint8_t *data, size_t size, size_t *length) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10872,7 +10931,7 @@ static size_t __pyx_f_7turnsvr_6client_5_load_4_Run_payload_at(CYTHON_UNUSED str
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":530
+/* "turnsvr/client/_load.pyx":537
  *         return 0
  * 
  *     cdef void take(self, Inlet *inlet, const uint8_t *data, size_t size, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -10891,7 +10950,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   int __pyx_t_2;
   int __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":533
+  /* "turnsvr/client/_load.pyx":540
  *         """Count one packet that arrived."""
  *         cdef size_t length
  *         cdef size_t at = self.payload_at(inlet.arrival, data, size, &length)             # <<<<<<<<<<<<<<
@@ -10900,7 +10959,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_at = ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_self->__pyx_vtab)->payload_at(__pyx_v_self, __pyx_v_inlet->arrival, __pyx_v_data, __pyx_v_size, (&__pyx_v_length));
 
-  /* "turnsvr/client/_load.pyx":536
+  /* "turnsvr/client/_load.pyx":543
  *         cdef uint16_t run, flow
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:             # <<<<<<<<<<<<<<
@@ -10912,7 +10971,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":537
+    /* "turnsvr/client/_load.pyx":544
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -10921,7 +10980,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":538
+    /* "turnsvr/client/_load.pyx":545
  *         if length != self.size:
  *             self.foreign += 1
  *             return             # <<<<<<<<<<<<<<
@@ -10932,7 +10991,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":536
+    /* "turnsvr/client/_load.pyx":543
  *         cdef uint16_t run, flow
  *         cdef uint32_t sequence, stamp
  *         if length != self.size:             # <<<<<<<<<<<<<<
@@ -10941,7 +11000,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":539
+  /* "turnsvr/client/_load.pyx":546
  *             self.foreign += 1
  *             return
  *         memcpy(&run, data + at, 2)             # <<<<<<<<<<<<<<
@@ -10950,7 +11009,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_run), (__pyx_v_data + __pyx_v_at), 2));
 
-  /* "turnsvr/client/_load.pyx":540
+  /* "turnsvr/client/_load.pyx":547
  *             return
  *         memcpy(&run, data + at, 2)
  *         memcpy(&flow, data + at + 2, 2)             # <<<<<<<<<<<<<<
@@ -10959,7 +11018,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_flow), ((__pyx_v_data + __pyx_v_at) + 2), 2));
 
-  /* "turnsvr/client/_load.pyx":541
+  /* "turnsvr/client/_load.pyx":548
  *         memcpy(&run, data + at, 2)
  *         memcpy(&flow, data + at + 2, 2)
  *         memcpy(&sequence, data + at + 4, 4)             # <<<<<<<<<<<<<<
@@ -10968,7 +11027,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_sequence), ((__pyx_v_data + __pyx_v_at) + 4), 4));
 
-  /* "turnsvr/client/_load.pyx":542
+  /* "turnsvr/client/_load.pyx":549
  *         memcpy(&flow, data + at + 2, 2)
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)             # <<<<<<<<<<<<<<
@@ -10977,7 +11036,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   (void)(memcpy((&__pyx_v_stamp), ((__pyx_v_data + __pyx_v_at) + 8), 4));
 
-  /* "turnsvr/client/_load.pyx":543
+  /* "turnsvr/client/_load.pyx":550
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):             # <<<<<<<<<<<<<<
@@ -11013,7 +11072,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":544
+    /* "turnsvr/client/_load.pyx":551
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):
  *             return             # <<<<<<<<<<<<<<
@@ -11024,7 +11083,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":543
+    /* "turnsvr/client/_load.pyx":550
  *         memcpy(&sequence, data + at + 4, 4)
  *         memcpy(&stamp, data + at + 8, 4)
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):             # <<<<<<<<<<<<<<
@@ -11033,7 +11092,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":545
+  /* "turnsvr/client/_load.pyx":552
  *         if run != self.run or flow >= self.outlet_count or not self.is_new(&self.flows[flow], flow, sequence):
  *             return
  *         self.delivered += 1             # <<<<<<<<<<<<<<
@@ -11042,7 +11101,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->delivered = (__pyx_v_self->delivered + 1);
 
-  /* "turnsvr/client/_load.pyx":546
+  /* "turnsvr/client/_load.pyx":553
  *             return
  *         self.delivered += 1
  *         self.in_window += self.counting             # <<<<<<<<<<<<<<
@@ -11051,7 +11110,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_self->in_window = (__pyx_v_self->in_window + __pyx_v_self->counting);
 
-  /* "turnsvr/client/_load.pyx":547
+  /* "turnsvr/client/_load.pyx":554
  *         self.delivered += 1
  *         self.in_window += self.counting
  *         stamp = ticks - stamp             # <<<<<<<<<<<<<<
@@ -11060,7 +11119,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   __pyx_v_stamp = (__pyx_v_ticks - __pyx_v_stamp);
 
-  /* "turnsvr/client/_load.pyx":548
+  /* "turnsvr/client/_load.pyx":555
  *         self.in_window += self.counting
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:             # <<<<<<<<<<<<<<
@@ -11072,7 +11131,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":549
+    /* "turnsvr/client/_load.pyx":556
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:
  *             stamp = 0             # <<<<<<<<<<<<<<
@@ -11081,7 +11140,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
     __pyx_v_stamp = 0;
 
-    /* "turnsvr/client/_load.pyx":548
+    /* "turnsvr/client/_load.pyx":555
  *         self.in_window += self.counting
  *         stamp = ticks - stamp
  *         if stamp >= <uint32_t>1 << 31:             # <<<<<<<<<<<<<<
@@ -11090,7 +11149,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 */
   }
 
-  /* "turnsvr/client/_load.pyx":550
+  /* "turnsvr/client/_load.pyx":557
  *         if stamp >= <uint32_t>1 << 31:
  *             stamp = 0
  *         self.latency[bucket_of(stamp)] += 1             # <<<<<<<<<<<<<<
@@ -11101,7 +11160,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
   __pyx_t_3 = __pyx_f_7turnsvr_6client_5_load_bucket_of(__pyx_v_stamp);
   (__pyx_v_self->latency[__pyx_t_3]) = ((__pyx_v_self->latency[__pyx_t_3]) + 1);
 
-  /* "turnsvr/client/_load.pyx":530
+  /* "turnsvr/client/_load.pyx":537
  *         return 0
  * 
  *     cdef void take(self, Inlet *inlet, const uint8_t *data, size_t size, uint32_t ticks) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11119,7 +11178,7 @@ static void __pyx_f_7turnsvr_6client_5_load_4_Run_take(struct __pyx_obj_7turnsvr
 
 }
 
-/* "turnsvr/client/_load.pyx":552
+/* "turnsvr/client/_load.pyx":559
  *         self.latency[bucket_of(stamp)] += 1
  * 
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11136,7 +11195,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   int __pyx_t_2;
   long __pyx_t_3;
 
-  /* "turnsvr/client/_load.pyx":554
+  /* "turnsvr/client/_load.pyx":561
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:
  *         """Note the sequence number in the flow's sliding window; what is older than the window is foreign."""
  *         cdef uint32_t mask = self.window_mask             # <<<<<<<<<<<<<<
@@ -11147,7 +11206,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
   __pyx_v_mask = __pyx_t_1;
 
-  /* "turnsvr/client/_load.pyx":557
+  /* "turnsvr/client/_load.pyx":564
  *         cdef uint32_t i
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:             # <<<<<<<<<<<<<<
@@ -11159,7 +11218,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":558
+    /* "turnsvr/client/_load.pyx":565
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -11168,7 +11227,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":559
+    /* "turnsvr/client/_load.pyx":566
  *         if sequence >= self.outlets[number].sequence:
  *             self.foreign += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11181,7 +11240,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":557
+    /* "turnsvr/client/_load.pyx":564
  *         cdef uint32_t i
  *         cdef uint64_t bit
  *         if sequence >= self.outlets[number].sequence:             # <<<<<<<<<<<<<<
@@ -11190,7 +11249,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":560
+  /* "turnsvr/client/_load.pyx":567
  *             self.foreign += 1
  *             return False
  *         if sequence >= flow.ahead:             # <<<<<<<<<<<<<<
@@ -11202,7 +11261,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":561
+    /* "turnsvr/client/_load.pyx":568
  *             return False
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:             # <<<<<<<<<<<<<<
@@ -11214,7 +11273,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     if (__pyx_t_2) {
 
 
-      /* "turnsvr/client/_load.pyx":562
+      /* "turnsvr/client/_load.pyx":569
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:
  *                 memset(flow.seen, 0, (mask + 1) // 8)             # <<<<<<<<<<<<<<
@@ -11223,7 +11282,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
       (void)(memset(__pyx_v_flow->seen, 0, ((__pyx_v_mask + 1) / 8)));
 
-      /* "turnsvr/client/_load.pyx":561
+      /* "turnsvr/client/_load.pyx":568
  *             return False
  *         if sequence >= flow.ahead:
  *             if sequence - flow.ahead > mask:             # <<<<<<<<<<<<<<
@@ -11233,7 +11292,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
       goto __pyx_L5;
     }
 
-    /* "turnsvr/client/_load.pyx":564
+    /* "turnsvr/client/_load.pyx":571
  *                 memset(flow.seen, 0, (mask + 1) // 8)
  *             else:
  *                 i = flow.ahead             # <<<<<<<<<<<<<<
@@ -11245,7 +11304,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
       __pyx_v_i = __pyx_t_1;
 
-      /* "turnsvr/client/_load.pyx":565
+      /* "turnsvr/client/_load.pyx":572
  *             else:
  *                 i = flow.ahead
  *                 while i < sequence:             # <<<<<<<<<<<<<<
@@ -11258,7 +11317,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 
         if (!__pyx_t_2) break;
 
-        /* "turnsvr/client/_load.pyx":566
+        /* "turnsvr/client/_load.pyx":573
  *                 i = flow.ahead
  *                 while i < sequence:
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))             # <<<<<<<<<<<<<<
@@ -11269,7 +11328,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
         __pyx_t_3 = ((__pyx_v_i & __pyx_v_mask) >> 6);
         (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) & (~(((uint64_t)1) << (__pyx_v_i & 63))));
 
-        /* "turnsvr/client/_load.pyx":567
+        /* "turnsvr/client/_load.pyx":574
  *                 while i < sequence:
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))
  *                     i += 1             # <<<<<<<<<<<<<<
@@ -11281,7 +11340,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     __pyx_L5:;
 
-    /* "turnsvr/client/_load.pyx":568
+    /* "turnsvr/client/_load.pyx":575
  *                     flow.seen[(i & mask) >> 6] &= ~(<uint64_t>1 << (i & 63))
  *                     i += 1
  *             flow.ahead = sequence + 1             # <<<<<<<<<<<<<<
@@ -11290,7 +11349,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_flow->ahead = (__pyx_v_sequence + 1);
 
-    /* "turnsvr/client/_load.pyx":569
+    /* "turnsvr/client/_load.pyx":576
  *                     i += 1
  *             flow.ahead = sequence + 1
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)             # <<<<<<<<<<<<<<
@@ -11301,7 +11360,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     __pyx_t_3 = ((__pyx_v_sequence & __pyx_v_mask) >> 6);
     (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) | (((uint64_t)1) << (__pyx_v_sequence & 63)));
 
-    /* "turnsvr/client/_load.pyx":570
+    /* "turnsvr/client/_load.pyx":577
  *             flow.ahead = sequence + 1
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True             # <<<<<<<<<<<<<<
@@ -11314,7 +11373,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":560
+    /* "turnsvr/client/_load.pyx":567
  *             self.foreign += 1
  *             return False
  *         if sequence >= flow.ahead:             # <<<<<<<<<<<<<<
@@ -11323,7 +11382,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":571
+  /* "turnsvr/client/_load.pyx":578
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True
  *         if flow.ahead - sequence > mask:             # <<<<<<<<<<<<<<
@@ -11335,7 +11394,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":572
+    /* "turnsvr/client/_load.pyx":579
  *             return True
  *         if flow.ahead - sequence > mask:
  *             self.foreign += 1             # <<<<<<<<<<<<<<
@@ -11344,7 +11403,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->foreign = (__pyx_v_self->foreign + 1);
 
-    /* "turnsvr/client/_load.pyx":573
+    /* "turnsvr/client/_load.pyx":580
  *         if flow.ahead - sequence > mask:
  *             self.foreign += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11357,7 +11416,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":571
+    /* "turnsvr/client/_load.pyx":578
  *             flow.seen[(sequence & mask) >> 6] |= <uint64_t>1 << (sequence & 63)
  *             return True
  *         if flow.ahead - sequence > mask:             # <<<<<<<<<<<<<<
@@ -11366,7 +11425,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":574
+  /* "turnsvr/client/_load.pyx":581
  *             self.foreign += 1
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)             # <<<<<<<<<<<<<<
@@ -11375,7 +11434,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   __pyx_v_bit = (((uint64_t)1) << (__pyx_v_sequence & 63));
 
-  /* "turnsvr/client/_load.pyx":575
+  /* "turnsvr/client/_load.pyx":582
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:             # <<<<<<<<<<<<<<
@@ -11387,7 +11446,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   if (__pyx_t_2) {
 
 
-    /* "turnsvr/client/_load.pyx":576
+    /* "turnsvr/client/_load.pyx":583
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:
  *             self.duplicates += 1             # <<<<<<<<<<<<<<
@@ -11396,7 +11455,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
     __pyx_v_self->duplicates = (__pyx_v_self->duplicates + 1);
 
-    /* "turnsvr/client/_load.pyx":577
+    /* "turnsvr/client/_load.pyx":584
  *         if flow.seen[(sequence & mask) >> 6] & bit:
  *             self.duplicates += 1
  *             return False             # <<<<<<<<<<<<<<
@@ -11409,7 +11468,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
     }
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":575
+    /* "turnsvr/client/_load.pyx":582
  *             return False
  *         bit = <uint64_t>1 << (sequence & 63)
  *         if flow.seen[(sequence & mask) >> 6] & bit:             # <<<<<<<<<<<<<<
@@ -11418,7 +11477,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   }
 
-  /* "turnsvr/client/_load.pyx":578
+  /* "turnsvr/client/_load.pyx":585
  *             self.duplicates += 1
  *             return False
  *         flow.seen[(sequence & mask) >> 6] |= bit             # <<<<<<<<<<<<<<
@@ -11429,7 +11488,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   __pyx_t_3 = ((__pyx_v_sequence & __pyx_v_mask) >> 6);
   (__pyx_v_flow->seen[__pyx_t_3]) = ((__pyx_v_flow->seen[__pyx_t_3]) | __pyx_v_bit);
 
-  /* "turnsvr/client/_load.pyx":579
+  /* "turnsvr/client/_load.pyx":586
  *             return False
  *         flow.seen[(sequence & mask) >> 6] |= bit
  *         self.reordered += 1             # <<<<<<<<<<<<<<
@@ -11438,7 +11497,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
 */
   __pyx_v_self->reordered = (__pyx_v_self->reordered + 1);
 
-  /* "turnsvr/client/_load.pyx":580
+  /* "turnsvr/client/_load.pyx":587
  *         flow.seen[(sequence & mask) >> 6] |= bit
  *         self.reordered += 1
  *         return True             # <<<<<<<<<<<<<<
@@ -11451,7 +11510,7 @@ static int __pyx_f_7turnsvr_6client_5_load_4_Run_is_new(struct __pyx_obj_7turnsv
   }
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":552
+  /* "turnsvr/client/_load.pyx":559
  *         self.latency[bucket_of(stamp)] += 1
  * 
  *     cdef bint is_new(self, Flow *flow, int number, uint32_t sequence) noexcept nogil:             # <<<<<<<<<<<<<<
@@ -11671,7 +11730,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_4_Run_6__setstate_cython__(CYT
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":583
+/* "turnsvr/client/_load.pyx":590
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
@@ -11720,39 +11779,39 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_host,&__pyx_mstate_global->__pyx_n_u_port,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 583, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 590, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 583, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 590, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 583, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 590, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_socket_address", 0) < (0)) __PYX_ERR(0, 583, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "_socket_address", 0) < (0)) __PYX_ERR(0, 590, __pyx_L3_error)
       for (Py_ssize_t i = __pyx_nargs; i < 2; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, i); __PYX_ERR(0, 583, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, i); __PYX_ERR(0, 590, __pyx_L3_error) }
       }
     } else if (unlikely(__pyx_nargs != 2)) {
       goto __pyx_L5_argtuple_error;
     } else {
       values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 583, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 590, __pyx_L3_error)
       values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 583, __pyx_L3_error)
+      if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 590, __pyx_L3_error)
     }
     __pyx_v_host = values[0];
     __pyx_v_port = values[1];
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 583, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("_socket_address", 1, 2, 2, __pyx_nargs); __PYX_ERR(0, 590, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -11789,18 +11848,18 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("_socket_address", 0);
 
-  /* "turnsvr/client/_load.pyx":585
+  /* "turnsvr/client/_load.pyx":592
  * def _socket_address(host, port):
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:             # <<<<<<<<<<<<<<
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host
 */
-  __pyx_t_1 = (__Pyx_PySequence_ContainsTF(__pyx_mstate_global->__pyx_kp_u__2, __pyx_v_host, Py_EQ)); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 585, __pyx_L1_error)
+  __pyx_t_1 = (__Pyx_PySequence_ContainsTF(__pyx_mstate_global->__pyx_kp_u__2, __pyx_v_host, Py_EQ)); if (unlikely((__pyx_t_1 < 0))) __PYX_ERR(0, 592, __pyx_L1_error)
   if (__pyx_t_1) {
 
 
-    /* "turnsvr/client/_load.pyx":586
+    /* "turnsvr/client/_load.pyx":593
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(             # <<<<<<<<<<<<<<
@@ -11808,14 +11867,14 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
  *         ) + bytes(4)
 */
     __pyx_t_3 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __pyx_t_7 = 1;
@@ -11836,13 +11895,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
       __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 586, __pyx_L1_error)
+      if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 593, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_2);
     }
     __pyx_t_6 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __pyx_t_7 = 1;
@@ -11862,30 +11921,30 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_4, __pyx_callargs+__pyx_t_7, (4-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_6); __pyx_t_6 = 0;
       __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 593, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_4 = __Pyx_PyNumber_Add_object_object(__pyx_t_2, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyNumber_Add_object_object(__pyx_t_2, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __pyx_t_2 = NULL;
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_inet_pton); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_inet_pton); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
 
-    /* "turnsvr/client/_load.pyx":587
+    /* "turnsvr/client/_load.pyx":594
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host             # <<<<<<<<<<<<<<
  *         ) + bytes(4)
  *     return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)
 */
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 587, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 594, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 587, __pyx_L1_error)
+    __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_AF_INET6); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 594, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __pyx_t_7 = 1;
@@ -11906,23 +11965,23 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
       __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
       __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 586, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 593, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
 
-    /* "turnsvr/client/_load.pyx":586
+    /* "turnsvr/client/_load.pyx":593
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(             # <<<<<<<<<<<<<<
  *             socket.AF_INET6, host
  *         ) + bytes(4)
 */
-    __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_5); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 586, __pyx_L1_error)
+    __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_5); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 593, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_3);
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
 
-    /* "turnsvr/client/_load.pyx":588
+    /* "turnsvr/client/_load.pyx":595
  *         return struct.pack("=H", socket.AF_INET6) + struct.pack("!HI", port, 0) + socket.inet_pton(
  *             socket.AF_INET6, host
  *         ) + bytes(4)             # <<<<<<<<<<<<<<
@@ -11935,10 +11994,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
       PyObject *__pyx_callargs[2] = {__pyx_t_4, __pyx_mstate_global->__pyx_int_4};
       __pyx_t_5 = __Pyx_PyObject_FastCall((PyObject*)(&PyBytes_Type), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
-      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 588, __pyx_L1_error)
+      if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 595, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
-    __pyx_t_4 = PyNumber_Add(__pyx_t_3, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 588, __pyx_L1_error)
+    __pyx_t_4 = PyNumber_Add(__pyx_t_3, __pyx_t_5); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 595, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
@@ -11953,7 +12012,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_4 = 0;
     goto __pyx_L0;
 
-    /* "turnsvr/client/_load.pyx":585
+    /* "turnsvr/client/_load.pyx":592
  * def _socket_address(host, port):
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:             # <<<<<<<<<<<<<<
@@ -11962,7 +12021,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
 */
   }
 
-  /* "turnsvr/client/_load.pyx":589
+  /* "turnsvr/client/_load.pyx":596
  *             socket.AF_INET6, host
  *         ) + bytes(4)
  *     return struct.pack("=H", socket.AF_INET) + struct.pack("!H", port) + socket.inet_aton(host) + bytes(8)             # <<<<<<<<<<<<<<
@@ -11970,14 +12029,14 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
  * 
 */
   __pyx_t_5 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
-  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_AF_INET); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_3, __pyx_mstate_global->__pyx_n_u_AF_INET); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   __pyx_t_7 = 1;
@@ -11998,13 +12057,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __Pyx_XDECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
-    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 589, __pyx_L1_error)
+    if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 596, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
   }
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_struct); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
-  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyObject_GetAttrStr(__pyx_t_5, __pyx_mstate_global->__pyx_n_u_pack); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __pyx_t_7 = 1;
@@ -12024,17 +12083,17 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_3, __pyx_callargs+__pyx_t_7, (3-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 596, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_3 = __Pyx_PyNumber_Add_object_object(__pyx_t_4, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
   __pyx_t_4 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_socket); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_inet_aton); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_inet_aton); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
   __pyx_t_7 = 1;
@@ -12054,10 +12113,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)__pyx_t_5, __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 596, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_5 = __Pyx_PyNumber_Add_object_object(__pyx_t_3, __pyx_t_8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyNumber_Add_object_object(__pyx_t_3, __pyx_t_8); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_5);
   __Pyx_DECREF(__pyx_t_3); __pyx_t_3 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
@@ -12067,10 +12126,10 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
     PyObject *__pyx_callargs[2] = {__pyx_t_3, __pyx_mstate_global->__pyx_int_8};
     __pyx_t_8 = __Pyx_PyObject_FastCall((PyObject*)(&PyBytes_Type), __pyx_callargs+__pyx_t_7, (2-__pyx_t_7) | (__pyx_t_7*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_3); __pyx_t_3 = 0;
-    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 589, __pyx_L1_error)
+    if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 596, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_8);
   }
-  __pyx_t_3 = PyNumber_Add(__pyx_t_5, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 589, __pyx_L1_error)
+  __pyx_t_3 = PyNumber_Add(__pyx_t_5, __pyx_t_8); if (unlikely(!__pyx_t_3)) __PYX_ERR(0, 596, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_3);
   __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
@@ -12085,7 +12144,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   __pyx_t_3 = 0;
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":583
+  /* "turnsvr/client/_load.pyx":590
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
@@ -12109,7 +12168,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load__socket_address(CYTHON_UNUSED 
   return __pyx_r;
 }
 
-/* "turnsvr/client/_load.pyx":592
+/* "turnsvr/client/_load.pyx":599
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -12160,47 +12219,47 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   {
     PyObject ** const __pyx_pyargnames[] = {&__pyx_mstate_global->__pyx_n_u_senders,&__pyx_mstate_global->__pyx_n_u_receivers,&__pyx_mstate_global->__pyx_n_u_load,&__pyx_mstate_global->__pyx_n_u_tls,0};
     const Py_ssize_t __pyx_kwds_len = (__pyx_kwds) ? __Pyx_NumKwargs_FASTCALL(__pyx_kwds) : 0;
-    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 592, __pyx_L3_error)
+    if (unlikely(__pyx_kwds_len < 0)) __PYX_ERR(0, 599, __pyx_L3_error)
     if (__pyx_kwds_len > 0) {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  2:
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  1:
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  0: break;
         default: goto __pyx_L5_argtuple_error;
       }
       const Py_ssize_t kwd_pos_args = __pyx_nargs;
-      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "exchange", 0) < (0)) __PYX_ERR(0, 592, __pyx_L3_error)
+      if (__Pyx_ParseKeywords(__pyx_kwds, __pyx_kwvalues, __pyx_pyargnames, 0, values, kwd_pos_args, __pyx_kwds_len, "exchange", 0) < (0)) __PYX_ERR(0, 599, __pyx_L3_error)
       if (!values[3]) values[3] = __Pyx_NewRef(((PyObject *)Py_None));
       for (Py_ssize_t i = __pyx_nargs; i < 3; i++) {
-        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, i); __PYX_ERR(0, 592, __pyx_L3_error) }
+        if (unlikely(!values[i])) { __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, i); __PYX_ERR(0, 599, __pyx_L3_error) }
       }
     } else {
       switch (__pyx_nargs) {
         case  4:
         values[3] = __Pyx_ArgRef_FASTCALL(__pyx_args, 3);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[3])) __PYX_ERR(0, 599, __pyx_L3_error)
         CYTHON_FALLTHROUGH;
         case  3:
         values[2] = __Pyx_ArgRef_FASTCALL(__pyx_args, 2);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[2])) __PYX_ERR(0, 599, __pyx_L3_error)
         values[1] = __Pyx_ArgRef_FASTCALL(__pyx_args, 1);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[1])) __PYX_ERR(0, 599, __pyx_L3_error)
         values[0] = __Pyx_ArgRef_FASTCALL(__pyx_args, 0);
-        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 592, __pyx_L3_error)
+        if (!CYTHON_ASSUME_SAFE_MACROS && unlikely(!values[0])) __PYX_ERR(0, 599, __pyx_L3_error)
         break;
         default: goto __pyx_L5_argtuple_error;
       }
@@ -12213,7 +12272,7 @@ PyObject *__pyx_args, PyObject *__pyx_kwds
   }
   goto __pyx_L6_skip;
   __pyx_L5_argtuple_error:;
-  __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 592, __pyx_L3_error)
+  __Pyx_RaiseArgtupleInvalid("exchange", 0, 3, 4, __pyx_nargs); __PYX_ERR(0, 599, __pyx_L3_error)
   __pyx_L6_skip:;
   goto __pyx_L4_argument_unpacking_done;
   __pyx_L3_error:;
@@ -12267,7 +12326,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   int __pyx_clineno = 0;
   __Pyx_RefNannySetupContext("exchange", 0);
 
-  /* "turnsvr/client/_load.pyx":598
+  /* "turnsvr/client/_load.pyx":605
  *     Raises OSError when the kernel lacks UDP_SEGMENT, ValueError for a load that cannot be.
  *     """
  *     cdef _Run run = _Run(senders, receivers, load, tls)             # <<<<<<<<<<<<<<
@@ -12280,108 +12339,108 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     PyObject *__pyx_callargs[5] = {__pyx_t_2, __pyx_v_senders, __pyx_v_receivers, __pyx_v_load, __pyx_v_tls};
     __pyx_t_1 = __Pyx_PyObject_FastCall((PyObject*)__pyx_mstate_global->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_callargs+__pyx_t_3, (5-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
     __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 598, __pyx_L1_error)
+    if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 605, __pyx_L1_error)
     __Pyx_GOTREF((PyObject *)__pyx_t_1);
   }
   __pyx_v_run = ((struct __pyx_obj_7turnsvr_6client_5_load__Run *)__pyx_t_1);
   __pyx_t_1 = 0;
 
-  /* "turnsvr/client/_load.pyx":599
+  /* "turnsvr/client/_load.pyx":606
  *     """
  *     cdef _Run run = _Run(senders, receivers, load, tls)
  *     cdef double rate = load.rate             # <<<<<<<<<<<<<<
  *     cdef int64_t duration = int(load.seconds * 1e9)
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_rate); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 599, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_rate); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 606, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_4 = __Pyx_PyFloat_AsDouble(__pyx_t_1); if (unlikely((__pyx_t_4 == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 599, __pyx_L1_error)
+  __pyx_t_4 = __Pyx_PyFloat_AsDouble(__pyx_t_1); if (unlikely((__pyx_t_4 == (double)-1) && PyErr_Occurred())) __PYX_ERR(0, 606, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_rate = __pyx_t_4;
 
-  /* "turnsvr/client/_load.pyx":600
+  /* "turnsvr/client/_load.pyx":607
  *     cdef _Run run = _Run(senders, receivers, load, tls)
  *     cdef double rate = load.rate
  *     cdef int64_t duration = int(load.seconds * 1e9)             # <<<<<<<<<<<<<<
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
  *     cdef int64_t settle = int(load.settle * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 600, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 607, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_1, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 600, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_1, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 607, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-  __pyx_t_1 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 600, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 607, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_1); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 600, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_1); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 607, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __pyx_v_duration = __pyx_t_5;
 
-  /* "turnsvr/client/_load.pyx":601
+  /* "turnsvr/client/_load.pyx":608
  *     cdef double rate = load.rate
  *     cdef int64_t duration = int(load.seconds * 1e9)
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)             # <<<<<<<<<<<<<<
  *     cdef int64_t settle = int(load.settle * 1e9)
  *     cdef int64_t quiet = int(load.quiet * 1e9)
 */
-  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_1 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
-  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
-  __pyx_t_6 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_1, __pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_1, __pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 601, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 608, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_v_warm_up = __pyx_t_5;
 
-  /* "turnsvr/client/_load.pyx":602
+  /* "turnsvr/client/_load.pyx":609
  *     cdef int64_t duration = int(load.seconds * 1e9)
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
  *     cdef int64_t settle = int(load.settle * 1e9)             # <<<<<<<<<<<<<<
  *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:
 */
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_settle); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_settle); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 602, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 609, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_v_settle = __pyx_t_5;
 
-  /* "turnsvr/client/_load.pyx":603
+  /* "turnsvr/client/_load.pyx":610
  *     cdef int64_t warm_up = int(load.seconds * _WARM_UP * 1e9)
  *     cdef int64_t settle = int(load.settle * 1e9)
  *     cdef int64_t quiet = int(load.quiet * 1e9)             # <<<<<<<<<<<<<<
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")
 */
-  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_quiet); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_quiet); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
-  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_2 = __Pyx_PyNumber_Multiply_object_float(__pyx_t_6, __pyx_mstate_global->__pyx_float_1e9); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_2);
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_6 = __Pyx_PyNumber_Int(__pyx_t_2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_6);
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 603, __pyx_L1_error)
+  __pyx_t_5 = __Pyx_PyLong_As_int64_t(__pyx_t_6); if (unlikely((__pyx_t_5 == ((int64_t)-1)) && PyErr_Occurred())) __PYX_ERR(0, 610, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
   __pyx_v_quiet = __pyx_t_5;
 
-  /* "turnsvr/client/_load.pyx":604
+  /* "turnsvr/client/_load.pyx":611
  *     cdef int64_t settle = int(load.settle * 1e9)
  *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:             # <<<<<<<<<<<<<<
@@ -12393,7 +12452,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   if (unlikely(__pyx_t_7)) {
 
 
-    /* "turnsvr/client/_load.pyx":605
+    /* "turnsvr/client/_load.pyx":612
  *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")             # <<<<<<<<<<<<<<
@@ -12406,14 +12465,14 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       PyObject *__pyx_callargs[2] = {__pyx_t_2, __pyx_mstate_global->__pyx_kp_u_the_rate_must_be_positive};
       __pyx_t_6 = __Pyx_PyObject_FastCall((PyObject*)(((PyTypeObject*)PyExc_ValueError)), __pyx_callargs+__pyx_t_3, (2-__pyx_t_3) | (__pyx_t_3*__Pyx_PY_VECTORCALL_ARGUMENTS_OFFSET));
       __Pyx_XDECREF(__pyx_t_2); __pyx_t_2 = 0;
-      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 605, __pyx_L1_error)
+      if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 612, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_Raise(__pyx_t_6, 0, 0, 0);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __PYX_ERR(0, 605, __pyx_L1_error)
+    __PYX_ERR(0, 612, __pyx_L1_error)
 
-    /* "turnsvr/client/_load.pyx":604
+    /* "turnsvr/client/_load.pyx":611
  *     cdef int64_t settle = int(load.settle * 1e9)
  *     cdef int64_t quiet = int(load.quiet * 1e9)
  *     if not rate > 0:             # <<<<<<<<<<<<<<
@@ -12422,7 +12481,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
 */
   }
 
-  /* "turnsvr/client/_load.pyx":606
+  /* "turnsvr/client/_load.pyx":613
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -12435,7 +12494,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       __Pyx_FastGIL_Remember();
       /*try:*/ {
 
-        /* "turnsvr/client/_load.pyx":607
+        /* "turnsvr/client/_load.pyx":614
  *         raise ValueError("the rate must be positive")
  *     with nogil:
  *         run.loop(rate, duration, warm_up, settle, quiet)             # <<<<<<<<<<<<<<
@@ -12445,7 +12504,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
         ((struct __pyx_vtabstruct_7turnsvr_6client_5_load__Run *)__pyx_v_run->__pyx_vtab)->loop(__pyx_v_run, __pyx_v_rate, __pyx_v_duration, __pyx_v_warm_up, __pyx_v_settle, __pyx_v_quiet);
       }
 
-      /* "turnsvr/client/_load.pyx":606
+      /* "turnsvr/client/_load.pyx":613
  *     if not rate > 0:
  *         raise ValueError("the rate must be positive")
  *     with nogil:             # <<<<<<<<<<<<<<
@@ -12462,7 +12521,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
       }
   }
 
-  /* "turnsvr/client/_load.pyx":608
+  /* "turnsvr/client/_load.pyx":615
  *     with nogil:
  *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
@@ -12470,68 +12529,68 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
 */
   __pyx_t_2 = NULL;
-  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_Tally); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 608, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_1, __pyx_mstate_global->__pyx_n_u_Tally); if (unlikely(!__pyx_t_1)) __PYX_ERR(0, 615, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_1);
 
-  /* "turnsvr/client/_load.pyx":609
+  /* "turnsvr/client/_load.pyx":616
  *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),             # <<<<<<<<<<<<<<
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),
 */
-  __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->sent); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->sent); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
-  __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->delivered); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_9 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->delivered); if (unlikely(!__pyx_t_9)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_9);
-  __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->in_window); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_10 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->in_window); if (unlikely(!__pyx_t_10)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_10);
-  __pyx_t_11 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyObject_GetAttrStr(__pyx_v_load, __pyx_mstate_global->__pyx_n_u_seconds); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __Pyx_GetModuleGlobalName(__pyx_t_12, __pyx_mstate_global->__pyx_n_u_WARM_UP); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_12);
-  __pyx_t_13 = __Pyx_PyLong_SubtractCObj(__pyx_mstate_global->__pyx_int_1, __pyx_t_12, 1, 0, 0); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyLong_SubtractCObj(__pyx_mstate_global->__pyx_int_1, __pyx_t_12, 1, 0, 0); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_13);
   __Pyx_DECREF(__pyx_t_12); __pyx_t_12 = 0;
-  __pyx_t_12 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_11, __pyx_t_13); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 609, __pyx_L1_error)
+  __pyx_t_12 = __Pyx_PyNumber_Multiply_object_object(__pyx_t_11, __pyx_t_13); if (unlikely(!__pyx_t_12)) __PYX_ERR(0, 616, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_12);
   __Pyx_DECREF(__pyx_t_11); __pyx_t_11 = 0;
   __Pyx_DECREF(__pyx_t_13); __pyx_t_13 = 0;
 
-  /* "turnsvr/client/_load.pyx":610
+  /* "turnsvr/client/_load.pyx":617
  *     return Tally(
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,             # <<<<<<<<<<<<<<
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),
  *     )
 */
-  __pyx_t_13 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->duplicates); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_13 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->duplicates); if (unlikely(!__pyx_t_13)) __PYX_ERR(0, 617, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_13);
-  __pyx_t_11 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->reordered); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_11 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->reordered); if (unlikely(!__pyx_t_11)) __PYX_ERR(0, 617, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_11);
-  __pyx_t_14 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->foreign); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_14 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->foreign); if (unlikely(!__pyx_t_14)) __PYX_ERR(0, 617, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_14);
-  __pyx_t_15 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->lagged); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 610, __pyx_L1_error)
+  __pyx_t_15 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->lagged); if (unlikely(!__pyx_t_15)) __PYX_ERR(0, 617, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_15);
 
-  /* "turnsvr/client/_load.pyx":611
+  /* "turnsvr/client/_load.pyx":618
  *         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
  *         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
  *         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),             # <<<<<<<<<<<<<<
  *     )
 */
-  __pyx_t_16 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->blocked); if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_16 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->blocked); if (unlikely(!__pyx_t_16)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_16);
-  __pyx_t_17 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->refused); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_17 = __Pyx_PyLong_From_uint64_t(__pyx_v_run->refused); if (unlikely(!__pyx_t_17)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_17);
-  __pyx_t_18 = __Pyx_carray_to_py_uint64_t(__pyx_v_run->latency, __pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_18 = __Pyx_carray_to_py_uint64_t(__pyx_v_run->latency, __pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_18);
-  __pyx_t_19 = __Pyx_PySequence_Tuple(__pyx_t_18); if (unlikely(!__pyx_t_19)) __PYX_ERR(0, 611, __pyx_L1_error)
+  __pyx_t_19 = __Pyx_PySequence_Tuple(__pyx_t_18); if (unlikely(!__pyx_t_19)) __PYX_ERR(0, 618, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_19);
   __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
   #if CYTHON_VECTORCALL
 
-  /* "turnsvr/client/_load.pyx":608
+  /* "turnsvr/client/_load.pyx":615
  *     with nogil:
  *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
@@ -12555,13 +12614,13 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     PyObject *__pyx_callargs[13] = {__pyx_t_2, __pyx_t_8, __pyx_t_9, __pyx_t_10, __pyx_t_12, __pyx_t_13, __pyx_t_11, __pyx_t_14, __pyx_t_15, __pyx_t_16, __pyx_t_17, __pyx_mstate_global->__pyx_int_0, __pyx_t_19};
     #if CYTHON_VECTORCALL
     __pyx_t_18 = __pyx_mstate_global->__pyx_tuple[0];
-    if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 608, __pyx_L1_error)
+    if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 615, __pyx_L1_error)
     __Pyx_INCREF(__pyx_t_18);
     #else
     {
       PyObject *__pyx_temp[12] = {__pyx_mstate_global->__pyx_n_u_sent, __pyx_mstate_global->__pyx_n_u_delivered, __pyx_mstate_global->__pyx_n_u_in_window, __pyx_mstate_global->__pyx_n_u_window, __pyx_mstate_global->__pyx_n_u_duplicates, __pyx_mstate_global->__pyx_n_u_reordered, __pyx_mstate_global->__pyx_n_u_foreign, __pyx_mstate_global->__pyx_n_u_lagged, __pyx_mstate_global->__pyx_n_u_blocked, __pyx_mstate_global->__pyx_n_u_refused, __pyx_mstate_global->__pyx_n_u_overrun, __pyx_mstate_global->__pyx_n_u_latency};
       __pyx_t_18 = __Pyx_MakeKwargDict(__pyx_temp, __pyx_callargs+1, 12);
-      if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 608, __pyx_L1_error)
+      if (unlikely(!__pyx_t_18)) __PYX_ERR(0, 615, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_18);
     }
     #endif
@@ -12582,7 +12641,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
     __Pyx_DECREF(__pyx_t_19); __pyx_t_19 = 0;
     __Pyx_DECREF(__pyx_t_18); __pyx_t_18 = 0;
     __Pyx_DECREF(__pyx_t_1); __pyx_t_1 = 0;
-    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 608, __pyx_L1_error)
+    if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 615, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
   }
   {
@@ -12596,7 +12655,7 @@ static PyObject *__pyx_pf_7turnsvr_6client_5_load_2exchange(CYTHON_UNUSED PyObje
   __pyx_t_6 = 0;
   goto __pyx_L0;
 
-  /* "turnsvr/client/_load.pyx":592
+  /* "turnsvr/client/_load.pyx":599
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -13966,7 +14025,7 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
   __pyx_vtable_7turnsvr_6client_5_load__Run.lose = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *))__pyx_f_7turnsvr_6client_5_load_4_Run_lose;
   __pyx_vtable_7turnsvr_6client_5_load__Run.write = (Py_ssize_t (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Outlet *, uint8_t const *, size_t))__pyx_f_7turnsvr_6client_5_load_4_Run_write;
   __pyx_vtable_7turnsvr_6client_5_load__Run.drain = (int (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *))__pyx_f_7turnsvr_6client_5_load_4_Run_drain;
-  __pyx_vtable_7turnsvr_6client_5_load__Run.drain_datagrams = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *))__pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams;
+  __pyx_vtable_7turnsvr_6client_5_load__Run.drain_datagrams = (int (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *))__pyx_f_7turnsvr_6client_5_load_4_Run_drain_datagrams;
   __pyx_vtable_7turnsvr_6client_5_load__Run.read_control = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct msghdr *, size_t *, uint32_t *))__pyx_f_7turnsvr_6client_5_load_4_Run_read_control;
   __pyx_vtable_7turnsvr_6client_5_load__Run.drain_stream = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *))__pyx_f_7turnsvr_6client_5_load_4_Run_drain_stream;
   __pyx_vtable_7turnsvr_6client_5_load__Run.take_frames = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *))__pyx_f_7turnsvr_6client_5_load_4_Run_take_frames;
@@ -13974,14 +14033,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
   __pyx_vtable_7turnsvr_6client_5_load__Run.take = (void (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Inlet *, uint8_t const *, size_t, uint32_t))__pyx_f_7turnsvr_6client_5_load_4_Run_take;
   __pyx_vtable_7turnsvr_6client_5_load__Run.is_new = (int (*)(struct __pyx_obj_7turnsvr_6client_5_load__Run *, struct __pyx_t_7turnsvr_6client_5_load_Flow *, int, uint32_t))__pyx_f_7turnsvr_6client_5_load_4_Run_is_new;
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load__Run_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run)) __PYX_ERR(0, 96, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load__Run_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run)) __PYX_ERR(0, 99, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run = &__pyx_type_7turnsvr_6client_5_load__Run;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run);
@@ -13991,9 +14050,9 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load__Run(__pyx_ms
     __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run->tp_getattro = PyObject_GenericGetAttr;
   }
   #endif
-  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_vtabptr_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
-  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Run, (PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
-  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 96, __pyx_L1_error)
+  if (__Pyx_SetVtable(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run, __pyx_vtabptr_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
+  if (PyObject_SetAttr(__pyx_m, __pyx_mstate_global->__pyx_n_u_Run, (PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
+  if (__Pyx_setup_reduce((PyObject *) __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load__Run) < (0)) __PYX_ERR(0, 99, __pyx_L1_error)
   __Pyx_RefNannyFinishContext();
   return 0;
   __pyx_L1_error:;
@@ -14010,14 +14069,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct__genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr)) __PYX_ERR(0, 131, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr)) __PYX_ERR(0, 134, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct__genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr) < (0)) __PYX_ERR(0, 131, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr) < (0)) __PYX_ERR(0, 134, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct__genexpr);
@@ -14043,14 +14102,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr)) __PYX_ERR(0, 133, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr)) __PYX_ERR(0, 136, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr) < (0)) __PYX_ERR(0, 133, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr) < (0)) __PYX_ERR(0, 136, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_1_genexpr);
@@ -14076,14 +14135,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr)) __PYX_ERR(0, 134, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr)) __PYX_ERR(0, 137, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr) < (0)) __PYX_ERR(0, 134, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr) < (0)) __PYX_ERR(0, 137, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_2_genexpr);
@@ -14109,14 +14168,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr)) __PYX_ERR(0, 156, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr) < (0)) __PYX_ERR(0, 153, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr) < (0)) __PYX_ERR(0, 156, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_3_genexpr);
@@ -14142,14 +14201,14 @@ static int __Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_s
   __Pyx_RefNannySetupContext("__Pyx_modinit_Exttype___pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr", 0);
   /*--- Exttype __pyx_obj_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr ---*/
   #if CYTHON_USE_TYPE_SPECS
-  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr)) __PYX_ERR(0, 153, __pyx_L1_error)
+  __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = (PyTypeObject *) __Pyx_PyType_FromModuleAndSpec(__pyx_m, &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr_spec, NULL); if (unlikely(!__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr)) __PYX_ERR(0, 156, __pyx_L1_error)
   #else
   __pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr = &__pyx_type_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr;
   #endif
   #if !CYTHON_COMPILING_IN_LIMITED_API
   #endif
   #if !CYTHON_USE_TYPE_SPECS
-  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr) < (0)) __PYX_ERR(0, 153, __pyx_L1_error)
+  if (__Pyx_PyType_Ready(__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr) < (0)) __PYX_ERR(0, 156, __pyx_L1_error)
   #endif
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount((PyObject*)__pyx_mstate->__pyx_ptype_7turnsvr_6client_5_load___pyx_scope_struct_4_genexpr);
@@ -14622,7 +14681,7 @@ __Pyx_RefNannySetupContext("PyInit__load", 0);
   }
   __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
 
-  /* "turnsvr/client/_load.pyx":42
+  /* "turnsvr/client/_load.pyx":44
  *     BINDING = 2
  * 
  * assert (_TAG_SIZE, _HISTOGRAM_SIZE) == (TAG, HISTOGRAM)             # <<<<<<<<<<<<<<
@@ -14631,112 +14690,112 @@ __Pyx_RefNannySetupContext("PyInit__load", 0);
 */
   #ifndef CYTHON_WITHOUT_ASSERTIONS
   if (unlikely(__pyx_assertions_enabled())) {
-    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_TAG_SIZE_2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 42, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_2, __pyx_mstate_global->__pyx_n_u_TAG_SIZE_2); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 44, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_HISTOGRAM_SIZE_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 42, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_4, __pyx_mstate_global->__pyx_n_u_HISTOGRAM_SIZE_2); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 44, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     {
       PyObject* __pyx_temp[2] = {__pyx_t_2, __pyx_t_4};
-      __pyx_t_5 = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 42, __pyx_L1_error)
+      __pyx_t_5 = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 44, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_5);
     }
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_TAG); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 42, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_TAG); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 44, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_2 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 42, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_HISTOGRAM); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 44, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     {
       PyObject* __pyx_temp[2] = {__pyx_t_4, __pyx_t_2};
-      __pyx_t_6 = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 42, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyTuple_FromArray(__pyx_temp, 2); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 44, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
-    __pyx_t_7 = __Pyx_PyObject_RichCompareBool(__pyx_t_5, __pyx_t_6, Py_EQ); if (unlikely((__pyx_t_7 < 0))) __PYX_ERR(0, 42, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_RichCompareBool(__pyx_t_5, __pyx_t_6, Py_EQ); if (unlikely((__pyx_t_7 < 0))) __PYX_ERR(0, 44, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     if (unlikely(!__pyx_t_7)) {
       __Pyx_Raise(((PyObject *)(((PyTypeObject*)PyExc_AssertionError))), 0, 0, 0);
-      __PYX_ERR(0, 42, __pyx_L1_error)
+      __PYX_ERR(0, 44, __pyx_L1_error)
     }
 
   }
   #else
-  if ((1)); else __PYX_ERR(0, 42, __pyx_L1_error)
+  if ((1)); else __PYX_ERR(0, 44, __pyx_L1_error)
   #endif
 
-  /* "turnsvr/client/_load.pyx":43
+  /* "turnsvr/client/_load.pyx":45
  * 
  * assert (_TAG_SIZE, _HISTOGRAM_SIZE) == (TAG, HISTOGRAM)
  * assert (Arrival.RAW, Arrival.CLIENT, Arrival.BINDING) == (RAW, CLIENT, BINDING)             # <<<<<<<<<<<<<<
  * 
- * cdef int64_t MOST_DEBT = 2_000_000
+ * cdef int64_t MOST_DEBT = 500_000
 */
   #ifndef CYTHON_WITHOUT_ASSERTIONS
   if (unlikely(__pyx_assertions_enabled())) {
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_RAW); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_RAW); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_CLIENT); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_CLIENT); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
-    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __Pyx_GetModuleGlobalName(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_Arrival); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_6);
-    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_BINDING); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyObject_GetAttrStr(__pyx_t_6, __pyx_mstate_global->__pyx_n_u_BINDING); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     {
       PyObject* __pyx_temp[3] = {__pyx_t_5, __pyx_t_2, __pyx_t_4};
-      __pyx_t_6 = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 43, __pyx_L1_error)
+      __pyx_t_6 = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_t_6)) __PYX_ERR(0, 45, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_6);
     }
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
-    __pyx_t_4 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_RAW); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_4 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_RAW); if (unlikely(!__pyx_t_4)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_4);
-    __pyx_t_2 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_CLIENT); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_2 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_CLIENT); if (unlikely(!__pyx_t_2)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_2);
-    __pyx_t_5 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_BINDING); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_5 = __Pyx_PyLong_From___pyx_anon_enum(__pyx_e_7turnsvr_6client_5_load_BINDING); if (unlikely(!__pyx_t_5)) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_t_5);
     {
       PyObject* __pyx_temp[3] = {__pyx_t_4, __pyx_t_2, __pyx_t_5};
-      __pyx_t_8 = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 43, __pyx_L1_error)
+      __pyx_t_8 = __Pyx_PyTuple_FromArray(__pyx_temp, 3); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 45, __pyx_L1_error)
       __Pyx_GOTREF(__pyx_t_8);
     }
     __Pyx_DECREF(__pyx_t_4); __pyx_t_4 = 0;
     __Pyx_DECREF(__pyx_t_2); __pyx_t_2 = 0;
     __Pyx_DECREF(__pyx_t_5); __pyx_t_5 = 0;
-    __pyx_t_7 = __Pyx_PyObject_RichCompareBool(__pyx_t_6, __pyx_t_8, Py_EQ); if (unlikely((__pyx_t_7 < 0))) __PYX_ERR(0, 43, __pyx_L1_error)
+    __pyx_t_7 = __Pyx_PyObject_RichCompareBool(__pyx_t_6, __pyx_t_8, Py_EQ); if (unlikely((__pyx_t_7 < 0))) __PYX_ERR(0, 45, __pyx_L1_error)
     __Pyx_DECREF(__pyx_t_6); __pyx_t_6 = 0;
     __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
     if (unlikely(!__pyx_t_7)) {
       __Pyx_Raise(((PyObject *)(((PyTypeObject*)PyExc_AssertionError))), 0, 0, 0);
-      __PYX_ERR(0, 43, __pyx_L1_error)
+      __PYX_ERR(0, 45, __pyx_L1_error)
     }
 
   }
   #else
-  if ((1)); else __PYX_ERR(0, 43, __pyx_L1_error)
+  if ((1)); else __PYX_ERR(0, 45, __pyx_L1_error)
   #endif
 
-  /* "turnsvr/client/_load.pyx":45
+  /* "turnsvr/client/_load.pyx":47
  * assert (Arrival.RAW, Arrival.CLIENT, Arrival.BINDING) == (RAW, CLIENT, BINDING)
  * 
- * cdef int64_t MOST_DEBT = 2_000_000             # <<<<<<<<<<<<<<
- * """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
- * cdef int64_t NAP = 300_000
+ * cdef int64_t MOST_DEBT = 500_000             # <<<<<<<<<<<<<<
+ * """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged, for sent all
+ * at once it would be another load than the one asked for."""
 */
-  __pyx_v_7turnsvr_6client_5_load_MOST_DEBT = 0x1E8480;
+  __pyx_v_7turnsvr_6client_5_load_MOST_DEBT = 0x7A120;
 
-  /* "turnsvr/client/_load.pyx":47
- * cdef int64_t MOST_DEBT = 2_000_000
- * """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
+  /* "turnsvr/client/_load.pyx":50
+ * """Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged, for sent all
+ * at once it would be another load than the one asked for."""
  * cdef int64_t NAP = 300_000             # <<<<<<<<<<<<<<
  * """Nanoseconds of idleness from which on the thread sleeps."""
  * 
@@ -14770,35 +14829,35 @@ __Pyx_RefNannySetupContext("PyInit__load", 0);
   if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_setstate_cython, __pyx_t_8) < (0)) __PYX_ERR(1, 3, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-  /* "turnsvr/client/_load.pyx":583
+  /* "turnsvr/client/_load.pyx":590
  * 
  * 
  * def _socket_address(host, port):             # <<<<<<<<<<<<<<
  *     """sockaddr_in or sockaddr_in6 as bytes."""
  *     if ":" in host:
 */
-  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_1_socket_address, 0, __pyx_mstate_global->__pyx_n_u_socket_address, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 583, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_1_socket_address, 0, __pyx_mstate_global->__pyx_n_u_socket_address, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[7])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 590, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_8);
   #endif
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_socket_address, __pyx_t_8) < (0)) __PYX_ERR(0, 583, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_socket_address, __pyx_t_8) < (0)) __PYX_ERR(0, 590, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
-  /* "turnsvr/client/_load.pyx":592
+  /* "turnsvr/client/_load.pyx":599
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
  *     """Send `load` from the senders, one flow each and in turn, and count what the receivers get.
  * 
 */
-  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_3exchange, 0, __pyx_mstate_global->__pyx_n_u_exchange, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 592, __pyx_L1_error)
+  __pyx_t_8 = __Pyx_CyFunction_New(&__pyx_mdef_7turnsvr_6client_5_load_3exchange, 0, __pyx_mstate_global->__pyx_n_u_exchange, NULL, __pyx_mstate_global->__pyx_n_u_turnsvr_client__load, __pyx_mstate_global->__pyx_d, ((PyObject *)__pyx_mstate_global->__pyx_codeobj_tab[8])); if (unlikely(!__pyx_t_8)) __PYX_ERR(0, 599, __pyx_L1_error)
   __Pyx_GOTREF(__pyx_t_8);
   #if CYTHON_COMPILING_IN_CPYTHON && PY_VERSION_HEX >= 0x030E0000
   PyUnstable_Object_EnableDeferredRefcount(__pyx_t_8);
   #endif
   __Pyx_CyFunction_SetDefaultsTuple(__pyx_t_8, __pyx_mstate_global->__pyx_tuple[1]);
-  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_exchange, __pyx_t_8) < (0)) __PYX_ERR(0, 592, __pyx_L1_error)
+  if (PyDict_SetItem(__pyx_mstate_global->__pyx_d, __pyx_mstate_global->__pyx_n_u_exchange, __pyx_t_8) < (0)) __PYX_ERR(0, 599, __pyx_L1_error)
   __Pyx_DECREF(__pyx_t_8); __pyx_t_8 = 0;
 
   /* "turnsvr/client/_load.pyx":1
@@ -14854,8 +14913,8 @@ static int __Pyx_InitCachedBuiltins(__pyx_mstatetype *__pyx_mstate) {
   const char *__pyx_filename = NULL;
   int __pyx_clineno = 0;
   CYTHON_UNUSED_VAR(__pyx_mstate);
-  __pyx_builtin_max = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_max); if (!__pyx_builtin_max) __PYX_ERR(0, 133, __pyx_L1_error)
-  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 193, __pyx_L1_error)
+  __pyx_builtin_max = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_max); if (!__pyx_builtin_max) __PYX_ERR(0, 136, __pyx_L1_error)
+  __pyx_builtin_enumerate = __Pyx_GetBuiltinName(__pyx_mstate->__pyx_n_u_enumerate); if (!__pyx_builtin_enumerate) __PYX_ERR(0, 196, __pyx_L1_error)
 
   /* Cached unbound methods */
   __pyx_mstate->__pyx_umethod_PyDict_Type_items.type = (PyObject*)&PyDict_Type;
@@ -14878,7 +14937,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
   CYTHON_UNUSED_VAR(__pyx_mstate);
   __Pyx_RefNannySetupContext("__Pyx_InitCachedConstants", 0);
 
-  /* "turnsvr/client/_load.pyx":608
+  /* "turnsvr/client/_load.pyx":615
  *     with nogil:
  *         run.loop(rate, duration, warm_up, settle, quiet)
  *     return Tally(             # <<<<<<<<<<<<<<
@@ -14887,12 +14946,12 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[12] = {__pyx_mstate_global->__pyx_n_u_sent, __pyx_mstate_global->__pyx_n_u_delivered, __pyx_mstate_global->__pyx_n_u_in_window, __pyx_mstate_global->__pyx_n_u_window, __pyx_mstate_global->__pyx_n_u_duplicates, __pyx_mstate_global->__pyx_n_u_reordered, __pyx_mstate_global->__pyx_n_u_foreign, __pyx_mstate_global->__pyx_n_u_lagged, __pyx_mstate_global->__pyx_n_u_blocked, __pyx_mstate_global->__pyx_n_u_refused, __pyx_mstate_global->__pyx_n_u_overrun, __pyx_mstate_global->__pyx_n_u_latency};
-    __pyx_mstate_global->__pyx_tuple[0] = __Pyx_PyTuple_FromArray(__pyx_temp, 12); if (unlikely(!__pyx_mstate_global->__pyx_tuple[0])) __PYX_ERR(0, 608, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[0] = __Pyx_PyTuple_FromArray(__pyx_temp, 12); if (unlikely(!__pyx_mstate_global->__pyx_tuple[0])) __PYX_ERR(0, 615, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[0]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[0]);
 
-  /* "turnsvr/client/_load.pyx":592
+  /* "turnsvr/client/_load.pyx":599
  * 
  * 
  * def exchange(senders, receivers, load, tls=None):             # <<<<<<<<<<<<<<
@@ -14901,7 +14960,7 @@ static int __Pyx_InitCachedConstants(__pyx_mstatetype *__pyx_mstate) {
 */
   {
     PyObject* __pyx_temp[1] = {Py_None};
-    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 592, __pyx_L1_error)
+    __pyx_mstate_global->__pyx_tuple[1] = __Pyx_PyTuple_FromArray(__pyx_temp, 1); if (unlikely(!__pyx_mstate_global->__pyx_tuple[1])) __PYX_ERR(0, 599, __pyx_L1_error)
     __Pyx_GOTREF(__pyx_mstate_global->__pyx_tuple[1]);
   }
   __Pyx_GIVEREF(__pyx_mstate_global->__pyx_tuple[1]);
@@ -15089,27 +15148,27 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
   PyObject* tuple_dedup_map = PyDict_New();
   if (unlikely(!tuple_dedup_map)) return -1;
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 131};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 134};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[0] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591_Q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[0])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 133};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 136};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[1] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__4, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[1])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 134};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 137};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[2] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591_q, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[2])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 153};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 156};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_s};
     __pyx_mstate_global->__pyx_codeobj_tab[3] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__4, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[3])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 153};
+    const __Pyx_PyCode_New_function_description descr = {0, 0, 0, 1, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS|CO_GENERATOR), 156};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_r};
     __pyx_mstate_global->__pyx_codeobj_tab[4] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_genexpr, __pyx_mstate->__pyx_kp_b_iso88591__5, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[4])) goto bad;
   }
@@ -15124,12 +15183,12 @@ static int __Pyx_CreateCodeObjects(__pyx_mstatetype *__pyx_mstate) {
     __pyx_mstate_global->__pyx_codeobj_tab[6] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_tree_fragment, __pyx_mstate->__pyx_n_u_setstate_cython, __pyx_mstate->__pyx_kp_b_iso88591_Q_2, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[6])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 583};
+    const __Pyx_PyCode_New_function_description descr = {2, 0, 0, 2, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 590};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_host, __pyx_mstate->__pyx_n_u_port};
     __pyx_mstate_global->__pyx_codeobj_tab[7] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_socket_address, __pyx_mstate->__pyx_kp_b_iso88591_t3a_vU_6_F_q_vSPRRXXbbc_Q_E_6_a, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[7])) goto bad;
   }
   {
-    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 10, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 592};
+    const __Pyx_PyCode_New_function_description descr = {4, 0, 0, 10, (unsigned int)(CO_OPTIMIZED|CO_NEWLOCALS), 599};
     PyObject* const varnames[] = {__pyx_mstate->__pyx_n_u_senders, __pyx_mstate->__pyx_n_u_receivers, __pyx_mstate->__pyx_n_u_load, __pyx_mstate->__pyx_n_u_tls, __pyx_mstate->__pyx_n_u_run, __pyx_mstate->__pyx_n_u_rate, __pyx_mstate->__pyx_n_u_duration, __pyx_mstate->__pyx_n_u_warm_up, __pyx_mstate->__pyx_n_u_settle, __pyx_mstate->__pyx_n_u_quiet};
     __pyx_mstate_global->__pyx_codeobj_tab[8] = __Pyx_PyCode_New(descr, varnames, __pyx_mstate->__pyx_kp_u_turnsvr_client__load_pyx, __pyx_mstate->__pyx_n_u_exchange, __pyx_mstate->__pyx_kp_b_iso88591_q_D_V1_t1_Cq_IRq_3at9Bir_Qd_A_A, tuple_dedup_map); if (unlikely(!__pyx_mstate_global->__pyx_codeobj_tab[8])) goto bad;
   }
