@@ -10,7 +10,8 @@ import pytest
 
 from tests.conftest import need
 from tests.lab.conftest import BOTH_SERVERS, OURS, Server
-from tests.lab.netlab import Kind, Lab, Site
+from tests.lab.netlab import Lab, Site
+from tests.lab.routers import Kind
 
 TRUTH = {
     Kind.OPEN: ("Endpoint Independent Mapping", "Endpoint Independent Filtering"),
@@ -47,6 +48,13 @@ def test_turnutils_natdiscovery_is_right_in_every_kind(lab: Lab, server: Server)
         sites = [stack.enter_context(lab.site(kind)) for kind in truth]
         found = dict(zip(truth, threads.map(look, sites), strict=True))
     assert found == truth
+
+
+def test_turnutils_natdiscovery_is_right_behind_two_nats(lab: Lab) -> None:
+    program = need("turnutils_natdiscovery")
+    with lab.site(Kind.FULL_CONE, behind=Kind.PORT_RESTRICTED) as site:
+        printed = site.client.output(program, "-m", "-f", "-p", str(OURS.port), lab.servers_v4[0], patience=_PATIENCE)
+    assert tuple(re.findall(r"NAT with (.*)!", printed)) == TRUTH[Kind.PORT_RESTRICTED]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TRUTH if kind is not Kind.UDP_BLOCKED], ids=lambda kind: kind.value)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import BOTH_SERVERS, COTURN, QUICK, Server, turnsvr
-from tests.lab.netlab import LOSSY, NO_FRAGMENTS, Kind, Lab, Site
+from tests.lab.netlab import Lab, Site
+from tests.lab.routers import LOSSY, NO_FRAGMENTS, Kind
 from turnsvr.client import nat
 from turnsvr.client.nat import Options
 from turnsvr.client.nat_model import FamilyReport, Fragments

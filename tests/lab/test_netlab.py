@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from tests.lab.netlab import LOSSY, Kind, Node, laboratory, leftovers, require
+from tests.lab.netlab import Node, laboratory, leftovers, require
+from tests.lab.routers import LOSSY, Kind
 
 
 def mine() -> list[str]:

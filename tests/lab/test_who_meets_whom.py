@@ -15,7 +15,8 @@ import pytest
 
 from tests.client.coturn import PASSWORD, USER
 from tests.lab.conftest import OURS
-from tests.lab.netlab import Kind, Lab, Site
+from tests.lab.netlab import Lab, Site
+from tests.lab.routers import Kind
 
 KINDS = (
     Kind.OPEN,

@@ -232,7 +232,7 @@ class _Discovery:
             mapped=first.mapped,
             other=first.other,
             software=first.software,
-            round_trip=first.response.round_trip,
+            round_trip=sockets.round_trip,
             mapping=mapping,
             filtering=filtering,
             classic=nat_rules.classic(natted, mapping.behaviours, filtering.behaviours),

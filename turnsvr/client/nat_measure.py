@@ -186,11 +186,11 @@ async def ports(sockets: Sockets) -> Ports:
         return Ports(Told(None, "no answers"), Told(None, "no answers"))
     kept = sum(local == mapped for local, mapped in pairs)
     same_parity = sum(local % 2 == mapped % 2 for local, mapped in pairs)
-    of = f"of {len(pairs)} ports"
-    return Ports(
-        Told(kept == len(pairs), f"{kept} {of} kept"),
-        Told(same_parity == len(pairs), f"{same_parity} {of} kept theirs"),
-    )
+    return Ports(_all(kept, len(pairs)), _all(same_parity, len(pairs)))
+
+
+def _all(kept: int, of: int) -> Told[bool]:
+    return Told(kept == of, f"{kept} of {of} ports" if 0 < kept < of else "")
 
 
 async def fragments(sockets: Sockets) -> Told[Fragments]:

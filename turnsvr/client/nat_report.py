@@ -178,7 +178,7 @@ def _lifetime(value: Lifetime) -> str:
 
 _ROWS: tuple[tuple[str, Callable[[FamilyReport], str]], ...] = (
     ("server", lambda each: str(each.server)),
-    ("UDP", lambda each: _milliseconds(each.round_trip) if each.round_trip else _told(each.udp, _yes)),
+    ("UDP", lambda each: _milliseconds(each.round_trip) if each.round_trip is not None else _told(each.udp, _yes)),
     ("TCP", lambda each: _told(each.tcp, _milliseconds)),
     ("TLS", lambda each: _told(each.tls, _milliseconds)),
     ("local address", lambda each: _text(each.local) or "-"),

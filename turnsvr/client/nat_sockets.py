@@ -151,6 +151,11 @@ class Sockets:
                 break
         raise TransactionTimeout(sent)
 
+    @property
+    def round_trip(self) -> float | None:
+        """The shortest one seen, in seconds."""
+        return min(self._round_trips, default=None)
+
     def patient_waits(self) -> Iterator[float]:
         """The waits of a transaction, repeated as persistent_binding() repeats it."""
         sent = 0
