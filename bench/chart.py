@@ -11,9 +11,9 @@ from bench.report import METRICS, headline
 from bench.statistics import spread
 
 _WIDTH = 820
-_LEFT, _RIGHT = 190, 250
+_LEFT, _RIGHT = 210, 230
 _ROW, _TOP, _BOTTOM = 22, 64, 44
-_LEAST, _MOST = 0.25, 32.0
+_LEAST, _MOST = 0.0625, 32.0
 
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2328; }

@@ -89,7 +89,7 @@ def table(results: Sequence[Result], names: tuple[str, str]) -> str:
 
 def _block(result: Result, names: tuple[str, str]) -> Iterator[str]:
     ours, theirs = ("2 threads", "1 thread") if result.case.kind is Kind.THREADS else names
-    yield f"{result.case.name:<28}{ours:>31}{theirs:>32}{'ratio':>22}"
+    yield f"{result.case.name:<31}{ours:>28}{theirs:>32}{'ratio':>22}"
     for name, metric in METRICS.items():
         if any(name in pair.ours for pair in result.pairs):
             yield (
