@@ -8,25 +8,24 @@ const options = JSON.parse(optionText);
 async function chromium() {
   const { chromium } = await import('playwright-core');
   const browser = await chromium.launch({ executablePath: options.executable, headless: true, args: options.args });
-  let page;
+  let page, context;
   return {
     close: () => browser.close(),
-    open: async ({ url, width, height, dark, script }) => {
-      const context = await browser.newContext({
+    open: async ({ url, width, height, dark }) => {
+      await context?.close();
+      complaints.length = 0;
+      context = await browser.newContext({
         ignoreHTTPSErrors: true, viewport: { width, height }, deviceScaleFactor: 1, colorScheme: dark ? 'dark' : 'light',
       });
       page = await context.newPage();
       listen(page);
-      if (script) await page.addInitScript(script);
       await page.goto(url);
     },
     evaluate: ({ code }) => page.evaluate(code),
     click: ({ selector }) => page.click(selector, { timeout: 10_000 }),
     select: ({ selector, value }) => page.selectOption(selector, value),
-    fill: ({ selector, value }) => page.fill(selector, value),
     screenshot: ({ path }) => page.screenshot({ path, fullPage: true }),
     resize: ({ width, height }) => page.setViewportSize({ width, height }),
-    reload: () => page.reload(),
   };
 }
 
@@ -41,6 +40,7 @@ async function firefox() {
   return {
     close: () => browser.close(),
     open: async ({ url, width, height }) => {
+      complaints.length = 0;
       await page.setViewport({ width, height });
       await page.goto(url);
     },
@@ -68,6 +68,6 @@ for await (const line of readline.createInterface({ input: process.stdin })) {
   } catch (error) {
     reply({ error: String(error?.stack ?? error) });
   }
-  if (command === 'close') break;
 }
+await browser.close();
 process.exit(0);

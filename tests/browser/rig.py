@@ -1,0 +1,273 @@
+"""A server between two places that reach each other through it alone, and browsers in those places.
+
+Three network namespaces: the server's, and two others that are each joined to it by a pair of virtual interfaces. The
+server's forwards nothing. Everything ends with the rig.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from tests.conftest import need, wait_until
+from turnsvr import firstrun
+
+HERE = Path(__file__).parent
+NAME = "turn.test"
+ADDRESS = "10.78.0.1"
+HTTP, HTTPS, STUN, TLS, NO_UPGRADE = 8080, 8443, 3478, 5349, 8081
+PAGE = f"http://{ADDRESS}:{HTTP}/"
+START_SECONDS = 60.0
+COMMAND_SECONDS = 45.0
+
+_numbers = itertools.count()
+
+SETTINGS = f"""
+realm: {NAME}
+listen: ["udp://{ADDRESS}:{STUN}", "udp://{ADDRESS}:3480", "tcp://{ADDRESS}:{STUN}", "tls://{ADDRESS}:{TLS}"]
+tls: {{certificate: certificate.pem, key: key.pem}}
+relay: {{addresses: {ADDRESS}}}
+credentials: {{secret: north of the wall and then some}}
+limits: {{allocations_per_user: 100}}
+web:
+  listen: ["http://{ADDRESS}:{HTTP}", "https://{ADDRESS}:{HTTPS}"]
+  public: true
+  requests_per_address: 0
+  trusted_proxies: {ADDRESS}
+"""
+
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--ignore-certificate-errors",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+    "--disable-gpu",
+)
+FIREFOX_PREFERENCES: dict[str, object] = {
+    "media.navigator.streams.fake": True,
+    "media.navigator.permission.disabled": True,
+    "media.autoplay.default": 0,
+    "datareporting.policy.dataSubmissionEnabled": False,
+    "app.normandy.enabled": False,
+    "app.update.enabled": False,
+    "network.captive-portal-service.enabled": False,
+    "network.connectivity-service.enabled": False,
+}
+
+
+def need_rig() -> None:
+    """Skips, or fails where nothing may be skipped, unless namespaces and the browsers' drivers are there."""
+    for program in ("ip", "nft", "node"):
+        need(program)
+    missing = None
+    if os.geteuid() != 0:
+        missing = "network namespaces need root"
+    elif not (HERE / "node_modules" / "playwright-core").is_dir():
+        missing = "the npm packages are missing: npm ci --prefix tests/browser"
+    if missing and os.environ.get("TURNSVR_REQUIRE_ALL") == "1":
+        pytest.fail(missing)
+    elif missing:
+        pytest.skip(missing)
+
+
+def _run(*command: str, text: str | None = None) -> None:
+    subprocess.run(command, check=True, capture_output=True, input=text, text=True)
+
+
+class Namespace:
+    """A network namespace with a loopback interface, names of its own and no route."""
+
+    def __init__(self) -> None:
+        self.name = f"turnsvr-{os.getpid()}-{next(_numbers)}"
+        self._folder = Path("/etc/netns", self.name)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True)
+        (self._folder / "resolv.conf").write_text("nameserver 127.0.0.1\n")
+        (self._folder / "hosts").write_text(f"127.0.0.1 localhost\n{ADDRESS} {NAME}\n")
+        _run("ip", "netns", "add", self.name)
+        self.ip("link", "set", "lo", "up")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        subprocess.run(["ip", "netns", "delete", self.name], check=False, capture_output=True)
+        for each in self._folder.iterdir():
+            each.unlink()
+        self._folder.rmdir()
+
+    def ip(self, *arguments: str) -> None:
+        _run("ip", "-n", self.name, *arguments)
+
+    def command(self, *command: str) -> list[str]:
+        """The command as it is run in here."""
+        return ["ip", "netns", "exec", self.name, *command]
+
+    @contextmanager
+    def rules(self, text: str) -> Iterator[None]:
+        """nftables rules for a while."""
+        _run(*self.command("nft", "-f", "-"), text=text)
+        try:
+            yield
+        finally:
+            _run(*self.command("nft", "flush", "ruleset"))
+
+    def can_ping(self, address: str) -> bool:
+        done = subprocess.run(self.command("ping", "-c1", "-W1", address), check=False, capture_output=True)
+        return done.returncode == 0
+
+
+class Place(Namespace):
+    """A namespace whose only way out is the server's, at 10.78.N.2."""
+
+    def __init__(self, number: int, server: Namespace) -> None:
+        super().__init__()
+        self.address = f"10.78.{number}.2"
+        self._number = number
+        self._server = server
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        near, far = f"10.78.{self._number}.1", f"to{self._number}"
+        _run("ip", "link", "add", "eth0", "netns", self.name, "type", "veth", "peer", far, "netns", self._server.name)
+        self.ip("address", "add", f"{self.address}/24", "dev", "eth0")
+        self._server.ip("address", "add", f"{near}/24", "dev", far)
+        self.ip("link", "set", "eth0", "up")
+        self._server.ip("link", "set", far, "up")
+        self.ip("route", "add", "default", "via", near)
+        return self
+
+
+class Server:
+    """`turnsvr run` in a namespace, and a proxy before its HTTP that lets no WebSocket through."""
+
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        firstrun.write_self_signed(directory, [ADDRESS])
+        settings = directory / "turnsvr.yaml"
+        settings.write_text(SETTINGS)
+        self._errors = directory / "log"
+        self._processes = [
+            self._start(namespace, "-m", "turnsvr", "run", "-c", str(settings)),
+            self._start(namespace, str(HERE / "no_upgrade.py"), ADDRESS, str(NO_UPGRADE), ADDRESS, str(HTTP)),
+        ]
+        wait_until(lambda: " serving version=" in self.log, "the server to serve")
+        wait_until(lambda: "no upgrades here" in self.log, "the proxy to serve")
+
+    def _start(self, namespace: Namespace, *arguments: str) -> subprocess.Popen[bytes]:
+        with self._errors.open("ab") as errors:
+            command = namespace.command(sys.executable, *arguments)
+            return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors)
+
+    @property
+    def log(self) -> str:
+        return self._errors.read_text()
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.wait(START_SECONDS)
+
+
+class BrowserError(AssertionError):
+    """What the browser or its page complained of."""
+
+
+class Browser:
+    """One browser in a place, driven by commands; one page at a time."""
+
+    def __init__(self, place: Namespace, kind: str, executable: str, profile: Path | None = None) -> None:
+        options = {
+            "executable": executable,
+            "args": CHROMIUM_ARGUMENTS,
+            "prefs": FIREFOX_PREFERENCES,
+            "profile": None if profile is None else str(profile),
+        }
+        command = place.command(need("node"), str(HERE / "driver.mjs"), kind, json.dumps(options))
+        self.place = place
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
+        )
+        self._answer(START_SECONDS)
+
+    def do(self, command: str, **parameters: object) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"command": command, **parameters}) + "\n")
+        self._process.stdin.flush()
+        return self._answer(COMMAND_SECONDS)
+
+    def open(self, url: str = PAGE, *, width: int = 1100, height: int = 900, dark: bool = False) -> None:
+        self.do("open", url=url, width=width, height=height, dark=dark)
+
+    def evaluate(self, code: str) -> Any:
+        return self.do("evaluate", code=code)
+
+    def text(self, selector: str) -> str:
+        return str(self.evaluate(f"document.querySelector({json.dumps(selector)})?.innerText ?? ''"))
+
+    def wait(self, look: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+        """Look until there is something true; then that."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if found := look():
+                return found
+            time.sleep(0.25)
+        raise BrowserError(f"waited in vain for {what}; the page says:\n{self.text('main')}\n{self.do('complaints')}")
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _answer(self, seconds: float) -> Any:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line = self._process.stdout.readline() if ready else ""
+        if not line:
+            raise BrowserError(f"the browser does not answer (exit status {self._process.poll()})")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise BrowserError(answer["error"])
+        return answer.get("value")
+
+
+class Rig:
+    """The server and both places."""
+
+    def __init__(self, server: Server, here: Place, there: Place) -> None:
+        self.server = server
+        self.here = here
+        self.there = there
+
+
+@contextmanager
+def rig(directory: Path) -> Iterator[Rig]:
+    with Namespace() as middle:
+        middle.ip("address", "add", f"{ADDRESS}/32", "dev", "lo")
+        _run(*middle.command("sysctl", "-qw", "net.ipv4.ip_forward=0"))
+        with Place(1, middle) as here, Place(2, middle) as there:
+            server = Server(middle, directory)
+            try:
+                yield Rig(server, here, there)
+            finally:
+                server.stop()
