@@ -260,7 +260,7 @@ cdef class Engine:
         session.gso = True
         listener = self.listener_of(lane, &key.server) if key.transport == UDP else NULL
         session.listener = <int>listener.number if listener != NULL else -1
-        session.is_attached = five_tuple in self.writers
+        session.writer = <void *>self.writers[five_tuple] if five_tuple in self.writers else NULL
         session.from_client.level = session.to_client.level = lane.policy.bandwidth
         session.from_client.filled_at = session.to_client.filled_at = monotonic()
         lane_lock(lane)
@@ -536,14 +536,17 @@ cdef class Engine:
     # Stream clients
 
     def attach(self, five_tuple, write):
+        # The one before is let go of when nothing points to it any more.
+        replaced = self.writers.get(five_tuple)
         self.writers[five_tuple] = write
-        self.mark_attached(five_tuple, True)
+        self.set_writer(five_tuple, <void *>write)
 
     def detach(self, five_tuple):
-        if self.writers.pop(five_tuple, None) is not None:
-            self.mark_attached(five_tuple, False)
+        if five_tuple in self.writers:
+            self.set_writer(five_tuple, NULL)
+            del self.writers[five_tuple]
 
-    cdef int mark_attached(self, five_tuple, bint attached) except -1:
+    cdef int set_writer(self, five_tuple, void *write) except -1:
         cdef FiveTupleKey key
         cdef Session *session
         cdef Lane *lane
@@ -552,7 +555,7 @@ cdef class Engine:
         lane_lock(lane)
         session = find_session(&lane.sessions, &key)
         if session != NULL:
-            session.is_attached = attached
+            session.writer = write
         lane_unlock(lane)
         return 0
 
@@ -675,18 +678,23 @@ cdef class Engine:
 
     cdef int write_frame(self, const UpRecord *record, bytes frame) except -1:
         """Give a frame to its client's writer, and count what came of it."""
-        cdef Session *session
+        cdef Session *session = find_number(&self.numbers, record.session)
         cdef Traffic *traffic
-        write = self.writers.get(five_tuple_of(&record.key))
-        written = write is not None and write(frame)
-        session = find_number(&self.numbers, record.session)
+        cdef Drop reason = SEND_FAILED
+        cdef bint written = False
+        if session != NULL and session.writer != NULL:
+            write = <object>session.writer
+            written = write(frame)
+            reason = SLOW_CLIENT
+            # The writer may have ended the session.
+            session = find_number(&self.numbers, record.session)
         traffic = &session.written if session != NULL else &self.tally.ended
         if written:
             traffic.packets_to_client += 1
             traffic.bytes_to_client += record.first
         else:
             traffic.dropped += 1
-            self.tally.drops[<int>(SEND_FAILED if write is None else SLOW_CLIENT)] += 1
+            self.tally.drops[<int>reason] += 1
         return 0
 
     cdef int read_closed(self, Lane *lane, const UpRecord *record, list events) except -1:

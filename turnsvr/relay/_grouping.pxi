@@ -147,12 +147,12 @@ cdef Run *grouping_join(Grouping *grouping, const Destination *destination, uint
     cdef Run *run
     grouping.packet_count += 1
     grouping.packets[index].next = NONE
-    if grouping.latest != NONE:
+    if gso and grouping.latest != NONE:
         run = &grouping.runs[grouping.latest]
         if may_join(run, size) and same_destination(&run.destination, destination):
             return append_packet(grouping, run, index, size)
     slot = flow_slot(grouping, destination)
-    if slot.epoch == grouping.epoch and may_join(&grouping.runs[slot.index], size):
+    if gso and slot.epoch == grouping.epoch and may_join(&grouping.runs[slot.index], size):
         grouping.latest = slot.index
         return append_packet(grouping, &grouping.runs[slot.index], index, size)
     slot.epoch = grouping.epoch

@@ -111,7 +111,7 @@ cdef void to_stream(
         lane.tally.segments += 1
         session.traffic.packets_to_client += 1
         session.traffic.bytes_to_client += body_size
-    elif session.is_attached:
+    elif session.writer != NULL:
         memset(&record, 0, sizeof(record))
         record.key = session.key
         record.session = session.number

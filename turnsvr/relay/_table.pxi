@@ -97,7 +97,8 @@ cdef struct Session:
     Stream *stream
     int listener
     uint32_t lane
-    bint is_attached
+    # The StreamWriter of an attached client, borrowed from Engine.writers; only the control thread calls it.
+    void *writer
     bint gso
     Index permissions
     Index channels

@@ -111,6 +111,20 @@ async def test_bindings(make_world: WorldFactory, answers: float) -> None:
     assert (await world.settled()).binding_answers == 50
 
 
+async def test_an_answer_is_counted_as_one_beside_data_to_the_same_client(make_world: WorldFactory) -> None:
+    world = make_world()
+    session = world.session()
+    session.permit("127.0.0.1")
+    train = [send_indication(session.relayed, bytes(100)).encode() for _ in range(4)]
+    train.append(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12))
+    send_train(world, session.endpoint, train, session.five_tuple.server)
+    got = [await session.receive() for _ in train]
+    assert [read_from_relay(frame) for frame in got[:4]] == [(session.relayed, bytes(100))] * 4
+    assert got[4][:2] == b"\x01\x01"
+    totals = await world.settled(inside=4)
+    assert (totals.binding_answers, totals.relayed.packets_to_client) == (1, 4)
+
+
 async def test_gso_switched_off(make_world: WorldFactory) -> None:
     world = make_world(replace(SETTINGS, gso=False))
     session, peer = world.session(), world.endpoint()
