@@ -48,6 +48,24 @@ async def test_every_step_works(target: Target, transport: Transport) -> None:
     assert report.ok
 
 
+@pytest.mark.parametrize(("relay", "aioice"), [("127.0.0.1", Outcome.OK), ("::1", Outcome.SKIPPED)])
+async def test_every_step_works_over_ipv6(serve: Serve, relay: str, aioice: Outcome) -> None:
+    """Also where the server has no IPv4 relay, which is what aioice would ask for."""
+    application = await serve(listen=["udp://[::1]:0"], relay={"addresses": [relay]}, peers={"allow": [relay]})
+    report = await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=PATIENCE)
+    *ours, second = (step.outcome for step in report.legs[0].steps)
+    assert ours == [Outcome.OK] * (len(STEPS) - 1), render(report)
+    assert second is aioice
+    assert report.ok
+
+
+async def test_a_server_that_relays_nothing_is_named(serve: Serve) -> None:
+    application = await serve(stun_only=True)
+    step = failed(await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=PATIENCE))
+    assert step.name == "Allocate"
+    assert step.advice
+
+
 async def test_a_url_without_a_transport_stands_for_several_legs(running_coturn: Coturn) -> None:
     report = await probe(f"turn:{running_coturn.plain}", USER, PASSWORD, timeout=PATIENCE)
     assert [leg.transport for leg in report.legs] == [Transport.UDP, Transport.TCP]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -106,3 +107,36 @@ async def test_a_dual_allocation_has_an_address_of_each_family(serve: Serve) -> 
     await client.allocate(Wish(additional_family=Family.IPV6))
     assert [address.family for address in client.relayed] == [Family.IPV4, Family.IPV6]
     await client.close()
+
+
+async def test_a_stale_nonce_is_replaced_on_the_way(serve: Serve) -> None:
+    server = address_of(await serve(), "udp")
+    client = TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN)
+    await client.allocate()
+    assert client.session is not None
+    client.session = replace(client.session, nonce=client.session.nonce[:-1] + b"!")
+    await client.refresh(800)
+    assert client.lifetime == 800
+    assert not client.session.nonce.endswith(b"!")
+    await client.close()
+
+
+async def test_what_nobody_takes_is_dropped_oldest_first(serve: Serve) -> None:
+    server = address_of(await serve(), "udp")
+    clients = [TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN) for _ in range(2)]
+    for client in clients:
+        await client.allocate()
+    one, other = clients
+    await other.permit(one.relayed[0])
+    await one.permit(other.relayed[0])
+    async with asyncio.timeout(10):
+        number = 0
+        while not other.dropped:
+            one.send(other.relayed[0], number.to_bytes(4, "big"))
+            number += 1
+            await asyncio.sleep(0)
+        first = await other.receive()
+    assert isinstance(first, PeerData)
+    assert int.from_bytes(first.data, "big") > 0
+    for client in clients:
+        await client.close()

@@ -18,12 +18,12 @@ from turnsvr.client import second_opinion
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink, open_link, resolve, tls_context
 from turnsvr.client.probe_report import LegReport, Outcome, ProbeReport, Step, advice_for, render, to_json
-from turnsvr.client.transaction import ClientError, Response, Timers
-from turnsvr.client.turn import PeerData, TurnClient
+from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
+from turnsvr.client.turn import PeerData, TurnClient, Wish
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, ServerUri, parse
-from turnsvr.stun.address import Address, Transport
+from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.attributes import SOFTWARE, XOR_MAPPED_ADDRESS
-from turnsvr.stun.errors import MalformedMessage
+from turnsvr.stun.errors import ErrorCode, MalformedMessage
 
 DEFAULT_TIMEOUT = 5.0
 """Seconds that a step may take."""
@@ -126,6 +126,7 @@ class _Leg:
         self._timers = Timers.within(patience)
         self._clients: list[TurnClient] = []
         self._channels: list[int] = []
+        self._wish = Wish()
 
     async def report(self) -> LegReport:
         steps: list[Step] = []
@@ -193,7 +194,14 @@ class _Leg:
         return response.round_trip, f"seen as {mapped}" + (f" by {software}" if software else "")
 
     async def _allocate(self) -> tuple[float | None, str]:
-        responses = [await client.allocate() for client in self._clients]
+        """An IPv4 relay, which is what clients ask for; an IPv6 one where the server has no other."""
+        try:
+            responses = [await client.allocate(self._wish) for client in self._clients]
+        except TransactionFailed as failure:
+            if failure.code != ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED or self._wish.family is not None:
+                raise
+            self._wish = Wish(family=Family.IPV6)
+            return await self._allocate()
         relayed = ", ".join(str(client.relayed[0]) for client in self._clients)
         return _mean(responses), f"relayed at {relayed}"
 
@@ -227,6 +235,8 @@ class _Leg:
     async def _second_opinion(self) -> tuple[float | None, str]:
         if not self._second:
             raise _NotTried("tried on one UDP or TCP leg only")
+        if self._wish.family is not None:
+            raise _NotTried("aioice asks for IPv4 relays only")
         assert self._login is not None
         return await second_opinion.echo(self.transport, self.server, self._login, self._patience), ""
 
