@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import pytest
 
@@ -40,6 +40,7 @@ listen: ["udp://{ADDRESS}:{STUN}", "udp://{ADDRESS}:3480", "tcp://{ADDRESS}:{STU
 tls: {{certificate: certificate.pem, key: key.pem}}
 relay: {{addresses: {ADDRESS}}}
 credentials: {{secret: north of the wall and then some}}
+peers: {{allow: 10.78.1.0/24}}
 limits: {{allocations_per_user: 100}}
 web:
   listen: ["http://{ADDRESS}:{HTTP}", "https://{ADDRESS}:{HTTPS}"]
@@ -68,23 +69,30 @@ FIREFOX_PREFERENCES: dict[str, object] = {
 }
 
 
+def need_modules() -> None:
+    """Skips, or fails where nothing may be skipped, unless the npm packages of package.json are installed."""
+    if not (HERE / "node_modules" / "socket.io-client").is_dir():
+        _missing("the npm packages are missing: npm ci --prefix tests/browser")
+
+
 def need_rig() -> None:
-    """Skips, or fails where nothing may be skipped, unless namespaces and the browsers' drivers are there."""
-    for program in ("ip", "nft", "node"):
+    """The same for everything that the rig is made of."""
+    for program in ("ip", "nft", "node", "ping"):
         need(program)
-    missing = None
+    need_modules()
     if os.geteuid() != 0:
-        missing = "network namespaces need root"
-    elif not (HERE / "node_modules" / "playwright-core").is_dir():
-        missing = "the npm packages are missing: npm ci --prefix tests/browser"
-    if missing and os.environ.get("TURNSVR_REQUIRE_ALL") == "1":
-        pytest.fail(missing)
-    elif missing:
-        pytest.skip(missing)
+        _missing("network namespaces need root")
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("TURNSVR_REQUIRE_ALL") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def _run(*command: str, text: str | None = None) -> None:
-    subprocess.run(command, check=True, capture_output=True, input=text, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, input=text, text=True)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
 
 
 class Namespace:

@@ -99,18 +99,21 @@ async function natOf(configuration, tried, rows) {
   const addresses = [...new Set(mapped.map((row) => row.address))];
   if (mapped.every((row) => hosts.includes(row.address))) return { kind: "none", mapped: addresses };
   try {
-    return { kind: await compareMappings(configuration, stun), mapped: addresses, hidden };
+    return { kind: await compareMappings(configuration, stun.filter((leg) => leg.state === "good")), mapped: addresses, hidden };
   } catch {
     return { kind: "unknown", mapped: addresses };
   }
 }
 
-async function compareMappings(configuration, stun) {
+/** "independent", "dependent" or "unknown"; stun: those legs that answered, each a destination of its own. */
+export async function compareMappings(configuration, stun) {
   const near = new RTCPeerConnection({ iceServers: stun.map((leg) => leg.server) });
   const far = new RTCPeerConnection({ ...configuration, iceTransportPolicy: "relay" });
   try {
     const reflexive = [];
+    let gathered = false;
     near.onicecandidate = ({ candidate }) => {
+      gathered ||= candidate === null;
       if (!candidate?.candidate) return;
       const row = rowOf(candidate, null, 0);
       if (row.type === "srflx") {
@@ -130,6 +133,8 @@ async function compareMappings(configuration, stun) {
     while (performance.now() < end) {
       await new Promise((resolve) => setTimeout(resolve, 200));
       if (mappingsDiffer(reflexive)) return "dependent";
+      // Every destination answered, and a browser tells the same reflexive address once.
+      if (gathered && reflexive.length && stun.length > 1) return "independent";
       const seen = await sourcesSeen(far);
       if (reflexive.length && seen.length) {
         return seen.some((port) => reflexive.some((row) => row.port === port)) ? "independent" : "dependent";

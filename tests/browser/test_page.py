@@ -1,0 +1,175 @@
+"""What the page finds out and how it looks, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.browser.rig import ADDRESS, PAGE, STUN, Browser, Rig
+
+TABS = ("check", "loopback", "call", "code")
+INSIDE, OUTSIDE = "10.78.1.9", "10.78.1.2"
+
+
+def checked(browser: Browser) -> str:
+    """Opens the page and returns the verdict."""
+    browser.open()
+    done = "!document.getElementById('check-copy').disabled"
+    browser.wait(lambda: browser.evaluate(done), "the check's end", seconds=60)
+    return browser.text("#check-verdict")
+
+
+def states(browser: Browser) -> dict[str, str]:
+    found = browser.evaluate(
+        "Object.fromEntries([...document.querySelectorAll('#check-legs li')].map(({dataset}) => "
+        "[dataset.kind, dataset.state]))"
+    )
+    assert isinstance(found, dict)
+    return found
+
+
+@contextmanager
+def behind_nat(lab: Rig, rules: str) -> Iterator[None]:
+    """The browser's packets leave with another source port, as a NAT of this kind would choose it."""
+    text = f"table ip nat {{ chain out {{ type nat hook postrouting priority 100; {rules}; }}; }}"
+    with lab.here.rules(text):
+        yield
+
+
+def test_the_check_is_green(here: Browser) -> None:
+    assert checked(here).startswith("✓ It works")
+    assert here.evaluate("document.getElementById('check-verdict').className") == "verdict good"
+    assert {kind: states(here)[kind] for kind in ("udp", "tcp", "tls", "stun")} == dict.fromkeys(
+        ("udp", "tcp", "tls", "stun"), "good"
+    )
+    rows = here.evaluate(
+        "[...document.querySelectorAll('#check-candidates tr')].map((row) => row.cells[1].textContent)"
+    )
+    assert set(rows) == {"host", "srflx", "relay"}
+    assert "one mapping" in here.text("#check-words") or "same address and port" in here.text("#check-words")
+    assert here.do("complaints") == []
+
+
+def test_a_symmetric_nat_is_told_by_name(lab: Rig, here: Browser) -> None:
+    with behind_nat(lab, f"ip daddr {ADDRESS} udp dport != 53 masquerade to :20000-40000 fully-random"):
+        verdict = checked(here)
+        assert "symmetric" in here.text("#check-words"), here.text("#check")
+    assert verdict.startswith("✓")
+
+
+def test_a_nat_that_keeps_its_mapping_is_told_too(lab: Rig, here: Browser) -> None:
+    lab.here.ip("address", "add", f"{INSIDE}/24", "dev", "eth0")
+    try:
+        with behind_nat(lab, f"ip daddr {ADDRESS} snat to {INSIDE}"):
+            checked(here)
+            words = here.text("#check-words")
+    finally:
+        lab.here.ip("address", "delete", f"{INSIDE}/24", "dev", "eth0")
+    assert "endpoint-independent" in words
+    assert INSIDE in words
+
+
+ONE_DESTINATION = """
+(async () => {
+  const { compareMappings } = await import('/static/check.js');
+  const { iceServers, legs } = await import('/static/ice.js');
+  const configuration = await iceServers();
+  return compareMappings(configuration, [legs(configuration).find((leg) => leg.kind === 'stun')]);
+})()
+"""
+
+
+def test_a_relayed_address_is_the_second_destination_where_the_server_has_one_port(lab: Rig, here: Browser) -> None:
+    here.open(f"{PAGE}#code")
+    assert here.evaluate(ONE_DESTINATION) == "independent"
+    with behind_nat(lab, f"ip daddr {ADDRESS} udp dport != 53 masquerade to :20000-40000 fully-random"):
+        assert here.evaluate(ONE_DESTINATION) == "dependent"
+
+
+def test_blocked_udp_is_told_with_what_to_do(lab: Rig, here: Browser) -> None:
+    rules = "table ip filter { chain out { type filter hook output priority 0; meta l4proto udp drop; }; }"
+    with lab.here.rules(rules):
+        verdict = checked(here)
+    assert "not over UDP" in verdict
+    assert here.evaluate("document.getElementById('check-verdict').className") == "verdict warn"
+    found = states(here)
+    assert (found["udp"], found["tcp"], found["tls"]) == ("bad", "good", "good")
+    assert f"drops UDP to port {STUN}" in here.text("#check-words")
+
+
+def _ends_with(browser: Browser, selector: str, unit: str) -> bool:
+    return browser.text(selector).endswith(unit)
+
+
+@pytest.mark.parametrize("leg", ["udp", "tls"])
+def test_the_loopback_test_measures(here: Browser, leg: str) -> None:
+    here.open(f"{PAGE}#loopback")
+    here.wait(lambda: here.evaluate("document.querySelectorAll('#loopback-leg option').length > 1"), "the ways in")
+    here.do("select", selector="#loopback-leg", value=leg)
+    here.do("click", selector="#loopback-start")
+    here.wait(lambda: f"over {leg.upper()}" in here.text("#loopback-state"), "the connection")
+    here.wait(lambda: "Mbit/s" in here.text("#value-throughput"), "a throughput near the chosen load")
+    for name, unit in (("rtt", "ms"), ("loss", "%"), ("jitter", "ms")):
+        here.wait(partial(_ends_with, here, f"#value-{name}", unit), name)
+    painted = (
+        "(() => { const canvas = document.getElementById('chart-throughput');"
+        " const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);"
+        " return data.some((value) => value > 0); })()"
+    )
+    assert here.evaluate(painted)
+    here.do("click", selector="#loopback-start")
+    assert here.text("#loopback-start") == "Start"
+
+
+def test_the_snippets_name_this_server(here: Browser) -> None:
+    here.open(f"{PAGE}#code")
+    here.wait(lambda: "/ice-servers" in here.text("#code-snippets"), "the snippets")
+    text = here.text("#code-snippets")
+    assert f"http://{ADDRESS}:8080/ice-servers" in text
+    assert "aiortc" in text
+    assert "RTCPeerConnection" in text
+
+
+CUT = """
+(() => {
+  const wide = document.documentElement.scrollWidth - innerWidth;
+  const complaints = wide > 0 ? [`the page is ${wide} px too wide`] : [];
+  const boxes = [];
+  for (const each of document.querySelectorAll('a, button, select, input, h1, h2, h3, p, li, label, figcaption')) {
+    const box = each.getBoundingClientRect();
+    if (!box.width || each.closest('pre, .scroll, header')) continue;
+    const name = `${each.tagName} ${each.id || each.innerText?.slice(0, 30)}`;
+    if (box.left < 0 || box.right > innerWidth + 0.5) complaints.push(`${name} leaves the page`);
+    const fits = each.scrollWidth <= each.clientWidth + 1 || !each.clientWidth || each.tagName === 'INPUT';
+    if (!fits) complaints.push(`${name} is cut`);
+    if (['BUTTON', 'SELECT', 'INPUT'].includes(each.tagName)) boxes.push([name, box]);
+  }
+  boxes.forEach(([name, a], index) => boxes.slice(index + 1).forEach(([other, b]) => {
+    const apart = a.left >= b.right || b.left >= a.right || a.top >= b.bottom || b.top >= a.bottom;
+    if (!apart) complaints.push(`${name} over ${other}`);
+  }));
+  return complaints;
+})()
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [340, 1100])
+def test_nothing_is_cut_or_overlaps(here: Browser, tmp_path: Path, width: int, dark: bool) -> None:
+    here.open(width=width, height=800, dark=dark)
+    here.wait(lambda: here.evaluate("!document.getElementById('check-copy').disabled"), "the check's end", seconds=60)
+    for tab in TABS:
+        here.do("click", selector=f"#tab-{tab}")
+        if tab == "call":
+            here.do("click", selector="#call-start")
+            here.wait(lambda: here.evaluate("document.getElementById('call-link').value"), "the room's link")
+        assert here.evaluate(CUT) == [], tab
+        here.do("screenshot", path=str(tmp_path / f"{tab}.png"))
+        assert (tmp_path / f"{tab}.png").stat().st_size > 5_000
+    background = here.evaluate("getComputedStyle(document.body).backgroundColor")
+    lightness = sum(int(part) for part in background.strip("rgb()").split(","))
+    assert (lightness < 300) is dark
