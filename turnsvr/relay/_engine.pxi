@@ -1,65 +1,9 @@
 # The Engine: what the control thread may do to the lanes.
 
-cdef int set_number(int descriptor, int level, int option, int value) except -1:
-    if setsockopt(descriptor, level, option, &value, sizeof(value)) < 0:
-        raise OSError(errno, "setsockopt")
-    return 0
-
-
-cdef bint try_number(int descriptor, int level, int option, int value):
-    return setsockopt(descriptor, level, option, &value, sizeof(value)) == 0
-
-
-cdef int enlarge(int descriptor, int size) except -1:
-    """Have room for so many received bytes, or for as many as the system grants."""
-    if size and not try_number(descriptor, SOL_SOCKET, SO_RCVBUFFORCE, size):
-        try_number(descriptor, SOL_SOCKET, SO_RCVBUF, size)
-    return 0
-
-
-def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
-    """Set on a relay socket what the engine expects; raises OSError. room: bytes to receive, 0 as it is."""
-    enlarge(descriptor, room)
-    if ipv6:
-        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVERR, 1)
-        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-    else:
-        set_number(descriptor, IPPROTO_IP, IP_RECVERR, 1)
-        set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
-        set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-    if gro:
-        try_number(descriptor, SOL_UDP, UDP_GRO, 1)
-
-
-def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int room):
-    """Set on a listener what the engine expects; raises OSError. room: bytes to receive, 0 as it is."""
-    enlarge(descriptor, room)
-    if ipv6:
-        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-        if wildcard:
-            set_number(descriptor, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1)
-    else:
-        set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
-        set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-        if wildcard:
-            set_number(descriptor, IPPROTO_IP, IP_PKTINFO, 1)
-    if gro:
-        try_number(descriptor, SOL_UDP, UDP_GRO, 1)
-
-
-def steer_group(int descriptor, int lanes):
-    """Make a SO_REUSEPORT group of so many sockets choose as Engine does; raises OSError."""
-    if steer(descriptor, lanes) < 0:
-        raise OSError(errno, "SO_ATTACH_REUSEPORT_CBPF")
-
-
-def has_segmentation(int descriptor):
-    """Whether the kernel knows UDP_SEGMENT, asked of any UDP socket."""
-    return try_number(descriptor, SOL_UDP, UDP_SEGMENT, 0)
-
-
 cdef class Engine:
-    """Lanes, their sessions, and what goes between them and Python. event: an eventfd that is written when drain() has work.
+    """Lanes, their sessions, and what goes between them and Python.
+
+    event: an eventfd that is written when drain() has work.
 
     It owns no descriptor but its lanes' own and those of adopted streams: whoever opened a socket closes it, after
     the engine has let go of it.
@@ -68,7 +12,6 @@ cdef class Engine:
     cdef Lane *lanes[MAX_LANES]
     cdef Batch *batches[MAX_LANES]
     cdef Shared shared
-    cdef Index numbers
     cdef Batch *batch
     cdef Tally tally
     cdef Policy policy
@@ -122,15 +65,15 @@ cdef class Engine:
             lane = self.lanes[at]
             while lane.sessions.used:
                 session = first_session(&lane.sessions)
-                self.end_relays(lane, session, NO_FAMILY)
-                self.end_session(lane, session)
+                end_relays(lane, session, NO_FAMILY)
+                end_session(lane, session)
             while lane.streams.used:
-                self.end_connection(lane, first_stream(&lane.streams))
+                end_connection(lane, first_stream(&lane.streams))
             close_lane(lane)
             free_lane(lane)
             batch_free(self.batches[at])
         batch_free(self.batch)
-        index_free(&self.numbers)
+        index_free(&self.shared.numbers)
         index_free(&self.shared.relays)
         index_free(&self.shared.sessions)
         limiter_set(&self.shared.limiter, 0)
@@ -177,7 +120,9 @@ cdef class Engine:
                 free_items(&lane.policy.fenced)
                 for name in fenced:
                     read_peer(&host, name, 0)
-                    if find_permission(&lane.policy.fenced, &host) == NULL and not add_host(&lane.policy.fenced, &host, 0):
+                    if find_permission(&lane.policy.fenced, &host) != NULL:
+                        continue
+                    if not add_host(&lane.policy.fenced, &host, 0):
                         raise MemoryError
                 if changed:
                     fill_buckets(lane, monotonic())
@@ -185,7 +130,7 @@ cdef class Engine:
                 lane_unlock(lane)
 
     def add_listener(self, uint32_t lane, int descriptor, address, bytes suffix not None):
-        """Serve a bound UDP socket; each lane has the same listeners in the same order. Returns nothing, raises OSError."""
+        """Serve a bound UDP socket; each lane has the same listeners in the same order. Raises OSError."""
         cdef Lane *served = self.lanes[lane]
         cdef Listener *listener
         cdef int64_t slot
@@ -217,19 +162,6 @@ cdef class Engine:
         if slot < 0 or not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
             raise OSError(errno, "listener")
 
-    cdef Listener *listener_of(self, Lane *lane, const Endpoint *server) noexcept:
-        """Who serves this address: the listener at it, else the wildcard one of its port; NULL when none does."""
-        cdef uint32_t at
-        cdef Listener *listener
-        cdef Listener *wildcard = NULL
-        for at in range(lane.listener_count):
-            listener = lane.listeners[at]
-            if same_endpoint(&listener.address, server):
-                return listener
-            if listener.is_wildcard and listener.address.family == server.family and listener.address.port == server.port:
-                wildcard = listener
-        return wildcard
-
     # Sessions
 
     def open(self, uint64_t number, five_tuple, double deadline, relays):
@@ -245,7 +177,7 @@ cdef class Engine:
         cdef Endpoint advertised
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
-        if find_number(&self.numbers, number) != NULL or find_session(&lane.sessions, &key) != NULL:
+        if find_number(&self.shared.numbers, number) != NULL or find_session(&lane.sessions, &key) != NULL:
             raise RuntimeError(f"session {number} or its five-tuple is open already")
         for _, _, address in relays:
             read_host(&advertised, address[0], 0)
@@ -258,7 +190,7 @@ cdef class Engine:
         session.deadline = nanoseconds(deadline)
         session.lane = lane.number
         session.gso = True
-        listener = self.listener_of(lane, &key.server) if key.transport == UDP else NULL
+        listener = listener_of(lane, &key.server) if key.transport == UDP else NULL
         session.listener = <int>listener.number if listener != NULL else -1
         session.writer = <void *>self.writers[five_tuple] if five_tuple in self.writers else NULL
         session.from_client.level = session.to_client.level = lane.policy.bandwidth
@@ -266,59 +198,16 @@ cdef class Engine:
         lane_lock(lane)
         try:
             session.stream = find_stream(&lane.streams, &key)
-            if not self.add_session(lane, session):
+            if not add_session(lane, session):
                 raise OSError(ENOMEM, "session")
             for descriptor, host, address in relays:
-                self.add_relay(lane, session, descriptor, host, address)
+                add_relay(lane, session, descriptor, host, address)
         except BaseException:
-            self.end_relays(lane, session, NO_FAMILY)
-            self.end_session(lane, session)
+            end_relays(lane, session, NO_FAMILY)
+            end_session(lane, session)
             raise
         finally:
             lane_unlock(lane)
-
-    cdef bint add_session(self, Lane *lane, Session *session) noexcept:
-        cdef bint added
-        pthread_mutex_lock(&self.shared.mutex)
-        added = index_add(&self.shared.sessions, hash_key(&session.key), session)
-        pthread_mutex_unlock(&self.shared.mutex)
-        return (
-            added
-            and index_add(&lane.sessions, hash_key(&session.key), session)
-            and index_add(&self.numbers, hash_number(session.number), session)
-        )
-
-    cdef int add_relay(self, Lane *lane, Session *session, int descriptor, host, advertised) except -1:
-        cdef Relay *relay = <Relay *>calloc(1, sizeof(Relay))
-        cdef int64_t slot = -1
-        cdef bint added
-        if relay == NULL:
-            raise MemoryError
-        try:
-            read_peer(&relay.host, host[0], host[1])
-            read_peer(&relay.advertised, advertised[0], advertised[1])
-            slot = take_slot(lane, IS_RELAY, relay)
-            if slot < 0 or session.relays[relay.host.family - 1] != NULL:
-                raise OSError(ENOMEM, "relay")
-            relay.slot = <uint32_t>slot
-            relay.session = session
-            relay.descriptor = descriptor
-            relay.lane = lane.number
-            relay.gso = True
-            if not watch(lane, relay.slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
-                raise OSError(errno, "epoll")
-        except BaseException:
-            if slot >= 0:
-                give_slot(lane, <uint32_t>slot)
-            free(relay)
-            raise
-        session.relays[relay.host.family - 1] = relay
-        pthread_mutex_lock(&self.shared.mutex)
-        added = index_add(&self.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
-        pthread_mutex_unlock(&self.shared.mutex)
-        if not added:
-            raise MemoryError
-        return 0
 
     cdef int advertise(self, const Endpoint *host) except -1:
         """Have every lane know a host at which sessions are advertised."""
@@ -335,54 +224,29 @@ cdef class Engine:
             raise MemoryError
         return 0
 
-    cdef void end_relays(self, Lane *lane, Session *session, int family) noexcept:
-        """Let go of the relay of one family, or of all."""
-        cdef Relay *relay
-        cdef int at
-        for at in range(2):
-            relay = session.relays[at]
-            if relay == NULL or (family and family != at + 1):
-                continue
-            pthread_mutex_lock(&self.shared.mutex)
-            index_remove(&self.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
-            pthread_mutex_unlock(&self.shared.mutex)
-            watch(lane, relay.slot, relay.descriptor, 0, EPOLL_CTL_DEL)
-            give_slot(lane, relay.slot)
-            session.relays[at] = NULL
-            free(relay)
-
-    cdef void end_session(self, Lane *lane, Session *session) noexcept:
-        pthread_mutex_lock(&self.shared.mutex)
-        index_remove(&self.shared.sessions, hash_key(&session.key), session)
-        pthread_mutex_unlock(&self.shared.mutex)
-        index_remove(&lane.sessions, hash_key(&session.key), session)
-        index_remove(&self.numbers, hash_number(session.number), session)
-        add_traffic(&lane.tally.ended, &session.traffic)
-        add_traffic(&lane.tally.ended, &session.written)
-        free_session(session)
-
     def close(self, uint64_t number, int family):
-        """End a session, or with a family (1 or 2) its relay of that one; its Counters' fields, None for an unknown one.
+        """End a session, or with a family (1 or 2) its relay of that one.
 
+        Returns the fields of its Counters, None for an unknown one.
         The engine has let go of the relays' descriptors then.
         """
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Lane *lane
         if session == NULL:
             return None
         lane = self.lanes[session.lane]
         lane_lock(lane)
-        self.end_relays(lane, session, family)
+        end_relays(lane, session, family)
         if family:
             forget(session, 0, family)
         fields = session_traffic(session)
         if session.relays[0] == NULL and session.relays[1] == NULL:
-            self.end_session(lane, session)
+            end_session(lane, session)
         lane_unlock(lane)
         return fields
 
     def refresh(self, uint64_t number, double deadline):
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         if session != NULL:
             lane_lock(self.lanes[session.lane])
             session.deadline = nanoseconds(deadline)
@@ -390,7 +254,7 @@ cdef class Engine:
 
     def permit(self, uint64_t number, str host not None, double deadline, uint32_t most):
         """Raises RuntimeError when there are `most` live permissions already."""
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Lane *lane
         cdef Permission *permission
         cdef Endpoint peer
@@ -413,7 +277,7 @@ cdef class Engine:
 
     def bind_channel(self, uint64_t number, uint32_t channel, peer, double deadline, uint32_t most):
         """Raises RuntimeError when there are `most` live channels already."""
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Lane *lane
         cdef Endpoint endpoint
         cdef bint added
@@ -460,7 +324,7 @@ cdef class Engine:
             self.tally.drops[<int>SLOW_CLIENT] += 1
 
     cdef bint send_datagram(self, Lane *lane, const FiveTupleKey *key, bytes data):
-        cdef Listener *listener = self.listener_of(lane, &key.server)
+        cdef Listener *listener = listener_of(lane, &key.server)
         cdef sockaddr_in6 name
         cdef uint64_t controls[CONTROL_WORDS]
         cdef iovec vector
@@ -484,7 +348,7 @@ cdef class Engine:
         return sent
 
     def send_to_peer(self, uint64_t number, peer, bytes data not None, bint dont_fragment):
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Endpoint endpoint
         cdef Lane *lane
         if session == NULL:
@@ -572,7 +436,7 @@ cdef class Engine:
         lane = self.lane_of(&key.client)
         stream = find_stream(&lane.streams, &key)
         if stream != NULL:
-            self.end_connection(lane, stream)
+            end_connection(lane, stream)
         stream = <Stream *>calloc(1, sizeof(Stream))
         if stream == NULL:
             raise MemoryError
@@ -608,30 +472,14 @@ cdef class Engine:
         lane = self.lane_of(&key.client)
         stream = find_stream(&lane.streams, &key)
         if stream != NULL:
-            self.end_connection(lane, stream)
-
-    cdef void end_connection(self, Lane *lane, Stream *stream) noexcept:
-        cdef Session *session
-        lane_lock(lane)
-        session = find_session(&lane.sessions, &stream.key)
-        if session != NULL and session.stream == stream:
-            session.stream = NULL
-        index_remove(&lane.streams, hash_key(&stream.key), stream)
-        if not stream.dead:
-            watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
-        give_slot(lane, stream.slot)
-        lane_unlock(lane)
-        c_close(stream.descriptor)
-        free(stream.pending)
-        free(stream.output)
-        free(stream)
+            end_connection(lane, stream)
 
     def shutdown(self):
         """Close adopted connections and the lanes' own descriptors. run() must have returned; figures stay."""
         cdef uint32_t at
         for at in range(self.lane_count):
             while self.lanes[at].streams.used:
-                self.end_connection(self.lanes[at], first_stream(&self.lanes[at].streams))
+                end_connection(self.lanes[at], first_stream(&self.lanes[at].streams))
             close_lane(self.lanes[at])
 
     # What goes up
@@ -678,7 +526,7 @@ cdef class Engine:
 
     cdef int write_frame(self, const UpRecord *record, bytes frame) except -1:
         """Give a frame to its client's writer, and count what came of it."""
-        cdef Session *session = find_number(&self.numbers, record.session)
+        cdef Session *session = find_number(&self.shared.numbers, record.session)
         cdef Traffic *traffic
         cdef Drop reason = SEND_FAILED
         cdef bint written = False
@@ -687,7 +535,7 @@ cdef class Engine:
             written = write(frame)
             reason = SLOW_CLIENT
             # The writer may have ended the session.
-            session = find_number(&self.numbers, record.session)
+            session = find_number(&self.shared.numbers, record.session)
         traffic = &session.written if session != NULL else &self.tally.ended
         if written:
             traffic.packets_to_client += 1
@@ -704,18 +552,18 @@ cdef class Engine:
         if slot.kind != IS_STREAM or slot.generation != <uint32_t>(record.session >> 32):
             return 0
         events.append(("closed", five_tuple_of(&record.key), record.first))
-        self.end_connection(lane, <Stream *>slot.item)
+        end_connection(lane, <Stream *>slot.item)
         return 0
 
     # Figures
 
     def counters(self, uint64_t number):
         """The fields of a session's Counters, None when unknown. Lanes are not stopped."""
-        cdef Session *session = find_number(&self.numbers, number)
+        cdef Session *session = find_number(&self.shared.numbers, number)
         return None if session == NULL else session_traffic(session)
 
     def totals(self):
-        """The fields of Totals: Counters' and drops in the order of Drop as tuples, then the numbers. Lanes are not stopped."""
+        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. Lanes are not stopped."""
         cdef Tally total = self.tally
         cdef Tally *tally
         cdef uint32_t at, reason
@@ -730,11 +578,11 @@ cdef class Engine:
             total.batches += tally.batches
             total.sends += tally.sends
             total.segments += tally.segments
-        if self.numbers.slots != NULL:
-            for at in range(self.numbers.mask + 1):
-                if self.numbers.slots[at].item != NULL:
-                    add_traffic(&total.ended, &(<Session *>self.numbers.slots[at].item).traffic)
-                    add_traffic(&total.ended, &(<Session *>self.numbers.slots[at].item).written)
+        if self.shared.numbers.slots != NULL:
+            for at in range(self.shared.numbers.mask + 1):
+                if self.shared.numbers.slots[at].item != NULL:
+                    add_traffic(&total.ended, &(<Session *>self.shared.numbers.slots[at].item).traffic)
+                    add_traffic(&total.ended, &(<Session *>self.shared.numbers.slots[at].item).written)
         return (
             traffic_of(&total.ended),
             tuple([total.drops[reason] for reason in range(DROPS)]),
@@ -748,55 +596,4 @@ cdef class Engine:
 
     def __len__(self):
         """Sessions."""
-        return self.numbers.used
-
-
-cdef void close_lane(Lane *lane) noexcept nogil:
-    if lane.epoll >= 0:
-        c_close(lane.epoll)
-    if lane.wake >= 0:
-        c_close(lane.wake)
-    lane.epoll = lane.wake = lane.up.event = -1
-
-
-cdef void free_lane(Lane *lane) noexcept nogil:
-    cdef uint32_t at
-    for at in range(lane.listener_count):
-        free(lane.listeners[at].suffix)
-        free(lane.listeners[at])
-    free_items(&lane.policy.fenced)
-    free_items(&lane.policy.advertised)
-    index_free(&lane.sessions)
-    index_free(&lane.streams)
-    free(lane.slots)
-    free(lane.up.bytes)
-    free(lane)
-
-
-cdef Session *first_session(const Index *index) noexcept nogil:
-    """Any session of an index that has one."""
-    cdef uint32_t at = 0
-    while index.slots[at].item == NULL:
-        at += 1
-    return <Session *>index.slots[at].item
-
-
-cdef Stream *first_stream(const Index *index) noexcept nogil:
-    """Any stream of an index that has one."""
-    cdef uint32_t at = 0
-    while index.slots[at].item == NULL:
-        at += 1
-    return <Stream *>index.slots[at].item
-
-
-cdef void fill_buckets(Lane *lane, int64_t now) noexcept nogil:
-    """Begin every session's limits anew."""
-    cdef uint32_t at
-    cdef Session *session
-    if lane.sessions.slots == NULL:
-        return
-    for at in range(lane.sessions.mask + 1):
-        session = <Session *>lane.sessions.slots[at].item
-        if session != NULL:
-            session.from_client.level = session.to_client.level = lane.policy.bandwidth
-            session.from_client.filled_at = session.to_client.filled_at = now
+        return self.shared.numbers.used

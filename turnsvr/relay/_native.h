@@ -1,4 +1,4 @@
-/* What the pump needs of C itself: constants that old headers lack, arithmetic and atomics that Cython has no word for. */
+/* What the pump needs of C itself: constants that old headers lack, arithmetic and atomics that Cython lacks. */
 #ifndef TURNSVR_NATIVE_H
 #define TURNSVR_NATIVE_H
 

@@ -21,7 +21,8 @@ cdef inline Drop refusal(Session *session, const Endpoint *peer, int64_t now) no
 # From clients
 
 cdef bint from_client(
-    Lane *lane, Batch *batch, Session *session, const uint8_t *data, uint32_t size, uint8_t tos, bint may_write, Route *route
+    Lane *lane, Batch *batch, Session *session, const uint8_t *data, uint32_t size, uint8_t tos,
+    bint may_write, Route *route
 ) noexcept nogil:
     """Relay or drop what a client sent; False when the rules must look at it. may_write: data is ours to overwrite."""
     cdef SendIndication indication
@@ -44,7 +45,8 @@ cdef bint from_client(
 
 
 cdef void channel_data(
-    Lane *lane, Batch *batch, Session *session, const uint8_t *frame, uint32_t size, uint8_t tos, bint may_write, Route *route
+    Lane *lane, Batch *batch, Session *session, const uint8_t *frame, uint32_t size, uint8_t tos,
+    bint may_write, Route *route
 ) noexcept nogil:
     cdef uint32_t number, length
     if size < 4:
@@ -138,7 +140,8 @@ cdef inline Run *join(Lane *lane, Batch *batch, const Destination *destination, 
 
 
 cdef bint to_inside(
-    Lane *lane, Batch *batch, Relay *relay, const Endpoint *peer, const uint8_t *data, uint32_t size, uint8_t tos, bint may_write
+    Lane *lane, Batch *batch, Relay *relay, const Endpoint *peer, const uint8_t *data, uint32_t size,
+    uint8_t tos, bint may_write
 ) noexcept nogil:
     """Give a packet to the live session that is advertised at peer; False when there is none."""
     cdef Relay *inside
@@ -251,205 +254,3 @@ cdef void to_client(
     packet.body = data
     packet.body_size = size
     packet.padding = <uint16_t>padding
-
-
-# Packets for another lane's table: copied, and processed under that lane's lock once ours is free.
-
-cdef void put_foreign(
-    Lane *lane, Batch *batch, uint32_t home, const FiveTupleKey *key, const Endpoint *sender, const Endpoint *advertised,
-    const uint8_t *data, uint32_t size, uint8_t tos
-) noexcept nogil:
-    cdef Foreign *foreign = <Foreign *>(batch.foreign + batch.foreign_used)
-    cdef uint32_t whole = sizeof(Foreign) + ((size + 7) & ~<uint32_t>7)
-    if whole > FOREIGN_BYTES - batch.foreign_used:
-        drop_packet(lane, NULL, OVERLOAD)
-        return
-    memset(foreign, 0, sizeof(Foreign))
-    foreign.lane = home
-    foreign.size = size
-    foreign.tos = tos
-    if key != NULL:
-        foreign.key = key[0]
-    else:
-        foreign.from_relay = True
-        foreign.sender = sender[0]
-        foreign.advertised = advertised[0]
-    if size:
-        memcpy(<uint8_t *>foreign + sizeof(Foreign), data, size)
-    batch.foreign_used += whole
-
-
-cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcept nogil:
-    """Process one under the lock of the lane that it is for."""
-    cdef const uint8_t *data = <const uint8_t *>foreign + sizeof(Foreign)
-    cdef Relay *inside
-    cdef Route route
-    if not foreign.from_relay:
-        route.number = NONE
-        if not from_client(
-            lane, batch, find_session(&lane.sessions, &foreign.key), data, foreign.size, foreign.tos, False, &route
-        ):
-            send_up(lane, &foreign.key, data, foreign.size)
-        return
-    pthread_mutex_lock(&lane.shared.mutex)
-    inside = find_relay(&lane.shared.relays, &foreign.advertised)
-    if inside != NULL and inside.lane != lane.number:
-        inside = NULL
-    pthread_mutex_unlock(&lane.shared.mutex)
-    if inside == NULL:
-        drop_packet(lane, NULL, NO_SESSION)
-        return
-    find_reply(inside.session, &foreign.sender, batch.now, &route)
-    to_client(lane, batch, inside.session, &foreign.sender, data, foreign.size, foreign.tos, 0, &route)
-
-
-cdef void flush_foreign(Lane **lanes, Batch *batch) noexcept nogil:
-    """Process what is for other lanes; no lock may be held."""
-    cdef uint32_t at = 0
-    cdef Foreign *foreign
-    cdef Lane *lane
-    while at < batch.foreign_used:
-        foreign = <Foreign *>(batch.foreign + at)
-        lane = lanes[foreign.lane]
-        lane_lock(lane)
-        while at < batch.foreign_used and foreign.lane == lane.number:
-            take_foreign(lane, batch, foreign)
-            at += sizeof(Foreign) + ((foreign.size + 7) & ~<uint32_t>7)
-            foreign = <Foreign *>(batch.foreign + at)
-        flush(lane, batch)
-        lane_unlock(lane)
-    batch.foreign_used = 0
-
-
-# What epoll says is ready
-
-cdef void send_up(Lane *lane, const FiveTupleKey *key, const uint8_t *data, uint32_t size) noexcept nogil:
-    cdef UpRecord record
-    memset(&record, 0, sizeof(record))
-    record.key = key[0]
-    record.kind = UP_MESSAGE
-    if up_push(&lane.up, &record, NULL, 0, data, size, 0):
-        lane.tally.sent_up += 1
-    else:
-        drop_packet(lane, NULL, OVERLOAD)
-
-
-cdef void answer_binding(
-    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, uint8_t *request
-) noexcept nogil:
-    cdef Destination destination
-    cdef Packet *packet
-    cdef Run *run
-    cdef uint8_t *head
-    cdef uint32_t size
-    if not limiter_allow(&lane.shared.limiter, &key.client, batch.now):
-        drop_packet(lane, NULL, RATE_LIMITED)
-        return
-    if grouping_full(&batch.grouping):
-        flush(lane, batch)
-    head = &batch.heads[batch.grouping.packet_count][0]
-    size = binding_success(head, request, &key.client, listener.suffix_size)
-    memset(&destination, 0, sizeof(destination))
-    destination.to = key.client
-    destination.descriptor = listener.descriptor
-    if listener.is_wildcard:
-        destination.source = key.server
-    run = grouping_join(&batch.grouping, &destination, size + listener.suffix_size, False)
-    packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
-    packet.head = head
-    packet.head_size = <uint16_t>size
-    packet.body = listener.suffix
-    packet.body_size = listener.suffix_size
-    packet.padding = 0
-
-
-cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key) noexcept nogil:
-    """The lane of this client's session, this one when there is none."""
-    cdef Session *session
-    cdef uint32_t home = lane.number
-    pthread_mutex_lock(&lane.shared.mutex)
-    session = find_session(&lane.shared.sessions, key)
-    if session != NULL:
-        home = session.lane
-    pthread_mutex_unlock(&lane.shared.mutex)
-    return home
-
-
-cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
-    """Everything in one received datagram of a client: one packet, or those that GRO has joined."""
-    cdef uint8_t *data = <uint8_t *>batch.received_vectors[slot].iov_base
-    cdef uint32_t left = batch.received[slot].msg_len
-    cdef uint32_t size, home
-    cdef FiveTupleKey key
-    cdef Arrival arrival
-    cdef Session *session
-    cdef Route route
-    read_arrival(&arrival, &batch.received[slot].msg_hdr)
-    read_name(&key.client, &batch.received_names[slot])
-    key.server = listener.address
-    if arrival.local.family and listener.is_wildcard:
-        key.server = arrival.local
-        key.server.port = listener.address.port
-    key.transport = UDP
-    session = find_session(&lane.sessions, &key)
-    home = lane.number
-    if session == NULL and lane.shared.lanes > 1:
-        home = home_of(lane, &key)
-    route.number = NONE
-    while True:
-        size = min(left, arrival.segment) if arrival.segment else left
-        lane.tally.received += 1
-        if is_plain_binding(data, size):
-            answer_binding(lane, batch, listener, &key, data)
-        elif home != lane.number:
-            put_foreign(lane, batch, home, &key, NULL, NULL, data, size, arrival.tos)
-        elif not from_client(lane, batch, session, data, size, arrival.tos, True, &route):
-            send_up(lane, &key, data, size)
-        data += size
-        left -= size
-        if left == 0:
-            return
-
-
-cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept nogil:
-    cdef uint32_t first, at
-    make_room(lane, batch, BATCH_RELAY)
-    first = batch.slots_used
-    for at in range(first, first + receive(lane, batch, listener.descriptor, BATCH_LISTENER)):
-        take_datagram(lane, batch, listener, at)
-
-
-cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
-    cdef uint32_t first, at, count
-    cdef uint32_t left, size, headroom
-    cdef uint8_t *data
-    cdef Arrival arrival
-    cdef Endpoint peer
-    cdef Route route
-    make_room(lane, batch, BATCH_RELAY)
-    first = batch.slots_used
-    count = receive(lane, batch, relay.descriptor, BATCH_RELAY)
-    for at in range(first, first + count):
-        read_arrival(&arrival, &batch.received[at].msg_hdr)
-        read_name(&peer, &batch.received_names[at])
-        peer.scope = 0
-        find_reply(relay.session, &peer, batch.now, &route)
-        data = <uint8_t *>batch.received_vectors[at].iov_base
-        left = batch.received[at].msg_len
-        headroom = HEADROOM
-        while True:
-            size = min(left, arrival.segment) if arrival.segment else left
-            lane.tally.received += 1
-            to_client(lane, batch, relay.session, &peer, data, size, arrival.tos, headroom, &route)
-            headroom = 0
-            data += size
-            left -= size
-            if left == 0:
-                break
-
-
-cdef inline void make_room(Lane *lane, Batch *batch, uint32_t slots) noexcept nogil:
-    """Have so many receive slots free; what was received before is sent first when there are fewer."""
-    if batch.slots_used + slots > RECEIVE_SLOTS:
-        flush(lane, batch)
-        batch.slots_used = 0

@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True, freethreading_compatible=False
 """The data plane in C: what turnsvr.relay.compiled wraps as a Pump.
 
-An Engine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong to one
-control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
+An Engine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong to
+one control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
@@ -23,7 +23,11 @@ include "_limiter.pxi"
 include "_state.pxi"
 include "_socket.pxi"
 include "_path.pxi"
+include "_foreign.pxi"
+include "_arrivals.pxi"
 include "_stream.pxi"
 include "_loop.pxi"
 include "_values.pxi"
+include "_options.pxi"
+include "_sessions.pxi"
 include "_engine.pxi"

@@ -55,7 +55,9 @@ cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
         control = CMSG_NXTHDR(header, control)
 
 
-cdef uint32_t put_control(uint8_t *controls, uint32_t used, int level, int kind, const void *data, uint32_t size) noexcept nogil:
+cdef uint32_t put_control(
+    uint8_t *controls, uint32_t used, int level, int kind, const void *data, uint32_t size
+) noexcept nogil:
     cdef cmsghdr *control = <cmsghdr *>(controls + used)
     control.cmsg_level = level
     control.cmsg_type = kind
@@ -317,7 +319,9 @@ cdef void flush(Lane *lane, Batch *batch) noexcept nogil:
     flush_streams(lane, batch)
 
 
-cdef bint tell_error(Lane *lane, Batch *batch, Relay *relay, const sock_extended_err *error, const Endpoint *peer) noexcept nogil:
+cdef bint tell_error(
+    Lane *lane, Batch *batch, Relay *relay, const sock_extended_err *error, const Endpoint *peer
+) noexcept nogil:
     """Send an ICMP error up when a client may hear of it (RFC 8656 section 11.5)."""
     cdef UpRecord record
     cdef uint8_t data[4]

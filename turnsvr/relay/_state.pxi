@@ -83,6 +83,8 @@ cdef struct Shared:
     pthread_mutex_t mutex
     Index relays
     Index sessions
+    # The control thread's own.
+    Index numbers
     Limiter limiter
     uint32_t lanes
 

@@ -1,4 +1,5 @@
-# Plain-TCP clients: frames in, frames out, what waits for a slow one bounded. A stream is freed by the control thread only.
+# Plain-TCP clients: frames in, frames out, what waits for a slow one bounded.
+# A stream is freed by the control thread only.
 
 cdef enum:
     CLOSED_BY_CLIENT = 0

@@ -51,7 +51,9 @@ cdef bint read_xor_address(Endpoint *address, const uint8_t *value, uint32_t siz
     return True
 
 
-cdef uint32_t write_xor_address(uint8_t *to, uint32_t number, const Endpoint *address, const uint8_t *mask) noexcept nogil:
+cdef uint32_t write_xor_address(
+    uint8_t *to, uint32_t number, const Endpoint *address, const uint8_t *mask
+) noexcept nogil:
     """A XOR-… attribute, 12 or 24 bytes; returns its size."""
     cdef uint32_t ip_size = 4 if address.family == IPV4 else 16
     cdef uint32_t at
@@ -126,7 +128,7 @@ cdef uint32_t binding_success(
 
 
 cdef int64_t frame_size(const uint8_t *data, size_t size) noexcept nogil:
-    """Size of the stream frame that begins with these bytes, at least four; -1 when it is none (RFC 8656 section 12.5)."""
+    """Size of the stream frame that begins with these bytes, at least four of them; -1 when it is none."""
     cdef uint32_t length = get16(data + 2)
     cdef uint32_t known, at
     if 0x40 <= data[0] <= 0x7F:

@@ -1,0 +1,132 @@
+# Datagrams as they arrive: each is taken apart and put on its path.
+
+cdef void send_up(Lane *lane, const FiveTupleKey *key, const uint8_t *data, uint32_t size) noexcept nogil:
+    cdef UpRecord record
+    memset(&record, 0, sizeof(record))
+    record.key = key[0]
+    record.kind = UP_MESSAGE
+    if up_push(&lane.up, &record, NULL, 0, data, size, 0):
+        lane.tally.sent_up += 1
+    else:
+        drop_packet(lane, NULL, OVERLOAD)
+
+
+cdef void answer_binding(
+    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, uint8_t *request
+) noexcept nogil:
+    cdef Destination destination
+    cdef Packet *packet
+    cdef Run *run
+    cdef uint8_t *head
+    cdef uint32_t size
+    if not limiter_allow(&lane.shared.limiter, &key.client, batch.now):
+        drop_packet(lane, NULL, RATE_LIMITED)
+        return
+    if grouping_full(&batch.grouping):
+        flush(lane, batch)
+    head = &batch.heads[batch.grouping.packet_count][0]
+    size = binding_success(head, request, &key.client, listener.suffix_size)
+    memset(&destination, 0, sizeof(destination))
+    destination.to = key.client
+    destination.descriptor = listener.descriptor
+    if listener.is_wildcard:
+        destination.source = key.server
+    run = grouping_join(&batch.grouping, &destination, size + listener.suffix_size, False)
+    packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
+    packet.head = head
+    packet.head_size = <uint16_t>size
+    packet.body = listener.suffix
+    packet.body_size = listener.suffix_size
+    packet.padding = 0
+
+
+cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key) noexcept nogil:
+    """The lane of this client's session, this one when there is none."""
+    cdef Session *session
+    cdef uint32_t home = lane.number
+    pthread_mutex_lock(&lane.shared.mutex)
+    session = find_session(&lane.shared.sessions, key)
+    if session != NULL:
+        home = session.lane
+    pthread_mutex_unlock(&lane.shared.mutex)
+    return home
+
+
+cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
+    """Everything in one received datagram of a client: one packet, or those that GRO has joined."""
+    cdef uint8_t *data = <uint8_t *>batch.received_vectors[slot].iov_base
+    cdef uint32_t left = batch.received[slot].msg_len
+    cdef uint32_t size, home
+    cdef FiveTupleKey key
+    cdef Arrival arrival
+    cdef Session *session
+    cdef Route route
+    read_arrival(&arrival, &batch.received[slot].msg_hdr)
+    read_name(&key.client, &batch.received_names[slot])
+    key.server = listener.address
+    if arrival.local.family and listener.is_wildcard:
+        key.server = arrival.local
+        key.server.port = listener.address.port
+    key.transport = UDP
+    session = find_session(&lane.sessions, &key)
+    home = lane.number
+    if session == NULL and lane.shared.lanes > 1:
+        home = home_of(lane, &key)
+    route.number = NONE
+    while True:
+        size = min(left, arrival.segment) if arrival.segment else left
+        lane.tally.received += 1
+        if is_plain_binding(data, size):
+            answer_binding(lane, batch, listener, &key, data)
+        elif home != lane.number:
+            put_foreign(lane, batch, home, &key, NULL, NULL, data, size, arrival.tos)
+        elif not from_client(lane, batch, session, data, size, arrival.tos, True, &route):
+            send_up(lane, &key, data, size)
+        data += size
+        left -= size
+        if left == 0:
+            return
+
+
+cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept nogil:
+    cdef uint32_t first, at
+    make_room(lane, batch, BATCH_RELAY)
+    first = batch.slots_used
+    for at in range(first, first + receive(lane, batch, listener.descriptor, BATCH_LISTENER)):
+        take_datagram(lane, batch, listener, at)
+
+
+cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
+    cdef uint32_t first, at, count
+    cdef uint32_t left, size, headroom
+    cdef uint8_t *data
+    cdef Arrival arrival
+    cdef Endpoint peer
+    cdef Route route
+    make_room(lane, batch, BATCH_RELAY)
+    first = batch.slots_used
+    count = receive(lane, batch, relay.descriptor, BATCH_RELAY)
+    for at in range(first, first + count):
+        read_arrival(&arrival, &batch.received[at].msg_hdr)
+        read_name(&peer, &batch.received_names[at])
+        peer.scope = 0
+        find_reply(relay.session, &peer, batch.now, &route)
+        data = <uint8_t *>batch.received_vectors[at].iov_base
+        left = batch.received[at].msg_len
+        headroom = HEADROOM
+        while True:
+            size = min(left, arrival.segment) if arrival.segment else left
+            lane.tally.received += 1
+            to_client(lane, batch, relay.session, &peer, data, size, arrival.tos, headroom, &route)
+            headroom = 0
+            data += size
+            left -= size
+            if left == 0:
+                break
+
+
+cdef inline void make_room(Lane *lane, Batch *batch, uint32_t slots) noexcept nogil:
+    """Have so many receive slots free; what was received before is sent first when there are fewer."""
+    if batch.slots_used + slots > RECEIVE_SLOTS:
+        flush(lane, batch)
+        batch.slots_used = 0

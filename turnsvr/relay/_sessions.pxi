@@ -1,0 +1,159 @@
+# Sessions, relays and streams as they begin and end. For the control thread, under the lane's lock where none is taken.
+
+cdef Listener *listener_of(Lane *lane, const Endpoint *server) noexcept nogil:
+    """Who serves this address: the listener at it, else the wildcard one of its port; NULL when none does."""
+    cdef uint32_t at
+    cdef Listener *listener
+    cdef Listener *wildcard = NULL
+    for at in range(lane.listener_count):
+        listener = lane.listeners[at]
+        if same_endpoint(&listener.address, server):
+            return listener
+        if listener.is_wildcard and listener.address.family == server.family and listener.address.port == server.port:
+            wildcard = listener
+    return wildcard
+
+
+cdef bint add_session(Lane *lane, Session *session) noexcept nogil:
+    """Have a session found; False when there is no memory."""
+    cdef bint added
+    pthread_mutex_lock(&lane.shared.mutex)
+    added = index_add(&lane.shared.sessions, hash_key(&session.key), session)
+    pthread_mutex_unlock(&lane.shared.mutex)
+    return (
+        added
+        and index_add(&lane.sessions, hash_key(&session.key), session)
+        and index_add(&lane.shared.numbers, hash_number(session.number), session)
+    )
+
+
+cdef int add_relay(Lane *lane, Session *session, int descriptor, host, advertised) except -1:
+    """Serve a relay socket for a session that has none of its family; raises OSError."""
+    cdef Relay *relay = <Relay *>calloc(1, sizeof(Relay))
+    cdef int64_t slot = -1
+    cdef bint added
+    if relay == NULL:
+        raise MemoryError
+    try:
+        read_peer(&relay.host, host[0], host[1])
+        read_peer(&relay.advertised, advertised[0], advertised[1])
+        slot = take_slot(lane, IS_RELAY, relay)
+        if slot < 0 or session.relays[relay.host.family - 1] != NULL:
+            raise OSError(ENOMEM, "relay")
+        relay.slot = <uint32_t>slot
+        relay.session = session
+        relay.descriptor = descriptor
+        relay.lane = lane.number
+        relay.gso = True
+        if not watch(lane, relay.slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
+            raise OSError(errno, "epoll")
+    except BaseException:
+        if slot >= 0:
+            give_slot(lane, <uint32_t>slot)
+        free(relay)
+        raise
+    session.relays[relay.host.family - 1] = relay
+    pthread_mutex_lock(&lane.shared.mutex)
+    added = index_add(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
+    pthread_mutex_unlock(&lane.shared.mutex)
+    if not added:
+        raise MemoryError
+    return 0
+
+
+cdef void end_relays(Lane *lane, Session *session, int family) noexcept nogil:
+    """Let go of the relay of one family, or of all."""
+    cdef Relay *relay
+    cdef int at
+    for at in range(2):
+        relay = session.relays[at]
+        if relay == NULL or (family and family != at + 1):
+            continue
+        pthread_mutex_lock(&lane.shared.mutex)
+        index_remove(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
+        pthread_mutex_unlock(&lane.shared.mutex)
+        watch(lane, relay.slot, relay.descriptor, 0, EPOLL_CTL_DEL)
+        give_slot(lane, relay.slot)
+        session.relays[at] = NULL
+        free(relay)
+
+
+cdef void end_session(Lane *lane, Session *session) noexcept nogil:
+    """Forget a session whose relays have ended, and keep its figures."""
+    pthread_mutex_lock(&lane.shared.mutex)
+    index_remove(&lane.shared.sessions, hash_key(&session.key), session)
+    pthread_mutex_unlock(&lane.shared.mutex)
+    index_remove(&lane.sessions, hash_key(&session.key), session)
+    index_remove(&lane.shared.numbers, hash_number(session.number), session)
+    add_traffic(&lane.tally.ended, &session.traffic)
+    add_traffic(&lane.tally.ended, &session.written)
+    free_session(session)
+
+
+cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
+    """Close and free a stream. Takes the lock."""
+    cdef Session *session
+    lane_lock(lane)
+    session = find_session(&lane.sessions, &stream.key)
+    if session != NULL and session.stream == stream:
+        session.stream = NULL
+    index_remove(&lane.streams, hash_key(&stream.key), stream)
+    if not stream.dead:
+        watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
+    give_slot(lane, stream.slot)
+    lane_unlock(lane)
+    c_close(stream.descriptor)
+    free(stream.pending)
+    free(stream.output)
+    free(stream)
+
+
+cdef void close_lane(Lane *lane) noexcept nogil:
+    if lane.epoll >= 0:
+        c_close(lane.epoll)
+    if lane.wake >= 0:
+        c_close(lane.wake)
+    lane.epoll = lane.wake = lane.up.event = -1
+
+
+cdef void free_lane(Lane *lane) noexcept nogil:
+    cdef uint32_t at
+    for at in range(lane.listener_count):
+        free(lane.listeners[at].suffix)
+        free(lane.listeners[at])
+    free_items(&lane.policy.fenced)
+    free_items(&lane.policy.advertised)
+    index_free(&lane.sessions)
+    index_free(&lane.streams)
+    free(lane.slots)
+    free(lane.up.bytes)
+    free(lane)
+
+
+cdef Session *first_session(const Index *index) noexcept nogil:
+    """Any session of an index that has one."""
+    cdef uint32_t at = 0
+    while index.slots[at].item == NULL:
+        at += 1
+    return <Session *>index.slots[at].item
+
+
+cdef Stream *first_stream(const Index *index) noexcept nogil:
+    """Any stream of an index that has one."""
+    cdef uint32_t at = 0
+    while index.slots[at].item == NULL:
+        at += 1
+    return <Stream *>index.slots[at].item
+
+
+cdef void fill_buckets(Lane *lane, int64_t now) noexcept nogil:
+    """Begin every session's limits anew."""
+    cdef uint32_t at
+    cdef Session *session
+    if lane.sessions.slots == NULL:
+        return
+    for at in range(lane.sessions.mask + 1):
+        session = <Session *>lane.sessions.slots[at].item
+        if session != NULL:
+            session.from_client.level = session.to_client.level = lane.policy.bandwidth
+            session.from_client.filled_at = session.to_client.filled_at = now
