@@ -139,7 +139,8 @@ CUT = """
   const wide = document.documentElement.scrollWidth - innerWidth;
   const complaints = wide > 0 ? [`the page is ${wide} px too wide`] : [];
   const boxes = [];
-  for (const each of document.querySelectorAll('a, button, select, input, h1, h2, h3, p, li, label, figcaption')) {
+  const parts = 'a, summary, code, button, select, input, h1, h2, h3, p, li, label, figcaption';
+  for (const each of document.querySelectorAll(parts)) {
     const box = each.getBoundingClientRect();
     if (!box.width || each.closest('pre, .scroll, header')) continue;
     const name = `${each.tagName} ${each.id || each.innerText?.slice(0, 30)}`;
@@ -155,6 +156,15 @@ CUT = """
   return complaints;
 })()
 """
+
+
+@pytest.mark.parametrize("width", [340, 1100])
+def test_the_description_of_the_api_is_readable(here: Browser, width: int) -> None:
+    here.open(f"{PAGE}docs", width=width, height=800)
+    here.wait(lambda: "/ice-servers" in here.text("#endpoints"), "the endpoints")
+    here.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert here.evaluate(CUT) == []
+    assert here.do("complaints") == []
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -393,6 +393,7 @@ async def test_metrics_are_for_named_addresses(start_web: StartWeb) -> None:
 async def test_docs_and_openapi(site: Site) -> None:
     described = (await site.get("/openapi.json")).json()
     assert {"/ice-servers", "/healthz", "/metrics", "/_turn/{channel}"} <= described["paths"].keys()
+    assert described["paths"]["/ice-servers"]["get"]["responses"].keys() == {"200", "400", "401", "403", "429", "503"}
     page = await site.get("/docs")
     assert page.status_code == 200
     assert "http://" not in page.text

@@ -24,6 +24,13 @@ from turnsvr.web.signalling import Signalling
 from turnsvr.websettings import WebListen, WebSettings
 
 _MAX_BODY = 65_536
+_REFUSALS = {
+    "400": "Something in the request means nothing.",
+    "401": "A key is needed, or this one is not known.",
+    "403": "The key may not be used from this origin.",
+    "429": "Too many requests, or the key's quota is used up; Retry-After tells when to come back.",
+    "503": "The server drains, or has no shared secret.",
+}
 _OUTCOMES = {400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "unknown", 429: "limited", 503: "unavailable"}
 
 
@@ -83,6 +90,7 @@ class Web:
         app.include_router(health.router(settings, self._context, self.desk, rooms))
         app.include_router(page.router(files, self._about, page=settings.page))
         self._add_root(app, files["index.html"])
+        _describe_refusals(app)
         inner: AsgiApp = self.signalling.mount(app) if self.signalling else app
         return Forwarded(BoundedBody(inner, _MAX_BODY), settings.trusted_proxies)
 
@@ -132,3 +140,16 @@ class Web:
         assert isinstance(error, HTTPException)
         refused = Refused(error.status_code, "there is nothing here" if error.status_code == 404 else error.detail)
         return await self._refuse(request, refused)
+
+
+def _describe_refusals(app: FastAPI) -> None:
+    """Have the OpenAPI description say how requests are refused here, in place of FastAPI's own 422."""
+    described = app.openapi()
+    for methods in described["paths"].values():
+        for operation in methods.values():
+            responses = operation["responses"]
+            responses.pop("422", None)
+            if set(operation.get("tags", ())) != {"health"}:
+                responses |= {code: {"description": text} for code, text in _REFUSALS.items()}
+    described.get("components", {}).pop("schemas", None)
+    app.openapi = lambda: described  # type: ignore[method-assign]

@@ -9,16 +9,21 @@ function element(name, className, ...content) {
   return made;
 }
 
+/** Text in which `this` is code. */
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", "", part) : part));
+}
+
 function endpoint(method, path, operation) {
   const details = element("details", "");
   details.append(element("summary", "", element("span", "method", method.toUpperCase()), element("code", "", path),
-    ` – ${operation.summary ?? ""}`));
-  if (operation.description) details.append(element("p", "", operation.description));
+    ...prose(` – ${operation.summary ?? ""}`)));
+  if (operation.description) details.append(element("p", "", ...prose(operation.description)));
   const parameters = operation.parameters ?? [];
   if (parameters.length) {
     const rows = parameters.map((each) => element("tr", "", element("td", "", element("code", "", each.name)),
       element("td", "", each.in), element("td", "", each.description ?? "")));
-    details.append(element("div", "scroll", element("table", "", element("tbody", "", ...rows))));
+    details.append(element("div", "scroll", element("table", "described", element("tbody", "", ...rows))));
   }
   details.append(element("p", "note", `Answers: ${Object.keys(operation.responses ?? {}).join(", ")}`));
   return details;
