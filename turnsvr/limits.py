@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-_MAX_ADDRESSES = 65_536
-"""Addresses remembered in each of an AnswerLimiter's two generations."""
+from array import array
+
+_SLOTS = 1 << 18
+"""Slots of an AnswerLimiter, 8 bytes each."""
+
+_ALMOST = 0.99
+"""Of an interval: what keeps rounding from costing the last answer of a burst."""
 
 
 class TokenBucket:
@@ -31,30 +36,35 @@ class TokenBucket:
 class AnswerLimiter:
     """At most `rate` unauthenticated answers a second to one client address, so that nobody is flooded through us.
 
-    A client is its IPv4 address or its IPv6 /64. Two generations of at most 65,536 clients are kept: when the
-    newer is full the older is dropped whole, and a client that is still heard moves into the newer with what it
-    has left. To win a fresh budget for one victim an attacker must send 65,536 other addresses first.
+    A client is its IPv4 address or its IPv6 /64; it may use one second's worth at once. Clients are told apart by
+    a slot of a fixed table, so memory does not grow and nothing that others send gives a victim a fresh budget. Two
+    clients of one slot share its rate; which ones do is up to Python's keyed hash, different in each process.
     """
 
-    def __init__(self, rate: float, max_addresses: int = _MAX_ADDRESSES) -> None:
-        """rate in answers a second, 0 for no limit; a client may use one second's worth at once."""
+    def __init__(self, rate: float, slots: int = _SLOTS) -> None:
+        """rate in answers a second, 0 for no limit."""
+        self._paid_until = array("d", bytes(8 * slots))
         self.rate = rate
-        self._max_addresses = max_addresses
-        self._young: dict[bytes, TokenBucket] = {}
-        self._old: dict[bytes, TokenBucket] = {}
+
+    @property
+    def rate(self) -> float:
+        return self._rate
+
+    @rate.setter
+    def rate(self, rate: float) -> None:
+        self._rate = rate
+        if rate:
+            self._interval = 1 / rate
+            self._ahead = max(1.0, rate) * self._interval - self._interval * _ALMOST
 
     def allow(self, packed_host: bytes, now: float) -> bool:
-        """Whether one more answer may go to this address, 4 or 16 bytes."""
-        if not self.rate:
+        """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""
+        if not self._rate:
             return True
         client = packed_host[:8] if len(packed_host) == 16 else packed_host
-        bucket = self._young.get(client)
-        if bucket is None:
-            bucket = self._old.pop(client, None) or TokenBucket(self.rate, max(self.rate, 1.0), now)
-            if len(self._young) >= self._max_addresses:
-                self._old, self._young = self._young, {}
-            self._young[client] = bucket
-        return bucket.take(1.0, now)
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        slot = hash(client) % len(self._paid_until)
+        paid_until = self._paid_until[slot]
+        if paid_until > now + self._ahead:
+            return False
+        self._paid_until[slot] = max(paid_until, now) + self._interval
+        return True

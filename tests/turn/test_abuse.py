@@ -179,7 +179,7 @@ def flood(world: World, method: Method, addresses: int, first: int) -> None:
 
 @pytest.mark.parametrize("method", [Method.ALLOCATE, Method.BINDING, Method.REFRESH])
 def test_a_flood_of_spoofed_requests_leaves_memory_flat(method: Method) -> None:
-    world = World(limiter=AnswerLimiter(5, max_addresses=100))
+    world = World(limiter=AnswerLimiter(5))
     flood(world, method, 500, 0)
     gc.collect()
     tracemalloc.start()
@@ -213,13 +213,12 @@ def test_one_victim_is_sent_no_flood() -> None:
 
 
 def test_a_victim_gets_no_fresh_budget_because_many_others_are_named() -> None:
-    limiter = AnswerLimiter(2, max_addresses=10)
+    limiter = AnswerLimiter(2, slots=1024)
     victim = bytes(4)
     answered = 0
     for number in range(1, 200):
         answered += limiter.allow(victim, 1.0)
         limiter.allow(number.to_bytes(4, "big"), 1.0)
-        assert len(limiter) <= 20
     assert answered == 2
 
 
