@@ -269,17 +269,20 @@ cdef bint send_alone(Lane *lane, Batch *batch, Run *run) noexcept nogil:
     """Send a lone plain packet the short way; False when it is not plain, or was not sent."""
     cdef Packet *packet = &batch.grouping.packets[run.first]
     cdef Destination *destination = &run.destination
+    cdef const uint8_t *data = packet.body
     cdef sockaddr_in6 name
     cdef socklen_t size
+    if packet.head_size:
+        data = packet.head
     if (
-        run.count > 1 or run.next != NONE or packet.head_size or packet.padding
+        run.count > 1 or run.next != NONE or packet.padding or data + packet.head_size != packet.body
         or destination.tos or destination.dont_fragment or destination.source.family
     ):
         return False
     size = put_name(&name, &destination.to)
     lane.tally.sends += 1
     if c_sendto(
-        destination.descriptor, packet.body, packet.body_size, MSG_DONTWAIT, <const sockaddr *>&name, size
+        destination.descriptor, data, packet.head_size + packet.body_size, MSG_DONTWAIT, <const sockaddr *>&name, size
     ) < 0:
         return False
     account(lane, run, 1, run.payload)
