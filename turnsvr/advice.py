@@ -70,6 +70,7 @@ def advise(
         *_limits(settings),
         *_other_servers(settings),
         *_nat_discovery(settings, host_addresses),
+        *_web(settings),
     ]
 
 
@@ -223,3 +224,16 @@ def _nat_discovery(settings: Settings, host_addresses: Collection[str] | None) -
             "nat_discovery.alternate",
             f"has no IPv{family} address: clients cannot tell address-dependent from endpoint-independent",
         )
+
+
+def _web(settings: Settings) -> Iterator[Advice]:
+    web = settings.web
+    if web is None:
+        return
+    reachable = [each for each in web.listeners() if not ipaddress.ip_address(each.host).is_loopback]
+    if web.public and (reachable or web.trusted_proxies):
+        yield _warning("web.public", "lets everyone relay who can reach the HTTP listener")
+    if not web.public and not web.keys:
+        yield _note("web.keys", "names no caller, so that nobody is given credentials")
+    if web.keys and any(each.scheme == "http" for each in reachable):
+        yield _warning("web.listen", "takes API keys over http:// from elsewhere, where others can read them")

@@ -115,6 +115,8 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
         yield problem(text, hint, "listen", index)
     for key, text, hint in _external_contradictions(settings.relay):
         yield problem(text, hint, "relay", "external", *key)
+    for where, text, hint in _web_contradictions(settings):
+        yield problem(text, hint, "web", *where)
 
 
 def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]:
@@ -150,3 +152,18 @@ def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, 
                 yield (), f"fits {count} of its family", "write relay address: external address"
         elif address not in relays:
             yield (address,), "is not among relay.addresses", "add it there or correct it"
+
+
+def _web_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    web = settings.web
+    if web is None:
+        return
+    if settings.credentials.users and not settings.credentials.secrets:
+        yield (), "gives out time-limited credentials, which need a shared secret", "add credentials.secret"
+    taken = {(each.host, each.port): each for each in settings.listeners() if each.transport != "udp"}
+    for index, address in enumerate(web.listen):
+        if address.scheme == "https" and web.tls is None and settings.tls is None:
+            yield ("listen", index), "needs a certificate", "add web.tls or tls: {certificate: …, key: …}"
+        other = next((taken[key] for each in address.expand() if (key := (each.host, each.port)) in taken), None)
+        if other is not None and address.port:
+            yield ("listen", index), f"takes the port of {other}", "keep one of them"

@@ -18,6 +18,7 @@ from turnsvr.application import Application, StartError
 from turnsvr.net.tls import TlsFiles
 from turnsvr.ranges import AddressRange
 from turnsvr.settings import Settings
+from turnsvr.web import server as server_module
 from turnsvr.web.middleware import Forwarded, Receive, Scope, Send
 from turnsvr.web.server import Server
 
@@ -112,6 +113,21 @@ async def test_stopping_frees_the_port(serve: Serve) -> None:
     await application.stop()
     with socket.create_server(("127.0.0.1", port)):
         pass
+
+
+@pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\nHost: "])
+async def test_who_sends_no_request_is_hung_up_on(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch, head: bytes
+) -> None:
+    monkeypatch.setattr(server_module, "_HEAD_SECONDS", 0.3)
+    site = await start_web()
+    assert (await site.get("/healthz")).status_code == 200
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
+    writer.write(head)
+    assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
+    writer.close()
+    await writer.wait_closed()
+    assert (await site.get("/healthz")).status_code == 200
 
 
 async def test_other_settings_reload_while_http_is_served(start_web: StartWeb) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from turnsvr import config, web
+from turnsvr.advice import advise
 from turnsvr.web.context import Context
 from turnsvr.websettings import WebListen, WebSettings, for_trying_out, parse_origin
 
@@ -112,6 +113,47 @@ def test_a_mistake_is_told_with_its_line_and_without_the_key() -> None:
     with pytest.raises(config.ConfigError) as caught:
         config.loads(text, "t.yaml")
     assert str(caught.value) == 't.yaml:6: web.keys[0].orgins: unknown setting; did you mean "origins"?'
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        (
+            "credentials: {users: {alice: wonderland}}\nweb: {public: true}\n",
+            "t.yaml:2: web: gives out time-limited credentials, which need a shared secret; add credentials.secret",
+        ),
+        (
+            f"{BASE}web:\n  listen: ['https://*:8443']\n",
+            "t.yaml:3: web.listen[0]: needs a certificate; add web.tls or tls: {certificate: …, key: …}",
+        ),
+        (
+            f"{BASE}listen: ['tcp://*:8080']\nweb:\n  listen: ['http://0.0.0.0:8080']\n",
+            "t.yaml:4: web.listen[0]: takes the port of tcp://0.0.0.0:8080; keep one of them",
+        ),
+    ],
+)
+def test_contradictions(text: str, mistake: str) -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.loads(text, "t.yaml")
+    assert str(caught.value) == mistake
+
+
+@pytest.mark.parametrize(
+    ("web", "advice"),
+    [
+        ("{}", "note: web.keys: names no caller"),
+        ("{public: true, listen: 'http://*:80'}", "warning: web.public: lets everyone relay"),
+        ("{public: true, trusted_proxies: 127.0.0.1}", "warning: web.public: lets everyone relay"),
+        ("{public: true}", None),
+        (f"{{keys: [{{name: a, key: {'x' * 16}}}], listen: 'http://*:80'}}", "warning: web.listen: takes API keys"),
+        (f"{{keys: [{{name: a, key: {'x' * 16}}}]}}", None),
+    ],
+)
+def test_advice(web: str, advice: str | None) -> None:
+    settings = config.loads(f"credentials: {{secret: {'s' * 20}}}\nweb: {web}\n", "t.yaml")
+    found = [str(each) for each in advise(settings, 0.0) if each.setting.startswith("web")]
+    assert len(found) == (advice is not None)
+    assert all(advice is not None and each.startswith(advice) for each in found)
 
 
 def test_keys_are_never_printed() -> None:

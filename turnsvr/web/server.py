@@ -8,6 +8,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import structlog
 import uvicorn
@@ -21,6 +22,8 @@ from turnsvr.websettings import WebListen, WebSettings
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 _KEEP_ALIVE = 15
 """Seconds that an idle HTTP connection stays."""
+_HEAD_SECONDS = 10.0
+"""Seconds within which a new connection brings its first request."""
 _GRACE = 2
 """Seconds that requests may take to end when the server stops."""
 _CERTIFICATE_SECONDS = 60.0
@@ -115,9 +118,23 @@ class _Uvicorn(uvicorn.Server):
         super().__init__(config)
         self.ready = asyncio.Event()
 
+        self._silent: dict[Any, float] = {}
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.ready.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        self._drop_silent(asyncio.get_running_loop().time())
+        return await super().on_tick(counter)
+
+    def _drop_silent(self, now: float) -> None:
+        """Close connections that have not brought a whole request head in time, which uvicorn waits for for ever."""
+        silent = [each for each in self.server_state.connections if getattr(each, "cycle", self) is None]
+        self._silent = {each: self._silent.get(each, now) for each in silent}
+        for each, since in self._silent.items():
+            if now >= since + _HEAD_SECONDS:
+                each.transport.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
