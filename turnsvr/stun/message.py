@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
+from struct import Struct
 from typing import TypeVar
 
 from turnsvr.stun import integrity
@@ -29,7 +30,13 @@ COOKIE_BYTES = MAGIC_COOKIE.to_bytes(4, "big")
 _MAX_ATTRIBUTES = 128
 """More attributes than any client sends; a message with more is malformed."""
 
-_AFTER_INTEGRITY = {MESSAGE_INTEGRITY_SHA256.number, FINGERPRINT.number}
+_INTEGRITY = MESSAGE_INTEGRITY.number
+_INTEGRITY_SHA256 = MESSAGE_INTEGRITY_SHA256.number
+_FINGERPRINT = FINGERPRINT.number
+_AFTER_INTEGRITY = {_INTEGRITY_SHA256, _FINGERPRINT}
+
+_TYPE_AND_LENGTH = Struct("!HH")
+"""What a message begins with, and each attribute."""
 
 
 class Class(IntEnum):
@@ -39,6 +46,9 @@ class Class(IntEnum):
     INDICATION = 0x0010
     SUCCESS = 0x0100
     ERROR = 0x0110
+
+
+_CLASSES = {int(each): each for each in Class}
 
 
 class Method(IntEnum):
@@ -62,17 +72,30 @@ class Message:
     """A STUN message.
 
     method is a Method or the number of an unknown one; transaction_id has 12 bytes, or 16 in the manner of
-    RFC 3489, where the first four are not the magic cookie. Attributes keep their order; where one is
-    repeated, get() answers the first (RFC 8489 section 14).
+    RFC 3489, where the first four are not the magic cookie. mask is what addresses are XORed with: magic cookie and
+    transaction id, 16 bytes. Attributes keep their order; where one is repeated, get() answers the first
+    (RFC 8489 section 14).
     """
 
-    __slots__ = ("_attributes", "_integrity_at", "_raw", "_sha256_at", "message_class", "method", "transaction_id")
+    __slots__ = (
+        "_attributes",
+        "_first",
+        "_integrity_at",
+        "_raw",
+        "_sha256_at",
+        "mask",
+        "message_class",
+        "method",
+        "transaction_id",
+    )
 
     def __init__(self, method: int, message_class: Class, transaction_id: bytes) -> None:
         self.method = method
         self.message_class = message_class
         self.transaction_id = transaction_id
+        self.mask = transaction_id if len(transaction_id) == 16 else COOKIE_BYTES + transaction_id
         self._attributes: list[tuple[int, bytes]] = []
+        self._first: dict[int, bytes] = {}
         self._raw = b""
         self._integrity_at = 0
         self._sha256_at = 0
@@ -88,10 +111,9 @@ class Message:
         size = len(data)
         if size < HEADER_SIZE:
             raise MalformedMessage(f"{size} bytes are too short for a STUN header")
-        message_type = int.from_bytes(data[:2], "big")
+        message_type, length = _TYPE_AND_LENGTH.unpack_from(data)
         if message_type & 0xC000:
             raise MalformedMessage("the first two bits are not zero")
-        length = int.from_bytes(data[2:4], "big")
         if length % 4 or length + HEADER_SIZE != size:
             raise MalformedMessage(f"length {length} in a message of {size} bytes")
         if data[4:8] == COOKIE_BYTES:
@@ -101,30 +123,33 @@ class Message:
         else:
             raise MalformedMessage("no magic cookie")
         method = message_type & 0x000F | (message_type & 0x00E0) >> 1 | (message_type & 0x3E00) >> 2
-        message = cls(method, Class(message_type & 0x0110), transaction_id)
+        message = cls(method, _CLASSES[message_type & 0x0110], transaction_id)
         message._raw = data
         message._walk()
         return message
 
     def _walk(self) -> None:
         data, at, size = self._raw, HEADER_SIZE, len(self._raw)
-        attributes = self._attributes
+        attributes, first = self._attributes, self._first
         while at < size:
-            number = int.from_bytes(data[at : at + 2], "big")
-            end = at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")
+            number, length = _TYPE_AND_LENGTH.unpack_from(data, at)
+            end = at + 4 + length
             if end > size:
                 raise MalformedMessage(f"attribute {number:#06x} runs past the end")
-            if number == FINGERPRINT.number:
+            if number == _FINGERPRINT:
                 self._check_fingerprint(at, end)
                 break
             if self._sha256_at or (self._integrity_at and number not in _AFTER_INTEGRITY):
                 at = end + -end % 4
                 continue
-            if number == MESSAGE_INTEGRITY.number:
+            if number == _INTEGRITY:
                 self._integrity_at = at
-            elif number == MESSAGE_INTEGRITY_SHA256.number:
+            elif number == _INTEGRITY_SHA256:
                 self._sha256_at = at
-            attributes.append((number, data[at + 4 : end]))
+            value = data[at + 4 : end]
+            attributes.append((number, value))
+            if number not in first:
+                first[number] = value
             if len(attributes) > _MAX_ATTRIBUTES:
                 raise MalformedMessage(f"more than {_MAX_ATTRIBUTES} attributes")
             at = end + -end % 4
@@ -135,24 +160,21 @@ class Message:
         value = self._raw[at + 4 : end]
         if int.from_bytes(value, "big") != integrity.fingerprint(self._raw[:at]):
             raise MalformedMessage("wrong FINGERPRINT")
-        self._attributes.append((FINGERPRINT.number, value))
+        self._append(_FINGERPRINT, value)
+
+    def _append(self, number: int, value: bytes) -> None:
+        self._attributes.append((number, value))
+        self._first.setdefault(number, value)
 
     @property
     def is_classic(self) -> bool:
         """Whether it came without the magic cookie (RFC 3489)."""
         return len(self.transaction_id) == 16
 
-    @property
-    def mask(self) -> bytes:
-        """What addresses are XORed with: magic cookie and transaction id, 16 bytes."""
-        return self.transaction_id if self.is_classic else COOKIE_BYTES + self.transaction_id
-
     def get(self, attribute: Attribute[T]) -> T | None:
         """Value of the first such attribute, or None; raises MalformedMessage."""
-        for number, value in self._attributes:
-            if number == attribute.number:
-                return attribute.unpack(value, self.mask)
-        return None
+        value = self._first.get(attribute.number)
+        return attribute.unpack(value, self.mask) if value is not None else None
 
     def all(self, attribute: Attribute[T]) -> Iterator[T]:
         """Values of every such attribute, in order; raises MalformedMessage."""
@@ -160,7 +182,7 @@ class Message:
         return (attribute.unpack(value, mask) for number, value in self._attributes if number == attribute.number)
 
     def __contains__(self, attribute: Attribute[T]) -> bool:
-        return any(number == attribute.number for number, _ in self._attributes)
+        return attribute.number in self._first
 
     def numbers(self) -> list[int]:
         """Numbers of the attributes, in order."""
@@ -168,12 +190,11 @@ class Message:
 
     def unknown_required(self) -> tuple[int, ...]:
         """Comprehension-required attributes that nobody here knows, each once, for 420's UNKNOWN-ATTRIBUTES."""
-        unknown = (n for n, _ in self._attributes if n < 0x8000 and n not in ATTRIBUTES)
-        return tuple(dict.fromkeys(unknown))
+        return tuple([number for number in self._first if number not in ATTRIBUTES and number < 0x8000])
 
     def add(self, attribute: Attribute[T], value: T) -> Message:
         """Append an attribute; returns the message, so that calls chain."""
-        self._attributes.append((attribute.number, attribute.pack(value, self.mask)))
+        self._append(attribute.number, attribute.pack(value, self.mask))
         return self
 
     def reply(self, message_class: Class) -> Message:
@@ -197,13 +218,10 @@ class Message:
 
         Padding is zeros (RFC 8489 section 14).
         """
-        body = bytearray()
-        for number, value in self._attributes:
-            size = len(value)
-            body += number.to_bytes(2, "big") + size.to_bytes(2, "big") + value + bytes(-size % 4)
+        body = b"".join([_pack_attribute(number, value) for number, value in self._attributes])
         method, message_class = self.method, self.message_class
         message_type = (method & 0xF80) << 2 | (method & 0x070) << 1 | method & 0x00F | message_class
-        data = message_type.to_bytes(2, "big") + len(body).to_bytes(2, "big") + self.mask + bytes(body)
+        data = _TYPE_AND_LENGTH.pack(message_type, len(body)) + self.mask + body
         if key is not None:
             data = integrity.append_sha1(key, data)
         if sha256_key is not None:
@@ -217,5 +235,13 @@ class Message:
         names = ", ".join(ATTRIBUTES[n].name if n in ATTRIBUTES else f"{n:#06x}" for n in self.numbers())
         return f"<{method} {self.message_class.name} {self.transaction_id.hex()} [{names}]>"
 
+
+def _pack_attribute(number: int, value: bytes) -> bytes:
+    size = len(value)
+    return _TYPE_AND_LENGTH.pack(number, size) + value + _PADDING[size % 4]
+
+
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))
+"""By the size of a value modulo four."""
 
 _METHODS = frozenset(Method)
