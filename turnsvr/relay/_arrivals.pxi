@@ -19,6 +19,7 @@ cdef void answer_binding(
     cdef Run *run
     cdef uint8_t *head
     cdef uint32_t size
+    cdef bint in_one
     if not limiter_allow(&lane.shared.limiter, &key.client, batch.now):
         drop_packet(lane, NULL, RATE_LIMITED)
         return
@@ -26,6 +27,9 @@ cdef void answer_binding(
         flush(lane, batch)
     head = &batch.heads[batch.grouping.packet_count][0]
     size = binding_success(head, request, &key.client, listener.suffix_size)
+    in_one = size + listener.suffix_size <= HEAD_ROOM
+    if in_one:
+        memcpy(head + size, listener.suffix, listener.suffix_size)
     memset(&destination, 0, sizeof(destination))
     destination.to = key.client
     destination.descriptor = listener.descriptor
@@ -35,7 +39,7 @@ cdef void answer_binding(
     packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
     packet.head = head
     packet.head_size = <uint16_t>size
-    packet.body = listener.suffix
+    packet.body = head + size if in_one else listener.suffix
     packet.body_size = listener.suffix_size
     packet.padding = 0
 

@@ -266,7 +266,7 @@ cdef void send_messages(Lane *lane, Batch *batch, uint32_t count) noexcept nogil
 
 
 cdef bint send_alone(Lane *lane, Batch *batch, Run *run) noexcept nogil:
-    """Send a lone plain packet the short way; False when it is not plain, or was not sent."""
+    """Send a lone packet the short way, which costs less than its part of a sendmmsg; False when it was not sent."""
     cdef Packet *packet = &batch.grouping.packets[run.first]
     cdef Destination *destination = &run.destination
     cdef const uint8_t *data = packet.body
@@ -275,7 +275,7 @@ cdef bint send_alone(Lane *lane, Batch *batch, Run *run) noexcept nogil:
     if packet.head_size:
         data = packet.head
     if (
-        run.count > 1 or run.next != NONE or packet.padding or data + packet.head_size != packet.body
+        run.count > 1 or packet.padding or data + packet.head_size != packet.body
         or destination.tos or destination.dont_fragment or destination.source.family
     ):
         return False
@@ -301,7 +301,8 @@ cdef void flush_via(Lane *lane, Batch *batch, Via *via) noexcept nogil:
         if run.relay != NULL:
             set_dont_fragment(run.relay, run.destination.dont_fragment)
         if send_alone(lane, batch, run):
-            return
+            index = run.next
+            continue
         while (
             index != NONE and count < SEND_MESSAGES and vector + 3 * MAX_SEGMENTS <= SEND_VECTORS
             and batch.grouping.runs[index].destination.dont_fragment == run.destination.dont_fragment

@@ -9,6 +9,8 @@ cdef enum:
     HEADROOM = 64
     # More than a datagram, and no multiple of the cache's stride.
     SLOT_SIZE = 64 + 65536 + 1088
+    # Where a head is made when there is no room in front of the data; a whole Binding answer fits in most cases.
+    HEAD_ROOM = 128
     CONTROL_SIZE = 192
     CONTROL_WORDS = 24
     SEND_MESSAGES = 64
@@ -141,7 +143,7 @@ cdef struct Batch:
     uint64_t sending_controls[SEND_MESSAGES][CONTROL_WORDS]
     uint32_t sending_lone_control[SEND_MESSAGES]
     iovec vectors[SEND_VECTORS]
-    uint8_t heads[MAX_PACKETS][MAX_HEAD]
+    uint8_t heads[MAX_PACKETS][HEAD_ROOM]
 
 
 cdef inline int64_t monotonic() noexcept nogil:
