@@ -24,6 +24,7 @@ async function chromium() {
     evaluate: ({ code }) => page.evaluate(code),
     click: ({ selector }) => page.click(selector, { timeout: 10_000 }),
     select: ({ selector, value }) => page.selectOption(selector, value),
+    fill: ({ selector, value }) => page.fill(selector, value),
     screenshot: ({ path }) => page.screenshot({ path, fullPage: true }),
     resize: ({ width, height }) => page.setViewportSize({ width, height }),
   };

@@ -49,6 +49,18 @@ web:
   trusted_proxies: {ADDRESS}
 """
 
+KEY = "a key of the shop, long enough"
+KEYED_HTTP = 8090
+KEYED_SETTINGS = f"""
+listen: ["udp://{ADDRESS}:3490"]
+relay: {{addresses: {ADDRESS}}}
+credentials: {{secret: north of the wall and then some}}
+web:
+  listen: ["http://{ADDRESS}:{KEYED_HTTP}"]
+  keys: [{{name: shop, key: "{KEY}"}}]
+"""
+"""Of a second server, which gives nothing to callers without a key."""
+
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
     "--ignore-certificate-errors",
@@ -161,18 +173,20 @@ class Place(Namespace):
 
 
 class Server:
-    """`turnsvr run` in a namespace, and a proxy before its HTTP that lets no WebSocket through."""
+    """`turnsvr run` in a namespace, twice, and a proxy before the first one's HTTP that lets no WebSocket through."""
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         firstrun.write_self_signed(directory, [ADDRESS])
-        settings = directory / "turnsvr.yaml"
+        settings, keyed = directory / "turnsvr.yaml", directory / "keyed.yaml"
         settings.write_text(SETTINGS)
+        keyed.write_text(KEYED_SETTINGS)
         self._errors = directory / "log"
         self._processes = [
             self._start(namespace, "-m", "turnsvr", "run", "-c", str(settings)),
+            self._start(namespace, "-m", "turnsvr", "run", "-c", str(keyed)),
             self._start(namespace, str(HERE / "no_upgrade.py"), ADDRESS, str(NO_UPGRADE), ADDRESS, str(HTTP)),
         ]
-        wait_until(lambda: " serving version=" in self.log, "the server to serve")
+        wait_until(lambda: self.log.count(" serving version=") == 2, "the servers to serve")
         wait_until(lambda: "no upgrades here" in self.log, "the proxy to serve")
 
     def _start(self, namespace: Namespace, *arguments: str) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.rig import ADDRESS, PAGE, STUN, Browser, Rig
+from tests.browser.rig import ADDRESS, KEY, KEYED_HTTP, PAGE, STUN, Browser, Rig
 
 TABS = ("check", "loopback", "call", "code")
 INSIDE, OUTSIDE = "10.78.1.9", "10.78.1.2"
@@ -123,6 +123,22 @@ def test_the_loopback_test_measures(here: Browser, leg: str) -> None:
     assert here.evaluate(painted)
     here.do("click", selector="#loopback-start")
     assert here.text("#loopback-start") == "Start"
+
+
+def test_the_page_asks_for_a_key_where_one_is_needed(here: Browser) -> None:
+    here.open(f"http://{ADDRESS}:{KEYED_HTTP}/", width=360)
+    here.wait(lambda: "Your API key" in here.text("#key-form"), "the question")
+    for key, shown in (("not a key of this server", "does not know this key"), (KEY, "It works")):
+        here.do("fill", selector="#key", value=key)
+        here.do("click", selector="#key-form button")
+        here.wait(partial(_says, here, shown), shown)
+    assert here.evaluate("document.getElementById('key-form').hidden")
+    assert "YOUR_API_KEY" in here.evaluate("document.getElementById('code-snippets').textContent")
+    assert KEY not in here.evaluate("document.documentElement.outerHTML")
+
+
+def _says(browser: Browser, text: str) -> bool:
+    return text in browser.text("main")
 
 
 def test_the_snippets_name_this_server(here: Browser) -> None:

@@ -127,8 +127,10 @@ class Dialect:
 
     def headers(self, refused: Refused) -> Mapping[str, str]:
         headers = {} if refused.retry_after is None else {"Retry-After": str(refused.retry_after)}
-        if refused.status == 401 and self.name in ("twilio", "xirsys", "native"):
-            headers["WWW-Authenticate"] = 'Basic realm="turnsvr", charset="UTF-8"'
+        if refused.status == 401:
+            # Not Basic where pages ask: a browser would open a dialogue of its own.
+            scheme = "Basic" if self.name in ("twilio", "xirsys") else "Bearer"
+            headers["WWW-Authenticate"] = f'{scheme} realm="turnsvr"'
         if self.name == "aws":
             headers["x-amzn-ErrorType"] = _AWS_ERRORS.get(refused.status, "ClientLimitExceededException")
         return headers

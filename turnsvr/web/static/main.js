@@ -47,6 +47,7 @@ async function start() {
     notice("");
   } catch (error) {
     if (error instanceof KeyNeeded) {
+      notice($("key-form").hidden ? "" : error.message);
       $("key-form").hidden = false;
       $("key").focus();
     } else notice(error.message);
