@@ -20,7 +20,7 @@ from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Counters, Pump
 from turnsvr.sessionlog import SessionLog
-from turnsvr.settings import ListenAddress, Settings
+from turnsvr.settings import ListenAddress, Settings, WebSettings
 from turnsvr.stun.address import Address
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 from turnsvr.turn.server import Server
@@ -137,6 +137,7 @@ class Application:
                 "tls": tls,
                 "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
                 "nat_discovery": old.nat_discovery,
+                "web": self._reload_web(settings.web),
             }
         )
         self._apply()
@@ -178,6 +179,12 @@ class Application:
 
     def _credentials(self) -> Source:
         return Revocable(credentials.from_settings(self.settings.credentials), self.revocations)
+
+    def _reload_web(self, wanted: WebSettings | None) -> WebSettings | None:
+        """The web settings that are in use now."""
+        if self.web is None or wanted is None:
+            return self.settings.web
+        return self.web.reload(wanted)
 
     async def _start_web(self) -> None:
         if self.settings.web is None:
@@ -249,7 +256,7 @@ _FIXED: dict[str, Callable[[Settings], object]] = {
     "pump.kind": lambda settings: settings.pump.kind,
     "pump.threads": lambda settings: settings.pump.threads,
     "nat_discovery": lambda settings: settings.nat_discovery,
-    "web": lambda settings: settings.web,
+    "web": lambda settings: settings.web and [getattr(settings.web, name) for name in web.FIXED],
 }
 """What only a restart changes, by name."""
 

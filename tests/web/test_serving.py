@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
 
 from tests.conftest import PATIENCE, Serve
-from tests.web.conftest import SECRET, StartWeb
+from tests.web.conftest import KEY, SECRET, StartWeb
 from turnsvr import firstrun
 from turnsvr.application import Application, StartError
 from turnsvr.net.tls import TlsFiles
@@ -21,6 +23,7 @@ from turnsvr.settings import Settings
 from turnsvr.web import server as server_module
 from turnsvr.web.middleware import Forwarded, Receive, Scope, Send
 from turnsvr.web.server import Server
+from turnsvr.websettings import WebSettings
 
 TRUSTED = (AddressRange.parse("10.0.0.0/8"), AddressRange.parse("::1"))
 
@@ -140,6 +143,32 @@ async def test_other_settings_reload_while_http_is_served(start_web: StartWeb) -
     assert (await site.get("/healthz")).status_code == 200
     changed = settings.model_copy(update={"web": None})
     assert site.application.reload(changed) == ["web"]
+    assert (await site.get("/healthz")).status_code == 200
+
+
+async def test_keys_are_replaced_and_rooms_live_on(start_web: StartWeb) -> None:
+    site = await start_web()
+    settings = site.application.settings
+    assert settings.web is not None
+    new_key = {"name": "shop", "key": "another key of the shop", "origins": "https://new.example.org"}
+    keyed = WebSettings.model_validate({"keys": [new_key], "host": "turn.example.org", "requests_per_address": 0})
+    async with connect(f"{site.url.replace('http', 'ws')}/signalling", proxy=None) as member:
+        await member.send(json.dumps({"type": "join"}))
+        room = json.loads(await member.recv())["room"]
+        assert site.application.reload(settings.model_copy(update={"web": keyed})) == ["web"]
+        await member.send(json.dumps({"type": "join", "room": room}))
+        assert json.loads(await member.recv())["type"] == "joined"
+    old, new = {"key": KEY}, {"key": "another key of the shop"}
+    assert (await site.get("/ice-servers", params=old)).status_code == 401
+    answer = await site.get("/ice-servers", params=new, headers={"Origin": "https://new.example.org"})
+    assert answer.json()["iceServers"][0]["urls"][0].startswith("stun:turn.example.org:")
+    assert answer.headers["access-control-allow-origin"] == "https://new.example.org"
+    in_use = site.application.settings.web
+    assert in_use is not None
+    assert in_use.listen == settings.web.listen
+    same = in_use.model_copy(update={"keys": ()})
+    assert site.application.reload(site.application.settings.model_copy(update={"web": same})) == []
+    assert (await site.get("/ice-servers", params=new)).status_code == 401
 
 
 # Who the client is

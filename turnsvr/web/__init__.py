@@ -10,7 +10,11 @@ from typing import Protocol
 from turnsvr.web.context import Context
 from turnsvr.websettings import WebListen, WebSettings
 
-__all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
+__all__ = ["FIXED", "Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
+
+
+FIXED = ("listen", "tls", "connections", "signalling")
+"""Settings that hold until the server is started again."""
 
 
 class WebError(Exception):
@@ -30,6 +34,9 @@ class WebServer(Protocol):
 
     async def start(self) -> None:
         """Raises WebError, and then nothing is left open."""
+
+    def reload(self, settings: WebSettings) -> WebSettings:
+        """Take other settings but for those of FIXED; returns those in use."""
 
     async def stop(self) -> None:
         """Stopping twice is fine."""

@@ -44,13 +44,21 @@ class Web:
         *,
         listening: Callable[[], tuple[WebListen, ...]] = tuple,
         random: Callable[[int], bytes] = secrets.token_bytes,
+        predecessor: Web | None = None,
     ) -> None:
-        """listening: where it is served, once that is known."""
+        """listening: where it is served, once that is known. A predecessor's rooms and counts are taken over."""
         self._settings = settings
         self._context = context
         self._listening = listening
-        self.desk = Desk(settings, context, random)
-        self.signalling = self._signalling(random)
+        if predecessor is None:
+            self.desk = Desk(settings, context, random)
+            self.signalling = self._signalling(random)
+        else:
+            self.desk = predecessor.desk
+            self.desk.reconfigure(settings)
+            self.signalling = predecessor.signalling
+            if self.signalling is not None:
+                self.signalling.origins = all_origins(settings)
         self.asgi = self._assemble()
 
     def _signalling(self, random: Callable[[int], bytes]) -> Signalling | None:

@@ -52,6 +52,15 @@ class Desk:
         self._buckets: dict[str, TokenBucket] = {}
         self._in_force: dict[str, list[float]] = {}
 
+    def reconfigure(self, settings: WebSettings) -> None:
+        """Go by other settings from now on; what is counted stays."""
+        self.callers = Callers(settings)
+        self._settings = settings
+        self._addresses.rate = settings.requests_per_address
+        self._buckets.clear()
+        names = {key.name for key in settings.keys}
+        self._in_force = {name: expiries for name, expiries in self._in_force.items() if name in names}
+
     def admit_address(self, client: str, now: float) -> None:
         """One more request of a stranger; raises Refused when there are too many from that address."""
         if not self._addresses.allow(packed(client), now):

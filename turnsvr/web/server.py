@@ -14,9 +14,10 @@ import structlog
 import uvicorn
 
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
-from turnsvr.web import WebError
+from turnsvr.web import FIXED, WebError
 from turnsvr.web.application import Web
 from turnsvr.web.context import Context
+from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
 from turnsvr.websettings import WebListen, WebSettings
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
@@ -58,7 +59,7 @@ class Server:
         for scheme, context in (("http", None), ("https", tls)):
             sockets = [opened_socket for each, opened_socket in opened if each.scheme == scheme]
             if sockets:
-                server = _Uvicorn(_configuration(self._settings, web, context))
+                server = _Uvicorn(_configuration(self._settings, self._answer, context))
                 self._servers.append(server)
                 self._tasks.append(asyncio.create_task(server.serve(sockets)))
         for server in self._servers:
@@ -68,6 +69,17 @@ class Server:
         if self._own_tls is not None:
             self._tasks.append(asyncio.create_task(self._watch_certificate()))
         _log.info("serving HTTP", listen=",".join(map(str, self.listening)))
+
+    def reload(self, settings: WebSettings) -> WebSettings:
+        """Go by other settings, but for those of FIXED; rooms and connections live on. Returns those in use."""
+        kept = {name: getattr(self._settings, name) for name in FIXED}
+        self._settings = settings.model_copy(update=kept)
+        self._web = Web(self._settings, self._context, listening=lambda: self.listening, predecessor=self._web)
+        return self._settings
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._web is not None:
+            await self._web.asgi(scope, receive, send)
 
     async def stop(self) -> None:
         """Stopping twice is fine."""
@@ -141,10 +153,11 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-def _configuration(settings: WebSettings, web: Web, tls: ssl.SSLContext | None) -> uvicorn.Config:
+def _configuration(settings: WebSettings, application: AsgiApp, tls: ssl.SSLContext | None) -> uvicorn.Config:
     message_size = settings.signalling.message_size if settings.signalling else _MAX_HEADER_BYTES
     return uvicorn.Config(
-        web.asgi,
+        application,
+        interface="asgi3",
         http="h11",
         ws="websockets-sansio",
         ws_max_size=message_size,

@@ -58,7 +58,8 @@ class Signalling:
     ) -> None:
         """per_address: connections a second that one client address may open, 0 for no limit."""
         self.rooms = rooms
-        self._origins = tuple(origins)
+        self.origins = tuple(origins)
+        """Origins of pages elsewhere that may connect."""
         self._connections = connections
         self._limiter = AnswerLimiter(per_address)
         self._ways: dict[str, _Way] = {}
@@ -112,7 +113,7 @@ class Signalling:
         return asyncio.get_running_loop().time()
 
     def _may_connect(self, origin: str, environ: dict[str, Any]) -> bool:
-        return may_call(origin, header(environ["asgi.scope"], "host"), self._origins)
+        return may_call(origin, header(environ["asgi.scope"], "host"), self.origins)
 
     def _admits(self, scope: Scope) -> bool:
         client = scope.get("client")
@@ -187,7 +188,7 @@ class Signalling:
     async def _plain(self, websocket: WebSocket) -> None:
         """Messages are JSON objects whose `type` is join, offer, answer, candidate or leave."""
         scope = websocket.scope
-        if not may_call(header(scope, "origin"), header(scope, "host"), self._origins):
+        if not may_call(header(scope, "origin"), header(scope, "host"), self.origins):
             await websocket.close(_POLICY)
             return
         await websocket.accept()
