@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import ssl
@@ -156,6 +157,27 @@ async def test_many_requests_in_one_write_are_all_answered_in_order(serve: Serve
     answers = [await read_message(streams[0]) for _ in requests]
     assert [answer.transaction_id for answer in answers] == [request[8:20] for request in requests]
     await hang_up(streams)
+
+
+async def test_what_came_along_with_the_end_of_tls_is_answered(serve: Serve) -> None:
+    """A request and the close_notify behind it, in one segment."""
+    application = await serve()
+    reader, writer = await connect(address_of(application, "tls"))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = insecure().wrap_bio(incoming, outgoing)
+    while tls.version() is None or outgoing.pending:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            tls.do_handshake()
+        writer.write(outgoing.read())
+        if tls.version() is None:
+            incoming.write(await asyncio.wait_for(reader.read(65_536), PATIENCE))
+    tls.write(binding())
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.unwrap()
+    writer.write(outgoing.read())
+    incoming.write(await asyncio.wait_for(reader.read(), PATIENCE))
+    assert Message.parse(tls.read()).message_class is Class.SUCCESS
+    await hang_up((reader, writer))
 
 
 @pytest.mark.parametrize(

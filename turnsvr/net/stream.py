@@ -1,8 +1,12 @@
-"""One TCP or TLS connection that asyncio reads and writes: bytes become frames, and frames bytes, whole ones only."""
+"""One TCP or TLS connection that asyncio reads and writes: bytes become frames, and frames bytes, whole ones only.
+
+Frames that come for a connection in one turn of the loop leave joined: as one write, and over TLS as few records.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -25,15 +29,46 @@ class ReadBuffer:
         self.view = memoryview(bytearray(size))
 
 
+class Flushes:
+    """What the connections of a loop have still to write: each that asks is called once, when the turn is over."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: list[Callable[[], None]] = []
+
+    def ask(self, flush: Callable[[], None]) -> None:
+        """flush must not raise."""
+        if not self._waiting:
+            self._loop.call_soon(self._run)
+        self._waiting.append(flush)
+
+    def _run(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for flush in waiting:
+            flush()
+
+
 class StreamProtocol(asyncio.BufferedProtocol):
     """Serves one connection. A broken frame ends it; a slow reader loses frames, each as a whole."""
 
-    def __init__(self, engine: Engine, connection: Connection, five_tuple: FiveTuple, reads: ReadBuffer, limit: int):
+    def __init__(
+        self,
+        engine: Engine,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        reads: ReadBuffer,
+        flushes: Flushes,
+        limit: int,
+    ) -> None:
+        """limit: bytes that may wait for a slow reader, here and in the transport."""
         self._engine = engine
         self._connection = connection
         self._five_tuple = five_tuple
         self._view = reads.view
+        self._flushes = flushes
         self._limit = limit
+        self._queue: list[bytes] = []
+        self._room = 0
         self._splitter = StreamSplitter()
         self._transport: asyncio.Transport | None = None
 
@@ -59,24 +94,41 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if frames:
             self._engine.stream_frames(self._five_tuple, frames)
 
+    def eof_received(self) -> None:
+        self._flush()  # answers to what came along with the end; asyncio closes next
+
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._queue.clear()
         self._engine.pump.detach(self._five_tuple)
         self._engine.disconnected(self._five_tuple)
         self._connection.close()
 
     def write(self, frame: bytes) -> bool:
         """Queue one whole frame; False when too much waits already and it was dropped."""
-        transport = self._transport
-        if transport is None or transport.is_closing():
-            return False
-        if transport.get_write_buffer_size() + len(frame) > self._limit:
-            return False
-        transport.write(frame)
+        size = len(frame)
+        if not self._queue or size > self._room:
+            self._flush()
+            transport = self._transport
+            if transport is None or transport.is_closing():
+                return False
+            self._room = self._limit - transport.get_write_buffer_size()
+            if size > self._room:
+                return False
+            self._flushes.ask(self._flush)
+        self._room -= size
+        self._queue.append(frame)
         return True
+
+    def _flush(self) -> None:
+        queue, transport = self._queue, self._transport
+        if queue and transport is not None and not transport.is_closing():
+            transport.write(b"".join(queue))
+        queue.clear()
 
     def _close(self, reason: str) -> None:
         _log.debug("connection closed", client=str(self._five_tuple.client), reason=reason)
+        self._flush()
         if self._transport is None:
             return
         if self._transport.get_write_buffer_size():

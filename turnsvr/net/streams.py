@@ -14,7 +14,7 @@ from turnsvr.net.arrival import Arrival, Speech
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.engine import Engine
 from turnsvr.net.sockets import address_of, open_stream_listener
-from turnsvr.net.stream import ReadBuffer, StreamProtocol
+from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
@@ -52,6 +52,7 @@ class Streams:
         self._adopted: dict[FiveTuple, Connection] = {}
         self._handshakes: set[asyncio.Task[bool]] = set()
         self._reads = ReadBuffer()
+        self._flushes = Flushes(loop)
         engine.on_stream_closed = self._adopted_closed
 
     def listen(self, address: Address) -> Address:
@@ -188,7 +189,8 @@ class Streams:
         """Whether asyncio serves the connection now, after TLS where there is a context."""
 
         def protocol() -> StreamProtocol:
-            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._connections.limits.buffer)
+            limit = self._connections.limits.buffer
+            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._flushes, limit)
 
         try:
             if context is None:
