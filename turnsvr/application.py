@@ -211,7 +211,11 @@ class Application:
         return None
 
     def _listen_udp(self, address: Address) -> Address:
-        return self.pump.listen(address, binding_suffix=self.server.binding_suffix(address))
+        return self.pump.listen(
+            address,
+            binding_suffix=self.server.binding_suffix(address),
+            mapped_address=address in assemble.alternates(self.settings.nat_discovery),
+        )
 
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""

@@ -14,7 +14,7 @@ from turnsvr.relay.fastpath import (
     parse_send_indication,
 )
 from turnsvr.stun.address import Address, unpack_host
-from turnsvr.stun.attributes import DATA, DONT_FRAGMENT, SOFTWARE, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS
+from turnsvr.stun.attributes import DATA, MAPPED_ADDRESS, DONT_FRAGMENT, SOFTWARE, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Class, Message, Method
 
@@ -38,14 +38,18 @@ def test_the_longest_data_indication() -> None:
         data_indication(bytes(12), V6, bytes(65_505))
 
 
-@given(transaction_ids, addresses, st.booleans())
-def test_a_binding_answer_is_what_the_codec_writes(transaction_id: bytes, client: Address, suffix: bool) -> None:
+@given(transaction_ids, addresses, st.booleans(), st.booleans())
+def test_a_binding_answer_is_what_the_codec_writes(
+    transaction_id: bytes, client: Address, mapped: bool, suffix: bool
+) -> None:
     request = Message(Method.BINDING, Class.REQUEST, transaction_id)
     answer = request.reply(Class.SUCCESS).add(XOR_MAPPED_ADDRESS, client)
+    if mapped:
+        answer.add(MAPPED_ADDRESS, client)
     if suffix:
         answer.add(SOFTWARE, "odd")
     tail = b"\x80\x22\x00\x03odd\x00" if suffix else b""
-    assert binding_success(request.encode(), client, tail) == answer.encode()
+    assert binding_success(request.encode(), client, mapped, tail) == answer.encode()
 
 
 @given(transaction_ids, addresses, st.binary(max_size=3000), st.booleans(), st.booleans(), st.booleans())

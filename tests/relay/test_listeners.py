@@ -13,7 +13,7 @@ from tests.relay.conftest import PumpFactory
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, channel_data, private_loopback, request
 from turnsvr.relay.api import Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
-from turnsvr.stun.attributes import SOFTWARE, XOR_MAPPED_ADDRESS
+from turnsvr.stun.attributes import MAPPED_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS
 from turnsvr.stun.message import Class, Message, Method
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -49,6 +49,18 @@ async def test_the_suffix_follows(pump_factory: PumpFactory, family: Family) -> 
     assert answer.numbers() == [XOR_MAPPED_ADDRESS.number, SOFTWARE.number]
     assert answer.get(SOFTWARE) == "the pump"
     assert answer.get(XOR_MAPPED_ADDRESS) == client.address
+
+
+@families
+async def test_the_mapped_address_stands_before_the_suffix(pump_factory: PumpFactory, family: Family) -> None:
+    world = pump_factory()
+    suffix = Message(Method.BINDING, Class.SUCCESS, bytes(12)).add(SOFTWARE, "the pump").encode()[20:]
+    server = world.pump.listen(Address(LOOPBACK[family], 0), binding_suffix=suffix, mapped_address=True)
+    client = world.endpoint(LOOPBACK[family])
+    client.send(BINDING, server)
+    answer = Message.parse((await client.receive())[0])
+    assert answer.numbers() == [XOR_MAPPED_ADDRESS.number, MAPPED_ADDRESS.number, SOFTWARE.number]
+    assert answer.get(MAPPED_ADDRESS) == answer.get(XOR_MAPPED_ADDRESS) == client.address
 
 
 async def test_binding_answers_are_limited_for_each_address(pump_factory: PumpFactory) -> None:

@@ -26,7 +26,7 @@ cdef void answer_binding(
     if grouping_full(&batch.grouping):
         flush(lane, batch)
     head = &batch.heads[batch.grouping.packet_count][0]
-    size = binding_success(head, request, &key.client, listener.suffix_size)
+    size = binding_success(head, request, &key.client, listener.tells_mapped, listener.suffix_size)
     in_one = size + listener.suffix_size <= HEAD_ROOM
     if in_one:
         memcpy(head + size, listener.suffix, listener.suffix_size)

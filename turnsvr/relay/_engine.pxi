@@ -129,7 +129,9 @@ cdef class Engine:
             finally:
                 lane_unlock(lane)
 
-    def add_listener(self, uint32_t lane, int descriptor, address, bytes suffix not None):
+    def add_listener(
+        self, uint32_t lane, int descriptor, address, bytes suffix not None, bint mapped_address
+    ):
         """Serve a bound UDP socket; each lane has the same listeners in the same order. Raises OSError."""
         cdef Lane *served = self.lanes[lane]
         cdef Listener *listener
@@ -151,6 +153,7 @@ cdef class Engine:
             raise
         memcpy(listener.suffix, <const uint8_t *>suffix, len(suffix))
         listener.suffix_size = <uint16_t>len(suffix)
+        listener.tells_mapped = mapped_address
         listener.descriptor = descriptor
         listener.number = served.listener_count
         listener.is_wildcard = listener.address.ip.words[0] == 0 and listener.address.ip.words[1] == 0

@@ -58,6 +58,7 @@ cdef struct Listener:
     int descriptor
     uint32_t number
     bint is_wildcard
+    bint tells_mapped
     uint16_t suffix_size
     uint8_t *suffix
 

@@ -10,6 +10,7 @@ cdef enum:
     XOR_PEER_ADDRESS = 0x0012
     DATA = 0x0013
     DONT_FRAGMENT = 0x001A
+    MAPPED_ADDRESS = 0x0001
     XOR_MAPPED_ADDRESS = 0x0020
     SOFTWARE = 0x8022
     MAX_DATA = 65507
@@ -116,12 +117,16 @@ cdef uint32_t data_indication_head(
 
 
 cdef uint32_t binding_success(
-    uint8_t *to, const uint8_t *request, const Endpoint *client, uint32_t suffix_size
+    uint8_t *to, const uint8_t *request, const Endpoint *client, bint tell_mapped, uint32_t suffix_size
 ) noexcept nogil:
-    """The answer to a plain Binding request, up to the suffix; 32 or 44 bytes. to may be where the request is."""
+    """The answer to a plain Binding request, up to the suffix; 32 to 68 bytes. to may be where the request is."""
+    cdef uint8_t[16] unmasked
     cdef uint32_t attribute
     memmove(to + 4, request + 4, 16)
     attribute = write_xor_address(to + HEADER_SIZE, XOR_MAPPED_ADDRESS, client, to + 4)
+    if tell_mapped:
+        memset(unmasked, 0, sizeof(unmasked))
+        attribute += write_xor_address(to + HEADER_SIZE + attribute, MAPPED_ADDRESS, client, unmasked)
     put16(to, BINDING_SUCCESS)
     put16(to + 2, attribute + suffix_size)
     return HEADER_SIZE + attribute

@@ -194,11 +194,11 @@ class Pump(Protocol):
     def name(self) -> str:
         """ "portable" or "compiled", for people."""
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
+    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
         """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.
 
         binding_suffix: encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request
-        (a multiple of four bytes).
+        (a multiple of four bytes). mapped_address puts MAPPED-ADDRESS between the two, as the tests of RFC 5780 want.
         """
 
     def open(self, request: OpenRequest) -> Opened:

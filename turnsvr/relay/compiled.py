@@ -106,11 +106,11 @@ class CompiledPump:
 
     # Listeners and clients
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
+    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
         sockets = self._open_listeners(address)
         bound = Address(address.host, sockets[0].getsockname()[1])
         for lane, sock in enumerate(sockets):
-            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix)
+            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix, mapped_address)
         self._listeners += sockets
         return bound
 

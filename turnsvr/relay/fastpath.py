@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
-from turnsvr.stun.address import Address, pack_xor_address, unpack_xor_address
+from turnsvr.stun.address import Address, pack_address, pack_xor_address, unpack_xor_address
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import COOKIE_BYTES, HEADER_SIZE
 
@@ -113,12 +113,15 @@ def data_indication(transaction_id: bytes, peer: Address, data: bytes) -> bytes:
     return head + attribute + b"\x00\x13" + size.to_bytes(2, "big") + data + bytes(padding)
 
 
-def binding_success(request: bytes, client: Address, suffix: bytes) -> bytes:
-    """The answer to a Binding request of 20 bytes: XOR-MAPPED-ADDRESS, then suffix, encoded attributes."""
+def binding_success(request: bytes, client: Address, tell_mapped: bool, suffix: bytes) -> bytes:
+    """The answer to a Binding request of 20 bytes: XOR-MAPPED-ADDRESS, perhaps MAPPED-ADDRESS, encoded attributes."""
     value = pack_xor_address(client, request[4:20])
-    attribute = b"\x00\x20" + len(value).to_bytes(2, "big") + value
-    length = len(attribute) + len(suffix)
-    return _BINDING_SUCCESS + length.to_bytes(2, "big") + request[4:20] + attribute + suffix
+    size = len(value).to_bytes(2, "big")
+    body = b"\x00\x20" + size + value
+    if tell_mapped:
+        body += b"\x00\x01" + size + pack_address(client)
+    body += suffix
+    return _BINDING_SUCCESS + len(body).to_bytes(2, "big") + request[4:20] + body
 
 
 def _peer(value: bytes, message: bytes) -> Address | None:

@@ -39,7 +39,7 @@ from turnsvr.relay.fastpath import (
 )
 from turnsvr.relay.ports import Random, RelayPorts
 from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
-from turnsvr.relay.udp import Listener, RelaySocket, open_listener, wildcard, without_zone
+from turnsvr.relay.udp import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 
@@ -86,8 +86,8 @@ class PortablePump:
 
     # Listeners and clients
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"") -> Address:
-        listener = open_listener(address, binding_suffix, self._settings.socket_buffer)
+    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
+        listener = open_listener(address, BindingAnswer(binding_suffix, mapped_address), self._settings.socket_buffer)
         self._listeners[listener.address] = listener
         self._loop.add_reader(listener.socket, self._read_listener, listener)
         return listener.address
@@ -227,10 +227,12 @@ class PortablePump:
     def _answer_binding(
         self, listener: Listener, data: bytes, client: HostAndPort, server: Address, now: float
     ) -> None:
-        mapped = Address(*client)
+        mapped, form = Address(*client), listener.answer
         if not self._limiter.allow(mapped.packed, now):
             self._drop(Drop.RATE_LIMITED, None)
-        elif self._answer(listener, client, server, binding_success(data, mapped, listener.binding_suffix), None):
+        elif self._answer(
+            listener, client, server, binding_success(data, mapped, form.mapped_address, form.suffix), None
+        ):
             self._tally.binding_answers += 1
 
     def _from_client(self, session: Session | None, data: bytes, now: float) -> bool:

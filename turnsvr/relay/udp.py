@@ -107,22 +107,29 @@ def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> 
     return sock
 
 
-def open_listener(address: Address, binding_suffix: bytes, buffer: int) -> Listener:
+class BindingAnswer(NamedTuple):
+    """What an answer to a plain Binding request says besides XOR-MAPPED-ADDRESS."""
+
+    suffix: bytes
+    mapped_address: bool
+
+
+def open_listener(address: Address, answer: BindingAnswer, buffer: int) -> Listener:
     """A listener of the kind that its address needs. Raises OSError."""
     sock = open_udp(address, buffer)
     bound = Address(canonical(address.host), sock.getsockname()[1])
     if bound.host in _WILDCARDS and _LINUX:
-        return WildcardListener(sock, bound, binding_suffix)
-    return Listener(sock, bound, binding_suffix)
+        return WildcardListener(sock, bound, answer)
+    return Listener(sock, bound, answer)
 
 
 class Listener:
     """A socket that clients send to, at one address."""
 
-    def __init__(self, sock: socket.socket, address: Address, binding_suffix: bytes) -> None:
+    def __init__(self, sock: socket.socket, address: Address, answer: BindingAnswer) -> None:
         self.socket = sock
         self.address = address
-        self.binding_suffix = binding_suffix
+        self.answer = answer
         self._is_ipv6 = address.family is Family.IPV6
 
     def receive(self) -> tuple[bytes, tuple[str, int], Address]:
@@ -143,8 +150,8 @@ class Listener:
 class WildcardListener(Listener):
     """A socket at every address of a family: tells which one a datagram was for, answers from that one."""
 
-    def __init__(self, sock: socket.socket, address: Address, binding_suffix: bytes) -> None:
-        super().__init__(sock, address, binding_suffix)
+    def __init__(self, sock: socket.socket, address: Address, answer: BindingAnswer) -> None:
+        super().__init__(sock, address, answer)
         if self._is_ipv6:
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         else:
