@@ -14,7 +14,7 @@ from turnsvr.relay.fastpath import (
     parse_send_indication,
 )
 from turnsvr.stun.address import Address, unpack_host
-from turnsvr.stun.attributes import DATA, MAPPED_ADDRESS, DONT_FRAGMENT, SOFTWARE, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS
+from turnsvr.stun.attributes import DATA, DONT_FRAGMENT, MAPPED_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Class, Message, Method
 
