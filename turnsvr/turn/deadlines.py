@@ -47,9 +47,13 @@ class Deadlines(Generic[K]):
 
     def next(self) -> float | None:
         """The earliest deadline."""
-        while self._heap and self._when.get(self._heap[0][2]) != self._heap[0][0]:
-            heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        heap = self._heap
+        while heap:
+            when, _, key = heap[0]
+            if self._when.get(key) == when:
+                return when
+            heappop(heap)
+        return None
 
     def due(self, now: float) -> Iterator[K]:
         """Keys whose deadline is now or earlier, earliest first, each forgotten as it is handed out."""

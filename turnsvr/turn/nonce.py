@@ -6,9 +6,11 @@ RFC 8489 section 9.2: the nonce cookie announces the security features; no two c
 from __future__ import annotations
 
 import hmac
-from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64encode
 from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
 from enum import Enum
+from hashlib import blake2s
 
 from turnsvr.stun.address import Address
 
@@ -23,6 +25,7 @@ _PASSWORD_ALGORITHMS = 0x800001
 _USERNAME_ANONYMITY = 0x400002
 
 SECRET_SIZE = 32
+"""Bytes: the most that BLAKE2s takes as its key (RFC 7693 section 2.1)."""
 
 
 class Verdict(Enum):
@@ -48,15 +51,14 @@ class Nonces:
         """A nonce for this client that is fresh for the lifetime, to the second."""
         expiry = int(now + self._lifetime) + 1
         token = expiry.to_bytes(_EXPIRY_SIZE, "big") + self._mac(expiry, client)
-        return self._prefix + urlsafe_b64encode(token).rstrip(b"=")
+        return self._prefix + b2a_base64(token, newline=False)[:_TOKEN_CHARACTERS]
 
     def judge(self, nonce: bytes, client: Address, now: float) -> Verdict:
         """Constant time in what is secret."""
-        prefix, token = nonce[: len(self._prefix)], nonce[len(self._prefix) :]
-        if prefix != self._prefix or len(token) != _TOKEN_CHARACTERS:
+        if not nonce.startswith(self._prefix) or len(nonce) != len(self._prefix) + _TOKEN_CHARACTERS:
             return Verdict.FOREIGN
         try:
-            raw = urlsafe_b64decode(token + b"==")
+            raw = a2b_base64(nonce[len(self._prefix) :] + b"==")
         except Base64Error:
             return Verdict.FOREIGN
         expiry = int.from_bytes(raw[:_EXPIRY_SIZE], "big")
@@ -66,4 +68,4 @@ class Nonces:
 
     def _mac(self, expiry: int, client: Address) -> bytes:
         text = f"{expiry} {client.port} {client.host}".encode()
-        return hmac.digest(self._secret, text, "sha256")[:_MAC_SIZE]
+        return blake2s(text, digest_size=_MAC_SIZE, key=self._secret).digest()

@@ -299,12 +299,17 @@ class Server:
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() wants to be called; None for never."""
-        desk = self._desk
-        times = (desk.allocations.deadlines.next(), desk.reservations.deadlines.next())
-        return min((time for time in times if time is not None), default=None)
+        allocations = self._desk.allocations.deadlines.next()
+        reservations = self._desk.reservations.deadlines.next()
+        if allocations is None or reservations is None:
+            return allocations if reservations is None else reservations
+        return min(allocations, reservations)
 
     def handle_timeout(self, now: float) -> None:
         """End whatever has expired by now."""
+        first = self.next_timeout()
+        if first is None or now < first:
+            return
         allocations, reservations = self._desk.allocations, self._desk.reservations
         for number, what in allocations.deadlines.due(now):
             allocation = allocations.get(number)
