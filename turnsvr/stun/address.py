@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from enum import Enum, IntEnum
+from struct import Struct
 from typing import NamedTuple
 
 from turnsvr.stun.errors import MalformedMessage
@@ -83,8 +84,7 @@ def unpack_host(packed: bytes) -> str:
 def pack_address(address: Address) -> bytes:
     """MAPPED-ADDRESS value: a zero byte, family, port, address (RFC 8489 section 14.1)."""
     packed = address.packed
-    family = Family.IPV4 if len(packed) == 4 else Family.IPV6
-    return bytes((0, family)) + address.port.to_bytes(2, "big") + packed
+    return _FAMILY_AND_PORT.pack(_FAMILIES[len(packed)], address.port) + packed
 
 
 def unpack_address(value: bytes) -> Address:
@@ -97,21 +97,25 @@ def pack_xor_address(address: Address, mask: bytes) -> bytes:
     """XOR-MAPPED-ADDRESS value; mask is magic cookie and transaction id, 16 bytes (RFC 8489 section 14.2)."""
     packed = address.packed
     size = len(packed)
-    family = Family.IPV4 if size == 4 else Family.IPV6
-    port = address.port ^ int.from_bytes(mask[:2], "big")
-    masked = int.from_bytes(packed, "big") ^ int.from_bytes(mask[:size], "big")
-    return bytes((0, family)) + port.to_bytes(2, "big") + masked.to_bytes(size, "big")
+    port = address.port ^ (mask[0] << 8 | mask[1])
+    return _FAMILY_AND_PORT.pack(_FAMILIES[size], port) + _xor(packed, mask, size)
 
 
 def unpack_xor_address(value: bytes, mask: bytes) -> Address:
     """The address in a XOR-MAPPED-ADDRESS value; raises MalformedMessage."""
     _check_address(value)
-    size = len(value) - 4
-    port = int.from_bytes(value[2:4], "big") ^ int.from_bytes(mask[:2], "big")
-    packed = int.from_bytes(value[4:], "big") ^ int.from_bytes(mask[:size], "big")
-    return Address(unpack_host(packed.to_bytes(size, "big")), port)
+    port = (value[2] ^ mask[0]) << 8 | value[3] ^ mask[1]
+    return Address(unpack_host(_xor(value[4:], mask, len(value) - 4)), port)
 
 
+def _xor(packed: bytes, mask: bytes, size: int) -> bytes:
+    return (int.from_bytes(packed, "big") ^ int.from_bytes(mask[:size], "big")).to_bytes(size, "big")
+
+
+_FAMILY_AND_PORT = Struct("!HH")
+"""A zero byte and the family are one number here."""
+_FAMILIES = {4: int(Family.IPV4), 16: int(Family.IPV6)}
+"""By the size of an IP address."""
 _ADDRESS_SIZES = {0x01: 8, 0x02: 20}
 
 

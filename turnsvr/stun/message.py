@@ -33,7 +33,7 @@ _MAX_ATTRIBUTES = 128
 _INTEGRITY = MESSAGE_INTEGRITY.number
 _INTEGRITY_SHA256 = MESSAGE_INTEGRITY_SHA256.number
 _FINGERPRINT = FINGERPRINT.number
-_AFTER_INTEGRITY = {_INTEGRITY_SHA256, _FINGERPRINT}
+_PROTECTION = {_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT}
 
 _TYPE_AND_LENGTH = Struct("!HH")
 """What a message begins with, and each attribute."""
@@ -131,21 +131,24 @@ class Message:
     def _walk(self) -> None:
         data, at, size = self._raw, HEADER_SIZE, len(self._raw)
         attributes, first = self._attributes, self._first
+        protected = False
         while at < size:
             number, length = _TYPE_AND_LENGTH.unpack_from(data, at)
             end = at + 4 + length
             if end > size:
                 raise MalformedMessage(f"attribute {number:#06x} runs past the end")
-            if number == _FINGERPRINT:
-                self._check_fingerprint(at, end)
-                break
-            if self._sha256_at or (self._integrity_at and number not in _AFTER_INTEGRITY):
-                at = end + -end % 4
-                continue
-            if number == _INTEGRITY:
-                self._integrity_at = at
-            elif number == _INTEGRITY_SHA256:
-                self._sha256_at = at
+            if protected or number in _PROTECTION:
+                if number == _FINGERPRINT:
+                    self._check_fingerprint(at, end)
+                    break
+                if self._sha256_at or (protected and number != _INTEGRITY_SHA256):
+                    at = end + -end % 4
+                    continue
+                protected = True
+                if number == _INTEGRITY:
+                    self._integrity_at = at
+                else:
+                    self._sha256_at = at
             value = data[at + 4 : end]
             attributes.append((number, value))
             if number not in first:
