@@ -20,11 +20,11 @@ from typing import Any, Protocol, Self, TypeVar
 import pytest
 from hypothesis import HealthCheck, settings
 
-from turnsvr import firstrun
-from turnsvr.application import Application
+from turnsvr.app import firstrun
+from turnsvr.app.application import Application
+from turnsvr.config.settings import Settings
 from turnsvr.net.engine import EventSink
 from turnsvr.net.tls import TlsFiles
-from turnsvr.settings import Settings
 from turnsvr.stun.address import Address
 
 # A busy machine is no reason for a property to fail.

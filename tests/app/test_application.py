@@ -12,16 +12,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
-from turnsvr import firstrun
-from turnsvr.application import Application, StartError
+from turnsvr.app import firstrun
+from turnsvr.app.application import Application, StartError
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink, tls_context
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.config.settings import Settings
 from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.relay.api import Counters, Opened, OpenRequest
-from turnsvr.settings import Settings
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 

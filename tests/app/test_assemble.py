@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from turnsvr import assemble
+from turnsvr.app import assemble
+from turnsvr.config.settings import Settings, TlsSettings
 from turnsvr.relay.api import PumpSettings, RelayAddress
-from turnsvr.settings import Settings, TlsSettings
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import Redirect
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from turnsvr import firstrun
+from turnsvr.app import firstrun
+from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.credentials.shared_secret import SharedSecrets
-from turnsvr.settings import ListenAddress, Settings
 
 OWN = ["127.0.0.1", "::1", "192.168.1.7", "fe80::1"]
 LISTENING = [ListenAddress.parse(text) for text in ("udp://[::]:3478", "udp://0.0.0.0:3478", "tcp://0.0.0.0:3478")]

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from turnsvr import log
+from turnsvr.app import log
+from turnsvr.app.sessionlog import SessionLog
 from turnsvr.relay.api import Counters
-from turnsvr.sessionlog import SessionLog
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 

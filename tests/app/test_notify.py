@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from turnsvr.notify import ServiceManager
+from turnsvr.app.notify import ServiceManager
 
 
 @pytest.fixture

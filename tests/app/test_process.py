@@ -17,7 +17,7 @@ from typing import TypeVar
 import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port, wait_until
-from turnsvr import firstrun
+from turnsvr.app import firstrun
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink
 from turnsvr.client.transaction import ClientError
@@ -239,7 +239,7 @@ async def test_an_ice_servers_list_from_stdout_relays(server_process: Start, tmp
 FIRST_RUN = """
 import sys
 from turnsvr import app
-from turnsvr.settings import Settings
+from turnsvr.config.settings import Settings
 listen = ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "tls://127.0.0.1:0"]
 sys.exit(app.run(Settings.model_validate({"listen": listen, "relay": {"addresses": ["127.0.0.1"]}})))
 """

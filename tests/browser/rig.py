@@ -22,7 +22,7 @@ from typing import Any, NoReturn, Self
 import pytest
 
 from tests.conftest import need, wait_until
-from turnsvr import firstrun
+from turnsvr.app import firstrun
 
 HERE = Path(__file__).parent
 NAME = "turn.test"

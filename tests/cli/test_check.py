@@ -8,7 +8,7 @@ import yaml
 
 from tests.cli.conftest import Run
 from turnsvr import config
-from turnsvr.settings import Settings
+from turnsvr.config.settings import Settings
 
 
 def test_a_good_file_is_shown_as_it_works(run: Run, settings_file: Path) -> None:

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.advice import Advice, advise
-from turnsvr.hostfacts import CertificateFacts
-from turnsvr.settings import Settings
+from turnsvr.config.advice import Advice, advise
+from turnsvr.config.hostfacts import CertificateFacts
+from turnsvr.config.settings import Settings
 
 NOW = 1_800_000_000.0
 DAY = 86_400

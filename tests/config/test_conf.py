@@ -9,10 +9,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from turnsvr import config, wording
-from turnsvr.document import Location, read
-from turnsvr.settings import CredentialSettings, RedirectSettings, Settings
-from turnsvr.websettings import WebKeySettings
+from turnsvr import config
+from turnsvr.config import wording
+from turnsvr.config.document import Location, read
+from turnsvr.config.settings import CredentialSettings, RedirectSettings, Settings
+from turnsvr.config.websettings import WebKeySettings
 
 CONF = Path(__file__).parents[2] / "conf"
 ENVIRON = {"TURN_SECRET": "a secret of the test that is long enough"}

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from turnsvr.config import ConfigError, load, loads
-from turnsvr.settings import Settings
+from turnsvr.config.settings import Settings
 
 HUSH = "hush-hush-3f9c"
 SECRET = "credentials: {secret: enough for a test}\n"

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from turnsvr import hostfacts
-from turnsvr.settings import Settings, TlsSettings
+from turnsvr.config import hostfacts
+from turnsvr.config.settings import Settings, TlsSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 END = START + timedelta(days=90)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.ranges import (
+from turnsvr.config.ranges import (
     AddressRange,
     Endpoint,
     ListenAddress,
@@ -18,7 +18,7 @@ from turnsvr.ranges import (
     parse_host,
     parse_unicast_host,
 )
-from turnsvr.units import BadValue
+from turnsvr.config.units import BadValue
 
 IP_ADDRESSES = st.ip_addresses()
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from turnsvr import wording
-from turnsvr.ranges import ListenAddress
-from turnsvr.settings import RelaySettings, Settings, json_schema
+from turnsvr.config import wording
+from turnsvr.config.ranges import ListenAddress
+from turnsvr.config.settings import RelaySettings, Settings, json_schema
 
 
 def make(**values: object) -> Settings:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr import units
-from turnsvr.units import BadValue
+from turnsvr.config import units
+from turnsvr.config.units import BadValue
 
 PARSERS: list[Callable[[object], float]] = [
     units.parse_duration,

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from turnsvr import credentials
+from turnsvr.config.settings import CredentialSettings
 from turnsvr.credentials.api import AsyncSource, Credential, Refusal, Source
 from turnsvr.credentials.chain import Chain
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
-from turnsvr.settings import CredentialSettings
 from turnsvr.stun.integrity import userhash
 
 NOW = 1_800_000_000.0

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+from turnsvr.config.ranges import ListenAddress
+from turnsvr.config.settings import Settings
 from turnsvr.credentials import ice
-from turnsvr.ranges import ListenAddress
-from turnsvr.settings import Settings
 
 
 def listeners(*texts: str) -> list[ListenAddress]:

@@ -89,7 +89,7 @@ def turnsvr(node: Node, directory: Path, settings: dict[str, Any]) -> Iterator[N
     command = [sys.executable, "-c", "from turnsvr.cli import main; main()", "run", "-c", str(file)]
     first = next(text for text in settings["listen"] if text.startswith("tcp://"))
     server = Address(first.removeprefix("tcp://"), OURS.port)
-    with running(node.inside(*command), directory / "turnsvr.log", _ready(node, server)):
+    with running(node.inside(*command), directory / "turnsvr.app.log", _ready(node, server)):
         yield
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
 from turnsvr import relay
-from turnsvr.application import Application
+from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink
 from turnsvr.client.turn import PeerData, TurnClient

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.conftest import Serve
-from turnsvr.application import Application
+from turnsvr.app.application import Application
 from turnsvr.net.engine import EventSink
 
 SECRET = "north of the wall"

@@ -15,13 +15,13 @@ from structlog.testing import capture_logs
 
 from tests.conftest import PATIENCE, address_of
 from tests.web.conftest import KEY, OTHER_KEY, Site, StartWeb
+from turnsvr.app.sessionlog import SessionLog
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
 from turnsvr.client.probe import probe
 from turnsvr.client.probe_report import render
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import TurnClient
-from turnsvr.sessionlog import SessionLog
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 BASIC = httpx.BasicAuth("anybody", KEY)

@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
+from turnsvr.config.ranges import ListenAddress
+from turnsvr.config.websettings import WebSettings
 from turnsvr.credentials import shared_secret
-from turnsvr.ranges import ListenAddress
 from turnsvr.web.callers import Caller
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.desk import Desk
 from turnsvr.web.refusal import Refused
-from turnsvr.websettings import WebSettings
 
 NOW = 1_000.0
 WALL = 1_700_000_000.0

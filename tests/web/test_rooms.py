@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from turnsvr.config.websettings import SignallingSettings
 from turnsvr.web.rooms import Delivery, Rooms
-from turnsvr.websettings import SignallingSettings
 
 ROOM = "b5c1e0d2a9f84736b5c1e0d2a9f84736"
 OTHER = "0123456789abcdef0123456789abcdef"

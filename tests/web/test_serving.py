@@ -15,15 +15,15 @@ from websockets.asyncio.client import connect
 
 from tests.conftest import PATIENCE, Serve
 from tests.web.conftest import KEY, SECRET, StartWeb
-from turnsvr import firstrun
-from turnsvr.application import Application, StartError
+from turnsvr.app import firstrun
+from turnsvr.app.application import Application, StartError
+from turnsvr.config.ranges import AddressRange
+from turnsvr.config.settings import Settings
+from turnsvr.config.websettings import WebSettings
 from turnsvr.net.tls import TlsFiles
-from turnsvr.ranges import AddressRange
-from turnsvr.settings import Settings
 from turnsvr.web import server as server_module
 from turnsvr.web.middleware import Forwarded, Receive, Scope, Send
 from turnsvr.web.server import Server
-from turnsvr.websettings import WebSettings
 
 TRUSTED = (AddressRange.parse("10.0.0.0/8"), AddressRange.parse("::1"))
 

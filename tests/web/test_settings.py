@@ -9,9 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from turnsvr import config, web
-from turnsvr.advice import advise
+from turnsvr.config.advice import advise
+from turnsvr.config.websettings import WebListen, WebSettings, for_trying_out, parse_origin
 from turnsvr.web.context import Context
-from turnsvr.websettings import WebListen, WebSettings, for_trying_out, parse_origin
 
 BASE = "credentials: {secret: x}\n"
 
@@ -164,7 +164,7 @@ def test_keys_are_never_printed() -> None:
 
 def test_importing_the_settings_needs_none_of_the_optional_packages() -> None:
     program = (
-        "import sys, turnsvr.settings, turnsvr.cli, turnsvr.web;"
+        "import sys, turnsvr.config.settings, turnsvr.cli, turnsvr.web;"
         "sys.exit(any(name in sys.modules for name in ('fastapi', 'uvicorn', 'socketio', 'prometheus_client')))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

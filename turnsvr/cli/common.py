@@ -15,9 +15,10 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 import click
 
-from turnsvr import config, units
+from turnsvr import config
+from turnsvr.config import units
+from turnsvr.config.settings import Settings
 from turnsvr.credentials import shared_secret
-from turnsvr.settings import Settings
 
 _SECRET_VARIABLE = "TURN_SECRET"
 _PASSWORD_VARIABLE = "TURN_PASSWORD"

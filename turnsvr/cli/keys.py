@@ -18,8 +18,8 @@ from turnsvr.cli.common import (
     shared_secret_of,
     time_limited,
 )
+from turnsvr.config.settings import Settings
 from turnsvr.credentials import ice
-from turnsvr.settings import Settings
 
 _SECRET_BYTES = 32
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import click
 import yaml
 
-from turnsvr import __version__, config, hostfacts
-from turnsvr.advice import Advice, advise
+from turnsvr import __version__, config
 from turnsvr.cli.common import FILE, config_option, operator_errors
-from turnsvr.settings import Settings, json_schema
-from turnsvr.websettings import for_trying_out
+from turnsvr.config import hostfacts
+from turnsvr.config.advice import Advice, advise
+from turnsvr.config.settings import Settings, json_schema
+from turnsvr.config.websettings import for_trying_out
 
 
 @click.command()

@@ -10,7 +10,7 @@ from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
 
 if TYPE_CHECKING:
-    from turnsvr.settings import CredentialSettings
+    from turnsvr.config.settings import CredentialSettings
 
 
 def from_settings(settings: CredentialSettings) -> Source:

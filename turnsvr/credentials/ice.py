@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from turnsvr.ranges import ListenAddress
+from turnsvr.config.ranges import ListenAddress
 
 _TURN_URLS = {
     "udp": "turn:{host}:{port}?transport=udp",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from turnsvr.config.units import parse_hex_key
 from turnsvr.credentials.api import Credential, Refusal
 from turnsvr.stun import integrity
-from turnsvr.units import parse_hex_key
 
 _MAX_HASHED_REALMS = 64
 _MD5_SIZE = 16

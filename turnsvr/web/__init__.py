@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web.context import Context
-from turnsvr.websettings import WebListen, WebSettings
 
 __all__ = ["FIXED", "Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
 

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from turnsvr import __version__
+from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web import dialects, health, page, routes
 from turnsvr.web.context import Context
 from turnsvr.web.desk import Desk
@@ -21,7 +22,6 @@ from turnsvr.web.origins import all_origins
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
 from turnsvr.web.signalling import Signalling
-from turnsvr.websettings import WebListen, WebSettings
 
 _MAX_BODY = 65_536
 _REFUSALS = {

@@ -8,9 +8,9 @@ from base64 import b64decode
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from turnsvr.config.websettings import WebSettings
 from turnsvr.web import sigv4
 from turnsvr.web.refusal import Refused
-from turnsvr.websettings import WebSettings
 
 PUBLIC = "public"
 """Name and tag of callers without a key."""

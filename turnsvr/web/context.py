@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from turnsvr.ranges import ListenAddress
+from turnsvr.config.ranges import ListenAddress
 from turnsvr.relay.api import Totals
 
 

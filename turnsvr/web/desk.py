@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from turnsvr.config.websettings import WebSettings
 from turnsvr.credentials import ice
 from turnsvr.credentials.shared_secret import parse
 from turnsvr.limits import AnswerLimiter, TokenBucket
 from turnsvr.web.callers import Caller, Callers
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.refusal import Refused
-from turnsvr.websettings import WebSettings
 
 _MAX_USER_CHARACTERS = 128
 _RANDOM_USER_BYTES = 9

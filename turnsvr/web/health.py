@@ -13,11 +13,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from turnsvr import __version__
+from turnsvr.config.websettings import WebSettings
 from turnsvr.web.context import Context
 from turnsvr.web.desk import Desk
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
-from turnsvr.websettings import WebSettings
 
 
 def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | None) -> APIRouter:

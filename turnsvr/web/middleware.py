@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from turnsvr.ranges import AddressRange
+from turnsvr.config.ranges import AddressRange
 
 Scope = MutableMapping[str, Any]
 Event = MutableMapping[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from turnsvr.websettings import WebSettings
+from turnsvr.config.websettings import WebSettings
 
 Scope = Mapping[str, Any]
 

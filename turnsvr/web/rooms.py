@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from turnsvr.config.websettings import SignallingSettings
 from turnsvr.limits import TokenBucket
-from turnsvr.websettings import SignallingSettings
 
 JOIN, LEAVE = "join", "leave"
 PASSED_ON = ("offer", "answer", "candidate")

@@ -13,12 +13,12 @@ from urllib.parse import parse_qs
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from turnsvr.config.websettings import WebSettings
 from turnsvr.web import dialects, sigv4
 from turnsvr.web.callers import Caller, basic, bearer
 from turnsvr.web.desk import Desk, Issued
 from turnsvr.web.dialects import Dialect
 from turnsvr.web.refusal import Refused
-from turnsvr.websettings import WebSettings
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
 _NO_STORE = {"Cache-Control": "no-store"}

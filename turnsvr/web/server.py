@@ -13,12 +13,12 @@ from typing import Any
 import structlog
 import uvicorn
 
+from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.web import FIXED, WebError
 from turnsvr.web.application import Web
 from turnsvr.web.context import Context
 from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
-from turnsvr.websettings import WebListen, WebSettings
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 _KEEP_ALIVE = 15

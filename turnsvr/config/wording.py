@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel
 
-from turnsvr.document import Location
-from turnsvr.settings import Settings
-from turnsvr.units import BadValue
+from turnsvr.config.document import Location
+from turnsvr.config.settings import Settings
+from turnsvr.config.units import BadValue
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 
-from turnsvr.settings import ListenAddress
+from turnsvr.config.settings import ListenAddress
 from turnsvr.stun.address import Address
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}

@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from turnsvr import fields
-from turnsvr.ranges import EVERY_ADDRESS, AddressRange, parse_host
-from turnsvr.units import BadValue
+from turnsvr.config import fields
+from turnsvr.config.ranges import EVERY_ADDRESS, AddressRange, parse_host
+from turnsvr.config.units import BadValue
 
 _DAY = 86_400.0
 _KIB = 1_024

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from turnsvr.fields import family_of
-from turnsvr.hostfacts import CertificateFacts
-from turnsvr.settings import AddressRange, PeerSettings, Settings
-from turnsvr.units import parse_hex_key
+from turnsvr.config.fields import family_of
+from turnsvr.config.hostfacts import CertificateFacts
+from turnsvr.config.settings import AddressRange, PeerSettings, Settings
+from turnsvr.config.units import parse_hex_key
 
 _DAY = 86_400
 _EXPIRY_NOTICE = 14 * _DAY

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from turnsvr.units import BadValue
+from turnsvr.config.units import BadValue
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 ListenTransport: TypeAlias = Literal["udp", "tcp", "tls"]

@@ -12,12 +12,11 @@ from pathlib import Path
 
 import structlog
 
-from turnsvr import __version__, config, log, relay
-from turnsvr.application import Application, StartError
-from turnsvr.notify import ServiceManager
-from turnsvr.settings import Settings
-
-__all__ = ["Application", "StartError", "run"]
+from turnsvr import __version__, config, relay
+from turnsvr.app import log
+from turnsvr.app.application import Application, StartError
+from turnsvr.app.notify import ServiceManager
+from turnsvr.config.settings import Settings
 
 _DESCRIPTORS_BESIDES = 256
 """Open files besides relays and connections: listeners, the log, look-ups."""

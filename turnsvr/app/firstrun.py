@@ -22,9 +22,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import SecretStr
 
 from turnsvr import __version__
+from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.credentials import ice, shared_secret
 from turnsvr.net.tls import TlsFiles, make_context
-from turnsvr.settings import ListenAddress, Settings
 
 _CREDENTIAL_LIFETIME = 86_400
 _CERTIFICATE_LIFETIME = timedelta(days=90)

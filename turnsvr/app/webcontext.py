@@ -8,12 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence, Sized
 from typing import Protocol
 
-from turnsvr import hostfacts
+from turnsvr.config import hostfacts
+from turnsvr.config.ranges import ListenAddress
+from turnsvr.config.settings import Settings
 from turnsvr.credentials import shared_secret
 from turnsvr.credentials.revoked import Revocations
-from turnsvr.ranges import ListenAddress
 from turnsvr.relay.api import Counters, Pump, Totals
-from turnsvr.settings import Settings
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 from turnsvr.web.context import CannotIssue, Sessions
 

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from turnsvr import __version__
+from turnsvr.config.settings import AddressRange, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.net.connections import StreamLimits
 from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings, RelayAddress
-from turnsvr.settings import AddressRange, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.stun.address import Address
 from turnsvr.turn.config import Alternate, Redirect, ServerConfig
 from turnsvr.turn.policy import PeerPolicy, RangeSet

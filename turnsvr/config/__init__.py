@@ -12,9 +12,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from turnsvr import document, fields, wording
-from turnsvr.document import Document, Location, Problem
-from turnsvr.settings import ListenAddress, RelaySettings, Settings
+from turnsvr.config import document, fields, wording
+from turnsvr.config.document import Document, Location, Problem
+from turnsvr.config.settings import ListenAddress, RelaySettings, Settings
 
 _MAX_FILE_BYTES = 4 * 1_048_576
 

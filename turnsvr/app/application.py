@@ -9,22 +9,23 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from turnsvr import assemble, credentials, firstrun, relay, web
+from turnsvr import credentials, relay, web
+from turnsvr.app import assemble, firstrun
+from turnsvr.app.listening import ListenError, open_listeners
+from turnsvr.app.sessionlog import SessionLog
+from turnsvr.app.webcontext import ApplicationContext, SessionTable
+from turnsvr.config.settings import ListenAddress, Settings, WebSettings
 from turnsvr.credentials.api import Source
 from turnsvr.credentials.revoked import Revocable, Revocations
 from turnsvr.limits import AnswerLimiter
-from turnsvr.listening import ListenError, open_listeners
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Counters, Pump
-from turnsvr.sessionlog import SessionLog
-from turnsvr.settings import ListenAddress, Settings, WebSettings
 from turnsvr.stun.address import Address
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 from turnsvr.turn.server import Server
-from turnsvr.webcontext import ApplicationContext, SessionTable
 
 _HOUSEKEEPING = 60.0
 """Seconds between looks at what changes by itself: certificate files, the addresses of this host."""

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from turnsvr import fields
-from turnsvr.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
-from turnsvr.units import BadValue
-from turnsvr.websettings import WebSettings
+from turnsvr.config import fields
+from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
+from turnsvr.config.units import BadValue
+from turnsvr.config.websettings import WebSettings
 
 __all__ = [
     "AddressRange",

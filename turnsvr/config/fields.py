@@ -18,8 +18,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from turnsvr import units
-from turnsvr.ranges import (
+from turnsvr.config import units
+from turnsvr.config.ranges import (
     LISTEN_PATTERN,
     PORT_RANGE_PATTERN,
     AddressRange,
@@ -29,7 +29,7 @@ from turnsvr.ranges import (
     parse_host,
     parse_unicast_host,
 )
-from turnsvr.units import BadValue
+from turnsvr.config.units import BadValue
 
 ANY_OF_FAMILY = {4: "0.0.0.0", 6: "::"}
 """The key of RelaySettings.external that stands for every relay address of a family."""

@@ -1,0 +1,8 @@
+"""The one room that knows every other: build, start, reload, drain, stop; and the process around it."""
+
+from __future__ import annotations
+
+from turnsvr.app.application import Application, StartError
+from turnsvr.app.process import run
+
+__all__ = ["Application", "StartError", "run"]
