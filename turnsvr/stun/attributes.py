@@ -7,6 +7,7 @@ MalformedMessage, and nothing else, on bytes it cannot read.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from turnsvr.stun.address import (
@@ -193,6 +194,11 @@ def _pack_algorithm(value: PasswordAlgorithm) -> bytes:
     return header + value.parameters + padding
 
 
+@lru_cache(maxsize=16)  # a server offers the same ones in every challenge
+def _pack_algorithms(value: tuple[PasswordAlgorithm, ...]) -> bytes:
+    return b"".join(map(_pack_algorithm, value))
+
+
 def _unpack_algorithms(value: bytes, _mask: bytes) -> tuple[PasswordAlgorithm, ...]:
     algorithms, at = [], 0
     while at < len(value):
@@ -242,7 +248,7 @@ XOR_MAPPED_ADDRESS = _xor_address(0x0020, "XOR-MAPPED-ADDRESS")
 PASSWORD_ALGORITHMS: Attribute[tuple[PasswordAlgorithm, ...]] = Attribute(
     0x8002,
     "PASSWORD-ALGORITHMS",
-    lambda value, _mask: b"".join(map(_pack_algorithm, value)),
+    lambda value, _mask: _pack_algorithms(value),
     _unpack_algorithms,
 )
 ALTERNATE_DOMAIN = _text(0x8003, "ALTERNATE-DOMAIN", 255)

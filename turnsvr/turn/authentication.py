@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import FiveTuple
@@ -33,8 +32,7 @@ class Key(Protocol):
     def sha256_key(self) -> bytes | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """Who a request says it is from, before anything is proven."""
 
     username: str | None
@@ -65,8 +63,7 @@ class Claim:
         return message.integrity_ok(secret)
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(NamedTuple):
     """A request that is from who it says."""
 
     claim: Claim

@@ -192,6 +192,7 @@ class Server:
         waiting = self._settle(request)
         if waiting is None:
             return
+        self.handle_timeout(now)
         message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
         for key in keys:
             if claim.proven_by(message, key):
@@ -215,7 +216,6 @@ class Server:
 
     def _proven(self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> None:
         """Carry out a request that is from who it says, and answer it."""
-        self.handle_timeout(now)
         try:
             if proof.claim.expired:
                 raise Reject(ErrorCode.STALE_NONCE, challenge=True)
