@@ -21,8 +21,8 @@ from turnsvr.stun.message import Class, Message, Method
 
 WARM_UP, FLOOD = 200_000, 1_000_000
 """Packets, each from an address of its own; after the first the tables of addresses are full."""
-MOST_GROWTH = 4 << 20
-"""Bytes: what an allocator may shift about, and four bytes an address."""
+MOST_GROWTH = 32 << 20
+"""Bytes: what waits to be judged comes and goes; to remember an address would take at least a hundred of them."""
 
 FLOODER = """
 import socket, struct, sys
@@ -78,19 +78,17 @@ def flooded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flooded]:
 
 
 @pytest.mark.parametrize(
-    ("request_", "share"),
+    "request_",
     [
-        pytest.param(Message(Method.BINDING, Class.REQUEST, bytes(12)), 1, id="binding"),
-        pytest.param(
-            Message(Method.ALLOCATE, Class.REQUEST, bytes(12)).add(a.REQUESTED_TRANSPORT, 17), 5, id="allocate"
-        ),
+        pytest.param(Message(Method.BINDING, Class.REQUEST, bytes(12)), id="binding"),
+        pytest.param(Message(Method.ALLOCATE, Class.REQUEST, bytes(12)).add(a.REQUESTED_TRANSPORT, 17), id="allocate"),
     ],
 )
-def test_memory_is_flat_under_a_flood_of_addresses(flooded: Flooded, request_: Message, share: int) -> None:
+def test_memory_is_flat_under_a_flood_of_addresses(flooded: Flooded, request_: Message) -> None:
     message = request_.encode()
     flooded.flood(message, 0, WARM_UP)
     before = flooded.memory()
-    flooded.flood(message, WARM_UP, FLOOD // share)
+    flooded.flood(message, WARM_UP, FLOOD)
     assert flooded.memory() - before < MOST_GROWTH
 
     async def ask() -> Address | None:

@@ -76,7 +76,7 @@ cdef class Engine:
         index_free(&self.shared.numbers)
         index_free(&self.shared.relays)
         index_free(&self.shared.sessions)
-        limiter_set(&self.shared.limiter, 0)
+        free(self.shared.limiter.paid_until)
 
     def run(self, uint32_t lane):
         """Serve a lane until stop(). The GIL is not held."""
@@ -107,8 +107,8 @@ cdef class Engine:
         cdef Lane *lane
         cdef Endpoint host
         cdef bint changed
-        if answers != self.shared.limiter.rate:
-            limiter_set(&self.shared.limiter, answers)
+        if not limiter_set(&self.shared.limiter, answers):
+            raise MemoryError
         for at in range(self.lane_count):
             lane = self.lanes[at]
             changed = bandwidth != lane.policy.bandwidth

@@ -9,6 +9,8 @@ cdef enum:
 
 cdef enum:
     UP_LIMIT = 4194304
+    # Messages take Python longest: what waits is what it can judge in some tenths of a second.
+    UP_MESSAGE_LIMIT = 1048576
     # Ends of streams and the like are no more than there are streams, and may not be lost.
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
@@ -55,8 +57,12 @@ cdef bint up_push(
     cdef uint32_t size = head_size + body_size + padding
     cdef uint32_t whole = sizeof(UpRecord) + ((size + 7) & ~<uint32_t>7)
     cdef uint8_t *to
-    cdef uint32_t limit = UP_EVENT_LIMIT if record.kind == UP_STREAM_CLOSED else UP_LIMIT
+    cdef uint32_t limit = UP_LIMIT
     cdef bint wake = False
+    if record.kind == UP_STREAM_CLOSED:
+        limit = UP_EVENT_LIMIT
+    elif record.kind == UP_MESSAGE:
+        limit = UP_MESSAGE_LIMIT
     record.size = size
     pthread_mutex_lock(&queue.mutex)
     if not up_room(queue, whole, limit):
