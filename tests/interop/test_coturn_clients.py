@@ -12,17 +12,26 @@ from tests.interop.uclient import CASES, Case, command, verdict
 
 _CLIENT_TIMEOUT = 60.0
 
+_DREW_A_CHANNEL_TWICE = "channel bind: error 400"
+"""The client draws channel numbers by chance and ends where it draws one for two peers: it may try once more."""
+
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_uclient(case: Case, interop_server: InteropServer) -> None:
     line = command(case, port=interop_server.port, tls_port=interop_server.tls_port, peer_port=interop_server.peer_port)
     timeout = 20.0 if case.name.startswith("damaged") else _CLIENT_TIMEOUT
-    try:
-        result = subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, errors="replace")
-    except subprocess.TimeoutExpired:
-        result = None
+    result = _run(line, timeout)
+    if verdict(case, result) is not None and result is not None and _DREW_A_CHANNEL_TWICE in result.stdout:
+        result = _run(line, timeout)
     problem = verdict(case, result)
     assert problem is None, f"{problem}\n{result.stdout[-3000:] if result is not None else ''}"
+
+
+def _run(line: list[str], timeout: float) -> subprocess.CompletedProcess[str] | None:
+    try:
+        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, errors="replace")
+    except subprocess.TimeoutExpired:
+        return None
 
 
 def test_stunclient_is_told_its_address(interop_server: InteropServer) -> None:
