@@ -10,12 +10,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     PlainSerializer,
     PlainValidator,
     SecretStr,
     ValidationInfo,
     WithJsonSchema,
+    model_validator,
 )
 
 from turnsvr.config import units
@@ -40,6 +43,17 @@ DIRECTORY = "directory"
 _MAX_USERNAME_BYTES = 508
 _MAX_REALM_CHARACTERS = 127
 _MAX_THREADS = 1_024
+
+
+class Section(BaseModel):
+    """A section of the settings: frozen, without unknown keys; one that is named and left empty has its defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        return {} if value is None else value
 
 
 def family_of(address: str) -> Literal[4, 6]:

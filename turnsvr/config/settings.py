@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from turnsvr.config import fields
 from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
@@ -41,16 +41,7 @@ _KIB = 1_024
 _MIB = 1_048_576
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, value: object) -> object:
-        return {} if value is None else value
-
-
-class TlsSettings(_Section):
+class TlsSettings(fields.Section):
     """TLS for clients (tls:// listeners)."""
 
     certificate: fields.FilePath
@@ -63,12 +54,12 @@ class TlsSettings(_Section):
     """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
 
 
-class RelaySettings(_Section):
+class RelaySettings(fields.Section):
     """Where relayed transport addresses come from."""
 
     addresses: Annotated[fields.IpTexts, Field(min_length=1)] | None = None
     """Local addresses that relay; found by itself when absent."""
-    external: fields.External = {}
+    external: fields.External = Field(default_factory=dict)
     """What one-to-one NAT puts in place of relay addresses: one address, one a family, or relay: external."""
     ports: fields.Ports = PortRange(49_152, 65_535)
     """Ports of relayed transport addresses."""
@@ -79,10 +70,10 @@ class RelaySettings(_Section):
         return self.external.get(relay) or self.external.get(fields.ANY_OF_FAMILY[fields.family_of(relay)])
 
 
-class CredentialSettings(_Section):
+class CredentialSettings(fields.Section):
     """Who may relay."""
 
-    users: dict[fields.Username, fields.Password] = {}
+    users: dict[fields.Username, fields.Password] = Field(default_factory=dict)
     """Static users: name and password, or 0x and the hex MD5 or SHA-256 of user:realm:password."""
     secrets: fields.Secrets = Field(default=(), validation_alias=AliasChoices("secrets", "secret"))
     """Shared secrets of time-limited credentials, tried in order; `secret` names a single one."""
@@ -97,7 +88,7 @@ class CredentialSettings(_Section):
         return value
 
 
-class PeerSettings(_Section):
+class PeerSettings(fields.Section):
     """Which peers may be reached beyond the safe default, which refuses private and special ranges."""
 
     allow: fields.Ranges = ()
@@ -106,7 +97,7 @@ class PeerSettings(_Section):
     """Ranges that are refused besides the default ones."""
 
 
-class LimitSettings(_Section):
+class LimitSettings(fields.Section):
     """Bounds of what clients can take."""
 
     allocations_per_user: int = Field(default=12, ge=1, le=1_000_000)
@@ -133,7 +124,7 @@ class LimitSettings(_Section):
     """Output queued for one slow TCP or TLS client, 16 KiB to 64 MiB."""
 
 
-class StunSettings(_Section):
+class StunSettings(fields.Section):
     """How the server speaks STUN."""
 
     software: bool = True
@@ -148,7 +139,7 @@ class StunSettings(_Section):
         return int(self.channels.rpartition("-")[2], 16)
 
 
-class RedirectSettings(_Section):
+class RedirectSettings(fields.Section):
     """Other servers that clients are sent to (300 Try Alternate)."""
 
     to: Annotated[fields.Endpoints, Field(min_length=1)]
@@ -159,7 +150,7 @@ class RedirectSettings(_Section):
     """Send clients on when no allocation is free here, or always."""
 
 
-class NatDiscoverySettings(_Section):
+class NatDiscoverySettings(fields.Section):
     """NAT behaviour discovery (RFC 5780)."""
 
     primary: Annotated[fields.OneAFamily, Field(min_length=1)]
@@ -191,7 +182,7 @@ class NatDiscoverySettings(_Section):
         )
 
 
-class PumpSettings(_Section):
+class PumpSettings(fields.Section):
     """What moves relayed packets."""
 
     kind: Literal["auto", "compiled", "portable"] = "auto"
@@ -206,7 +197,7 @@ class PumpSettings(_Section):
         return max(1, cores) if self.threads == "auto" else self.threads
 
 
-class LogSettings(_Section):
+class LogSettings(fields.Section):
     """Log on standard error."""
 
     format: Literal["text", "json"] = "text"
@@ -215,7 +206,7 @@ class LogSettings(_Section):
     """Least severe messages that are written."""
 
 
-class Settings(_Section):
+class Settings(fields.Section):
     """A whole server. Without any setting it serves, with a secret made for the run."""
 
     realm: fields.Realm = "turnsvr"

@@ -9,9 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     PlainValidator,
@@ -152,16 +150,7 @@ HostName = Annotated[str, AfterValidator(_check_host)]
 Ttl = Annotated[fields.Seconds, Field(ge=30, le=30 * _DAY)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, value: object) -> object:
-        return {} if value is None else value
-
-
-class WebTlsSettings(_Section):
+class WebTlsSettings(fields.Section):
     """A certificate of its own for https:// listeners."""
 
     certificate: fields.FilePath
@@ -170,7 +159,7 @@ class WebTlsSettings(_Section):
     """PEM file with the certificate's private key, without a pass phrase."""
 
 
-class WebKeySettings(_Section):
+class WebKeySettings(fields.Section):
     """One caller that may ask for credentials."""
 
     name: Name
@@ -195,7 +184,7 @@ class WebKeySettings(_Section):
         return self
 
 
-class SignallingSettings(_Section):
+class SignallingSettings(fields.Section):
     """Bounds of rooms, in which two browsers find each other."""
 
     rooms: int = Field(default=1_000, ge=1, le=100_000)
@@ -210,7 +199,7 @@ class SignallingSettings(_Section):
     """How long a member may stay alone in a room, or in none, 10 s to 1 day."""
 
 
-class WebSettings(_Section):
+class WebSettings(fields.Section):
     """HTTP: ICE-server lists for applications, health, metrics, signalling and a test page."""
 
     listen: Annotated[WebListens, Field(min_length=1)] = (WebListen("http", "127.0.0.1", _HTTP_PORT),)
