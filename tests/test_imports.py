@@ -15,13 +15,16 @@ ALLOWED: dict[str, set[str]] = {
     "stun": set(),
     "config": set(),
     "credentials": {"stun", "config"},
+    "stores": {"stun", "config", "credentials"},
     "turn": {"stun", "limits"},
     "relay": {"stun", "limits"},
     "net": {"stun", "turn", "relay", "credentials", "limits"},
     "client": {"stun"},
     "web": {"config", "credentials", "limits", "net", "relay"},
-    "app": {"config", "credentials", "limits", "net", "relay", "stun", "turn", "web"},
-    "cli": {"app", "client", "config", "credentials", "relay"},
+    "admin": {"config", "relay", "stun", "web"},
+    "migrate": {"config"},
+    "app": {"admin", "config", "credentials", "limits", "net", "relay", "stores", "stun", "turn", "web"},
+    "cli": {"admin", "app", "client", "config", "credentials", "migrate", "relay", "stores", "stun"},
     "__main__": {"cli"},
 }
 """What each room may import of the others."""

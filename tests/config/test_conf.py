@@ -29,6 +29,27 @@ EXAMPLES = {
     "relay.external",
     "credentials.users",
     "credentials.secrets",
+    "credentials.store",
+    "credentials.store.url",
+    "credentials.hook",
+    "credentials.hook.url",
+    "credentials.hook.secret",
+    "credentials.hook.ca",
+    "credentials.tokens",
+    "credentials.tokens.keys",
+    "credentials.tokens.issuer",
+    "credentials.tokens.audience",
+    "realms",
+    "realms.origins",
+    "realms.listen",
+    "realms.credentials.secrets",
+    "realms.limits.allocations",
+    "realms.limits.allocations_per_user",
+    "realms.limits.bandwidth_per_allocation",
+    "admin.listen",
+    "admin.token",
+    "status",
+    "status.redis",
     "limits.bandwidth_per_allocation",
     "redirect",
     "redirect.to",
@@ -58,7 +79,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
     """Dotted name and default of every setting, sections and their settings alike."""
     found: dict[str, object] = {}
     for name, field in model.model_fields.items():
-        found[prefix + name] = field.default
+        found[prefix + name] = field.get_default(call_default_factory=True)
         section = wording.section_of(field.annotation)
         if section is not None:
             found |= leaves(section, f"{prefix}{name}.")
@@ -68,6 +89,7 @@ def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
 def value_at(settings: Settings, name: str) -> object:
     value: object = settings
     for part in name.split("."):
+        value = next(iter(value.values())) if isinstance(value, dict) else value
         value = getattr(value, part)
     return value
 
@@ -76,11 +98,13 @@ def stated(text: str) -> set[str]:
     document = read(text, CONF, ENVIRON)
     assert not document.problems
     names = {location_name(location) for location in document.lines}
-    return {"credentials.secrets" if name == "credentials.secret" else name for name in names}
+    return {re.sub(r"\bcredentials\.secret$", "credentials.secrets", name) for name in names}
 
 
 def location_name(location: Location) -> str:
-    """Items of a list go by the list's name."""
+    """Items of a list go by the list's name, a realm's settings by `realms`."""
+    if location[:1] == ("realms",):
+        location = ("realms", *location[2:])
     return ".".join(part for part in location if isinstance(part, str))
 
 
@@ -106,7 +130,8 @@ def test_as_shipped_it_is_the_default_and_a_secret() -> None:
 
 def test_only_what_has_no_default_is_off() -> None:
     off = stated(with_everything_on()) - stated(as_shipped())
-    sections = ("tls.", "redirect.", "nat_discovery.", "web.")
+    optional = ("tls", "redirect", "nat_discovery", "web", "realms", "status")
+    sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in ("store", "hook", "tokens")))
     known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}
     below = {name for name in off if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users."))}
     assert off - below == known - {"credentials.secrets"}

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from turnsvr import credentials
 from turnsvr.config.settings import CredentialSettings
-from turnsvr.credentials.api import AsyncSource, Credential, Refusal, Source
+from turnsvr.credentials.api import AsyncSource, Caller, Credential, Refusal, Source
 from turnsvr.credentials.chain import Chain
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
@@ -63,7 +63,7 @@ class Slow:
 
     anonymity = False
 
-    async def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return StaticUsers({"alice": "wonderland"}).find(username, realm, wall_time)
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
@@ -75,4 +75,6 @@ class Slow:
 
 async def test_a_slow_source_gives_the_same_answers_later() -> None:
     slow: AsyncSource = Slow()
-    assert await slow.find("alice", "r", NOW) == StaticUsers({"alice": "wonderland"}).find("alice", "r", NOW)
+    assert await slow.find("alice", "r", NOW, Caller("192.0.2.1", secure=False)) == StaticUsers(
+        {"alice": "wonderland"}
+    ).find("alice", "r", NOW)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from turnsvr.credentials.api import Credential, Refusal, Unavailable
+from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.net.lookup import Lookups
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import FindCredential
@@ -25,7 +25,7 @@ class Slow:
     def __init__(self) -> None:
         self.answer: asyncio.Future[tuple[Credential, ...]] = asyncio.get_running_loop().create_future()
 
-    async def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return await asyncio.shield(self.answer)
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:

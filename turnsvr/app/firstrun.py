@@ -67,7 +67,7 @@ class FirstRun:
 
 def wanted(settings: Settings) -> bool:
     """Whether there is nobody who could relay, as without a settings file."""
-    return not settings.stun_only and not settings.credentials.users and not settings.credentials.secrets
+    return not settings.stun_only and not settings.has_credentials
 
 
 def improvise(settings: Settings, own_addresses: Iterable[str]) -> FirstRun:

@@ -104,8 +104,7 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
     def problem(text: str, hint: str, *location: str | int) -> Problem:
         return Problem(location, content.line_of(location), text, hint)
 
-    has_credentials = settings.credentials.users or settings.credentials.secrets
-    if not has_credentials and not settings.stun_only:
+    if not settings.has_credentials and not settings.stun_only:
         yield problem(
             "are missing, so nobody could relay",
             'add "credentials: {secret: …}" with the output of: turnsvr secret; or "stun_only: true"',

@@ -16,12 +16,14 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     SecretStr,
+    StringConstraints,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
 
 from turnsvr.config import units
+from turnsvr.config.locations import StoreUrl, parse_http_url
 from turnsvr.config.ranges import (
     LISTEN_PATTERN,
     PORT_RANGE_PATTERN,
@@ -42,6 +44,7 @@ DIRECTORY = "directory"
 
 _MAX_USERNAME_BYTES = 508
 _MAX_REALM_CHARACTERS = 127
+_MAX_ORIGIN_CHARACTERS = 700
 _MAX_THREADS = 1_024
 
 
@@ -160,15 +163,27 @@ _IP_BY_IP: dict[str, Any] = {"type": "object", "additionalProperties": _IP}
 _LISTEN = {"type": "string", "pattern": LISTEN_PATTERN, "examples": ["udp://0.0.0.0:3478", "tls://[::]:5349"]}
 _RANGE = {"type": "string", "examples": ["10.1.0.0/16", "10.1.0.1-10.1.0.9", "2001:db8::7"]}
 _ENDPOINT = {"type": "string", "examples": ["203.0.113.7:3478", "[2001:db8::7]:3478"]}
+_STORES = ["sqlite:/var/lib/turnsvr/turnsvr.sqlite", "postgresql://turnsvr:password@localhost/turnsvr"]
 _SECRET: dict[str, Any] = {"type": "string", "minLength": 1, "writeOnly": True}
 
 _AsText = PlainSerializer(str, return_type=str, when_used="json")
-_Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+Secret = Annotated[SecretStr, AfterValidator(_check_secret), WithJsonSchema(_SECRET)]
+
+_ORIGIN = {"type": "string", "minLength": 1, "examples": ["https://app.example.org"]}
 
 Realm = Annotated[str, AfterValidator(_check_realm)]
 Username = Annotated[str, AfterValidator(_check_username)]
 Password = Annotated[SecretStr, AfterValidator(_check_password), WithJsonSchema(_SECRET)]
-Secrets = Annotated[tuple[_Secret, ...], BeforeValidator(_one_or_more), _listing(_SECRET)]
+Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_one_or_more), _listing(_SECRET)]
+StoreLocation = Annotated[
+    StoreUrl, PlainValidator(StoreUrl.parse), _AsText, WithJsonSchema({"type": "string", "examples": _STORES})
+]
+HttpUrl = Annotated[str, PlainValidator(parse_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+OriginTexts = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1, max_length=_MAX_ORIGIN_CHARACTERS)], ...],
+    BeforeValidator(_split),
+    _listing(_ORIGIN),
+]
 FilePath = Annotated[Path, AfterValidator(_beside_file)]
 IpText = Annotated[str, PlainValidator(parse_unicast_host), WithJsonSchema(_IP)]
 IpTexts = Annotated[tuple[IpText, ...], BeforeValidator(_split), AfterValidator(_check_unique), _listing(_IP)]

@@ -5,20 +5,23 @@ The models hold for Python callers as for the file; what a file must say beyond 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import Field, model_validator
 
 from turnsvr.config import fields
+from turnsvr.config.adminsettings import AdminSettings, StatusSettings
+from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
 from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
 
 __all__ = [
     "AddressRange",
+    "AdminSettings",
     "CredentialSettings",
     "Endpoint",
+    "KnownUsers",
     "LimitSettings",
     "ListenAddress",
     "LogSettings",
@@ -26,9 +29,12 @@ __all__ = [
     "PeerSettings",
     "PortRange",
     "PumpSettings",
+    "RealmLimitSettings",
+    "RealmSettings",
     "RedirectSettings",
     "RelaySettings",
     "Settings",
+    "StatusSettings",
     "StunSettings",
     "TlsSettings",
     "WebSettings",
@@ -68,24 +74,6 @@ class RelaySettings(fields.Section):
         """The address that clients are told in place of this relay address, None when there is no NAT."""
         relay = parse_host(address)
         return self.external.get(relay) or self.external.get(fields.ANY_OF_FAMILY[fields.family_of(relay)])
-
-
-class CredentialSettings(fields.Section):
-    """Who may relay."""
-
-    users: dict[fields.Username, fields.Password] = Field(default_factory=dict)
-    """Static users: name and password, or 0x and the hex MD5 or SHA-256 of user:realm:password."""
-    secrets: fields.Secrets = Field(default=(), validation_alias=AliasChoices("secrets", "secret"))
-    """Shared secrets of time-limited credentials, tried in order; `secret` names a single one."""
-    nonce_lifetime: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = _HOUR
-    """How long a nonce serves before clients are asked to take a new one, 1 s to 1 day."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_spelling(cls, value: object) -> object:
-        if isinstance(value, Mapping) and "secret" in value and "secrets" in value:
-            raise BadValue("names both secret and secrets", "list them all under secrets")
-        return value
 
 
 class PeerSettings(fields.Section):
@@ -206,6 +194,32 @@ class LogSettings(fields.Section):
     """Least severe messages that are written."""
 
 
+class RealmLimitSettings(fields.Section):
+    """Bounds of one realm; those of `limits` where absent."""
+
+    allocations: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Allocations that the realm holds at once, within those of the server."""
+    allocations_per_user: int | None = Field(default=None, ge=1, le=1_000_000)
+    """Allocations that one of its users may hold at once."""
+    bandwidth_per_allocation: Annotated[fields.BytesPerSecond, Field(ge=1_000)] | None = None
+    """Bytes per second that one of its allocations relays each way, at least 1 kB/s."""
+
+
+class RealmSettings(fields.Section):
+    """One more realm with users, secrets, limits and peers of its own."""
+
+    origins: fields.OriginTexts = ()
+    """Values of ORIGIN that choose this realm, as https://app.example.org."""
+    listen: fields.ListenAddresses = ()
+    """Listeners, of those that serve, that choose this realm."""
+    credentials: KnownUsers = KnownUsers()
+    """Users and secrets of this realm alone; a store, hook or token source serves all realms."""
+    peers: PeerSettings = PeerSettings()
+    """Peers beyond those that `peers` allows and denies to every realm."""
+    limits: RealmLimitSettings = RealmLimitSettings()
+    """Bounds of this realm; those of `limits` where absent."""
+
+
 class Settings(fields.Section):
     """A whole server. Without any setting it serves, with a secret made for the run."""
 
@@ -219,6 +233,8 @@ class Settings(fields.Section):
     """Where relayed transport addresses come from."""
     credentials: CredentialSettings = CredentialSettings()
     """Who may relay."""
+    realms: dict[fields.Realm, RealmSettings] = Field(default_factory=dict)
+    """More realms by name, each chosen by ORIGIN or by listener; `realm` is that of everybody else."""
     peers: PeerSettings = PeerSettings()
     """Which peers may be reached beyond the safe default."""
     limits: LimitSettings = LimitSettings()
@@ -235,8 +251,18 @@ class Settings(fields.Section):
     """What moves relayed packets."""
     web: WebSettings | None = None
     """HTTP: ICE-server lists, health, metrics, signalling and a test page; off when absent."""
+    admin: AdminSettings = AdminSettings()
+    """Seeing and steering over a socket of its own."""
+    status: StatusSettings | None = None
+    """Sessions as coturn tells of them in Redis; off when absent."""
     log: LogSettings = LogSettings()
     """Log on standard error."""
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anybody could relay."""
+        realms = (realm.credentials for realm in self.realms.values())
+        return self.credentials.anybody or any(known.users or known.secrets for known in realms)
 
     def listeners(self) -> tuple[ListenAddress, ...]:
         """Every listener with a concrete address; never empty.

@@ -94,7 +94,8 @@ def _suggestion(location: Location) -> str:
     wanted = unknown.lower().replace("-", "_").strip()
     if close := difflib.get_close_matches(wanted, here, n=1):
         return f'did you mean "{close[0]}"?'
-    paths = {path.rpartition(".")[2]: path for path in _paths(Settings, "")}
+    deepest_first = sorted(_paths(Settings, ""), key=lambda path: -path.count("."))
+    paths = {path.rpartition(".")[2]: path for path in deepest_first}
     if close := difflib.get_close_matches(wanted, paths, n=1, cutoff=0.8):
         return f'did you mean "{paths[close[0]]}"?'
     return f"known here: {', '.join(here)}"

@@ -35,6 +35,18 @@ class Credential:
     md5_key: bytes | None = field(repr=False)
     sha256_key: bytes | None = field(repr=False)
     quota_user: str
+    quota: int | None = None
+    """Allocations that this user may hold at once, in place of the limit of the settings."""
+    shown: str | None = None
+    """What logs and lists show in place of a user name that is itself a secret, such as a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Where a request came from: the client's IP address, and whether nobody between could read it (TLS)."""
+
+    host: str
+    secure: bool
 
 
 @runtime_checkable
@@ -70,7 +82,7 @@ class AsyncSource(Protocol):
     @property
     def anonymity(self) -> bool: ...
 
-    async def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]: ...
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]: ...
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None: ...
 

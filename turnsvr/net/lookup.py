@@ -10,7 +10,8 @@ from typing import TypeGuard, cast
 
 import structlog
 
-from turnsvr.credentials.api import AsyncSource, Credential, Source, Unavailable
+from turnsvr.credentials.api import AsyncSource, Caller, Credential, Source, Unavailable
+from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
@@ -73,11 +74,12 @@ class Lookups:
     async def _ask_later(self, command: FindCredential, source: AsyncSource) -> None:
         now = self._wall_time()
         username = command.username
+        caller = Caller(command.five_tuple.client.host, command.five_tuple.transport is Transport.TLS)
         try:
             async with asyncio.timeout(self._timeout):
                 if username is None and command.userhash is not None:
                     username = await source.by_userhash(command.userhash, command.realm)
-                keys = await source.find(username, command.realm, now) if username is not None else ()
+                keys = await source.find(username, command.realm, now, caller) if username is not None else ()
         except (Unavailable, TimeoutError) as error:
             _log.warning("credential store unavailable", reason=str(error) or f"no answer in {self._timeout:g} s")
             self._failed(command.request)

@@ -1,0 +1,106 @@
+"""The settings of who may relay: users and secrets in the file, a database, a web hook, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, model_validator
+
+from turnsvr.config import fields
+from turnsvr.config.units import BadValue
+
+_HOUR = 3_600.0
+_DAY = 86_400.0
+
+
+class KnownUsers(fields.Section):
+    """Users and secrets that stand in the file."""
+
+    users: dict[fields.Username, fields.Password] = Field(default_factory=dict)
+    """Static users: name and password, or 0x and the hex MD5 or SHA-256 of user:realm:password."""
+    secrets: fields.Secrets = Field(default=(), validation_alias=AliasChoices("secrets", "secret"))
+    """Shared secrets of time-limited credentials, tried in order; `secret` names a single one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, value: object) -> object:
+        if isinstance(value, Mapping) and "secret" in value and "secrets" in value:
+            raise BadValue("names both secret and secrets", "list them all under secrets")
+        return value
+
+
+class StoreSettings(fields.Section):
+    """A database of users, secrets, realms and peer ranges, in coturn's tables or under coturn's keys."""
+
+    url: fields.StoreLocation
+    """sqlite:/path, postgresql://user:password@host/database, mysql://… or redis://…; a URL alone may stand for all."""
+    timeout: Annotated[fields.Seconds, Field(ge=0.1, le=60)] = 3.0
+    """How long the database may take for one answer, 100 ms to 1 minute; then requests get error 500."""
+    cache: Annotated[fields.Seconds, Field(ge=0, le=_HOUR)] = 30.0
+    """How long a user's key is remembered, up to 1 hour; 0 to ask every time."""
+    poll: Annotated[fields.Seconds, Field(ge=1, le=_HOUR)] = 10.0
+    """How often secrets, limits and peer ranges are read again, 1 s to 1 hour; Redis tells of changes itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_url(cls, value: object) -> object:
+        return {"url": value} if isinstance(value, (str, SecretStr)) else value
+
+
+class HookSettings(fields.Section):
+    """A web service that is asked for each user name."""
+
+    url: fields.HttpUrl
+    """http:// or https:// address that takes POST requests."""
+    secret: fields.Secret
+    """Signs the requests, so that the service knows who asks."""
+    timeout: Annotated[fields.Seconds, Field(ge=0.1, le=30)] = 2.0
+    """How long the service may take, 100 ms to 30 s; then requests get error 500."""
+    ca: fields.FilePath | None = None
+    """PEM file with the authorities that vouch for the service; the system's own when absent."""
+
+
+class TokenSettings(fields.Section):
+    """JSON Web Tokens as credentials: the token is the user name."""
+
+    keys: fields.FilePath | None = None
+    """File with the keys that sign tokens: a PEM public key, a JWKS document, or the text of a shared key."""
+    url: fields.HttpUrl | None = None
+    """Address of a JWKS document, in place of keys."""
+    algorithms: Annotated[tuple[str, ...], Field(min_length=1)] = ("ES256", "EdDSA", "RS256")
+    """Signature algorithms that are accepted; HS256 for a shared key."""
+    issuer: str | None = Field(default=None, min_length=1)
+    """What the claim iss must say; not looked at when absent."""
+    audience: str | None = Field(default=None, min_length=1)
+    """What the claim aud must name; tokens with an audience are refused when absent."""
+    user_claim: str = Field(default="sub", min_length=1)
+    """Claim with the user that limits count by."""
+    quota_claim: str = Field(default="turn_allocations", min_length=1)
+    """Claim with how many allocations the user may hold, in place of the limit."""
+    transports: Literal["tls", "any"] = "tls"
+    """Where a token with a public key's signature may be used: whoever reads such a user name can relay with it."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> TokenSettings:
+        if (self.keys is None) == (self.url is None):
+            raise BadValue("has both keys and url, or neither", "write one of them")
+        return self
+
+
+class CredentialSettings(KnownUsers):
+    """Who may relay."""
+
+    store: StoreSettings | None = None
+    """Database of users and secrets; none when absent."""
+    hook: HookSettings | None = None
+    """Web service that is asked for users that nobody else knows; none when absent."""
+    tokens: TokenSettings | None = None
+    """JSON Web Tokens as credentials; not accepted when absent."""
+    nonce_lifetime: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = _HOUR
+    """How long a nonce serves before clients are asked to take a new one, 1 s to 1 day."""
+
+    @property
+    def anybody(self) -> bool:
+        """Whether anybody could relay."""
+        return bool(self.users or self.secrets or self.store or self.hook or self.tokens)

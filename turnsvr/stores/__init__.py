@@ -1,0 +1,1 @@
+"""Databases of users, secrets, realms and peer ranges: coturn's tables in SQL, coturn's keys in Redis."""

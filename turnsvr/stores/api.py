@@ -1,0 +1,107 @@
+"""What every store promises: coturn's data, wherever it is kept.
+
+A store is used by the server, which reads, and by the commands that change it. Every method may take I/O and raises
+Unavailable when the database does not answer; its text names the store, never a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from turnsvr.config.ranges import AddressRange
+
+MAX_REALMS = 10_000
+"""Realms that are taken from a store; further ones are left out, and the log says so."""
+
+Option = Literal["max-bps", "total-quota", "user-quota"]
+"""coturn's names of a realm's limits: bytes a second each way of an allocation, allocations of the realm, of a user."""
+
+
+@dataclass(frozen=True, slots=True)
+class UserKeys:
+    """What is kept of a user's password; one that the store does not have is None."""
+
+    md5: bytes | None = field(default=None, repr=False)
+    """MD5 of user:realm:password (RFC 8489 section 18.5.1.1)."""
+    sha256: bytes | None = field(default=None, repr=False)
+    """SHA-256 of the same (section 18.5.1.2)."""
+
+    @property
+    def known(self) -> bool:
+        return self.md5 is not None or self.sha256 is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RealmTable:
+    """What a store says of one realm. A limit that it does not name is None, one without bound is 0."""
+
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+    allowed: tuple[AddressRange, ...] = ()
+    denied: tuple[AddressRange, ...] = ()
+    max_bps: int | None = None
+    """Bytes a second each way of one allocation."""
+    total_quota: int | None = None
+    user_quota: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What a store says of all realms, but for their users."""
+
+    realms: Mapping[str, RealmTable] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Realm by the value of ORIGIN."""
+    mistakes: tuple[str, ...] = ()
+    """Entries that mean nothing and were left out, for the log; none repeats a secret."""
+
+
+class Reader(Protocol):
+    """What the server asks of a store."""
+
+    @property
+    def name(self) -> str:
+        """For people: kind, host and database."""
+
+    async def user(self, realm: str, name: str) -> UserKeys | None: ...
+
+    async def names(self, realm: str) -> Sequence[str]:
+        """Every user name of a realm, at most a bound of the store's own, for USERHASH."""
+
+    async def tables(self) -> Tables: ...
+
+    def changes(self) -> AsyncIterator[None] | None:
+        """Yields when tables or users may have changed; None where the store cannot tell and is polled."""
+
+    async def close(self) -> None:
+        """Give up every connection. Closing twice is fine."""
+
+
+class Store(Reader, Protocol):
+    """What the commands ask besides."""
+
+    async def prepare(self) -> None:
+        """Make what tables are missing; those that are there stay as they are."""
+
+    async def set_user(self, realm: str, name: str, keys: UserKeys) -> bool:
+        """Add a user or change the keys; whether it is new."""
+
+    async def remove_user(self, realm: str, name: str) -> bool: ...
+
+    async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
+        """Realm and name of every user, in order."""
+
+    async def add_secret(self, realm: str, secret: str) -> bool:
+        """Whether it is new."""
+
+    async def remove_secret(self, realm: str, secret: str) -> bool: ...
+
+    async def set_option(self, realm: str, option: Option, value: int | None) -> None:
+        """Set a limit; None takes it back."""
+
+    async def set_origin(self, origin: str, realm: str | None) -> bool:
+        """Have an ORIGIN choose a realm, or with None no more; whether something changed."""
+
+    async def set_range(self, realm: str, kind: Literal["allowed", "denied"], text: str, present: bool) -> bool:
+        """Add or remove a peer range, in the text that it was given in; whether something changed."""
