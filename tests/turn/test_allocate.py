@@ -459,3 +459,18 @@ def test_the_end_is_told_before_the_relay_closes() -> None:
     (ended,) = world.of(AllocationEnded)
     assert ended.duration == 600
     assert ended.reason.value == "expired"
+
+
+def test_allocations_are_listed_once_they_have_a_relay() -> None:
+    world = World()
+    alice, bob = world.client(), world.client("bob")
+    assert code(alice.allocate()) == 0
+    world.hold_relays = True
+    bob.deliver(bob.sign(bob.message(Method.ALLOCATE, UDP_RELAY)))
+    assert [each.five_tuple for each in world.server.allocations()] == [alice.five_tuple]
+    world.answer_all()
+    listed = list(world.server.allocations())
+    assert [(each.username, each.realm, len(each.relayed)) for each in listed] == [
+        ("alice", REALM, 1),
+        ("bob", REALM, 1),
+    ]

@@ -33,6 +33,7 @@ class Allocation:
 
     number: int
     five_tuple: FiveTuple
+    realm: str
     key: Key
     started: float
     transaction_id: bytes

@@ -141,7 +141,7 @@ def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wis
     deadline = now + wish.lifetime
     number = desk.next_number
     desk.next_number += 1
-    allocation = Allocation(number, five_tuple, proof.key, now, message.transaction_id)
+    allocation = Allocation(number, five_tuple, desk.config.realm, proof.key, now, message.transaction_id)
     desk.allocations.add(allocation)
     desk.openings[number] = Opening(allocation, message, proof, wish, reserve, deadline)
     desk.do(

@@ -6,7 +6,7 @@ allocations is in allocation.py, about credentials in authentication.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -387,6 +387,10 @@ class Server:
         """The allocation of a client, if it has one."""
         allocation = self._desk.allocations.of(five_tuple)
         return allocation.number if allocation is not None else None
+
+    def allocations(self) -> Iterator[Allocation]:
+        """Every allocation that has its relay, in the order in which they began: to be read, never changed."""
+        return (allocation for allocation in self._desk.allocations if allocation.relayed)
 
     def binding_suffix(self, listener: Address) -> bytes:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""
