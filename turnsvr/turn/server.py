@@ -6,9 +6,8 @@ allocations is in allocation.py, about credentials in authentication.py.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
 
 from turnsvr.limits import AnswerLimiter
 from turnsvr.stun import attributes as a
@@ -16,9 +15,9 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data, unpack_channel_data
 from turnsvr.stun.message import Class, Message, Method
-from turnsvr.turn import binding, handlers
+from turnsvr.turn import binding, handlers, realms
 from turnsvr.turn.allocation import Allocation, Allocations
-from turnsvr.turn.authentication import ALGORITHMS, Claim, Key, Proof, read_claim
+from turnsvr.turn.authentication import ALGORITHMS, Key, Proof, read_claim
 from turnsvr.turn.commands import (
     AllocationEnded,
     AuthenticationFailed,
@@ -31,13 +30,11 @@ from turnsvr.turn.commands import (
     SendToPeer,
 )
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.handlers import Desk
+from turnsvr.turn.handlers import Answer, Desk
 from turnsvr.turn.nonce import SECRET_SIZE, Nonces
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
-
-_MAX_WAITING = 10_000
-"""Requests whose credential is being looked up; one more is dropped, and its client will ask again."""
+from turnsvr.turn.waiting import Waiting
 
 _ICMP_TYPES = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
 """What a client is told of: unreachable, too big, time exceeded (RFC 8656 section 11.5)."""
@@ -49,21 +46,16 @@ answer to anybody else stays as small as it can."""
 _PAST = 0.0
 """A deadline that no clock is before."""
 
-_HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Message | None]] = {
+_SUCCESS = 200
+_NO_ANSWER = 0
+"""What Server.answers calls a request that was answered well, and one that was not answered at all."""
+
+_HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Answer]] = {
     Method.ALLOCATE: handlers.allocate,
     Method.REFRESH: handlers.refresh,
     Method.CREATE_PERMISSION: handlers.create_permission,
     Method.CHANNEL_BIND: handlers.channel_bind,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A request whose credential is being looked up."""
-
-    message: Message
-    five_tuple: FiveTuple
-    claim: Claim
 
 
 class Server:
@@ -74,12 +66,12 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimiter) -> None:
+        self.answers: Counter[tuple[int, int]] = Counter()
+        """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""
         self._secret = random(SECRET_SIZE)
         self._limiter = limiter
         self._commands: list[Command] = []
-        self._waiting: dict[int, _Waiting] = {}
-        self._asked: dict[tuple[FiveTuple, bytes], int] = {}
-        self._numbers = count(1)
+        self._waiting = Waiting()
         self._desk = Desk(
             config=config,
             random=random,
@@ -126,8 +118,8 @@ class Server:
         if unknown := message.unknown_required():
             raise binding.unknown_attributes(*unknown)
         path, response = binding.answer(message, five_tuple, self._desk.config)
-        if self._may_answer(five_tuple, now):
-            self._commands.append(Send(path, response.encode(fingerprint=a.FINGERPRINT in message)))
+        if self._may_answer(message, five_tuple, now):
+            self._answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
 
     def _channel_data(self, data: bytes, five_tuple: FiveTuple, now: float) -> None:
         number, payload = unpack_channel_data(data)
@@ -149,8 +141,9 @@ class Server:
         self._relay(allocation, peer, payload, a.DONT_FRAGMENT in message, now)
 
     def _relay(self, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
-        alive = now < allocation.expires.get(peer.family, 0.0)
-        if not alive or not allocation.may_reach(peer.host, now) or self._desk.config.policy.refusal(peer.host):
+        if now >= allocation.expires.get(peer.family, 0.0) or not allocation.may_reach(peer.host, now):
+            return
+        if self._desk.config.rules_of(allocation.realm).policy.refusal(peer.host):
             return
         self._commands.append(SendToPeer(allocation.number, peer, payload, dont_fragment))
 
@@ -176,43 +169,40 @@ class Server:
         allocation = self._desk.allocations.of(five_tuple)
         if (
             allocation is not None
-            and claim.names(allocation.username, self._desk.config.realm)
+            and claim.names(allocation.username, allocation.realm)
             and claim.proven_by(message, allocation.key)
         ):
             self._proven(message, five_tuple, Proof(claim, allocation.key), now)
-        elif (five_tuple, message.transaction_id) not in self._asked and len(self._waiting) < _MAX_WAITING:
-            request = next(self._numbers)
-            self._waiting[request] = _Waiting(message, five_tuple, claim)
-            self._asked[five_tuple, message.transaction_id] = request
-            realm = self._desk.config.realm
-            self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, realm))
+        elif self._desk.config.find(claim.realm) is None:
+            raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
+        elif self._waiting.has(message, five_tuple):
+            return
+        elif self._waiting.full:
+            self.answers[message.method, _NO_ANSWER] += 1
+        else:
+            request = self._waiting.add(message, five_tuple, claim)
+            self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm))
 
     def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
         """The answer to FindCredential: candidates in the order to try them; without any, refusal says why."""
-        waiting = self._settle(request)
+        waiting = self._waiting.take(request)
         if waiting is None:
             return
         self.handle_timeout(now)
-        message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
+        message, five_tuple, claim = waiting
         for key in keys:
             if claim.proven_by(message, key):
                 self._proven(message, five_tuple, Proof(claim, key), now)
                 return
         reason = "wrong password" if keys else refusal
-        self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason))
+        self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason, claim.realm))
         self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
 
     def credential_failed(self, request: int, now: float) -> None:
         """FindCredential cannot be answered: the client gets 500."""
-        waiting = self._settle(request)
+        waiting = self._waiting.take(request)
         if waiting is not None:
             self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
-
-    def _settle(self, request: int) -> _Waiting | None:
-        waiting = self._waiting.pop(request, None)
-        if waiting is not None:
-            del self._asked[waiting.five_tuple, waiting.message.transaction_id]
-        return waiting
 
     def _proven(self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> None:
         """Carry out a request that is from who it says, and answer it."""
@@ -227,16 +217,23 @@ class Server:
         except MalformedMessage:
             self._refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
         else:
+            if isinstance(response, Message):
+                response = self._desk.sign(message, response, proof)
             if response is not None:
-                self._commands.append(Send(five_tuple, self._desk.sign(message, response, proof)))
+                self._answer(message, five_tuple, response)
 
     # Answers
 
-    def _error(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> Message:
+    def _answer(self, message: Message, path: FiveTuple, data: bytes, code: int = _SUCCESS) -> None:
+        self.answers[message.method, code] += 1
+        self._commands.append(Send(path, data))
+
+    def _error(self, message: Message, five_tuple: FiveTuple, reject: Reject, realm: str, now: float) -> Message:
+        """realm: the one of a challenge."""
         error = binding.classic_error(reject.code) if message.is_classic else a.Error.of(reject.code)
         response = message.reply(Class.ERROR).add(a.ERROR_CODE, error)
         if reject.challenge:
-            response.add(a.REALM, self._desk.config.realm)
+            response.add(a.REALM, realm)
             response.add(a.NONCE, self._nonces.make(five_tuple.client, now))
             response.add(a.PASSWORD_ALGORITHMS, ALGORITHMS)
         if reject.details is not None:
@@ -245,21 +242,24 @@ class Server:
 
     def _refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
         """Answer somebody who is who he says."""
-        response = self._error(message, five_tuple, reject, now)
+        response = self._error(message, five_tuple, reject, proof.realm, now)
         if message.method in _TELL_SOFTWARE:
             handlers.add_software(self._desk, response)
-        self._commands.append(Send(five_tuple, self._desk.sign(message, response, proof)))
+        self._answer(message, five_tuple, self._desk.sign(message, response, proof), reject.code)
 
     def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
         """Answer somebody who has proven nothing: unsigned, and only so often."""
-        if self._may_answer(five_tuple, now):
-            response = self._error(message, five_tuple, reject, now)
-            data = response.encode(fingerprint=a.FINGERPRINT in message)
-            self._commands.append(Send(five_tuple, data))
+        if self._may_answer(message, five_tuple, now):
+            realm = realms.of_request(self._desk.config, message, five_tuple).name if reject.challenge else ""
+            response = self._error(message, five_tuple, reject, realm, now)
+            self._answer(message, five_tuple, response.encode(fingerprint=a.FINGERPRINT in message), reject.code)
 
-    def _may_answer(self, five_tuple: FiveTuple, now: float) -> bool:
+    def _may_answer(self, message: Message, five_tuple: FiveTuple, now: float) -> bool:
         """Whether an answer may go out: a stream has a real client behind it, a datagram perhaps a victim."""
-        return five_tuple.transport.is_stream or self._limiter.allow(five_tuple.client.packed, now)
+        if five_tuple.transport.is_stream or self._limiter.allow(five_tuple.client.packed, now):
+            return True
+        self.answers[message.method, _NO_ANSWER] += 1
+        return False
 
     # Relays
 
@@ -276,7 +276,7 @@ class Server:
             return
         self.handle_timeout(now)
         response = handlers.relay_opened(self._desk, opening, addresses, failures, now)
-        self._commands.append(Send(opening.allocation.five_tuple, response))
+        self._answer(opening.message, opening.allocation.five_tuple, response)
 
     def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
         """OpenRelay did not work: 440 or 508."""
@@ -289,8 +289,7 @@ class Server:
 
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
-        for request in [number for number, waiting in self._waiting.items() if waiting.five_tuple == five_tuple]:
-            self._settle(request)
+        self._waiting.forget(five_tuple)
         allocation = self._desk.allocations.of(five_tuple)
         if allocation is not None:
             self._end(allocation, EndReason.DISCONNECTED, now)
@@ -334,11 +333,12 @@ class Server:
         self._commands.append(
             AllocationEnded(
                 allocation.number,
-                allocation.username,
+                allocation.shown,
                 allocation.five_tuple,
                 relayed,
                 now - allocation.started,
                 reason,
+                allocation.realm,
             )
         )
         self._commands.append(CloseRelay(allocation.number))
@@ -359,13 +359,14 @@ class Server:
         self._desk.config = config
         self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity)
         for allocation in self._desk.allocations:
-            for host in [host for host in allocation.permissions if config.policy.refusal(host)]:
+            policy = config.rules_of(allocation.realm).policy
+            for host in [host for host in allocation.permissions if policy.refusal(host)]:
                 self._desk.allocations.drop_permission(allocation, host)
                 self._commands.append(Permit(allocation.number, host, _PAST))
 
-    def drain(self) -> None:
-        """Refuse new allocations from now on."""
-        self._desk.draining = True
+    def drain(self, draining: bool = True) -> None:
+        """Refuse new allocations from now on, or with False take them again."""
+        self._desk.draining = draining
 
     def end(self, allocation: int, reason: EndReason, now: float) -> None:
         """End one allocation; an unknown one is fine."""
@@ -376,8 +377,7 @@ class Server:
     def shutdown(self, now: float) -> None:
         """End every allocation, give up every reserved port, and forget who is waiting."""
         self.drain()
-        for request in list(self._waiting):
-            self._settle(request)
+        self._waiting.clear()
         for allocation in self._desk.allocations:
             self._end(allocation, EndReason.SHUTDOWN, now)
         for token in list(self._desk.reservations):
