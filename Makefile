@@ -1,14 +1,16 @@
 # make run     environment, install, serve without a settings file, with the test page
-# make test    everything that the tests need, then all tests
+# make test    everything that the tests need, then all tests; those of the rules once more on the .py files
 # make lint    style and types
-# make fuzz    FUZZ_SECONDS of hostile input
+# make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 
 SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
-	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h)
+	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h) \
+	$(wildcard turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/credentials/*.py) turnsvr/limits.py
+TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
 .PHONY: run install test lint fuzz
 
@@ -19,9 +21,10 @@ install: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+	TURNSVR_RULES=interpreted $(VENV)/bin/python -m pytest -n $(WORKERS) $(TESTS_OF_RULES)
 
 fuzz: $(VENV)/.installed-fuzz
-	$(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+	TURNSVR_RULES=interpreted $(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .

@@ -1,17 +1,40 @@
 """Builds the compiled parts where there is a C compiler; without one the install goes on and their plain twins serve.
 
-They are the pump and the load generator. Everything else about the distribution is in pyproject.toml.
+They are the pump, the load generator, and the rules: mypyc's twins of .py files, which turnsvr/twins.py loads.
+Everything else about the distribution is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import shutil
 import sys
+from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from setuptools import setup
+from setuptools import Command, Distribution, setup
+from setuptools.command.build import build
 from setuptools.command.build_py import build_py
 
+if TYPE_CHECKING:
+    from setuptools.command.build_ext import build_ext
+
 _COMPILED = ("turnsvr.relay._pump", "turnsvr.client._load")
+
+_INTERPRETED = frozenset(
+    Path("turnsvr", *module.split("/"))
+    for module in ("stun/__init__.py", "stun/errors.py", "turn/__init__.py", "turn/policy.py")
+)
+"""What mypyc takes amiss, as an enumeration with a `__new__`, or what is not worth it."""
+_RULES = tuple(
+    source
+    for pattern in ("limits", "stun/*", "turn/*", "net/engine", "net/lookup", "credentials/chain", "credentials/s*")
+    for source in sorted(Path("turnsvr").glob(f"{pattern}.py"))
+    if source not in _INTERPRETED
+)
+"""What runs for each request."""
+
+_TWINS = Path("turnsvr", "_twins")
 
 
 def _place(module: str) -> Path:
@@ -19,10 +42,17 @@ def _place(module: str) -> Path:
     return Path(*module.split("."))
 
 
-def _give_reason(module: Path, reason: str) -> None:
-    """Write beside where the module would be why it is not there; its users read it."""
-    module.parent.mkdir(parents=True, exist_ok=True)
-    module.with_name(f"{module.name}_missing.txt").write_text(" ".join(reason.split()) + "\n")
+def _give_reason(file: Path, reason: str) -> None:
+    """Write where a part would be why it is not there; its users read it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(" ".join(reason.split()) + "\n")
+
+
+def _give_reasons(root: Path, reason: str) -> None:
+    for module in _COMPILED:
+        place = root / _place(module)
+        _give_reason(place.with_name(f"{place.name}_missing.txt"), reason)
+    _give_reason(root / _TWINS / "missing.txt", reason)
 
 
 class _BuildWithout(build_py):
@@ -32,9 +62,67 @@ class _BuildWithout(build_py):
 
     def run(self) -> None:
         super().run()
-        root = Path() if self.editable_mode else Path(self.build_lib)
-        for module in _COMPILED:
-            _give_reason(root / _place(module), self.reason)
+        _give_reasons(Path() if self.editable_mode else Path(self.build_lib), self.reason)
+
+
+class _BuildTwins(Command):
+    """Makes the rules' twins, which may fail, and their manifest."""
+
+    description = "compile the rules"
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = [
+        ("build-lib=", "b", "folder of the packages"),
+        ("build-temp=", "t", "folder of what is in between"),
+    ]
+
+    def initialize_options(self) -> None:
+        self.editable_mode = False
+        self.build_lib: str | None = None
+        self.build_temp: str | None = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build_ext", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
+
+    def run(self) -> None:
+        folder = (Path() if self.editable_mode else Path(str(self.build_lib))) / _TWINS
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            # Before the compiler reads them: what changes meanwhile makes a manifest that does not fit.
+            manifest = "".join(f"{sha256(source.read_bytes()).hexdigest()}  {source}\n" for source in _RULES)
+            self._compile(folder)
+        except (Exception, SystemExit) as error:  # mypyc's way to say that it found a mistake is to exit
+            shutil.rmtree(folder, ignore_errors=True)
+            _give_reason(folder / "missing.txt", f"the build failed: {error}")
+            self.warn(f"the rules will be interpreted: {error}")
+        else:
+            (folder / "sources.txt").write_text(manifest)
+
+    def _compile(self, folder: Path) -> None:
+        from mypyc.build import mypycify
+
+        temporary = Path(str(self.build_temp), "rules")
+        options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
+        extensions = mypycify(
+            [*options, *map(str, _RULES)], group_name="turnsvr", target_dir=str(temporary), opt_level="2"
+        )
+        for extension in extensions:
+            extension.extra_compile_args = [arg for arg in extension.extra_compile_args if arg != "-Werror"]
+        command: build_ext = Distribution({"name": "twins", "ext_modules": extensions}).get_command_obj("build_ext")
+        command.build_lib, command.build_temp = str(folder), str(temporary)
+        command.ensure_finalized()
+        command.run()
+
+    def get_source_files(self) -> list[str]:
+        return []
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
+class _Build(build):
+    sub_commands: ClassVar[list[tuple[str, object]]] = [*build.sub_commands, ("build_twins", None)]
 
 
 def _without(reason: str) -> dict[str, object]:
@@ -52,12 +140,13 @@ def _with_compiled() -> dict[str, object]:
 
         def build_extension(self, ext: Extension) -> None:
             module = Path(self.get_ext_fullpath(ext.name)).with_name(_place(ext.name).name)
+            missing = module.with_name(f"{module.name}_missing.txt")
             try:
                 super().build_extension(ext)
             except Exception as error:
-                _give_reason(module, f"the build failed: {error}")
+                _give_reason(missing, f"the build failed: {error}")
                 raise
-            module.with_name(f"{module.name}_missing.txt").unlink(missing_ok=True)
+            missing.unlink(missing_ok=True)
 
     def extension(name: str) -> Extension:
         place = _place(name)
@@ -70,7 +159,10 @@ def _with_compiled() -> dict[str, object]:
             optional=True,
         )
 
-    return {"ext_modules": [extension(name) for name in _COMPILED], "cmdclass": {"build_ext": BuildCompiled}}
+    return {
+        "ext_modules": [extension(name) for name in _COMPILED],
+        "cmdclass": {"build": _Build, "build_ext": BuildCompiled, "build_twins": _BuildTwins},
+    }
 
 
 def _compiled() -> dict[str, object]:

@@ -2,4 +2,8 @@
 
 from __future__ import annotations
 
+from turnsvr import twins
+
 __version__ = "0.1.0"
+
+twins.install()

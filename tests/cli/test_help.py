@@ -46,13 +46,14 @@ def test_every_option_is_explained() -> None:
             assert parameter.param_type_name == "argument" or getattr(parameter, "help", None), parameter.name
 
 
-def test_version_says_which_pump_and_why(run: Run) -> None:
+def test_version_says_what_runs_compiled_and_why(run: Run) -> None:
     result = run("version")
     assert result.exit_code == 0
-    first, second, third = result.stdout.splitlines()
+    first, second, third, fourth = result.stdout.splitlines()
     assert first == f"turnsvr {__version__}"
     assert second.startswith(f"python {sys.version_info.major}.{sys.version_info.minor}")
     assert third.startswith("pump ")
+    assert fourth.startswith("rules ")
 
 
 def test_version_option(run: Run) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from turnsvr import __version__, config, relay
+from turnsvr import __version__, config, relay, twins
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
 from turnsvr.app.notify import ServiceManager
@@ -84,6 +84,7 @@ class Service:
             "serving",
             version=__version__,
             pump=relay.describe() if kind == "auto" else application.pump.name,
+            rules=twins.describe(),
             listen=",".join(map(str, application.listening)),
             relay=",".join(application.relaying) or "none",
         )

@@ -103,14 +103,15 @@ def schema() -> None:
 
 @click.command()
 def version() -> None:
-    """Print versions, and which pump relays and why.
+    """Print versions, and what runs compiled and why.
 
     \b
     Example:
       turnsvr version
     """
-    from turnsvr import relay
+    from turnsvr import relay, twins
 
     click.echo(f"turnsvr {__version__}")
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     click.echo(f"pump {relay.describe()}")
+    click.echo(f"rules {twins.describe()}")

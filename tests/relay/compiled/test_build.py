@@ -20,7 +20,7 @@ WITHOUT_CYTHON = "import runpy, sys; sys.modules['Cython'] = None; runpy.run_pat
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A copy of the source tree in which nothing is built, but what Cython has written may be there."""
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt")
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt", "_twins")
     shutil.copytree(REPOSITORY / "turnsvr", tmp_path / "turnsvr", ignore=ignored)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
@@ -52,11 +52,16 @@ def described(where: Path) -> str:
     return run(where, "-c", "from turnsvr import relay; print(relay.describe())").strip()
 
 
+def rules(where: Path) -> str:
+    return run(where, "-c", "from turnsvr import twins; print(twins.describe())", TURNSVR_RULES="").strip()
+
+
 def test_without_a_compiler(source: Path) -> None:
     run(source, "setup.py", "-q", "build", CC="/nonexistent/cc")
     described_as = described(installed(source))
     assert described_as.startswith("portable (no compiled pump: the build failed: ")
     assert "/nonexistent/cc" in described_as
+    assert rules(installed(source)).startswith("interpreted (the build failed: ")
 
 
 def test_without_a_compiler_in_place(source: Path) -> None:
@@ -67,7 +72,24 @@ def test_without_a_compiler_in_place(source: Path) -> None:
 def test_without_cython(source: Path) -> None:
     run(source, "-c", WITHOUT_CYTHON, "-q", "build")
     assert described(installed(source)).startswith("portable (no compiled pump: there was no Cython: ")
+    assert rules(installed(source)).startswith("interpreted (there was no Cython: ")
 
 
 def test_never_built(source: Path) -> None:
     assert described(source) == "portable (no compiled pump: it was not built on install)"
+    assert rules(source) == "interpreted (they were not compiled on install)"
+
+
+def test_rules_that_are_compiled_serve_until_their_source_changes(source: Path) -> None:
+    run(source, "setup.py", "-q", "build_twins", "--build-lib", ".")
+    assert rules(source) == "compiled"
+    with (source / "turnsvr" / "turn" / "server.py").open("a") as server:
+        server.write("\n")
+    assert rules(source) == "interpreted (turnsvr/turn/server.py is not what was compiled on install)"
+    run(source, "-c", "import turnsvr.turn.server")
+
+
+def test_without_mypyc(source: Path) -> None:
+    without = WITHOUT_CYTHON.replace("Cython", "mypyc")
+    run(source, "-c", without, "-q", "build_twins", "--build-lib", ".")
+    assert rules(source).startswith("interpreted (the build failed: ")

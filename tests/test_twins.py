@@ -1,0 +1,93 @@
+"""Compiled twins of our modules are loaded while they are of the same code, and the .py files otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import pytest
+
+from turnsvr import twins
+from turnsvr.stun import message
+
+SOURCES = ("turnsvr/one.py", "turnsvr/room/two.py")
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two sources, and what a build leaves of them."""
+    for source in SOURCES:
+        path = tmp_path / source
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"# {source}\n")
+        twin = (tmp_path / "twins" / source).with_suffix(EXTENSION_SUFFIXES[0])
+        twin.parent.mkdir(parents=True, exist_ok=True)
+        twin.touch()
+    lines = [f"{twins.digest_of(tmp_path / source)}  {source}\n" for source in SOURCES]
+    (tmp_path / "twins" / twins.MANIFEST).write_text("".join(lines))
+    return tmp_path
+
+
+def unusable(root: Path) -> str:
+    with pytest.raises(twins.Unusable) as caught:
+        twins.find_twins(root / "twins", root)
+    return str(caught.value)
+
+
+def test_twins_are_found_by_the_names_of_their_modules(root: Path) -> None:
+    found = twins.find_twins(root / "twins", root)
+    assert found.keys() == {"turnsvr.one", "turnsvr.room.two"}
+    spec = twins.TwinFinder(found).find_spec("turnsvr.room.two", None)
+    assert spec is not None
+    assert spec.origin == str(found["turnsvr.room.two"])
+    assert twins.TwinFinder(found).find_spec("turnsvr.three", None) is None
+
+
+def test_one_source_that_has_changed_puts_all_out_of_use(root: Path) -> None:
+    with (root / SOURCES[1]).open("a") as source:
+        source.write("\n")
+    assert unusable(root) == "turnsvr/room/two.py is not what was compiled on install"
+
+
+def test_one_source_that_is_gone_puts_all_out_of_use(root: Path) -> None:
+    (root / SOURCES[0]).unlink()
+    assert unusable(root) == "turnsvr/one.py is not what was compiled on install"
+
+
+def test_twins_for_another_python_are_left_alone(root: Path) -> None:
+    for twin in (root / "twins").rglob(f"*{EXTENSION_SUFFIXES[0]}"):
+        twin.rename(twin.parent / f"{twin.name.partition('.')[0]}.cpython-27-x86_64-linux-gnu.so")
+    assert unusable(root) == "they were compiled for another Python"
+
+
+def test_the_build_may_have_left_a_reason(root: Path) -> None:
+    (root / "twins" / twins.MANIFEST).unlink()
+    assert unusable(root) == "they were not compiled on install"
+    (root / "twins" / twins.REASON).write_text("the build failed: no compiler\n")
+    assert unusable(root) == "the build failed: no compiler"
+
+
+def test_this_installation_has_twins_and_uses_them() -> None:
+    """TURNSVR_REQUIRE_PUMP=1 makes their absence a failure."""
+    if os.environ.get(twins.VARIABLE) == "interpreted":
+        assert twins.describe() == "interpreted (TURNSVR_RULES says so)"
+    elif twins.describe() != "compiled" and os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
+        pytest.fail(twins.describe())
+    assert (message.__file__ or "").endswith(EXTENSION_SUFFIXES[0]) is (twins.describe() == "compiled")
+
+
+def test_the_interpreted_rules_can_be_asked_for() -> None:
+    program = "from turnsvr import twins; from turnsvr.stun import message; print(twins.describe(), message.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, twins.VARIABLE: "interpreted"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith("interpreted (TURNSVR_RULES says so) ")
+    assert done.stdout.endswith("turnsvr/stun/message.py\n")
