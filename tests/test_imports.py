@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "web": {"config", "credentials", "limits", "net", "relay"},
     "admin": {"config", "relay", "stun", "web"},
     "migrate": {"config"},
-    "app": {, "twins"},
+    "app": {
         "admin",
         "config",
         "credentials",
@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
         "stores",
         "stun",
         "turn",
+        "twins",
         "web",
     },
     "cli": {"admin", "app", "client", "config", "credentials", "migrate", "relay", "stores", "stun", "twins"},
