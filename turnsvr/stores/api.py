@@ -1,7 +1,8 @@
 """What every store promises: coturn's data, wherever it is kept.
 
-A store is used by the server, which reads, and by the commands that change it. Every method may take I/O and raises
-Unavailable when the database does not answer; its text names the store, never a password.
+A store is used by the server, which reads, and by the commands that change it. Every method that takes I/O raises
+Unavailable (credentials.api) when the database does not answer in time; its text names the store, never a password.
+Methods that write raise NotStorable. Any text may be asked for; one that no store can hold is simply not there.
 """
 
 from __future__ import annotations
@@ -15,8 +16,18 @@ from turnsvr.config.ranges import AddressRange
 MAX_REALMS = 10_000
 """Realms that are taken from a store; further ones are left out, and the log says so."""
 
+EVERY_REALM = ""
+"""The realm whose peer ranges hold for every other realm, too."""
+
+MAX_NAMES = 100_000
+"""User names that are taken of one realm, and entries of one table; further ones are left out."""
+
 Option = Literal["max-bps", "total-quota", "user-quota"]
 """coturn's names of a realm's limits: bytes a second each way of an allocation, allocations of the realm, of a user."""
+
+
+class NotStorable(ValueError):
+    """Text that this store cannot hold; the message says which and why, without repeating it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,10 @@ class RealmTable:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """What a store says of all realms, but for their users."""
+    """What a store says of all realms, but for their users.
+
+    EVERY_REALM is among the realms when there are peer ranges for all of them.
+    """
 
     realms: Mapping[str, RealmTable] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -64,15 +78,20 @@ class Reader(Protocol):
     def name(self) -> str:
         """For people: kind, host and database."""
 
-    async def user(self, realm: str, name: str) -> UserKeys | None: ...
+    async def user(self, realm: str, name: str) -> UserKeys | None:
+        """The keys of exactly this name, None when there are none."""
 
     async def names(self, realm: str) -> Sequence[str]:
-        """Every user name of a realm, at most a bound of the store's own, for USERHASH."""
+        """User names of a realm, in order and at most MAX_NAMES, for USERHASH."""
 
     async def tables(self) -> Tables: ...
 
     def changes(self) -> AsyncIterator[None] | None:
-        """Yields when tables or users may have changed; None where the store cannot tell and is polled."""
+        """Yields when tables or users may have changed, several changes at once as one.
+
+        It outlives the database's absence: it waits, and yields when the database is back. None, or an iterator that
+        ends, where the store cannot tell and is to be polled.
+        """
 
     async def close(self) -> None:
         """Give up every connection. Closing twice is fine."""
@@ -90,7 +109,7 @@ class Store(Reader, Protocol):
     async def remove_user(self, realm: str, name: str) -> bool: ...
 
     async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
-        """Realm and name of every user, in order."""
+        """Realm and name of every user, in order, at most MAX_NAMES a realm."""
 
     async def add_secret(self, realm: str, secret: str) -> bool:
         """Whether it is new."""

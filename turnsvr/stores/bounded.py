@@ -1,0 +1,49 @@
+"""Waiting for a database, never longer than agreed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_PARTING = 5.0
+"""Seconds that work given up may take to let go of its connection before the store closes without it."""
+
+_T = TypeVar("_T")
+
+
+class Bounded:
+    """Runs what speaks with a database. What is late is given up and ends by itself: nobody waits for its end.
+
+    Drivers take seconds to part with a server that has stopped answering; their connection pools bound how many of
+    them there can be.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, _T], seconds: float) -> _T:
+        """What the work returns or raises; TimeoutError after so many seconds."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+        if not task.done():
+            raise TimeoutError
+        return task.result()
+
+    async def finish(self) -> None:
+        """Wait a while for what has been given up."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks), timeout=_PARTING)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()

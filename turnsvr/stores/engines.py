@@ -1,0 +1,131 @@
+"""SQLAlchemy engines for coturn's databases: few connections, every wait bounded, nothing of a statement shown."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from turnsvr.config.locations import StoreUrl
+from turnsvr.stores.options import Options, parse
+
+_POOL_SIZE = 4
+"""Connections to one database."""
+
+_BUSY_SHARE = 0.8
+"""Of the time for an answer, how long SQLite waits for another's lock: less than all, so that it ends by itself."""
+
+_CLIENT_FOUND_ROWS = 0x0002
+_CLIENT_SSL = 0x0800
+"""Capabilities of MySQL's protocol."""
+
+_DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306}
+
+
+def make(url: StoreUrl, timeout: float) -> AsyncEngine:
+    """An engine that has not connected yet; timeout in seconds. Raises BadValue for options that mean nothing."""
+    if url.dialect == "sqlite":
+        return _sqlite(url.database, timeout)
+    options = parse(url)
+    if url.dialect == "mysql":
+        return _engine(URL.create("mysql+aiomysql"), timeout, async_creator=_mysql(url, options, timeout))
+    return _engine(URL.create("postgresql+asyncpg"), timeout, connect_args=_postgresql(url, options, timeout))
+
+
+def _engine(url: URL, timeout: float, **arguments: Any) -> AsyncEngine:
+    # Each statement is a transaction of its own, so that there is nothing to begin or to roll back.
+    return create_async_engine(
+        url,
+        hide_parameters=True,
+        isolation_level="AUTOCOMMIT",
+        pool_size=_POOL_SIZE,
+        max_overflow=0,
+        pool_timeout=timeout,
+        pool_pre_ping=True,
+        pool_use_lifo=True,
+        pool_reset_on_return=None,
+        **arguments,
+    )
+
+
+def _sqlite(path: str, timeout: float) -> AsyncEngine:
+    """On a file that is there: only SqlStore.prepare makes one."""
+    url = URL.create("sqlite+aiosqlite", database=f"file:{quote(path)}", query={"mode": "rw", "uri": "true"})
+    engine = _engine(url, timeout, connect_args={"timeout": timeout * _BUSY_SHARE})
+
+    def remember(_: Any, record: Any) -> None:
+        record.info["file"] = _identity(path)
+
+    def compare(_: Any, record: Any, __: Any) -> None:
+        if record.info["file"] != _identity(path):
+            raise DisconnectionError
+
+    event.listen(engine.sync_engine, "connect", remember)
+    event.listen(engine.sync_engine, "checkout", compare)
+    return engine
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file is there, so that one put in its place is noticed."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _postgresql(url: StoreUrl, options: Options, timeout: float) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "host": options.socket or url.host,
+        "port": url.port or _DEFAULT_PORTS["postgresql"],
+        "database": url.database,
+        "ssl": False if options.tls is None else options.tls,
+        "timeout": timeout,
+        "command_timeout": timeout,
+        "server_settings": {"application_name": "turnsvr"},
+    }
+    if url.user:
+        arguments["user"] = url.user
+    if url.password is not None:
+        arguments["password"] = url.password.get_secret_value()
+    return arguments
+
+
+def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awaitable[Any]]:
+    import aiomysql
+
+    class Connection(aiomysql.Connection):  # type: ignore[misc]
+        """One that never speaks in plain text where TLS is asked for, and lets go of its socket when given up."""
+
+        async def _request_authentication(self) -> None:
+            if options.tls is not None and not self.server_capabilities & _CLIENT_SSL:
+                raise ConnectionError("the server has no TLS")
+            await super()._request_authentication()
+
+    async def connect() -> Any:
+        connection = Connection(
+            host=url.host,
+            port=url.port or _DEFAULT_PORTS["mysql"],
+            user=url.user,
+            password="" if url.password is None else url.password.get_secret_value(),
+            db=url.database,
+            unix_socket=options.socket,
+            charset="utf8mb4",
+            connect_timeout=timeout,
+            ssl=options.tls,
+            client_flag=_CLIENT_FOUND_ROWS,
+            program_name="turnsvr",
+        )
+        try:
+            await connection._connect()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return connect

@@ -1,0 +1,103 @@
+"""Tables out of a store's rows, one after the other: what means nothing is left out and told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from turnsvr.config.ranges import AddressRange
+from turnsvr.config.units import BadValue
+from turnsvr.stores.api import MAX_REALMS, RealmTable, Tables
+
+Kind = Literal["allowed", "denied"]
+
+_MAX_MISTAKES = 20
+"""Entries that are told one by one; of further ones only the number."""
+_MAX_SHOWN = 64
+_LIMIT = re.compile("[0-9]{1,18}", re.ASCII)
+
+
+@dataclass
+class _Realm:
+    secrets: list[str] = field(default_factory=list)
+    ranges: dict[Kind, list[AddressRange]] = field(default_factory=lambda: {"allowed": [], "denied": []})
+    limits: dict[str, int] = field(default_factory=dict)
+
+    def table(self) -> RealmTable:
+        return RealmTable(
+            secrets=tuple(self.secrets),
+            allowed=tuple(self.ranges["allowed"]),
+            denied=tuple(self.ranges["denied"]),
+            max_bps=self.limits.get("max-bps"),
+            total_quota=self.limits.get("total-quota"),
+            user_quota=self.limits.get("user-quota"),
+        )
+
+
+class Gathering:
+    """Takes rows in any order; `tables` is what they say together."""
+
+    def __init__(self, max_realms: int = MAX_REALMS) -> None:
+        self._max_realms = max_realms
+        self._realms: dict[str, _Realm] = {}
+        self._origins: dict[str, str] = {}
+        self._mistakes: list[str] = []
+        self._untold = 0
+        self._full = False
+
+    def secret(self, realm: str, value: str) -> None:
+        if not value:
+            self.mistake(f"an empty secret of realm {shown(realm)}")
+        elif (entry := self._realm(realm)) is not None:
+            entry.secrets.append(value)
+
+    def range(self, realm: str, kind: Kind, text: str) -> None:
+        try:
+            addresses = AddressRange.parse(text)
+        except BadValue as error:
+            self.mistake(f"{kind} peers {shown(text)} of realm {shown(realm)}: {error.problem}; {error.hint}")
+            return
+        if (entry := self._realm(realm)) is not None:
+            entry.ranges[kind].append(addresses)
+
+    def option(self, realm: str, option: str, text: str) -> None:
+        """A limit; other options are for others to read."""
+        if option not in ("max-bps", "total-quota", "user-quota"):
+            return
+        if not _LIMIT.fullmatch(text.strip()):
+            self.mistake(f"{option} {shown(text)} of realm {shown(realm)} is no number")
+        elif (entry := self._realm(realm)) is not None:
+            entry.limits[option] = int(text)
+
+    def origin(self, origin: str, realm: str) -> None:
+        self._origins[origin] = realm
+
+    def mistake(self, text: str) -> None:
+        if len(self._mistakes) < _MAX_MISTAKES:
+            self._mistakes.append(text)
+        else:
+            self._untold += 1
+
+    def tables(self) -> Tables:
+        mistakes = list(self._mistakes)
+        if self._untold:
+            mistakes.append(f"{self._untold} more entries that mean nothing")
+        if self._full:
+            mistakes.append(f"more than {self._max_realms} realms; the further ones are left out")
+        realms: Mapping[str, RealmTable] = {name: realm.table() for name, realm in sorted(self._realms.items())}
+        return Tables(realms, dict(sorted(self._origins.items())), tuple(mistakes))
+
+    def _realm(self, name: str) -> _Realm | None:
+        found = self._realms.get(name)
+        if found is None and len(self._realms) < self._max_realms:
+            found = self._realms[name] = _Realm()
+        self._full = self._full or found is None
+        return found
+
+
+def shown(text: str) -> str:
+    """A text of a stranger's for one line of the log: quoted, escaped, cut."""
+    cut = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+    return ascii(cut)
