@@ -1,0 +1,352 @@
+"""Users, secrets, realms and peer ranges under coturn's keys in Redis.
+
+A user's value is a key in hexadecimal (hexkeys.py) or, in files that people wrote, a password in clear. Of a user
+name or realm with `/user/` in it Redis cannot tell which is meant; coturn neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Literal, TypeVar
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ConnectionError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from turnsvr.config.locations import StoreUrl
+from turnsvr.config.units import BadValue
+from turnsvr.credentials.api import Unavailable
+from turnsvr.stores import bounds, hexkeys
+from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
+from turnsvr.stores.bounded import Bounded
+from turnsvr.stores.gather import Gathering, shown
+from turnsvr.stores.options import Options, parse, place
+
+_POOL_SIZE = 5
+"""Connections to one database; one of them watches for changes."""
+_BULK = 10
+"""How many times longer than one answer a list may take."""
+_SCAN_COUNT = 1_000
+_BATCH = 500
+"""Keys looked at, and values read, in one go."""
+_QUIET = 10.0
+"""Seconds without a change after which the connection that watches is tried."""
+_GATHER = 0.1
+"""Seconds in which changes count as one."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
+"""Seconds between attempts to watch again; each is twice the one before."""
+
+_REALMS = "turn/realm/"
+_ORIGINS = "turn/origin/"
+_SETS = {"secret", "allowed-peer-ip", "denied-peer-ip"}
+_OPTIONS = {"max-bps", "total-quota", "user-quota"}
+_LEAVES = _SETS | _OPTIONS
+_GLOB = re.compile(r"([\\*?\[\]^-])")
+
+_T = TypeVar("_T")
+_log = structlog.get_logger()
+
+
+class RedisStore:
+    """A Store in Redis."""
+
+    def __init__(self, url: StoreUrl, timeout: float) -> None:
+        """timeout in seconds for one answer. Raises BadValue for a URL whose database or options mean nothing."""
+        if url.database and not (url.database.isascii() and url.database.isdigit()):
+            raise BadValue("has no number for a database", "Redis has 0, 1, …: redis://host/0")
+        self._timeout = timeout
+        self._database = int(url.database or "0")
+        self._name = place(url)
+        self._pool = _pool(url, parse(url), self._database, timeout)
+        self._client = Redis(connection_pool=self._pool)
+        self._bounded = Bounded()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    async def user(self, realm: str, name: str) -> UserKeys | None:
+        if not bounds.holds(realm=realm, user_name=name):
+            return None
+        try:
+            value = _text(await self._ask(self._client.get(_user_key(realm, name))))
+        except _WrongType:
+            return None
+        if not value:
+            return None
+        return hexkeys.read(value) or hexkeys.of_password(realm, name, value)
+
+    async def names(self, realm: str) -> Sequence[str]:
+        return [name for _, name in await self.users(realm)]
+
+    async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
+        if realm is not None and not bounds.holds(realm=realm):
+            return ()
+        prefix = _REALMS if realm is None else f"{_REALMS}{realm}/user/"
+        pattern = f"{_escaped(prefix)}*/key" if realm is not None else f"{_REALMS}*/user/*/key"
+        found: set[tuple[str, str]] = set()
+        for key in await self._ask(self._scan(pattern), patience=_BULK):
+            middle = key.removeprefix(prefix).removesuffix("/key")
+            if realm is not None:
+                found.add((realm, middle))
+            else:
+                owner, _, name = middle.partition("/user/")
+                found.add((owner, name))
+        return sorted(found)
+
+    async def tables(self) -> Tables:
+        return await self._ask(self._read_tables(), patience=_BULK)
+
+    async def changes(self) -> AsyncIterator[None]:
+        """Yields when it begins to watch, and at each change from then on.
+
+        Ends where the server does not tell of changes (its setting notify-keyspace-events).
+        """
+        pause = _FIRST_PAUSE
+        while True:
+            watch = self._client.pubsub(ignore_subscribe_messages=True)
+            try:
+                await self._ask(watch.psubscribe(*self._patterns()))
+                if not await self._tells_of_changes():
+                    return
+                pause = _FIRST_PAUSE
+                yield
+                while True:
+                    await self._await_change(watch)
+                    yield
+            except (Unavailable, RedisError, OSError):
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            finally:
+                with contextlib.suppress(RedisError, OSError):
+                    await watch.aclose()  # type: ignore[no-untyped-call]
+
+    async def close(self) -> None:
+        await self._bounded.finish()
+        with contextlib.suppress(RedisError, OSError, TimeoutError):
+            await self._bounded.run(self._client.aclose(close_connection_pool=True), self._timeout)
+
+    async def prepare(self) -> None:
+        await self._ask(self._client.ping())
+
+    async def set_user(self, realm: str, name: str, keys: UserKeys) -> bool:
+        bounds.check(realm=realm, user_name=name)
+        before = await self._ask(self._client.set(_user_key(realm, name), hexkeys.write(keys), get=True))
+        return before is None
+
+    async def remove_user(self, realm: str, name: str) -> bool:
+        return bounds.holds(realm=realm, user_name=name) and bool(
+            await self._ask(self._client.delete(_user_key(realm, name)))
+        )
+
+    async def add_secret(self, realm: str, secret: str) -> bool:
+        bounds.check(realm=realm, secret=secret)
+        return bool(await self._ask(self._client.sadd(f"{_REALMS}{realm}/secret", secret)))
+
+    async def remove_secret(self, realm: str, secret: str) -> bool:
+        return bounds.holds(realm=realm, secret=secret) and bool(
+            await self._ask(self._client.srem(f"{_REALMS}{realm}/secret", secret))
+        )
+
+    async def set_option(self, realm: str, option: Option, value: int | None) -> None:
+        bounds.check(realm=realm)
+        key = f"{_REALMS}{realm}/{option}"
+        await self._ask(self._client.delete(key) if value is None else self._client.set(key, str(value)))
+
+    async def set_origin(self, origin: str, realm: str | None) -> bool:
+        if realm is None:
+            return bounds.holds(origin=origin) and bool(await self._ask(self._client.delete(f"{_ORIGINS}{origin}")))
+        bounds.check(origin=origin, realm=realm)
+        before = await self._ask(self._client.set(f"{_ORIGINS}{origin}", realm, get=True))
+        return _text(before) != realm
+
+    async def set_range(self, realm: str, kind: Literal["allowed", "denied"], text: str, present: bool) -> bool:
+        key = f"{_REALMS}{realm}/{kind}-peer-ip"
+        if present:
+            bounds.check(realm=realm, peer_range=text)
+            return bool(await self._ask(self._client.sadd(key, text)))
+        return bounds.holds(realm=realm, peer_range=text) and bool(await self._ask(self._client.srem(key, text)))
+
+    async def _scan(self, pattern: str) -> list[str]:
+        """Keys that match, each once, at most MAX_NAMES; KEYS would halt the server meanwhile."""
+        found: dict[str, None] = {}
+        cursor = 0
+        while True:
+            cursor, some = await self._client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+            found.update(dict.fromkeys(key for each in some if (key := _text(each)) is not None))
+            if not cursor or len(found) >= MAX_NAMES:
+                return list(found)[:MAX_NAMES]
+
+    async def _read_tables(self) -> Tables:
+        # Of all keys below turn/realm those of users are the most, and end in another letter.
+        realms = [key for key in await self._scan(f"{_REALMS}*[tpsa]") if key.rpartition("/")[2] in _LEAVES]
+        keys = sorted(realms) + sorted(await self._scan(f"{_ORIGINS}*"))
+        found = Gathering()
+        for start in range(0, len(keys), _BATCH):
+            some = keys[start : start + _BATCH]
+            pipeline = self._client.pipeline(transaction=False)
+            for key in some:
+                (pipeline.smembers if key.rpartition("/")[2] in _SETS and key.startswith(_REALMS) else pipeline.get)(
+                    key
+                )
+            for key, value in zip(some, await pipeline.execute(raise_on_error=False), strict=True):
+                _gather(found, key, value)
+        return found.tables()
+
+    async def _tells_of_changes(self) -> bool:
+        try:
+            settings = await self._ask(self._client.config_get("notify-keyspace-events"))
+            flags = str(settings.get("notify-keyspace-events", ""))
+        except _NotPermitted:
+            flags = ""
+        if "K" in flags and ("A" in flags or {"g", "$", "s"} <= set(flags)):
+            return True
+        _log.info("store does not tell of changes, it is polled", store=self.name, hint="notify-keyspace-events Kg$sx")
+        return False
+
+    def _patterns(self) -> list[str]:
+        space = f"__keyspace@{self._database}__:"
+        return [f"{space}{_REALMS}*/{leaf}" for leaf in sorted(_LEAVES | {"key"})] + [f"{space}{_ORIGINS}*"]
+
+    async def _await_change(self, watch: Any) -> None:
+        """Until something has changed and a moment has passed; raises RedisError when the connection is lost."""
+        while (message := await watch.get_message(timeout=_QUIET)) is None or message["type"] != "pmessage":
+            if message is None:
+                await watch.ping()
+                if await watch.get_message(timeout=self._timeout) is None:
+                    raise ConnectionError("no answer")
+        await asyncio.sleep(_GATHER)
+        while await watch.get_message(timeout=0) is not None:
+            pass
+
+    async def _ask(self, work: Awaitable[_T], *, patience: int = 1) -> _T:
+        """What Redis answers, in so many times the time for one answer; raises Unavailable."""
+
+        async def awaited() -> _T:
+            return await work
+
+        seconds = self._timeout * patience
+        try:
+            return await self._bounded.run(awaited(), seconds)
+        except TimeoutError:
+            raise Unavailable(f"{self.name}: no answer within {seconds:g} s") from None
+        except ResponseError as error:
+            if str(error).startswith("WRONGTYPE"):
+                raise _WrongType(f"{self.name}: a key of coturn's holds something else") from None
+            if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
+                raise _NotPermitted(f"{self.name}: does not permit this to its user") from None
+            raise Unavailable(f"{self.name}: {_reason(error)}") from None
+        except (RedisError, OSError) as error:
+            raise Unavailable(f"{self.name}: {_reason(error)}") from None
+
+
+class _WrongType(Unavailable):
+    """A key is of another type than coturn's."""
+
+
+class _NotPermitted(Unavailable):
+    """The server does not let this user do it."""
+
+
+class _TlsConnection(SSLConnection):
+    """One with a TLS context that is made already."""
+
+    def __init__(self, *, tls: ssl.SSLContext, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.ssl_context.context = tls
+
+
+def _pool(url: StoreUrl, options: Options, database: int, timeout: float) -> BlockingConnectionPool:
+    arguments: dict[str, Any] = {
+        "db": database,
+        "username": url.user or None,
+        "password": None if url.password is None else url.password.get_secret_value(),
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        # A connection that the server has closed meanwhile is made again, once.
+        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        "protocol": 2,
+    }
+    kind: type[Connection | UnixDomainSocketConnection] = Connection
+    if options.socket is not None:
+        kind = UnixDomainSocketConnection
+        arguments["path"] = options.socket
+    else:
+        arguments |= {"host": url.host, "port": url.port or 6379}
+        if options.tls is not None:
+            kind = _TlsConnection
+            arguments["tls"] = options.tls
+    return BlockingConnectionPool(max_connections=_POOL_SIZE, timeout=timeout, connection_class=kind, **arguments)
+
+
+def _user_key(realm: str, name: str) -> str:
+    return f"{_REALMS}{realm}/user/{name}/key"
+
+
+def _escaped(text: str) -> str:
+    """A text that a pattern is to match as it is."""
+    return _GLOB.sub(r"\\\1", text)
+
+
+def _text(value: object) -> str | None:
+    """UTF-8 text, None for other bytes and for nothing."""
+    try:
+        return value.decode() if isinstance(value, bytes) else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _gather(found: Gathering, key: str, value: object) -> None:
+    if key.startswith(_ORIGINS):
+        realm = _text(value)
+        if realm is None:
+            found.mistake(f"{shown(key)} holds no realm")
+        else:
+            found.origin(key.removeprefix(_ORIGINS), realm)
+        return
+    realm, _, leaf = key.removeprefix(_REALMS).rpartition("/")
+    values = sorted(value) if isinstance(value, set) else [value]
+    for each in values[:MAX_NAMES]:
+        text = _text(each)
+        if text is None:
+            found.mistake(f"{shown(key)} holds something else than text")
+        elif leaf == "secret":
+            found.secret(realm, text)
+        elif leaf in _OPTIONS:
+            found.option(realm, leaf, text)
+        else:
+            found.range(realm, "allowed" if leaf == "allowed-peer-ip" else "denied", text)
+
+
+def _reason(error: Exception) -> str:
+    """Our own words: Redis's may repeat a command, the client's a user name."""
+    if isinstance(error, AuthenticationError) or str(error).startswith("NOAUTH"):
+        return "refuses this user name or password"
+    if isinstance(error, BusyLoadingError):
+        return "is starting"
+    if isinstance(error, ReadOnlyError):
+        return "is a replica, which cannot be written to"
+    if isinstance(error, OutOfMemoryError):
+        return "has no memory left"
+    if isinstance(error, ResponseError):
+        return f"error {re.sub('[^A-Z]', '', str(error).partition(' ')[0]) or 'ERR'}"
+    cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return os.strerror(cause.errno).lower()
+    return "cannot be reached"
