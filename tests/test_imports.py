@@ -17,7 +17,7 @@ ALLOWED: dict[str, set[str]] = {
     "origin": set(),
     "stun": set(),
     "config": {"origin"},
-    "credentials": {"stun", "config"},
+    "credentials": {"stun", "config", "histogram"},
     "stores": {"stun", "config", "credentials"},
     "turn": {"stun", "limits", "origin"},
     "relay": {"stun", "limits"},

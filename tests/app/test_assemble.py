@@ -31,7 +31,7 @@ def test_behind_one_to_one_nat_clients_are_told_the_external_address() -> None:
     found = plan(relay={"addresses": ["10.0.0.5"], "external": {"10.0.0.5": "203.0.113.7"}})
     assert found.pump.relay_addresses == (RelayAddress("10.0.0.5", "203.0.113.7"),)
     assert found.server.families == {Family.IPV4}
-    policy = found.server.policy
+    policy = found.server.realm.policy
     assert policy.relays == {"203.0.113.7"}
     assert policy.own == HOST.own | {"203.0.113.7"}
     assert policy.refusal("203.0.113.7") is None
@@ -47,12 +47,12 @@ def test_an_external_address_of_one_family_leaves_the_other() -> None:
 def test_what_the_operator_allows_is_not_fenced() -> None:
     found = plan(peers={"allow": ["127.0.0.0/8", "10.0.0.5"]})
     assert found.pump.fenced == {"::1", "fd00::5"}
-    assert found.server.policy.refusal("127.0.0.1") is None
-    assert found.server.policy.refusal("10.0.0.6") is not None
+    assert found.server.realm.policy.refusal("127.0.0.1") is None
+    assert found.server.realm.policy.refusal("10.0.0.6") is not None
 
 
 def test_denied_ranges_are_refused() -> None:
-    policy = plan(peers={"deny": ["8.8.8.0/24"]}).server.policy
+    policy = plan(peers={"deny": ["8.8.8.0/24"]}).server.realm.policy
     assert policy.refusal("8.8.8.8") == "denied by peers.deny"
     assert policy.refusal("8.8.4.4") is None
 
@@ -65,7 +65,7 @@ def test_stun_alone_relays_nothing() -> None:
 
 def test_defaults_are_those_of_the_settings() -> None:
     found = plan()
-    assert (found.server.allocations, found.server.allocations_per_user) == (10_000, 12)
+    assert (found.server.allocations, found.server.realm.allocations_per_user) == (10_000, 12)
     assert (found.server.max_lifetime, found.server.channel_last) == (3600, 0x7FFF)
     assert found.server.software is not None
     assert found.server.software.startswith("turnsvr ")

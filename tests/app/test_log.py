@@ -50,7 +50,7 @@ def text() -> io.StringIO:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_user_name_cannot_leave_its_place_in_a_text_line(text: io.StringIO, name: str) -> None:
-    SessionLog().authentication_failed(AuthenticationFailed(PATH, name, "unknown user"))
+    SessionLog().authentication_failed(AuthenticationFailed(PATH, name, "unknown user", "example.org"))
     line = text.getvalue()
     assert line.count("\n") == 1
     assert line.endswith("\n")
@@ -60,7 +60,7 @@ def test_a_user_name_cannot_leave_its_place_in_a_text_line(text: io.StringIO, na
     assert match["host"] == "203.0.113.9"
     fields = re.fullmatch(
         r"\S+ warning authentication failed client=203\.0\.113\.9 port=50000 transport=udp "
-        r'user=([\w.:/@%+\[\]*,-]+|"(?:[^"\\]|\\.)*") reason="unknown user"\n',
+        r'user=([\w.:/@%+\[\]*,-]+|"(?:[^"\\]|\\.)*") reason="unknown user" realm=example\.org\n',
         line,
     )
     assert fields is not None
@@ -70,7 +70,7 @@ def test_a_user_name_cannot_leave_its_place_in_a_text_line(text: io.StringIO, na
 def test_a_user_name_comes_back_from_a_json_line(name: str) -> None:
     stream = io.StringIO()
     log.configure("json", "info", stream)
-    SessionLog().authentication_failed(AuthenticationFailed(PATH, name, "unknown user"))
+    SessionLog().authentication_failed(AuthenticationFailed(PATH, name, "unknown user", "example.org"))
     line = stream.getvalue()
     assert line.isascii()
     assert line.count("\n") == 1
@@ -84,6 +84,7 @@ def test_a_user_name_comes_back_from_a_json_line(name: str) -> None:
         "transport": "udp",
         "user": name,
         "reason": "unknown user",
+        "realm": "example.org",
     }
 
 
@@ -95,25 +96,33 @@ def test_a_quoted_value_is_what_json_reads(text_of: str) -> None:
 
 def test_a_session_has_one_line_at_its_start_and_one_at_its_end(text: io.StringIO) -> None:
     sink = SessionLog()
-    sink.started(AllocationStarted(7, "alice", PATH, RELAYED, 600))
+    sink.started(AllocationStarted(7, "alice", PATH, RELAYED, 600, "example.org", 0.01))
     counters = Counters(1, 100, 2, 250, 3)
-    sink.ended(AllocationEnded(7, "alice", PATH, RELAYED, 12.34, EndReason.EXPIRED), counters)
+    sink.ended(AllocationEnded(7, "alice", PATH, RELAYED, 12.34, EndReason.EXPIRED, "example.org"), counters)
     start, end = text.getvalue().splitlines()
     common = (
         "session=7 user=alice client=203.0.113.9:50000 transport=udp server=198.51.100.1:3478 "
         "relayed=198.51.100.1:49152,[2001:db8::1]:49152"
     )
-    assert start.partition(" ")[2] == f"info    session started {common} lifetime=600"
+    assert start.partition(" ")[2] == f"info    session started {common} lifetime=600 realm=example.org"
     assert end.partition(" ")[2] == (
         f"info    session ended {common} duration=12.3 bytes_from_client=100 bytes_to_client=250 "
-        "packets_from_client=1 packets_to_client=2 dropped=3 reason=expired"
+        "packets_from_client=1 packets_to_client=2 dropped=3 reason=expired realm=example.org"
     )
 
 
 def test_a_refused_peer_is_told_with_its_reason(text: io.StringIO) -> None:
-    refused = PeerRefused(7, "alice", PATH, Address("127.0.0.1", 22), "a private or special-purpose range")
-    SessionLog().peer_refused(refused)
-    assert 'peer=127.0.0.1 reason="a private or special-purpose range"' in text.getvalue()
+    reason = "a private or special-purpose range"
+    SessionLog().peer_refused(PeerRefused(7, "alice", PATH, Address("127.0.0.1", 22), reason, "example.org"))
+    assert 'peer=127.0.0.1 reason="a private or special-purpose range" realm=example.org' in text.getvalue()
+
+
+def test_a_token_is_not_shown(text: io.StringIO) -> None:
+    token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
+    SessionLog().authentication_failed(AuthenticationFailed(PATH, token, "token not accepted", "example.org"))
+    line = text.getvalue()
+    assert 'user="token sha256:' in line
+    assert not any(part in line for part in token.split("."))
 
 
 def test_a_flood_is_throttled_and_the_next_line_tells_how_many_are_missing() -> None:

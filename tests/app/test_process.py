@@ -67,7 +67,7 @@ async def test_sigterm_ends_sessions_cleanly_with_a_line_of_each(server_process:
     for line, client in zip(ended, clients, strict=True):
         assert f"user={USER} client=127.0.0.1:{client.link.local.port}" in line
         assert f"relayed={client.relayed[0]}" in line
-        assert line.endswith('reason="server stopped"')
+        assert line.endswith('reason="server stopped" realm=example.org')
     assert "STOPPING=1" in server.wait_notified("STOPPING=1")
     assert "Traceback" not in server.log
     for client in clients:
@@ -91,7 +91,7 @@ async def test_the_line_of_a_session_counts_bytes_each_way(server_process: Start
     await client.close()
     line = (await off_loop(server.wait_logged, "session ended .*"))[0]
     assert "bytes_from_client=100 bytes_to_client=30 packets_from_client=1 packets_to_client=1" in line
-    assert line.endswith('reason="client ended it"')
+    assert line.endswith('reason="client ended it" realm=example.org')
 
 
 async def test_a_failed_authentication_has_one_line_with_the_client(server_process: Start) -> None:
@@ -102,7 +102,7 @@ async def test_a_failed_authentication_has_one_line_with_the_client(server_proce
     line = (await off_loop(server.wait_logged, "^.*authentication failed.*$"))[0]
     assert re.fullmatch(
         rf"\S+ warning authentication failed client=127\.0\.0\.1 port=\d+ transport=udp user={USER} "
-        'reason="wrong password"',
+        'reason="wrong password" realm=example.org',
         line,
     )
     assert "guessed" not in server.log

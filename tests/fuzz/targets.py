@@ -12,7 +12,7 @@ from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.framing import StreamSplitter, is_channel_data, pack_channel_data, unpack_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message
 from turnsvr.turn.commands import Send
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -102,7 +102,7 @@ def server(data: bytes) -> None:
 
     The world asserts that nothing is relayed without a permission and that every signed answer verifies.
     """
-    world = World(ServerConfig(REALM, rfc3489=True, anonymity=True))
+    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, anonymity=True))
     client = world.client(style=Style.SHA256 if data[-1:] > b"\x80" else Style.PLAIN)
     client.allocate((a.ADDITIONAL_ADDRESS_FAMILY, 2))
     client.permit(PEER)

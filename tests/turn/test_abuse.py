@@ -20,7 +20,7 @@ from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.framing import StreamSplitter
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import AuthenticationFailed, FindCredential, Send
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.server import Server
 
 # Peers: what an open relay would lead into
@@ -244,14 +244,14 @@ def unauthenticated(client: Client) -> dict[str, Callable[[], bytes]]:
 def test_an_answer_is_never_much_larger_than_its_request(what: str, host: str) -> None:
     """On the wire, with IP and UDP headers, less than three and a half times as large."""
     headers = 28 if "." in host else 48
-    client = World(ServerConfig(REALM, alternates=FOUR)).client(address=Address(host, 1))
+    client = World(ServerConfig(RealmConfig(REALM), alternates=FOUR)).client(address=Address(host, 1))
     request = unauthenticated(client)[what]()
     (answer,) = client.deliver(request)
     assert len(answer) + headers < 3.5 * (len(request) + headers)
 
 
 def test_a_reserved_port_does_not_stay_reserved() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=0))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=0)))
     for _ in range(50):
         client = world.client(transport=Transport.TCP)
         client.allocate(PAIR)
@@ -262,7 +262,7 @@ def test_a_reserved_port_does_not_stay_reserved() -> None:
 
 
 def test_quotas_hold_after_connections_break() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=2))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=2)))
     for _ in range(10):
         clients = [world.client(transport=Transport.TCP) for _ in range(3)]
         assert [code(client.allocate()) for client in clients] == [0, 0, 486]
@@ -273,7 +273,7 @@ def test_quotas_hold_after_connections_break() -> None:
 
 
 def test_a_user_cannot_raise_the_quota_by_spelling() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=1))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=1)))
     assert code(world.client().allocate()) == 0
     for spelling in ("alice ", " alice", "Alice", "alice\0", "alic\u0435"):
         assert code(world.client(spelling, "wonderland").allocate()) == 401
@@ -291,7 +291,7 @@ def test_nonces_and_tokens_come_from_the_random_source() -> None:
         return source.randbytes(size)
 
     world = World()
-    world.server = Server(ServerConfig(REALM), random=random, limiter=AnswerLimiter(0))
+    world.server = Server(ServerConfig(RealmConfig(REALM)), random=random, limiter=AnswerLimiter(0))
     assert asked == [32]
     token = world.client().allocate(PAIR).get(a.RESERVATION_TOKEN)
     assert asked == [32, 8]
@@ -348,7 +348,7 @@ def test_hostile_names_are_data(username: str) -> None:
     client = world.client(username, "x")
     assert code(client.allocate()) == 401
     (event,) = world.of(AuthenticationFailed)
-    assert event == AuthenticationFailed(client.five_tuple, username, "unknown user")
+    assert event == AuthenticationFailed(client.five_tuple, username, "unknown user", REALM)
     assert [lookup.username for lookup in world.of(FindCredential)] == [username]
 
 

@@ -10,7 +10,7 @@ from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message, Method
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, OpenRelay, ReleaseReservation
-from turnsvr.turn.config import Redirect, ServerConfig
+from turnsvr.turn.config import RealmConfig, Redirect, ServerConfig
 
 V4: Pair = (a.REQUESTED_ADDRESS_FAMILY, 1)
 V6: Pair = (a.REQUESTED_ADDRESS_FAMILY, 2)
@@ -48,7 +48,7 @@ def test_the_answer_holds_relayed_address_lifetime_mapped_address_and_software()
 
 
 def test_software_can_be_switched_off() -> None:
-    world = World(ServerConfig(REALM, software=None))
+    world = World(ServerConfig(RealmConfig(REALM), software=None))
     client = world.client()
     assert "SOFTWARE" not in names(client.allocate())
     assert "SOFTWARE" not in names(client.refresh())
@@ -58,7 +58,7 @@ def test_the_start_is_told() -> None:
     world = World()
     client = world.client("bob")
     address = relayed(client.allocate())[0]
-    assert world.events == [AllocationStarted(1, "bob", client.five_tuple, (address,), 600)]
+    assert world.events == [AllocationStarted(1, "bob", client.five_tuple, (address,), 600, REALM, 0.0)]
 
 
 def test_a_second_allocate_on_the_five_tuple_is_437() -> None:
@@ -109,7 +109,7 @@ def test_the_lifetime_lies_between_default_and_maximum(asked: int | None, grante
 
 
 def test_a_maximum_below_the_default_wins() -> None:
-    world = World(ServerConfig(REALM, max_lifetime=120))
+    world = World(ServerConfig(RealmConfig(REALM), max_lifetime=120))
     assert world.client().allocate((a.LIFETIME, 3600)).get(a.LIFETIME) == 120
 
 
@@ -162,7 +162,7 @@ def test_an_unknown_family_is_440() -> None:
 
 @pytest.mark.parametrize(("served", "pairs"), [(Family.IPV4, [V6]), (Family.IPV6, [V4]), (Family.IPV6, [])])
 def test_a_family_that_is_not_served_is_440(served: Family, pairs: list[Pair]) -> None:
-    world = World(ServerConfig(REALM, families=frozenset({served})))
+    world = World(ServerConfig(RealmConfig(REALM), families=frozenset({served})))
     assert code(world.client().allocate(*pairs)) == 440
     assert not world.of(OpenRelay)
 
@@ -192,7 +192,7 @@ def test_a_dual_allocation_has_an_address_of_each_family() -> None:
 
 @pytest.mark.parametrize("missing", Family)
 def test_half_a_dual_allocation_tells_440_for_the_family_that_is_not_served(missing: Family) -> None:
-    world = World(ServerConfig(REALM, families=frozenset(Family) - {missing}))
+    world = World(ServerConfig(RealmConfig(REALM), families=frozenset(Family) - {missing}))
     answer = world.client().allocate(DUAL)
     assert [address.family for address in relayed(answer)] == [family for family in Family if family is not missing]
     assert answer.get(a.ADDRESS_ERROR_CODE) == (missing, 440, "Address Family not Supported")
@@ -294,14 +294,14 @@ def test_a_reservation_outlives_its_owner() -> None:
 
 
 def test_a_request_that_is_refused_for_another_reason_keeps_its_token() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=1))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=1)))
     token = token_of(world.client().allocate(PAIR))
     assert code(world.client().allocate((a.RESERVATION_TOKEN, token))) == 486
     assert code(world.client("bob").allocate((a.RESERVATION_TOKEN, token))) == 0
 
 
 def test_held_ports_count_by_user_so_that_nobody_holds_them_all() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=2))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=2)))
     client = world.client()
     for _ in range(2):
         assert code(client.allocate(PAIR)) == 0
@@ -314,7 +314,7 @@ def test_held_ports_count_by_user_so_that_nobody_holds_them_all() -> None:
 
 
 def test_the_table_of_reservations_is_bounded() -> None:
-    world = World(ServerConfig(REALM, reservations=2))
+    world = World(ServerConfig(RealmConfig(REALM), reservations=2))
     assert [code(world.client().allocate(PAIR)) for _ in range(3)] == [0, 0, 508]
     assert len(world.plane.held) == 2
 
@@ -323,7 +323,7 @@ def test_the_table_of_reservations_is_bounded() -> None:
 
 
 def test_the_user_quota_is_486_and_is_each_users_own() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=2))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=2)))
     clients = [world.client() for _ in range(3)]
     assert [code(client.allocate()) for client in clients] == [0, 0, 486]
     assert code(world.client("bob").allocate()) == 0
@@ -338,12 +338,12 @@ def test_a_default_user_quota_exists() -> None:
 
 
 def test_a_quota_of_zero_is_none() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=0))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=0)))
     assert {code(world.client().allocate()) for _ in range(50)} == {0}
 
 
 def test_a_full_server_is_508() -> None:
-    world = World(ServerConfig(REALM, allocations=2))
+    world = World(ServerConfig(RealmConfig(REALM), allocations=2))
     assert [code(world.client().allocate()) for _ in range(3)] == [0, 0, 508]
 
 
@@ -374,7 +374,7 @@ ELSEWHERE = Redirect(
 
 
 def test_a_full_or_draining_server_names_another() -> None:
-    world = World(ServerConfig(REALM, allocations=1, redirect=ELSEWHERE))
+    world = World(ServerConfig(RealmConfig(REALM), allocations=1, redirect=ELSEWHERE))
     client = world.client()
     assert code(client.allocate()) == 0
     answer = world.client().allocate()
@@ -387,7 +387,7 @@ def test_a_full_or_draining_server_names_another() -> None:
 
 
 def test_a_redirect_for_all_takes_turns_and_begins_with_the_clients_family() -> None:
-    world = World(ServerConfig(REALM, redirect=Redirect(ELSEWHERE.to, always=True)))
+    world = World(ServerConfig(RealmConfig(REALM), redirect=Redirect(ELSEWHERE.to, always=True)))
     firsts = [next(world.client().allocate().all(a.ALTERNATE_SERVER)).host for _ in range(3)]
     assert firsts == ["203.0.113.5", "203.0.113.6", "203.0.113.5"]
     six = world.client(address=Address("2001:db8:1::1", 1), server=Address("2001:db8::1", 3478))
@@ -397,7 +397,7 @@ def test_a_redirect_for_all_takes_turns_and_begins_with_the_clients_family() -> 
 
 
 def test_without_another_server_of_the_clients_family_there_is_no_redirect() -> None:
-    world = World(ServerConfig(REALM, redirect=Redirect((Address("2001:db8::5", 3478),), always=True)))
+    world = World(ServerConfig(RealmConfig(REALM), redirect=Redirect((Address("2001:db8::5", 3478),), always=True)))
     assert code(world.client().allocate()) == 0
 
 
@@ -438,7 +438,7 @@ def test_a_retransmission_while_the_relay_is_being_opened_opens_no_second() -> N
 
 
 def test_a_late_retransmission_of_a_refusal_is_judged_anew() -> None:
-    world = World(ServerConfig(REALM, allocations=1))
+    world = World(ServerConfig(RealmConfig(REALM), allocations=1))
     holder, client = world.client(), world.client("bob")
     holder.allocate()
     client.challenge()

@@ -18,12 +18,12 @@ from turnsvr.stun.integrity import long_term_key, long_term_key_sha256
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.authentication import ALGORITHMS, MD5, SHA256
 from turnsvr.turn.commands import AuthenticationFailed, FindCredential
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.nonce import Nonces, Verdict
 
 CHALLENGE = ["ERROR-CODE", "REALM", "NONCE", "PASSWORD-ALGORITHMS"]
 REQUESTS = [Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND]
-ANONYMOUS = ServerConfig(REALM, anonymity=True)
+ANONYMOUS = ServerConfig(RealmConfig(REALM), anonymity=True)
 
 
 @pytest.mark.parametrize("method", REQUESTS)
@@ -77,7 +77,7 @@ def test_an_unknown_user_is_401() -> None:
     answer = client.request(Method.REFRESH)
     assert code(answer) == 401
     assert names(answer) == CHALLENGE
-    assert world.events == [AuthenticationFailed(client.five_tuple, "mallory", "unknown user")]
+    assert world.events == [AuthenticationFailed(client.five_tuple, "mallory", "unknown user", REALM)]
 
 
 @pytest.mark.parametrize("style", Style)
@@ -87,7 +87,7 @@ def test_a_wrong_password_is_401(style: Style) -> None:
     answer = client.request(Method.REFRESH)
     assert code(answer) == 401
     assert names(answer) == CHALLENGE
-    assert world.events == [AuthenticationFailed(client.five_tuple, "alice", "wrong password")]
+    assert world.events == [AuthenticationFailed(client.five_tuple, "alice", "wrong password", REALM)]
 
 
 def test_a_changed_message_is_401() -> None:
@@ -149,7 +149,7 @@ def test_two_clients_never_get_the_same_nonce() -> None:
 
 
 def test_a_stale_nonce_is_438_with_a_fresh_one() -> None:
-    world = World(ServerConfig(REALM, nonce_lifetime=100))
+    world = World(ServerConfig(RealmConfig(REALM), nonce_lifetime=100))
     client = world.client()
     first = client.challenge()
     world.pass_time(99.9)
@@ -165,7 +165,7 @@ def test_a_stale_nonce_is_438_with_a_fresh_one() -> None:
 
 
 def test_a_stale_nonce_is_told_only_to_who_has_the_password() -> None:
-    world = World(ServerConfig(REALM, nonce_lifetime=100))
+    world = World(ServerConfig(RealmConfig(REALM), nonce_lifetime=100))
     client = world.client("alice", "guess")
     client.challenge()
     world.pass_time(200)
@@ -173,7 +173,7 @@ def test_a_stale_nonce_is_told_only_to_who_has_the_password() -> None:
 
 
 def test_a_stale_nonce_carries_out_nothing() -> None:
-    world = World(ServerConfig(REALM, nonce_lifetime=100))
+    world = World(ServerConfig(RealmConfig(REALM), nonce_lifetime=100))
     client = world.client()
     client.allocate()
     world.pass_time(200)
@@ -216,7 +216,7 @@ def test_a_nonce_lives_as_long_as_promised_and_not_two_seconds_longer() -> None:
 
 def test_the_nonce_cookie_announces_the_features_in_both_readings_of_the_rfc() -> None:
     for anonymity, bits in ((False, 0x800001), (True, 0xC00003)):
-        nonce = World(ServerConfig(REALM, anonymity=anonymity)).client().challenge()
+        nonce = World(ServerConfig(RealmConfig(REALM), anonymity=anonymity)).client().challenge()
         assert nonce.startswith(b"obMatJos2")
         assert int.from_bytes(b64decode(nonce[9:13]), "big") == bits
 
@@ -404,7 +404,7 @@ def test_an_allocation_outlives_the_credential_that_made_it() -> None:
 
 
 def test_the_quota_counts_time_limited_names_by_their_user() -> None:
-    world = World(ServerConfig(REALM, allocations_per_user=2), source=SharedSecrets(["new"]))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=2)), source=SharedSecrets(["new"]))
     assert [code(timed(world, "new", "carol", ttl=ttl).allocate()) for ttl in (10, 20, 30)] == [0, 0, 486]
     assert code(timed(world, "new", "dave").allocate()) == 0
 
@@ -429,7 +429,7 @@ def test_static_users_side_by_side_with_secrets() -> None:
 
 @pytest.mark.parametrize("transport", Transport)
 def test_a_stun_only_server_forbids_allocations(transport: Transport) -> None:
-    world = World(ServerConfig(REALM, families=frozenset()))
+    world = World(ServerConfig(RealmConfig(REALM), families=frozenset()))
     client = world.client(transport=transport)
     answer = client.transact(client.message(Method.ALLOCATE, UDP_RELAY).encode())
     assert code(answer) == 403

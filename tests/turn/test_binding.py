@@ -10,7 +10,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import Send
-from turnsvr.turn.config import Alternate, ServerConfig
+from turnsvr.turn.config import Alternate, RealmConfig, ServerConfig
 
 A1, A2, P1, P2 = "192.0.2.1", "192.0.2.2", 3478, 3479
 FOUR = {
@@ -24,7 +24,7 @@ TWO = {Address(A1, port): Alternate(None, P2 if port == P1 else P1) for port in 
 
 
 def behaviour(config: dict[Address, Alternate] | None = None) -> World:
-    return World(ServerConfig(REALM, alternates=FOUR if config is None else config))
+    return World(ServerConfig(RealmConfig(REALM), alternates=FOUR if config is None else config))
 
 
 def binding(client: Client, *pairs: Pair) -> Message | None:
@@ -44,7 +44,7 @@ def test_the_answer_tells_the_clients_address(host: str, transport: Transport) -
 
 
 def test_software_can_be_switched_off() -> None:
-    assert names(binding(World(ServerConfig(REALM, software=None)).client())) == ["XOR-MAPPED-ADDRESS"]
+    assert names(binding(World(ServerConfig(RealmConfig(REALM), software=None)).client())) == ["XOR-MAPPED-ADDRESS"]
 
 
 def test_fingerprint_is_answered_with_fingerprint() -> None:
@@ -111,7 +111,7 @@ def test_rfc_3489_is_off_by_default() -> None:
 
 
 def test_an_rfc_3489_client_gets_mapped_and_source_address() -> None:
-    client = World(ServerConfig(REALM, rfc3489=True)).client()
+    client = World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client()
     answer = classic(client)
     assert answer is not None
     assert answer.transaction_id == b"\1" * 16
@@ -121,15 +121,15 @@ def test_an_rfc_3489_client_gets_mapped_and_source_address() -> None:
 
 
 def test_an_rfc_3489_client_may_ask_for_no_change() -> None:
-    assert code(classic(World(ServerConfig(REALM, rfc3489=True)).client(), (a.CHANGE_REQUEST, 0))) == 0
+    assert code(classic(World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client(), (a.CHANGE_REQUEST, 0))) == 0
 
 
 def test_an_rfc_3489_client_that_asks_for_a_change_is_told_420() -> None:
-    assert code(classic(World(ServerConfig(REALM, rfc3489=True)).client(), (a.CHANGE_REQUEST, 6))) == 420
+    assert code(classic(World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client(), (a.CHANGE_REQUEST, 6))) == 420
 
 
 def test_an_rfc_3489_client_gets_its_change_where_it_is_served() -> None:
-    world = World(ServerConfig(REALM, rfc3489=True, alternates=FOUR))
+    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, alternates=FOUR))
     client = world.client()
     assert classic(client, (a.CHANGE_REQUEST, 6)) is None
     ((path, (data,)),) = world.mail.items()
@@ -139,7 +139,7 @@ def test_an_rfc_3489_client_gets_its_change_where_it_is_served() -> None:
 
 def test_errors_for_rfc_3489_clients_have_no_padding() -> None:
     """RFC 3489 section 11.2: every attribute is a multiple of four bytes."""
-    client = World(ServerConfig(REALM, rfc3489=True)).client()
+    client = World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client()
     message = raw(Message(Method.BINDING, Class.REQUEST, b"\1" * 16), 0x0002)
     answer = client.transact(message.encode())
     assert answer is not None
@@ -149,7 +149,7 @@ def test_errors_for_rfc_3489_clients_have_no_padding() -> None:
 
 
 def test_turn_knows_no_rfc_3489() -> None:
-    client = World(ServerConfig(REALM, rfc3489=True)).client()
+    client = World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client()
     message = Message(Method.ALLOCATE, Class.REQUEST, b"\1" * 16).add(a.REQUESTED_TRANSPORT, 17)
     assert client.transact(message.encode()) is None
 

@@ -12,9 +12,9 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Transport
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message, Method
-from turnsvr.turn import server as server_module
+from turnsvr.turn import waiting as waiting_module
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, CloseRelay, EndReason, FindCredential, OpenRelay
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 
 # Credentials
 
@@ -47,7 +47,7 @@ def test_a_retransmission_meanwhile_is_looked_up_once() -> None:
 
 
 def test_a_nonce_that_was_fresh_when_it_came_stays_fresh() -> None:
-    world = World(ServerConfig(REALM, nonce_lifetime=3))
+    world = World(ServerConfig(RealmConfig(REALM), nonce_lifetime=3))
     client, _ = waiting(world)
     world.pass_time(10)
     world.answer_all()
@@ -116,17 +116,16 @@ def test_two_requests_of_one_client_wait_side_by_side() -> None:
 
 
 def test_requests_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_module, "_MAX_WAITING", 5)
+    monkeypatch.setattr(waiting_module, "MAX_WAITING", 5)
     world = World()
     world.hold_credentials = True
     for _ in range(20):
         client = world.client()
         client.challenge()
         assert not client.deliver(client.sign(client.message(Method.REFRESH)))
-    assert len(world.server._waiting) == len(world.server._asked) == len(world.lookups) == 5
+    assert len(world.server._waiting) == len(world.server._waiting._asked) == len(world.lookups) == 5
     world.answer_all()
-    assert not world.server._waiting
-    assert not world.server._asked
+    assert not len(world.server._waiting)
     client = world.client()
     assert not client.deliver(client.sign(client.message(Method.REFRESH)))
     assert len(world.lookups) == 1
@@ -254,7 +253,7 @@ def test_a_late_relay_does_not_answer_the_next_allocate_of_the_same_client() -> 
 
 
 def test_relays_being_opened_count_in_every_quota() -> None:
-    world = World(ServerConfig(REALM, allocations=3, allocations_per_user=2, reservations=2))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=2), allocations=3, reservations=2))
     opening(world, PAIR)
     client = opening(world, PAIR, transport=Transport.TCP)
     assert code(world.client().allocate()) == 486

@@ -33,15 +33,14 @@ from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.framing import pack_channel_data
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, EndReason
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.deadlines import _SWEEP_AT_LEAST, Deadlines
 
 EXAMPLES = int(os.environ.get("TURNSVR_MACHINE_EXAMPLES", "0"))
 
 CONFIG = ServerConfig(
-    REALM,
+    RealmConfig(REALM, allocations_per_user=3),
     allocations=6,
-    allocations_per_user=3,
     permissions_per_allocation=2,
     channels_per_allocation=2,
     reservations=3,
@@ -344,18 +343,18 @@ class Rules(RuleBasedStateMachine):
             assert len(allocation.permissions) <= CONFIG.permissions_per_allocation
             assert len(allocation.channels) <= CONFIG.channels_per_allocation
         assert len(desk.openings) == len(self.world.opens)
-        assert len(server._waiting) == len(server._asked) <= len(self.world.lookups)
+        assert len(server._waiting) == len(server._waiting._asked) <= len(self.world.lookups)
 
     @invariant()
     def quotas_add_up(self) -> None:
         desk = self.world.server._desk
-        users = Counter(allocation.key.quota_user for allocation in desk.allocations)
-        assert desk.allocations._by_user == users
-        assert all(count <= CONFIG.allocations_per_user for count in users.values())
+        users = Counter(allocation.owner for allocation in desk.allocations)
+        assert desk.allocations._by_owner == users
+        assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in users.items())
         assert len(desk.allocations._by_five_tuple) == len(desk.allocations)
         held = Counter(desk.reservations._owners.values())
-        assert desk.reservations._by_user == held
-        assert all(count <= CONFIG.allocations_per_user for count in held.values())
+        assert desk.reservations._by_owner == held
+        assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in held.items())
 
     @invariant()
     def each_start_has_its_end(self) -> None:
@@ -377,7 +376,7 @@ class Rules(RuleBasedStateMachine):
         assert not server._desk.reservations
         assert server.next_timeout() is None
         if not openings:
-            assert not server._waiting
+            assert not len(server._waiting)
             assert not server._desk.openings
 
     def teardown(self) -> None:

@@ -13,7 +13,7 @@ from tests.turn.test_allocate import DUAL
 from tests.turn.world import PEER, PEER_V6, REALM, World, code
 from turnsvr.stun.address import Address, unpack_host
 from turnsvr.turn.commands import PeerRefused, Permit
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.policy import PeerPolicy, Range, RangeSet, embedded, network_range
 
 
@@ -105,7 +105,14 @@ def test_the_refusal_is_told_to_the_log() -> None:
     client.allocate()
     client.permit(Address("169.254.169.254", 80))
     assert world.of(PeerRefused) == [
-        PeerRefused(1, "alice", client.five_tuple, Address("169.254.169.254", 80), "a private or special-purpose range")
+        PeerRefused(
+            1,
+            "alice",
+            client.five_tuple,
+            Address("169.254.169.254", 80),
+            "a private or special-purpose range",
+            REALM,
+        )
     ]
 
 
@@ -159,14 +166,14 @@ def test_relay_to_relay_is_granted_even_on_a_private_address() -> None:
     assert policy.refusal(spellings("10.0.0.5")["mapped"]) is not None
 
 
-def test_an_own_address_that_the_operator_allows_is_served() -> None:
-    policy = PeerPolicy(allow=ranges("127.0.0.1/32"), own=frozenset({"127.0.0.1"}))
-    assert policy.refusal("127.0.0.1") is None
-    assert policy.refusal("127.0.0.2") is not None
+def test_own_addresses_are_refused_whatever_is_allowed() -> None:
+    policy = PeerPolicy(allow=ranges("127.0.0.0/8"), own=frozenset({"127.0.0.1"}))
+    assert policy.refusal("127.0.0.1") == "an address of this server"
+    assert policy.refusal("127.0.0.2") is None
 
 
 def test_an_allowed_range_reaches_the_requests() -> None:
-    world = World(ServerConfig(REALM, policy=PeerPolicy(allow=ranges("10.1.0.0/16"))))
+    world = World(ServerConfig(RealmConfig(REALM, policy=PeerPolicy(allow=ranges("10.1.0.0/16")))))
     client = world.client()
     client.allocate(DUAL)
     peer = Address("10.1.2.3", 1)

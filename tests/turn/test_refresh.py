@@ -10,7 +10,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.message import Message, Method
 from turnsvr.turn.commands import AllocationEnded, CloseRelay, EndReason
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 
 ZERO = (a.LIFETIME, 0)
 
@@ -215,7 +215,7 @@ def test_a_new_config_lets_allocations_live_on() -> None:
     world = World()
     client = world.client()
     client.allocate()
-    world.server.reconfigure(ServerConfig(REALM, max_lifetime=100, families=frozenset({Family.IPV6})))
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM), max_lifetime=100, families=frozenset({Family.IPV6})))
     answer = client.refresh()
     assert answer.get(a.LIFETIME) == 100
     assert code(world.client().allocate()) == 440

@@ -11,7 +11,7 @@ from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.framing import CHANNEL_LAST, pack_channel_data
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import BindChannel, Permit, Send
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.policy import PeerPolicy, RangeSet, network_range
 
 V6 = (a.REQUESTED_ADDRESS_FAMILY, 2)
@@ -113,7 +113,7 @@ def test_a_dual_allocation_has_permissions_of_both_families() -> None:
 
 
 def test_permissions_are_bounded_and_508_beyond() -> None:
-    world = World(ServerConfig(REALM, permissions_per_allocation=3))
+    world = World(ServerConfig(RealmConfig(REALM), permissions_per_allocation=3))
     client = world.client()
     client.allocate()
     peers = [Address(f"8.8.8.{number}", 1) for number in range(5)]
@@ -209,7 +209,7 @@ def test_a_number_out_of_range_is_400(number: int) -> None:
 
 @pytest.mark.parametrize(("number", "expected"), [(0x4FFF, 0), (0x5000, 400)])
 def test_the_range_of_rfc_8656_by_setting(number: int, expected: int) -> None:
-    client = World(ServerConfig(REALM, channel_last=CHANNEL_LAST)).client()
+    client = World(ServerConfig(RealmConfig(REALM), channel_last=CHANNEL_LAST)).client()
     client.allocate()
     assert code(client.bind(number, PEER)) == expected
 
@@ -275,7 +275,7 @@ def test_bind_to_the_other_family_is_443() -> None:
 
 
 def test_channels_are_bounded_and_508_beyond() -> None:
-    world = World(ServerConfig(REALM, channels_per_allocation=2))
+    world = World(ServerConfig(RealmConfig(REALM), channels_per_allocation=2))
     client = world.client()
     client.allocate()
     codes = [code(client.bind(0x4000 + number, Address(PEER.host, number + 1))) for number in range(3)]
@@ -334,7 +334,7 @@ def test_a_send_to_port_zero_is_dropped() -> None:
 
 
 def test_a_send_of_rfc_3489_kind_is_dropped() -> None:
-    client = World(ServerConfig(REALM, rfc3489=True)).client()
+    client = World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client()
     client.allocate()
     client.permit(PEER)
     message = Message(Method.SEND, Class.INDICATION, bytes(16)).add(a.XOR_PEER_ADDRESS, PEER).add(a.DATA, b"x")
@@ -389,7 +389,7 @@ def test_a_peer_that_the_policy_refuses_by_now_gets_nothing() -> None:
     client = world.client()
     client.allocate()
     client.bind(0x4000, PEER)
-    world.server.reconfigure(ServerConfig(REALM, policy=denying(PEER.host)))
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM, policy=denying(PEER.host))))
     ended = Permit(1, PEER.host, 0.0)
     assert world.server.commands() == [ended]
     assert not client.send(PEER, b"x")

@@ -36,7 +36,7 @@ from turnsvr.turn.commands import (
     Send,
     SendToPeer,
 )
-from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.server import Server
 
 REALM = "example.org"
@@ -69,7 +69,7 @@ class World:
         limiter: AnswerLimiter | None = None,
         seed: int = 1,
     ) -> None:
-        config = config or ServerConfig(realm=REALM)
+        config = config or ServerConfig(RealmConfig(REALM))
         self.now = 1000.0
         self.wall_time = 1_800_000_000.0
         self.random = Random(seed)

@@ -5,20 +5,22 @@ Pure: the host's addresses and cores are arguments.
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from turnsvr import __version__
-from turnsvr.config.settings import AddressRange, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
+from turnsvr.app import realms
+from turnsvr.app.realms import Realms
+from turnsvr.config.settings import NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.net.connections import StreamLimits
 from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address
 from turnsvr.turn.config import Alternate, Redirect, ServerConfig
-from turnsvr.turn.policy import PeerPolicy, RangeSet
 
+_NO_TABLES = Tables()
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -40,12 +42,14 @@ class Plan:
     streams: StreamLimits
 
 
-def plan(settings: Settings, host: Host, *, anonymity: bool) -> Plan:
-    """anonymity: whether the credentials can be found by USERHASH."""
+def plan(settings: Settings, host: Host, *, anonymity: bool, tables: Tables = _NO_TABLES) -> Plan:
+    """anonymity: whether the credentials of every realm can be found by USERHASH. tables: what a store says."""
     relays = relay_addresses(settings, host)
+    advertised = frozenset(relay.advertised for relay in relays)
+    own = realms.refused_everywhere(host.own | advertised, settings.peers)
     return Plan(
-        server=_server_config(settings, relays, peer_policy(settings, host, relays), anonymity),
-        pump=_pump_settings(settings, host, relays),
+        server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), anonymity),
+        pump=_pump_settings(settings, host, relays, own),
         streams=StreamLimits(
             connections=settings.limits.connections,
             connections_per_address=settings.limits.connections_per_address,
@@ -63,30 +67,19 @@ def relay_addresses(settings: Settings, host: Host) -> tuple[RelayAddress, ...]:
     return tuple(RelayAddress(each, settings.relay.external_for(each) or each) for each in hosts)
 
 
-def peer_policy(settings: Settings, host: Host, relays: Iterable[RelayAddress]) -> PeerPolicy:
-    advertised = frozenset(relay.advertised for relay in relays)
-    return PeerPolicy(
-        allow=_ranges(settings.peers.allow),
-        deny=_ranges(settings.peers.deny),
-        own=host.own | advertised,
-        relays=advertised,
-    )
-
-
 def tls_files(tls: TlsSettings) -> TlsFiles:
     return TlsFiles(tls.certificate, tls.key, _TLS_VERSIONS[tls.minimum_version], tls.ciphers)
 
 
-def _server_config(
-    settings: Settings, relays: Iterable[RelayAddress], policy: PeerPolicy, anonymity: bool
-) -> ServerConfig:
+def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: Realms, anonymity: bool) -> ServerConfig:
     limits, stun = settings.limits, settings.stun
     return ServerConfig(
-        realm=settings.realm,
+        realm=joined.default,
+        realms=joined.others,
+        origins=joined.origins,
+        listeners=joined.listeners,
         families=frozenset(relay.family for relay in relays),
-        policy=policy,
         allocations=limits.allocations,
-        allocations_per_user=limits.allocations_per_user,
         permissions_per_allocation=limits.permissions_per_allocation,
         channels_per_allocation=limits.channels_per_allocation,
         max_lifetime=int(limits.lifetime),
@@ -120,13 +113,14 @@ def _redirect(redirect: RedirectSettings | None) -> Redirect | None:
     return Redirect(to, redirect.domain, always=redirect.when == "always")
 
 
-def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, ...]) -> PumpSettings:
+def _pump_settings(
+    settings: Settings, host: Host, relays: tuple[RelayAddress, ...], fenced: frozenset[str]
+) -> PumpSettings:
     limits = settings.limits
-    own = host.own | {relay.advertised for relay in relays}
     return PumpSettings(
         relay_addresses=relays,
         ports=(settings.relay.ports.low, settings.relay.ports.high),
-        fenced=frozenset(each for each in own if not _covers(settings.peers.allow, each)),
+        fenced=fenced,
         bandwidth=float(limits.bandwidth_per_allocation or 0),
         answers_per_address=limits.answers_per_address,
         max_permissions=limits.permissions_per_allocation,
@@ -136,12 +130,3 @@ def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, .
         threads=settings.pump.thread_count(host.cores),
         stream_buffer=limits.stream_buffer,
     )
-
-
-def _ranges(ranges: Iterable[AddressRange]) -> RangeSet:
-    return RangeSet((each.first, each.last) for each in ranges)
-
-
-def _covers(ranges: Iterable[AddressRange], host: str) -> bool:
-    address = ipaddress.ip_address(host)
-    return any(address in each for each in ranges)

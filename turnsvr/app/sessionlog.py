@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import structlog
 
+from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, PeerRefused
@@ -28,6 +29,7 @@ class SessionLog:
             **_path(event.five_tuple),
             relayed=_listed(event.relayed),
             lifetime=event.lifetime,
+            realm=event.realm,
         )
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
@@ -44,6 +46,7 @@ class SessionLog:
             packets_to_client=counters.packets_to_client,
             dropped=counters.dropped,
             reason=event.reason.value,
+            realm=event.realm,
         )
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
@@ -53,8 +56,9 @@ class SessionLog:
             client=client.host,
             port=client.port,
             transport=event.five_tuple.transport.value,
-            user=event.username,
+            user=shown(event.username),
             reason=event.reason,
+            realm=event.realm,
         )
 
     def peer_refused(self, event: PeerRefused) -> None:
@@ -65,6 +69,7 @@ class SessionLog:
             user=event.username,
             peer=event.peer.host,
             reason=event.reason,
+            realm=event.realm,
         )
 
 

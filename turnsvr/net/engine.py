@@ -208,6 +208,7 @@ class Engine:
                 even_port=command.even_port,
                 reserve=command.reserve,
                 claim=command.claim,
+                bandwidth=command.bandwidth,
             )
         )
         failures: dict[Family, ErrorCode] = {family: _CODES[why] for family, why in opened.failures.items()}

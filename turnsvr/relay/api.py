@@ -92,7 +92,10 @@ class PumpSettings:
     fenced: frozenset[str] = frozenset()
     """Hosts of this server at which only live relayed transport addresses may be reached."""
     bandwidth: float = 0.0
-    """Bytes a second that one session may relay in each direction; 0 for no limit. Burst: one second's worth."""
+    """Bytes a second that one session may relay in each direction, where its OpenRequest does not say; 0 for no limit.
+
+    Burst: one second's worth.
+    """
     answers_per_address: float = 100.0
     """Binding answers a second to one client address; 0 for no limit."""
     max_permissions: int = 256
@@ -112,7 +115,8 @@ class OpenRequest:
     """A session to open.
 
     families in the order in which addresses are wanted. even_port asks for an even port (one family only). With
-    reserve the next port is held under that token, with claim the port held under that token is used.
+    reserve the next port is held under that token, with claim the port held under that token is used. bandwidth as in
+    PumpSettings, for this session as long as it lives; None for what PumpSettings say, now and after reconfigure().
     """
 
     session: int
@@ -122,6 +126,7 @@ class OpenRequest:
     even_port: bool = False
     reserve: bytes | None = None
     claim: bytes | None = None
+    bandwidth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

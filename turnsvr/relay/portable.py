@@ -129,7 +129,8 @@ class PortablePump:
         session = Session(request.session, five_tuple, self._listener_of(five_tuple.server), request.deadline)
         failures = self._open_relays(request, session)
         if session.relays:
-            session.limit(self._settings.bandwidth, self._clock())
+            session.limited_by_itself = request.bandwidth is not None
+            session.limit(self._settings.bandwidth if request.bandwidth is None else request.bandwidth, self._clock())
             self._sessions[session.number] = session
             self._by_client[five_tuple] = session
             for relay in session.relays.values():
@@ -408,7 +409,8 @@ class PortablePump:
         now = self._clock()
         if settings.bandwidth != self._settings.bandwidth:
             for session in self._sessions.values():
-                session.limit(settings.bandwidth, now)
+                if not session.limited_by_itself:
+                    session.limit(settings.bandwidth, now)
         if self._limiter_is_ours and settings.answers_per_address != self._settings.answers_per_address:
             self._limiter = AnswerLimiter(settings.answers_per_address)
         self._settings = settings

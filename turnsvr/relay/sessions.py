@@ -43,6 +43,7 @@ class Session:
         "five_tuple",
         "from_client",
         "is_stream",
+        "limited_by_itself",
         "listener",
         "number",
         "packets_from_client",
@@ -63,6 +64,8 @@ class Session:
         self.channels: dict[int, Channel] = {}
         self.channels_by_peer: dict[HostAndPort, Channel] = {}
         self.relays: dict[Family, Relay] = {}
+        self.limited_by_itself = False
+        """Whether its bandwidth is its own, and not that of the pump's settings."""
         self.from_client: TokenBucket | None = None
         self.to_client: TokenBucket | None = None
         self.packets_from_client = 0

@@ -304,6 +304,9 @@ RESPONSE_PORT: Attribute[int] = Attribute(
 RESPONSE_ORIGIN = _address(0x802B, "RESPONSE-ORIGIN")
 OTHER_ADDRESS = _address(0x802C, "OTHER-ADDRESS")
 
+# draft-ietf-tram-stun-origin-06: the web page that a browser asks for; the number is in the IANA registry
+ORIGIN = _text(0x802F, "ORIGIN", 763)
+
 # RFC 8445 section 16.1: in the connectivity checks of ICE agents, which may reach any STUN server
 PRIORITY = _uint(0x0024, "PRIORITY", 4)
 USE_CANDIDATE = _flag(0x0025, "USE-CANDIDATE")

@@ -6,13 +6,16 @@ Every change of a table goes through Allocations, so that its indexes, quotas an
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.turn.authentication import Key
 from turnsvr.turn.deadlines import Deadlines
+from turnsvr.turn.reservations import Owner
+
+K = TypeVar("K", bound=Hashable)
 
 _MAX_FINISHED = 1024
 """Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
@@ -52,6 +55,16 @@ class Allocation:
     def username(self) -> str:
         return self.key.username
 
+    @property
+    def shown(self) -> str:
+        """The user name as logs and lists may show it."""
+        return self.key.shown or self.key.username
+
+    @property
+    def owner(self) -> Owner:
+        """Whom it counts for."""
+        return self.realm, self.key.quota_user
+
     def may_reach(self, host: str, now: float) -> bool:
         """Whether a live permission covers this peer IP address."""
         deadline = self.permissions.get(host)
@@ -76,12 +89,13 @@ Family comes first where it matters: it is an IntEnum, and channel numbers start
 
 
 class Allocations:
-    """The allocations of a server, found by number and by five-tuple, counted by user."""
+    """The allocations of a server, found by number and by five-tuple, counted by realm and by user."""
 
     def __init__(self) -> None:
         self._by_number: dict[int, Allocation] = {}
         self._by_five_tuple: dict[FiveTuple, Allocation] = {}
-        self._by_user: Counter[str] = Counter()
+        self._by_owner: Counter[Owner] = Counter()
+        self._by_realm: Counter[str] = Counter()
         self._finished: dict[tuple[FiveTuple, bytes], tuple[bytes, float]] = {}
         self.deadlines: Deadlines[Expiring] = Deadlines()
 
@@ -97,14 +111,19 @@ class Allocations:
     def of(self, five_tuple: FiveTuple) -> Allocation | None:
         return self._by_five_tuple.get(five_tuple)
 
-    def count(self, quota_user: str) -> int:
-        """How many allocations this user has."""
-        return self._by_user[quota_user]
+    def count(self, owner: Owner) -> int:
+        """How many allocations this user of a realm has."""
+        return self._by_owner[owner]
+
+    def count_realm(self, realm: str) -> int:
+        """How many allocations the users of this realm have together."""
+        return self._by_realm[realm]
 
     def add(self, allocation: Allocation) -> None:
         self._by_number[allocation.number] = allocation
         self._by_five_tuple[allocation.five_tuple] = allocation
-        self._by_user[allocation.key.quota_user] += 1
+        self._by_owner[allocation.owner] += 1
+        self._by_realm[allocation.realm] += 1
 
     def remove(self, allocation: Allocation) -> None:
         for family in allocation.relayed:
@@ -115,9 +134,8 @@ class Allocations:
             self.deadlines.discard((allocation.number, number))
         del self._by_number[allocation.number]
         del self._by_five_tuple[allocation.five_tuple]
-        self._by_user[allocation.key.quota_user] -= 1
-        if not self._by_user[allocation.key.quota_user]:
-            del self._by_user[allocation.key.quota_user]
+        _take_one(self._by_owner, allocation.owner)
+        _take_one(self._by_realm, allocation.realm)
 
     def extend(self, allocation: Allocation, family: Family, deadline: float) -> None:
         """Let the relay of one family live until deadline."""
@@ -161,3 +179,9 @@ class Allocations:
         """The kept answer to this very request."""
         kept = self._finished.get((five_tuple, transaction_id))
         return kept[0] if kept is not None and now < kept[1] else None
+
+
+def _take_one(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]

@@ -30,11 +30,20 @@ class Key(Protocol):
     def md5_key(self) -> bytes | None: ...
     @property
     def sha256_key(self) -> bytes | None: ...
+    @property
+    def quota(self) -> int | None:
+        """Allocations that this user may hold at once, in place of the realm's limit."""
+
+    @property
+    def shown(self) -> str | None:
+        """What logs and lists show in place of a user name that is a secret itself."""
 
 
 class Claim(NamedTuple):
     """Who a request says it is from, before anything is proven."""
 
+    realm: str
+    """REALM as sent."""
     username: str | None
     userhash: bytes | None
     algorithm: int
@@ -42,9 +51,13 @@ class Claim(NamedTuple):
     """Whether answers carry MESSAGE-INTEGRITY-SHA256 in place of MESSAGE-INTEGRITY."""
     expired: bool
     """The nonce was ours but is too old: 438, once the rest has been proven."""
+    arrived: float
+    """When the request came, in seconds on the caller's clock."""
 
     def names(self, username: str, realm: str) -> bool:
-        """Whether the claim is to be this user."""
+        """Whether the claim is to be this user of this realm."""
+        if self.realm != realm:
+            return False
         if self.username is not None:
             return self.username == username
         return self.userhash == userhash(username, realm)
@@ -69,6 +82,10 @@ class Proof(NamedTuple):
     claim: Claim
     key: Key
 
+    @property
+    def realm(self) -> str:
+        return self.claim.realm
+
     def sign(self, response: Message, *, fingerprint: bool) -> bytes:
         """The encoded response, under the algorithm of the request."""
         secret = self.claim.secret(self.key)
@@ -88,8 +105,8 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
     if not sha256 and a.MESSAGE_INTEGRITY not in message:
         raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
     username, hashed = message.get(a.USERNAME), message.get(a.USERHASH)
-    nonce = message.get(a.NONCE)
-    if (username is None and hashed is None) or message.get(a.REALM) is None or nonce is None:
+    realm, nonce = message.get(a.REALM), message.get(a.NONCE)
+    if (username is None and hashed is None) or realm is None or nonce is None:
         raise Reject(ErrorCode.BAD_REQUEST)
     verdict = nonces.judge(nonce, five_tuple.client, now)
     if verdict is Verdict.FOREIGN:
@@ -101,5 +118,7 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
         algorithm = chosen.number
     else:
         raise Reject(ErrorCode.BAD_REQUEST)
+    if username is not None:
+        hashed = None
     answer = sha256 or chosen is not None
-    return Claim(username, hashed if username is None else None, algorithm, answer, verdict is Verdict.EXPIRED)
+    return Claim(realm, username, hashed, algorithm, answer, verdict is Verdict.EXPIRED, now)

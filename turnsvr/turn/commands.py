@@ -35,7 +35,8 @@ class OpenRelay:
     """Open relayed transport addresses; answer with Server.relay_opened() or Server.relay_failed().
 
     families in the order wanted. With reserve, for one family only, the next port is to be held under that token;
-    with claim the port held under that token is to be used.
+    with claim the port held under that token is to be used. bandwidth in bytes a second each way, 0 for no limit;
+    None for what the data plane is set to.
     """
 
     allocation: int
@@ -45,6 +46,7 @@ class OpenRelay:
     even_port: bool = False
     reserve: bytes | None = None
     claim: bytes | None = None
+    bandwidth: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +117,14 @@ class AllocationStarted:
 
     allocation: int
     username: str
+    """As it may be shown."""
     five_tuple: FiveTuple
     relayed: tuple[Address, ...]
     lifetime: int
     """Seconds."""
+    realm: str
+    took: float
+    """Seconds from the arrival of its request to the answer, the look-up of its user among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +133,13 @@ class AllocationEnded:
 
     allocation: int
     username: str
+    """As it may be shown."""
     five_tuple: FiveTuple
     relayed: tuple[Address, ...]
     duration: float
     """Seconds."""
     reason: EndReason
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +148,9 @@ class AuthenticationFailed:
 
     five_tuple: FiveTuple
     username: str
-    """As the client wrote it: hostile text."""
+    """As the client wrote it: hostile text, or a secret where tokens are user names."""
     reason: str
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,9 +159,11 @@ class PeerRefused:
 
     allocation: int
     username: str
+    """As it may be shown."""
     five_tuple: FiveTuple
     peer: Address
     reason: str
+    realm: str
 
 
 Event = AllocationStarted | AllocationEnded | AuthenticationFailed | PeerRefused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.framing import CHANNEL_LAST_5766
@@ -40,17 +41,43 @@ class Alternate:
     other_port: int
 
 
+class Listener(NamedTuple):
+    """Where clients are served: over UDP or as a stream (TCP and TLS share a port), and where; a wildcard host too."""
+
+    is_stream: bool
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class RealmConfig:
+    """One realm: which peers its users may reach, and how much they may take."""
+
+    name: str
+    policy: PeerPolicy = field(default_factory=PeerPolicy)
+    allocations: int = 0
+    """Of all its users, within those of the server; 0 for no bound of its own."""
+    allocations_per_user: int = 12
+    """0 for no limit."""
+    bandwidth: float | None = None
+    """Bytes a second each way of one allocation, 0 for no limit; None for what the data plane is set to."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """What the rules go by."""
 
-    realm: str
+    realm: RealmConfig
+    """The realm of those for whom nothing chooses another."""
+    realms: Mapping[str, RealmConfig] = field(default_factory=dict)
+    """Other realms by name."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Realm by ORIGIN in its normal form (turnsvr/origin.py)."""
+    listeners: Mapping[Listener, str] = field(default_factory=dict)
+    """Realm by listener; a packet that came in at a wildcard one carries the address that it was sent to."""
     families: frozenset[Family] = frozenset(Family)
     """Families with a relay address; empty where only STUN is served."""
-    policy: PeerPolicy = field(default_factory=PeerPolicy)
     allocations: int = 10_000
-    allocations_per_user: int = 12
-    """0 for no limit."""
+    """Of all realms."""
     permissions_per_allocation: int = 256
     channels_per_allocation: int = 256
     reservations: int = 1024
@@ -62,7 +89,7 @@ class ServerConfig:
     software: str | None = "turnsvr"
     rfc3489: bool = False
     anonymity: bool = False
-    """Whether USERHASH can be resolved for every user."""
+    """Whether USERHASH can be resolved for every user of every realm."""
     redirect: Redirect | None = None
     alternates: Mapping[Address, Alternate] = field(default_factory=dict)
     """RFC 5780: by listener address."""
@@ -70,3 +97,13 @@ class ServerConfig:
     @property
     def stun_only(self) -> bool:
         return not self.families
+
+    def find(self, realm: str | None) -> RealmConfig | None:
+        """The realm of this name; None when there is none."""
+        if realm is None:
+            return None
+        return self.realm if realm == self.realm.name else self.realms.get(realm)
+
+    def rules_of(self, realm: str) -> RealmConfig:
+        """What an allocation of this realm goes by: the default realm's rules where its own is no more."""
+        return self.find(realm) or self.realm

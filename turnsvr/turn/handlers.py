@@ -1,6 +1,7 @@
 """The requests of TURN, once it is known who asks (RFC 8656 sections 7 to 12).
 
-Each handler answers with a success response, or None where the answer comes later, and raises Reject.
+Each handler answers with a success response, with the bytes of one that was signed before, or with None where the
+answer comes later, and raises Reject.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from turnsvr.turn.commands import (
     PeerRefused,
     Permit,
     ReleaseReservation,
-    Send,
 )
 from turnsvr.turn.config import CHANNEL_LIFETIME, PERMISSION_LIFETIME, RESERVATION_LIFETIME, ServerConfig
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
+
+Answer = Message | bytes | None
 
 
 @dataclass(slots=True)
@@ -68,12 +70,11 @@ class Desk:
         return proof.sign(response, fingerprint=a.FINGERPRINT in message)
 
 
-def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message | None:
+def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
     """RFC 8656 section 7.2; the numbers are its steps."""
     existing = desk.allocations.of(five_tuple)
     if existing is not None:  # 2
-        _answer_again(desk, existing, message, proof)
-        return None
+        return _answer_again(existing, message, proof)
     wish = read_wish(message, desk.config)  # 3 to 9
     _redirect(desk, five_tuple)  # 11
     _check_quotas(desk, proof, wish)  # 10
@@ -83,12 +84,11 @@ def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, 
     return None
 
 
-def _answer_again(desk: Desk, allocation: Allocation, message: Message, proof: Proof) -> None:
+def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> bytes | None:
     """A retransmission gets the same answer; another Allocate on the five-tuple is 437."""
-    if allocation.transaction_id != message.transaction_id or allocation.username != proof.key.username:
+    if allocation.transaction_id != message.transaction_id or not _made_by(allocation, proof):
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
-    if allocation.response:
-        desk.do(Send(allocation.five_tuple, allocation.response))
+    return allocation.response or None
 
 
 def _redirect(desk: Desk, five_tuple: FiveTuple) -> None:
@@ -115,18 +115,21 @@ def _redirect(desk: Desk, five_tuple: FiveTuple) -> None:
 
 
 def _check_quotas(desk: Desk, proof: Proof, wish: Wish) -> None:
-    """The bounds of the server, then those of the user, for whom as many ports may be held as be allocated."""
-    config, user = desk.config, proof.key.quota_user
+    """The bounds of the server, of the realm, and of the user, for whom as many ports may be held as be allocated."""
+    config, realm = desk.config, desk.config.rules_of(proof.realm)
     if _is_full(desk):
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-    opening = [one.allocation.key.quota_user for one in desk.openings.values() if one.reserve is not None]
+    opening = [one.allocation.owner for one in desk.openings.values() if one.reserve is not None]
     if wish.reserve and len(desk.reservations) + len(opening) >= config.reservations:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-    per_user = config.allocations_per_user
-    if not per_user:
+    if realm.allocations and desk.allocations.count_realm(proof.realm) >= realm.allocations:
+        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
+    most = proof.key.quota if proof.key.quota is not None else realm.allocations_per_user or None
+    if most is None:
         return
-    reserved = desk.reservations.count(user) + opening.count(user)
-    if desk.allocations.count(user) >= per_user or (wish.reserve and reserved >= per_user):
+    owner = (proof.realm, proof.key.quota_user)
+    reserved = desk.reservations.count(owner) + opening.count(owner)
+    if desk.allocations.count(owner) >= most or (wish.reserve and reserved >= most):
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
 
 
@@ -141,7 +144,7 @@ def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wis
     deadline = now + wish.lifetime
     number = desk.next_number
     desk.next_number += 1
-    allocation = Allocation(number, five_tuple, desk.config.realm, proof.key, now, message.transaction_id)
+    allocation = Allocation(number, five_tuple, proof.realm, proof.key, now, message.transaction_id)
     desk.allocations.add(allocation)
     desk.openings[number] = Opening(allocation, message, proof, wish, reserve, deadline)
     desk.do(
@@ -153,6 +156,7 @@ def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wis
             even_port=wish.even_port,
             reserve=reserve,
             claim=wish.token,
+            bandwidth=desk.config.rules_of(proof.realm).bandwidth,
         )
     )
 
@@ -172,7 +176,7 @@ def relay_opened(
     if deadline > opening.deadline:
         desk.do(ExtendRelay(allocation.number, deadline))
     if opening.reserve is not None:
-        desk.reservations.add(opening.reserve, allocation.key.quota_user, now + RESERVATION_LIFETIME)
+        desk.reservations.add(opening.reserve, allocation.owner, now + RESERVATION_LIFETIME)
         response.add(a.RESERVATION_TOKEN, opening.reserve)
     missing = {wish.missing: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED} if wish.missing is not None else {}
     for family, code in {**missing, **failures}.items():
@@ -181,7 +185,13 @@ def relay_opened(
     allocation.response = desk.sign(opening.message, response, opening.proof)
     desk.do(
         AllocationStarted(
-            allocation.number, allocation.username, allocation.five_tuple, tuple(addresses), wish.lifetime
+            allocation.number,
+            allocation.shown,
+            allocation.five_tuple,
+            tuple(addresses),
+            wish.lifetime,
+            allocation.realm,
+            took=now - opening.proof.claim.arrived,
         )
     )
     return allocation.response
@@ -204,17 +214,15 @@ def close_abandoned(desk: Desk, opening: Opening) -> None:
         desk.do(ReleaseReservation(opening.reserve))
 
 
-def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message | None:
+def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
     """RFC 8656 section 8.2."""
     finished = desk.allocations.finished(five_tuple, message.transaction_id, now)
     if finished is not None:
-        desk.do(Send(five_tuple, finished))
-        return None
+        return finished
     allocation = _allocation(desk, five_tuple, proof)
     families = _refreshed_families(allocation, message)
     if message.get(a.LIFETIME) == 0:
-        _delete(desk, allocation, families, message, proof, now)
-        return None
+        return _delete(desk, allocation, families, message, proof, now)
     lifetime = read_lifetime(message, desk.config)
     for family in families:
         desk.allocations.extend(allocation, family, now + lifetime)
@@ -236,7 +244,7 @@ def _refreshed_families(allocation: Allocation, message: Message) -> list[Family
 
 def _delete(
     desk: Desk, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
-) -> None:
+) -> bytes:
     """End these families, and keep the answer: the same request again finds nothing to end."""
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
     add_software(desk, response)
@@ -246,7 +254,7 @@ def _delete(
         desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
     data = desk.sign(message, response, proof)
     desk.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
-    desk.do(Send(allocation.five_tuple, data))
+    return data
 
 
 def expire_family(desk: Desk, allocation: Allocation, family: Family, now: float) -> None:
@@ -307,17 +315,23 @@ def _allocation(desk: Desk, five_tuple: FiveTuple, proof: Proof) -> Allocation:
     allocation = desk.allocations.of(five_tuple)
     if allocation is None or not allocation.relayed:
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
-    if allocation.username != proof.key.username:
+    if not _made_by(allocation, proof):
         raise Reject(ErrorCode.WRONG_CREDENTIALS)
     return allocation
+
+
+def _made_by(allocation: Allocation, proof: Proof) -> bool:
+    """Users of one name in two realms are two."""
+    return allocation.realm == proof.realm and allocation.username == proof.key.username
 
 
 def _check_peer(desk: Desk, allocation: Allocation, peer: Address) -> None:
     if peer.family not in allocation.relayed:
         raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
-    reason = desk.config.policy.refusal(peer.host)
+    reason = desk.config.rules_of(allocation.realm).policy.refusal(peer.host)
     if reason is not None:
-        desk.do(PeerRefused(allocation.number, allocation.username, allocation.five_tuple, peer, reason))
+        number, realm = allocation.number, allocation.realm
+        desk.do(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
         raise Reject(ErrorCode.FORBIDDEN)
 
 

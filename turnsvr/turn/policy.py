@@ -83,7 +83,7 @@ _LOW_32_PREFIXES = {
 class PeerPolicy:
     """Judges peer addresses: allowed ranges win over denied ones, and both over the default refusals.
 
-    own: this server's addresses, refused. relays: those of them that are advertised as relayed transport
+    own: this server's addresses, refused whatever is allowed. relays: those that are advertised as relayed transport
     addresses; a permission for one is granted, because two clients of this server meet there, and the pump lets
     packets through to live allocations only. An allowed range is allowed in its plain spelling: it opens no
     IPv6 form of an IPv4 address.
@@ -111,14 +111,14 @@ def _refusal(policy: PeerPolicy, host: str) -> str | None:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "not an IP address"
-    if address in policy.allow:
-        return None
     if host in policy.relays:
+        return None
+    if host in policy.own:
+        return "an address of this server"
+    if address in policy.allow:
         return None
     if address in policy.deny:
         return "denied by peers.deny"
-    if host in policy.own:
-        return "an address of this server"
     for inner in embedded(address):
         if inner in policy.deny or inner in SPECIAL or str(inner) in policy.own:
             return f"an IPv6 form of {inner}"

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 
 from turnsvr.turn.deadlines import Deadlines
 
+Owner = tuple[str, str]
+"""Whom a limit counts for: a realm, and a user's name there (`quota_user`)."""
+
 
 class Reservations:
     """Tokens that name a held port, each until it is claimed, released or too old."""
 
     def __init__(self) -> None:
-        self._owners: dict[bytes, str] = {}
-        self._by_user: Counter[str] = Counter()
+        self._owners: dict[bytes, Owner] = {}
+        self._by_owner: Counter[Owner] = Counter()
         self.deadlines: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
@@ -25,23 +28,23 @@ class Reservations:
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._owners)
 
-    def count(self, quota_user: str) -> int:
+    def count(self, owner: Owner) -> int:
         """How many ports are held for this user."""
-        return self._by_user[quota_user]
+        return self._by_owner[owner]
 
-    def add(self, token: bytes, quota_user: str, deadline: float) -> None:
+    def add(self, token: bytes, owner: Owner, deadline: float) -> None:
         """Hold a port that was opened along with an allocation of this user."""
-        self._owners[token] = quota_user
-        self._by_user[quota_user] += 1
+        self._owners[token] = owner
+        self._by_owner[owner] += 1
         self.deadlines.set(token, deadline)
 
     def take(self, token: bytes) -> bool:
         """Stop holding it; whether it was held."""
         self.deadlines.discard(token)
-        quota_user = self._owners.pop(token, None)
-        if quota_user is None:
+        owner = self._owners.pop(token, None)
+        if owner is None:
             return False
-        self._by_user[quota_user] -= 1
-        if not self._by_user[quota_user]:
-            del self._by_user[quota_user]
+        self._by_owner[owner] -= 1
+        if not self._by_owner[owner]:
+            del self._by_owner[owner]
         return True

@@ -1,0 +1,64 @@
+"""Requests whose credential is being looked up: at most so many, and each of a client's once."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import NamedTuple
+
+from turnsvr.stun.address import FiveTuple
+from turnsvr.stun.message import Message
+from turnsvr.turn.authentication import Claim
+
+MAX_WAITING = 10_000
+"""One more request is dropped, and its client will ask again."""
+
+
+class WaitingRequest(NamedTuple):
+    """What is to be judged once the credential is there."""
+
+    message: Message
+    five_tuple: FiveTuple
+    claim: Claim
+
+
+class Waiting:
+    """The table of such requests, by the number that they are asked for under."""
+
+    def __init__(self) -> None:
+        self._requests: dict[int, WaitingRequest] = {}
+        self._asked: set[tuple[FiveTuple, bytes]] = set()
+        self._numbers = count(1)
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    @property
+    def full(self) -> bool:
+        return len(self._requests) >= MAX_WAITING
+
+    def has(self, message: Message, five_tuple: FiveTuple) -> bool:
+        """Whether this is the retransmission of a request that waits."""
+        return (five_tuple, message.transaction_id) in self._asked
+
+    def add(self, message: Message, five_tuple: FiveTuple, claim: Claim) -> int:
+        """Keep a request that is not there yet; returns its number."""
+        number = next(self._numbers)
+        self._requests[number] = WaitingRequest(message, five_tuple, claim)
+        self._asked.add((five_tuple, message.transaction_id))
+        return number
+
+    def take(self, number: int) -> WaitingRequest | None:
+        """Hand out a request and forget it; None for one that nobody waits for any more."""
+        waiting = self._requests.pop(number, None)
+        if waiting is not None:
+            self._asked.discard((waiting.five_tuple, waiting.message.transaction_id))
+        return waiting
+
+    def forget(self, five_tuple: FiveTuple) -> None:
+        """The client is gone."""
+        for number in [number for number, waiting in self._requests.items() if waiting.five_tuple == five_tuple]:
+            self.take(number)
+
+    def clear(self) -> None:
+        self._requests.clear()
+        self._asked.clear()
