@@ -102,6 +102,7 @@ async def serve(certificate: TlsFiles) -> AsyncIterator[Serve]:
             "relay": {"addresses": ["127.0.0.1"]},
             "credentials": {"users": {USER: PASSWORD}},
             "peers": {"allow": ["127.0.0.0/8"]},
+            "admin": {"socket": "off"},
         }
         application = Application(Settings.model_validate(usual | sections), sinks=sinks)
         await application.start()
@@ -122,7 +123,8 @@ def address_of(application: Application, transport: str) -> Address:
 class ServerProcess:
     """`turnsvr run` as a process of its own, with settings as YAML text or without a file; entered, it is ready.
 
-    stdout and stderr go to files in directory; what it tells its service manager is in notifications.
+    stdout and stderr go to files in directory, and its admin socket is there; what it tells its service manager is in
+    notifications.
     """
 
     def __init__(
@@ -144,7 +146,8 @@ class ServerProcess:
         if settings is not None:
             self.file.write_text(settings)
             arguments += ["-c", str(self.file)]
-        variables = os.environ | {"NOTIFY_SOCKET": f"@{name}", "PYTHONWARNINGS": "error"} | (environ or {})
+        usual = {"NOTIFY_SOCKET": f"@{name}", "PYTHONWARNINGS": "error", "RUNTIME_DIRECTORY": str(directory)}
+        variables = os.environ | usual | (environ or {})
         with self._output.open("wb") as output, self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=variables

@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from turnsvr import credentials, relay, web
+from turnsvr import admin, credentials, relay, web
+from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, firstrun
+from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.listening import ListenError, open_listeners
+from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext, SessionTable
 from turnsvr.config.settings import ListenAddress, Settings, WebSettings
@@ -23,7 +26,7 @@ from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Counters, Pump
-from turnsvr.stun.address import Address
+from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
 from turnsvr.turn.server import Server
 
@@ -55,6 +58,13 @@ class Application:
         self.sessions = SessionTable()
         self.web: web.WebServer | None = None
         """HTTP, where the settings have it."""
+        self.admin: admin.AdminServer | None = None
+        """Seeing and steering, where the settings have it and the host has room for it."""
+        self.log_level = LogLevel(settings.log)
+        self.reread: Callable[[], Reloaded] = _nothing_to_read
+        """Reads the settings again from where they came, and takes them; set by who knows. Raises CannotReload."""
+        self.tell: Callable[[str], None] = lambda status: None
+        """Hears in a few words what the server is about, when that changes; set by who has someone to tell."""
         self._events = _Events((*sinks, self.sessions), self._check_drained)
         self._housekeeping: asyncio.TimerHandle | None = None
 
@@ -88,6 +98,7 @@ class Application:
             await self.stop()
             raise StartError(str(error)) from None
         await self._start_web()
+        await self._start_admin()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
 
     @property
@@ -107,6 +118,15 @@ class Application:
     def tls_context(self) -> ssl.SSLContext | None:
         """What new TLS connections take now; None without TLS."""
         return self._streams.tls.current if self._streams.tls is not None else None
+
+    def reader(self, five_tuple: FiveTuple) -> Reader:
+        """Who reads what this client sends."""
+        return "pump" if not five_tuple.transport.is_stream or self._streams.is_adopted(five_tuple) else "asyncio"
+
+    @property
+    def status(self) -> str:
+        """What the server is about, in a few words."""
+        return f"serving {', '.join(map(str, self.listening))}"
 
     @property
     def relaying(self) -> list[str]:
@@ -139,6 +159,7 @@ class Application:
                 "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
                 "nat_discovery": old.nat_discovery,
                 "web": self._reload_web(settings.web),
+                "admin": settings.admin.model_copy(update={name: getattr(old.admin, name) for name in _FIXED_ADMIN}),
             }
         )
         self._apply()
@@ -146,15 +167,30 @@ class Application:
 
     def drain(self) -> None:
         """Take no new allocations from now on; finished is set when the last one ends."""
+        _log.info("draining", sessions=len(self.server))
         self.draining = True
+        self.tell("draining: no new sessions")
         self.server.drain()
         self._check_drained()
+
+    def resume(self) -> None:
+        """Take new allocations again; raises Ending when the last one has ended already."""
+        if self.finished.is_set():
+            raise Ending
+        if self.draining:
+            _log.info("not draining any more", sessions=len(self.server))
+            self.draining = False
+            self.tell(self.status)
+            self.server.drain(False)
 
     async def stop(self) -> None:
         """End every allocation and close everything. Stopping twice is fine."""
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             self._housekeeping = None
+        self.log_level.cancel()
+        if self.admin is not None:
+            await self.admin.stop()
         if self.web is not None:
             await self.web.stop()
         self._engine.end_allocations()
@@ -194,6 +230,13 @@ class Application:
             self.web = web.serve(self.settings.web, ApplicationContext(self))
             await self.web.start()
         except web.WebError as error:
+            await self.stop()
+            raise StartError(str(error)) from None
+
+    async def _start_admin(self) -> None:
+        try:
+            self.admin = await admin.serve(self.settings.admin, AdminContext(self))
+        except admin.AdminError as error:
             await self.stop()
             raise StartError(str(error)) from None
 
@@ -255,15 +298,22 @@ class Application:
 
 _WILDCARDS = ("0.0.0.0", "::")
 
+_FIXED_ADMIN = ("socket", "listen")
+
 _FIXED: dict[str, Callable[[Settings], object]] = {
     "listen": Settings.named_listeners,
     "tls": lambda settings: settings.tls is None,
     "pump.kind": lambda settings: settings.pump.kind,
     "pump.threads": lambda settings: settings.pump.threads,
     "nat_discovery": lambda settings: settings.nat_discovery,
+    "admin": lambda settings: [getattr(settings.admin, name) for name in _FIXED_ADMIN],
     "web": lambda settings: settings.web and [getattr(settings.web, name) for name in web.FIXED],
 }
 """What only a restart changes, by name."""
+
+
+def _nothing_to_read() -> Reloaded:
+    raise CannotReload
 
 
 def _this_host() -> assemble.Host:

@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from turnsvr import __version__, config, relay, twins
+from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
 from turnsvr.app.notify import ServiceManager
@@ -44,7 +45,9 @@ class Service:
     def __init__(self, settings: Settings, path: Path | None) -> None:
         self._path = path
         self._manager = ServiceManager()
-        self._application = Application(settings)
+        self._application = application = Application(settings)
+        application.reread = self._reread
+        application.tell = self._manager.status
 
     async def run(self) -> int:
         application = self._application
@@ -70,7 +73,7 @@ class Service:
             "SIGTERM": self._application.finished.set,
             "SIGINT": self._application.finished.set,
             "SIGHUP": self._reload,
-            "SIGUSR1": self._drain,
+            "SIGUSR1": self._application.drain,
         }
         loop = asyncio.get_running_loop()
         for name, handler in handlers.items():
@@ -87,9 +90,10 @@ class Service:
             rules=twins.describe(),
             listen=",".join(map(str, application.listening)),
             relay=",".join(application.relaying) or "none",
+            **({"admin": ",".join(application.admin.listening)} if application.admin is not None else {}),
         )
         self._invite()
-        self._manager.ready(self._status())
+        self._manager.ready(application.status)
 
     def _invite(self) -> None:
         application = self._application
@@ -100,38 +104,36 @@ class Service:
             urls = dict.fromkeys(str(replace(each, host=host)) for each in application.web.listening)
             print("Test page, which lets everyone relay who can open it:", *urls, sep="\n  ", flush=True)
 
-    def _status(self) -> str:
-        return f"serving {', '.join(map(str, self._application.listening))}"
-
     def _reload(self) -> None:
-        self._manager.reloading()
-        if self._path is None:
+        try:
+            self._reread()
+        except CannotReload:
             _log.info("no settings file to read again")
             self._invite()
-        else:
-            self._reload_file(self._path)
-        self._manager.ready(self._status())
 
-    def _reload_file(self, path: Path) -> None:
+    def _reread(self) -> Reloaded:
+        """Take the settings file as it is now; raises CannotReload where there is none."""
+        self._manager.reloading()
+        try:
+            if self._path is None:
+                raise CannotReload
+            return self._reload_file(self._path)
+        finally:
+            self._manager.ready(self._application.status)
+
+    def _reload_file(self, path: Path) -> Reloaded:
         try:
             settings = config.load(path)
             unchanged = self._application.reload(settings)
         except config.ConfigError as error:
-            for mistake in error.mistakes:
-                _log.error("settings not reloaded", mistake=str(mistake))
-            return
+            return _refused(path, map(str, error.mistakes))
         except StartError as error:
-            _log.error("settings not reloaded", mistake=str(error))
-            return
-        log.configure(settings.log.format, settings.log.level)
+            return _refused(path, [str(error)])
+        self._application.log_level.apply(settings.log)
         _log.info("settings reloaded", file=str(path))
         if unchanged:
             _log.warning("settings that need a restart", settings=",".join(unchanged))
-
-    def _drain(self) -> None:
-        _log.info("draining", sessions=len(self._application.server))
-        self._manager.status("draining: no new sessions")
-        self._application.drain()
+        return Reloaded(str(path), restart=tuple(unchanged))
 
     async def _feed_watchdog(self) -> None:
         """Tell the service manager three times a period that this loop turns and the pump takes packets."""
@@ -142,6 +144,14 @@ class Service:
             else:
                 _log.error("the pump takes no packets")
             await asyncio.sleep(period / 3)
+
+
+def _refused(path: Path, mistakes: Iterable[str]) -> Reloaded:
+    """With a line in the log for each mistake."""
+    refused = Reloaded(str(path), tuple(mistakes))
+    for mistake in refused.mistakes:
+        _log.error("settings not reloaded", mistake=mistake)
+    return refused
 
 
 def _raise_descriptor_limit(settings: Settings) -> None:

@@ -66,6 +66,10 @@ class Streams:
         """Take new limits; who is in stays. The buffer size holds for new connections."""
         self._connections.limits = limits
 
+    def is_adopted(self, five_tuple: FiveTuple) -> bool:
+        """Whether the pump serves this client's connection itself."""
+        return five_tuple in self._adopted
+
     def __len__(self) -> int:
         """Connections."""
         return len(self._connections)

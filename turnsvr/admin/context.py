@@ -1,0 +1,165 @@
+"""What the admin room asks of the server around it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from turnsvr.relay.api import Counters, Totals
+from turnsvr.stun.address import Address, Family, FiveTuple
+
+Level = Literal["debug", "info", "warning", "error"]
+Reader = Literal["pump", "asyncio"]
+"""Who reads a client's packets from its socket."""
+
+
+class Key(Protocol):
+    """Whose allocation it is."""
+
+    @property
+    def username(self) -> str: ...
+    @property
+    def quota_user(self) -> str: ...
+
+
+class Channel(Protocol):
+    @property
+    def peer(self) -> Address: ...
+    @property
+    def deadline(self) -> float: ...
+
+
+class Allocation(Protocol):
+    """A live allocation, to be read at once: the next turn of the loop may change or end it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def five_tuple(self) -> FiveTuple: ...
+    @property
+    def realm(self) -> str: ...
+    @property
+    def key(self) -> Key: ...
+    @property
+    def shown(self) -> str:
+        """The user as lists may show it."""
+
+    @property
+    def started(self) -> float: ...
+    @property
+    def relayed(self) -> Mapping[Family, Address]: ...
+    @property
+    def expires(self) -> Mapping[Family, float]: ...
+    @property
+    def permissions(self) -> Mapping[str, float]: ...
+    @property
+    def channels(self) -> Mapping[int, Channel]: ...
+
+
+class CannotReload(Exception):
+    """The server runs without a settings file."""
+
+
+class Ending(Exception):
+    """The server has drained and ends: nothing can be taken back any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What came of reading the settings again; with mistakes the old ones stay, all of them."""
+
+    file: str
+    mistakes: tuple[str, ...] = ()
+    restart: tuple[str, ...] = ()
+    """Names of settings that have changed and hold until a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLevel:
+    """The least severe lines that are logged, and for how many seconds until the settings' own; None for good."""
+
+    level: Level
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a server is like now, besides its sessions and figures."""
+
+    version: str
+    pump: str
+    """Which, and why where there was a choice."""
+    uptime: float
+    listening: tuple[str, ...]
+    admin: tuple[str, ...]
+    relay: tuple[str, ...]
+    realms: tuple[str, ...]
+    connections: int
+    started: Mapping[str, int]
+    """Sessions since the server started, by transport."""
+    ended: Mapping[str, int]
+    """By reason."""
+    authentications_failed: int
+    peers_refused: int
+    draining: bool
+    problems: Sequence[str]
+    """Sentences that say why it is not ready, besides draining."""
+    certificate_expires: float | None
+    """Seconds since 1970; None without a certificate, or one made for the run."""
+    stores: Mapping[str, str]
+    """Databases and services that credentials come from, each with "ok" or what is wrong."""
+
+
+class Context(Protocol):
+    """The server around the admin room. Every method is called on its event loop."""
+
+    @property
+    def token(self) -> str | None:
+        """What callers over TCP must bring."""
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """What new TLS connections take now; None without TLS."""
+
+    def now(self) -> float:
+        """Seconds on the clock of deadlines."""
+
+    def sessions(self) -> Iterator[Allocation]:
+        """Every live allocation, in the order in which they began."""
+
+    def session(self, number: int) -> Allocation | None: ...
+
+    def __len__(self) -> int:
+        """Sessions."""
+
+    def counters(self, number: int) -> Counters: ...
+
+    def totals(self) -> Totals: ...
+
+    def pump(self) -> str:
+        """Name of the pump that serves sessions."""
+
+    def reader(self, five_tuple: FiveTuple) -> Reader: ...
+
+    async def facts(self) -> Facts: ...
+
+    def end(self, numbers: Iterable[int]) -> int:
+        """End these sessions, of which unknown ones are fine; returns how many ended."""
+
+    def revoke(self, username: str) -> bool:
+        """Refuse a time-limited user name until it expires; False for any other, and for one that has expired."""
+
+    def drain(self) -> None:
+        """Take no new sessions; the server ends with the last one."""
+
+    def resume(self) -> None:
+        """Take new sessions again; raises Ending."""
+
+    def reload(self) -> Reloaded:
+        """Read the settings again; raises CannotReload."""
+
+    def log_level(self) -> LogLevel: ...
+
+    def set_log_level(self, level: Level, seconds: float | None) -> LogLevel:
+        """For so many seconds, or until the next reload."""

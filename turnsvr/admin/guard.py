@@ -1,0 +1,73 @@
+"""Who may call over TCP: who has the token, and no web page, whatever name it found this server under."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Callable
+
+import structlog
+
+from turnsvr.admin.application import answer
+from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
+from turnsvr.web.origins import header
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
+_BEARER = "bearer "
+
+_log = structlog.get_logger()
+
+
+class Guard:
+    """Lets requests through that bring the token.
+
+    A browser's page is refused by what browsers cannot help sending: Origin, and over plain HTTP a Host that is a name,
+    which is how DNS rebinding looks from here. Over HTTPS the certificate has settled the name already.
+    """
+
+    def __init__(self, app: AsgiApp, token: Callable[[], str | None]) -> None:
+        """Without a token nobody is let through."""
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+            return
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, receive, send)
+            return
+        status, text = refusal
+        _log.warning("admin request refused", client=(scope.get("client") or ("",))[0], reason=text)
+        await answer(status, text, {"WWW-Authenticate": "Bearer"} if status == 401 else None)(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+        if header(scope, "origin") is not None:
+            return 403, "web pages may not call here"
+        if scope["scheme"] == "http" and not _is_address(header(scope, "host")):
+            return 403, "over plain HTTP this server is called by its IP address, or as localhost"
+        offered = header(scope, "authorization")
+        if offered is None:
+            return 401, "a token is needed, as Authorization: Bearer"
+        if not self._is_right(offered):
+            return 401, "the token is wrong"
+        return None
+
+    def _is_right(self, offered: str) -> bool:
+        token = self._token()
+        scheme, value = offered[: len(_BEARER)], offered[len(_BEARER) :].strip()
+        right = hmac.compare_digest(value.encode("latin-1", "replace"), (token or "").encode())
+        return right and bool(token) and scheme.lower() == _BEARER
+
+
+def _is_address(host: str | None) -> bool:
+    match = _HOST.fullmatch(host or "")
+    if match is None:
+        return False
+    try:
+        ipaddress.ip_address(match[1].strip("[]"))
+    except ValueError:
+        return match[1].lower() == "localhost"
+    return True

@@ -1,0 +1,163 @@
+"""What the admin interface answers, as models: they are its OpenAPI description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+
+from turnsvr.admin.context import Level, Reader
+from turnsvr.config import units
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Mistake(_Model):
+    """Why nothing was done."""
+
+    error: str = Field(description="One sentence.")
+
+
+class Flow(_Model):
+    """What was relayed in one direction: application data, without headers."""
+
+    packets: int
+    bytes: int
+    packets_per_second: float = Field(description="Now, measured over half a second to five.")
+    bits_per_second: float = Field(description="Now, measured over half a second to five.")
+
+
+class Traffic(_Model):
+    from_client: Flow
+    to_client: Flow
+
+
+class SessionTraffic(Traffic):
+    dropped: int = Field(description="Packets of either direction that were dropped.")
+
+
+class Permission(_Model):
+    """A peer that the client may reach, by IP address (RFC 8656 section 9)."""
+
+    peer: str
+    remaining: float = Field(description="Seconds.")
+
+
+class Channel(_Model):
+    """A channel (RFC 8656 section 12)."""
+
+    number: int = Field(description="16384 (0x4000) to 32767 (0x7FFF).")
+    peer: str = Field(description="Address and port.")
+    remaining: float = Field(description="Seconds.")
+
+
+class Session(_Model):
+    """One allocation."""
+
+    id: int
+    user: str = Field(description="The user name, or what stands for one that is itself a secret.")
+    quota_user: str = Field(description="The name by which limits count: NAME of EXPIRY:NAME.")
+    realm: str
+    transport: Literal["udp", "tcp", "tls"]
+    client: str = Field(description="Address and port of the client, as the server sees it.")
+    server: str = Field(description="Address and port that the client reached.")
+    relayed: list[str] = Field(description="Relayed transport addresses, one a family.")
+    age: float = Field(description="Seconds since it began.")
+    remaining: float = Field(description="Seconds that it lives on if the client does not refresh it.")
+    pump: str = Field(description="What relays its packets.")
+    reader: Reader = Field(description="Who reads what the client sends: the pump itself, or asyncio.")
+    traffic: SessionTraffic
+    permission_count: int
+    channel_count: int
+    permissions: list[Permission] | None = Field(default=None, description="In lists only with detail=true.")
+    channels: list[Channel] | None = Field(default=None, description="In lists only with detail=true.")
+
+
+class SessionPage(_Model):
+    """A part of the sessions that match."""
+
+    sessions: list[Session]
+    total: int = Field(description="Sessions that match, on all pages.")
+    next: str | None = Field(description="The cursor of the next page; null on the last one.")
+
+
+class Ended(_Model):
+    ended: int = Field(description="Sessions that ended.")
+    revoked: int = Field(default=0, description="User names that are refused from now on, until they expire.")
+
+
+class Draining(_Model):
+    draining: bool
+    sessions: int = Field(description="Sessions that still live.")
+
+
+class Reload(_Model):
+    file: str
+    restart: list[str] = Field(description="Names of settings that have changed and hold until a restart.")
+
+
+class Mistakes(Mistake):
+    """Settings with mistakes: the old ones stay, all of them."""
+
+    mistakes: list[str] = Field(description="One sentence each: file, line, setting, what is wrong.")
+
+
+def _seconds(value: Any) -> float | None:
+    try:
+        return None if value is None else units.parse_duration(value)
+    except units.BadValue as error:
+        raise ValueError(f"{error.problem}; {error.hint}") from None
+
+
+Duration = Annotated[
+    float | None,
+    BeforeValidator(_seconds),
+    Field(gt=0, le=30 * 86_400),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}], "examples": ["10m", 600]}),
+]
+
+
+class LogLevelChange(_Model):
+    level: Level
+    seconds: Duration = Field(
+        default=None, alias="for", description="How long, as 10m or in seconds; without it until the next reload."
+    )
+
+
+class LogLevel(_Model):
+    level: Level
+    remaining: float | None = Field(description="Seconds until the settings' own level holds again; null for good.")
+
+
+class Sessions(_Model):
+    now: int
+    started: dict[str, int] = Field(description="Since the server started, by transport.")
+    ended: dict[str, int] = Field(description="Since the server started, by reason.")
+
+
+class Status(_Model):
+    """The server as a whole."""
+
+    version: str
+    pid: int
+    uptime: float = Field(description="Seconds.")
+    ready: bool = Field(description="Whether it takes new sessions and nothing is wrong.")
+    draining: bool
+    problems: list[str] = Field(description="What is wrong, a sentence each.")
+    pump: str
+    listening: list[str]
+    admin: list[str] = Field(description="Where this interface is served.")
+    relay: list[str] = Field(description="Addresses of relays, as clients are told them.")
+    realms: list[str]
+    sessions: Sessions
+    connections: int = Field(description="TCP and TLS connections of clients.")
+    authentications_failed: int
+    peers_refused: int
+    relayed: Traffic
+    drops: dict[str, int] = Field(description="Packets that were dropped, by reason.")
+    binding_answers: int
+    certificate_expires: str | None = Field(description="ISO 8601 in UTC; null without a certificate of one's own.")
+    stores: dict[str, str] = Field(description="Where users are looked up, each with ok or what is wrong.")
+    log: LogLevel

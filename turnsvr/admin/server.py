@@ -1,0 +1,131 @@
+"""Serves the admin interface: a Unix socket whose permissions are the guard, and TCP listeners behind a token."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from turnsvr.admin import AdminError
+from turnsvr.admin.application import application
+from turnsvr.admin.context import Context
+from turnsvr.admin.guard import Guard
+from turnsvr.admin.places import places
+from turnsvr.admin.rates import Rates
+from turnsvr.admin.unixsocket import Taken, UnixListener
+from turnsvr.config.adminsettings import AdminSettings
+from turnsvr.web import serving
+
+_MAX_CONNECTIONS = 100
+
+_log = structlog.get_logger()
+
+
+class Server:
+    """The admin interface, where the settings want it."""
+
+    def __init__(self, settings: AdminSettings, context: Context, environ: Mapping[str, str] = os.environ) -> None:
+        self.listening: tuple[str, ...] = ()
+        self._settings = settings
+        self._context = context
+        self._environ = environ
+        self._rates = Rates(context)
+        self._servers = serving.HttpServers()
+        self._unix: UnixListener | None = None
+
+    async def start(self) -> None:
+        """Raises AdminError, and then nothing is left open; where `auto` finds no place the log says why."""
+        self._unix = self._open_unix(self._settings.socket)
+        try:
+            tls = self._tls_context() if any(each.scheme == "https" for each in self._settings.listen) else None
+            listeners = self._open_tcp()
+        except serving.ListenFailed as error:
+            self._close_unix()
+            raise AdminError(f"admin.listen: {error}") from None
+        app = application(self._context, self._rates)
+        guarded = Guard(app, lambda: self._context.token)
+        if self._unix is not None:
+            await self._servers.start([self._unix.socket], app, connections=_MAX_CONNECTIONS)
+        for scheme, context in (("http", None), ("https", tls)):
+            if sockets := [each for listener, each in listeners if listener.scheme == scheme]:
+                await self._servers.start(sockets, guarded, connections=_MAX_CONNECTIONS, tls=context)
+        unix = () if self._unix is None else (str(self._unix.path),)
+        self.listening = (*unix, *(str(listener) for listener, _ in listeners))
+
+    async def stop(self) -> None:
+        """Stopping twice is fine."""
+        if self._unix is not None:
+            self._unix.remove()
+            self._unix = None
+        await self._servers.stop()
+        self._rates.forget()
+        self.listening = ()
+
+    def _open_tcp(self) -> list[serving.Opened]:
+        """Raises ListenFailed."""
+        if not self._settings.listen:
+            return []
+        return serving.open_listeners(each for named in self._settings.listen for each in named.expand())
+
+    def _tls_context(self) -> ssl.SSLContext:
+        if self._context.tls_context() is None:
+            raise serving.ListenFailed("https:// needs a certificate; add tls: {certificate: …, key: …}")
+        return serving.changing_context(self._context.tls_context)
+
+    def _open_unix(self, wanted: Literal["auto", "off"] | Path) -> UnixListener | None:
+        """Raises AdminError where a path was demanded and cannot be had."""
+        if isinstance(wanted, Path):
+            try:
+                return UnixListener(wanted)
+            except Taken:
+                raise AdminError(f"admin.socket: another server listens on {wanted}; name another path") from None
+            except OSError as error:
+                raise AdminError(f"admin.socket: {wanted}: {_reason(error)}") from None
+        return self._open_somewhere() if wanted == "auto" else None
+
+    def _open_somewhere(self) -> UnixListener | None:
+        """The first place that can be had; none at all where another server has it, so that nobody mistakes them."""
+        for place in places(self._environ):
+            if not _directory_for(place):
+                continue
+            try:
+                return UnixListener(place)
+            except Taken:
+                _log.info("no admin interface", reason=f"another server listens on {place}", hint="set admin.socket")
+                return None
+            except OSError as error:
+                _log.info("no admin socket there", socket=str(place), reason=_reason(error))
+        if not self._settings.listen:
+            _log.info("no admin interface", reason="there is no directory for its socket", hint="set admin.socket")
+        return None
+
+    def _close_unix(self) -> None:
+        if self._unix is not None:
+            self._unix.remove()
+            self._unix.socket.close()
+            self._unix = None
+
+
+def _directory_for(place: Path) -> bool:
+    """Whether its directory is there, or could be made, and is ours to put a socket into."""
+    directory = place.parent
+    try:
+        directory.mkdir(mode=0o755)
+    except FileExistsError:
+        return os.access(directory, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+    return True
+
+
+def _reason(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "this user may not put a socket there"
+    if error.errno == errno.ENOENT:
+        return "there is no such directory"
+    return error.strerror or str(error)

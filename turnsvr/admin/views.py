@@ -1,0 +1,111 @@
+"""Sessions and figures as the interface shows them."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from turnsvr.admin import models
+from turnsvr.admin.context import Allocation, Context
+from turnsvr.admin.rates import Rate, Rates
+from turnsvr.relay.api import Counters
+
+
+async def status(context: Context, rates: Rates) -> models.Status:
+    facts = await context.facts()
+    totals = context.totals()
+    traffic = _flows(totals.relayed, rates.total)
+    expires = facts.certificate_expires
+    return models.Status(
+        version=facts.version,
+        pid=os.getpid(),
+        uptime=round(facts.uptime, 1),
+        ready=not facts.draining and not facts.problems,
+        draining=facts.draining,
+        problems=list(facts.problems),
+        pump=facts.pump,
+        listening=list(facts.listening),
+        admin=list(facts.admin),
+        relay=list(facts.relay),
+        realms=list(facts.realms),
+        sessions=models.Sessions(now=len(context), started=dict(facts.started), ended=dict(facts.ended)),
+        connections=facts.connections,
+        authentications_failed=facts.authentications_failed,
+        peers_refused=facts.peers_refused,
+        relayed=models.Traffic(from_client=traffic.from_client, to_client=traffic.to_client),
+        drops={drop.value: number for drop, number in totals.drops.items()},
+        binding_answers=totals.binding_answers,
+        certificate_expires=None if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires)),
+        stores=dict(facts.stores),
+        log=log_level(context),
+    )
+
+
+def log_level(context: Context) -> models.LogLevel:
+    now = context.log_level()
+    return models.LogLevel(level=now.level, remaining=None if now.remaining is None else _seconds(now.remaining))
+
+
+def session(context: Context, rates: Rates, allocation: Allocation, *, detail: bool) -> models.Session:
+    now, number, five_tuple = context.now(), allocation.number, allocation.five_tuple
+    return models.Session(
+        id=number,
+        user=allocation.shown,
+        quota_user=_quota_user(allocation),
+        realm=allocation.realm,
+        transport=five_tuple.transport.value,
+        client=str(five_tuple.client),
+        server=str(five_tuple.server),
+        relayed=[str(each) for each in allocation.relayed.values()],
+        age=_seconds(now - allocation.started),
+        remaining=_seconds(max(allocation.expires.values(), default=now) - now),
+        pump=context.pump(),
+        reader=context.reader(five_tuple),
+        traffic=_flows(context.counters(number), rates.of(number)),
+        permission_count=len(allocation.permissions),
+        channel_count=len(allocation.channels),
+        permissions=_permissions(allocation, now) if detail else None,
+        channels=_channels(allocation, now) if detail else None,
+    )
+
+
+def _permissions(allocation: Allocation, now: float) -> list[models.Permission]:
+    return [
+        models.Permission(peer=host, remaining=_seconds(deadline - now))
+        for host, deadline in allocation.permissions.items()
+    ]
+
+
+def _channels(allocation: Allocation, now: float) -> list[models.Channel]:
+    return [
+        models.Channel(number=number, peer=str(channel.peer), remaining=_seconds(channel.deadline - now))
+        for number, channel in allocation.channels.items()
+    ]
+
+
+def _quota_user(allocation: Allocation) -> str:
+    """Where the user name may not be shown, neither may a name to count by that is the same."""
+    key = allocation.key
+    return allocation.shown if key.quota_user == key.username else key.quota_user
+
+
+def _flows(counters: Counters, rate: Rate) -> models.SessionTraffic:
+    return models.SessionTraffic(
+        from_client=models.Flow(
+            packets=counters.packets_from_client,
+            bytes=counters.bytes_from_client,
+            packets_per_second=round(rate.packets_from_client, 1),
+            bits_per_second=round(rate.bits_from_client),
+        ),
+        to_client=models.Flow(
+            packets=counters.packets_to_client,
+            bytes=counters.bytes_to_client,
+            packets_per_second=round(rate.packets_to_client, 1),
+            bits_per_second=round(rate.bits_to_client),
+        ),
+        dropped=counters.dropped,
+    )
+
+
+def _seconds(seconds: float) -> float:
+    return round(max(0.0, seconds), 1)
