@@ -5,19 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from turnsvr.credentials.api import Source
-from turnsvr.credentials.chain import Chain
+from turnsvr.credentials.chain import ByRealm, Chain
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
 
 if TYPE_CHECKING:
-    from turnsvr.config.settings import CredentialSettings
+    from turnsvr.config.settings import KnownUsers, Settings
 
 
-def from_settings(settings: CredentialSettings) -> Source:
-    """The source that the settings describe: static users first, then the shared secrets in their order."""
+def from_settings(settings: KnownUsers) -> Source:
+    """Who stands in the file: static users first, then the shared secrets in their order."""
     sources: list[Source] = []
     if settings.users:
         sources.append(StaticUsers({name: value.get_secret_value() for name, value in settings.users.items()}))
     if settings.secrets:
         sources.append(SharedSecrets([secret.get_secret_value() for secret in settings.secrets]))
     return sources[0] if len(sources) == 1 else Chain(sources)
+
+
+def of_realms(settings: Settings) -> Source:
+    """The same for every realm of the settings, each with its own; a realm that the file does not name has nobody."""
+    others = {name: from_settings(realm.credentials) for name, realm in settings.realms.items()}
+    return ByRealm({**others, settings.realm: from_settings(settings.credentials)})

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from inspect import iscoroutinefunction
+from typing import Protocol, TypeGuard, runtime_checkable
 
 MAX_USERNAME_BYTES = 508
 """USERNAME holds fewer than 509 bytes of UTF-8 (RFC 8489 section 14.3)."""
@@ -20,6 +21,8 @@ class Refusal(Enum):
     UNKNOWN = "unknown user"
     EXPIRED = "expired credential"
     REVOKED = "revoked credential"
+    INVALID = "token not accepted"
+    INSECURE = "token from a client without TLS"
     UNAVAILABLE = "credential store unavailable"
 
 
@@ -87,6 +90,14 @@ class AsyncSource(Protocol):
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None: ...
 
     def refusal(self, username: str, wall_time: float) -> Refusal: ...
+
+
+AnySource = Source | AsyncSource
+
+
+def takes_io(source: AnySource) -> TypeGuard[AsyncSource]:
+    """Whether its answers come later."""
+    return iscoroutinefunction(source.find)
 
 
 class Unavailable(Exception):

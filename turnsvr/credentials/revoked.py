@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import heapq
+from typing import cast
 
-from turnsvr.credentials.api import Credential, Refusal, Source
+from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Refusal, Source, takes_io
 from turnsvr.credentials.shared_secret import parse
 
 _MAX_REVOKED = 100_000
@@ -67,3 +68,31 @@ class Revocable:
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return Refusal.REVOKED if username in self._revocations else self._source.refusal(username, wall_time)
+
+
+class AsyncRevocable:
+    """The same for a source that takes I/O."""
+
+    def __init__(self, source: AsyncSource, revocations: Revocations) -> None:
+        self._source = source
+        self._revocations = revocations
+
+    @property
+    def anonymity(self) -> bool:
+        return self._source.anonymity
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        return () if username in self._revocations else await self._source.find(username, realm, wall_time, caller)
+
+    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return await self._source.by_userhash(userhash, realm)
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        return Refusal.REVOKED if username in self._revocations else self._source.refusal(username, wall_time)
+
+
+def revocable(source: AnySource, revocations: Revocations) -> AnySource:
+    """The source without those names that have been revoked; immediate when it was."""
+    if takes_io(source):
+        return AsyncRevocable(source, revocations)
+    return Revocable(cast(Source, source), revocations)

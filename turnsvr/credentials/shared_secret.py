@@ -42,7 +42,7 @@ class SharedSecrets:
         if timed is None or timed.expiry <= wall_time:
             return ()
         quota_user = timed.user or username
-        passwords = (_password(secret, username) for secret in self._secrets)
+        passwords = (password_of(secret, username) for secret in self._secrets)
         return tuple(
             Credential(
                 username,
@@ -87,8 +87,9 @@ def make(secret: str, user: str, ttl: float, now: float) -> tuple[str, str]:
     username = f"{expiry}{_SEPARATOR}{user}" if user else expiry
     if parse(username) is None:
         raise ValueError(f"no user name of at most {MAX_USERNAME_BYTES} bytes with a sensible expiry")
-    return username, _password(secret.encode(), username)
+    return username, password_of(secret.encode(), username)
 
 
-def _password(secret: bytes, username: str) -> str:
+def password_of(secret: bytes, username: str) -> str:
+    """base64(HMAC-SHA1(secret, user name)), as web applications make it."""
     return b64encode(hmac.digest(secret, username.encode(), hashlib.sha1)).decode()

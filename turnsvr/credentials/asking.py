@@ -1,0 +1,130 @@
+"""Asking somebody elsewhere: equal questions share one answer, waiting and remembering are bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Any, Generic, TypeVar
+
+from turnsvr.credentials.api import MAX_USERNAME_BYTES, Unavailable
+from turnsvr.credentials.health import Health
+
+_MAX_AT_ONCE = 32
+"""Questions that are put at once; further ones wait, within their time."""
+_MAX_WAITING = 2_000
+"""Different questions under way or waiting; a further one fails."""
+_BULK = 10
+"""How many times longer than one answer a list may take."""
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+def may_be_asked(username: str) -> bool:
+    """Whether this can be a user's name at all, and not what no database or service should be troubled with."""
+    return username.isprintable() and 0 < len(username.encode()) <= MAX_USERNAME_BYTES
+
+
+class Questions:
+    """Puts questions to one remote source, and keeps its health."""
+
+    def __init__(
+        self,
+        health: Health,
+        timeout: float,
+        *,
+        max_at_once: int = _MAX_AT_ONCE,
+        max_waiting: int = _MAX_WAITING,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """timeout in seconds, for waiting and answer together."""
+        self.health = health
+        self.timeout = timeout
+        self._places = asyncio.Semaphore(max_at_once)
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._under_way: dict[Hashable, asyncio.Task[Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def ask(self, key: Hashable, put: Callable[[], Awaitable[T]], *, bulk: bool = False) -> T:
+        """The answer of `put`, or of an equal question that is under way; raises Unavailable.
+
+        bulk: it is a long list, which may take ten times as long.
+        """
+        task: asyncio.Task[T] | None = self._under_way.get(key)
+        if task is None:
+            if len(self._tasks) >= self._max_waiting:
+                raise Unavailable(f"{self.health.name}: too many questions wait")
+            task = asyncio.get_running_loop().create_task(
+                self._put(put, self.timeout * _BULK if bulk else self.timeout)
+            )
+            self._under_way[key] = task
+            self._tasks.add(task)
+            task.add_done_callback(lambda done: self._done(key, done))
+        return await asyncio.shield(task)
+
+    def forget(self) -> None:
+        """Questions from now on get answers of their own, not those of questions that are under way."""
+        self._under_way.clear()
+
+    async def drain(self) -> None:
+        """Wait until all that is under way has its answer or its time is over."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def cancel(self) -> None:
+        """Give up all that is under way."""
+        for task in self._tasks:
+            task.cancel()
+        await self.drain()
+
+    async def _put(self, put: Callable[[], Awaitable[T]], seconds: float) -> T:
+        try:
+            async with asyncio.timeout(seconds), self._places:
+                started = self._clock()
+                answer = await put()
+        except Unavailable as error:
+            self.health.failed(str(error))
+            raise
+        except TimeoutError:
+            reason = f"no answer in {seconds:g} s"
+            self.health.failed(reason)
+            raise Unavailable(f"{self.health.name}: {reason}") from None
+        self.health.answered(self._clock() - started)
+        return answer
+
+    def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # that nobody waited for it any more is no news
+
+
+class Memory(Generic[K, V]):
+    """Values, each until its time; when full, the one that was remembered first goes."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: dict[K, tuple[V, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, key: K, now: float) -> V | None:
+        """None when unknown, or out of date at this time; an earlier `now` finds what has gone out of date since."""
+        found = self._entries.get(key)
+        return found[0] if found is not None and now < found[1] else None
+
+    def put(self, key: K, value: V, until: float) -> None:
+        self._entries.pop(key, None)
+        while len(self._entries) >= self._size:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = value, until
+
+    def discard(self, key: K) -> None:
+        self._entries.pop(key, None)
+
+    def clear(self) -> None:
+        self._entries.clear()

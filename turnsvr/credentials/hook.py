@@ -1,0 +1,107 @@
+"""A web service that is asked for each user: one signed POST request, the answer remembered as it says.
+
+docs/users.md states the request, its signature and the answers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import httpx
+
+from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
+from turnsvr.credentials.asking import Memory, Questions, may_be_asked
+from turnsvr.credentials.health import Health
+from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
+from turnsvr.credentials.http import TooMuch, http_client, read_bounded, shown_url
+
+TIMESTAMP = "X-Turnsvr-Timestamp"
+SIGNATURE = "X-Turnsvr-Signature"
+
+_MAX_ANSWER_BYTES = 16_384
+_MAX_REQUESTS = 32
+"""Requests at once, and so connections; further questions wait, within their time."""
+_MAX_KNOWN = 10_000
+"""Answers with a credential that are remembered; the oldest goes."""
+_MAX_REFUSED = 2_000
+"""Refusals that are remembered, apart, so that made-up names push no user out."""
+
+_Key = tuple[str, str, str]
+
+
+class Hook:
+    """An AsyncSource that asks a web service.
+
+    Answers are remembered for the same user name, realm and client address, because the service may go by all three.
+    USERHASH cannot be resolved.
+    """
+
+    anonymity = False
+
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        *,
+        timeout: float,
+        ca: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """timeout in seconds, for all of one question. Raises OSError or ssl.SSLError for a bad `ca`."""
+        self.health = Health("credential hook", shown_url(url))
+        self._url = url
+        self._secret = secret.encode()
+        self._clock = clock
+        self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)
+        self._known: Memory[_Key, Answer] = Memory(_MAX_KNOWN)
+        self._refused: Memory[_Key, Answer] = Memory(_MAX_REFUSED)
+        self._client = http_client(timeout, connections=_MAX_REQUESTS, ca=ca)
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        if not may_be_asked(username):
+            return ()
+        key = username, realm, caller.host
+        now = self._clock()
+        answer = self._known.get(key, now) or self._refused.get(key, now)
+        if answer is None:
+            answer = await self._questions.ask(key, lambda: self._ask(key, wall_time))
+            if answer.ttl:
+                memory = self._known if answer.accepted else self._refused
+                memory.put(key, answer, self._clock() + answer.ttl)
+        credential = answer.credential(username, realm)
+        return () if credential is None else (credential,)
+
+    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return None
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        return Refusal.UNKNOWN
+
+    async def close(self) -> None:
+        """Let what is under way end, then close every connection."""
+        await self._questions.drain()
+        await self._client.aclose()
+
+    async def _ask(self, key: _Key, wall_time: float) -> Answer:
+        username, realm, client = key
+        body = json.dumps({"username": username, "realm": realm, "client": client}).encode()
+        headers = {"Content-Type": "application/json", **signed(self._secret, str(int(wall_time)), body)}
+        try:
+            async with self._client.stream("POST", self._url, content=body, headers=headers) as response:
+                body = await read_bounded(response, _MAX_ANSWER_BYTES)
+                return read_answer(response.status_code, response.headers, body)
+        except httpx.TimeoutException:
+            raise Unavailable(f"{self.health.name}: no answer in {self._questions.timeout:g} s") from None
+        except (httpx.HTTPError, BadAnswer, TooMuch) as error:
+            raise Unavailable(f"{self.health.name}: {error or type(error).__name__}") from None
+
+
+def signed(secret: bytes, timestamp: str, body: bytes) -> Mapping[str, str]:
+    """Headers that prove who sends this body, and when: timestamp in seconds since 1970, as text."""
+    digest = hmac.digest(secret, timestamp.encode() + b"." + body, hashlib.sha256)
+    return {TIMESTAMP: timestamp, SIGNATURE: f"v1={digest.hex()}"}

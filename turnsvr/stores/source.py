@@ -1,0 +1,121 @@
+"""The users and time-limited credentials of a database, as the rules ask for them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
+from turnsvr.credentials.asking import Memory, Questions, may_be_asked
+from turnsvr.credentials.shared_secret import SharedSecrets, parse
+from turnsvr.stores.api import Reader, Tables, UserKeys
+from turnsvr.stun.integrity import userhash as hash_of
+
+_MAX_KNOWN = 20_000
+"""Users whose keys are remembered; the oldest goes. A name gets here only if the database has it."""
+_MAX_UNKNOWN = 5_000
+"""Names that are remembered as unknown, apart, so that made-up ones push no user out."""
+_UNKNOWN_SECONDS = 10.0
+"""How long at most a name is remembered as unknown: a new user waits no longer."""
+_MAX_HASHED_REALMS = 16
+_MAX_HASHED_NAMES = 10_000
+_HASHED_SECONDS = 30.0
+"""How long at least the names of a realm are remembered, however short the cache is set."""
+
+_Key = tuple[str, str]
+"""Realm and user name."""
+
+
+class StoreSource:
+    """An AsyncSource over a store.
+
+    A user's keys are remembered for `cache` seconds. While the database is away they serve for as long once more, and
+    no longer: a user who was removed is refused at most twice that time later. Time-limited names are checked with
+    every secret of their realm, without asking the database.
+
+    USERHASH is resolved but not offered: a name would have to be among those that were read last.
+    """
+
+    anonymity = False
+
+    def __init__(
+        self, reader: Reader, questions: Questions, *, cache: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """cache in seconds, 0 to ask every time."""
+        self._reader = reader
+        self._questions = questions
+        self._cache = cache
+        self._clock = clock
+        self._known: Memory[_Key, UserKeys] = Memory(_MAX_KNOWN)
+        self._unknown: Memory[_Key, bool] = Memory(_MAX_UNKNOWN)
+        self._hashed: Memory[str, Mapping[bytes, str]] = Memory(_MAX_HASHED_REALMS)
+        self._secrets: dict[str, SharedSecrets] | None = None
+        self._changes = 0
+
+    def take(self, tables: Tables) -> None:
+        """Go by these secrets from now on; until the first the time-limited names cannot be judged."""
+        self._secrets = {name: SharedSecrets(realm.secrets) for name, realm in tables.realms.items() if realm.secrets}
+
+    def forget(self) -> None:
+        """Users may have changed: ask anew, also where an answer is under way."""
+        self._changes += 1
+        self._questions.forget()
+        for memory in (self._known, self._unknown, self._hashed):
+            memory.clear()
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        if not may_be_asked(username):
+            return ()
+        timed = parse(username)
+        if timed is not None and timed.expiry > wall_time:
+            if self._secrets is None:
+                raise Unavailable(f"{self._reader.name}: its secrets are not known yet")
+            if realm in self._secrets:
+                return self._secrets[realm].find(username, realm, wall_time)
+        keys = await self._keys((realm, username))
+        return () if keys is None or not keys.known else (Credential(username, keys.md5, keys.sha256, username),)
+
+    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        names = self._hashed.get(realm, self._clock())
+        if names is None:
+            changes = self._changes
+            listed = await self._questions.ask((realm,), lambda: self._reader.names(realm), bulk=True)
+            names = {hash_of(name, realm): name for name in listed[:_MAX_HASHED_NAMES]}
+            if changes == self._changes:
+                self._hashed.put(realm, names, self._clock() + max(self._cache, _HASHED_SECONDS))
+        return names.get(userhash)
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        timed = parse(username)
+        return Refusal.EXPIRED if timed is not None and timed.expiry <= wall_time else Refusal.UNKNOWN
+
+    async def _keys(self, key: _Key) -> UserKeys | None:
+        """The user's keys, None when there is no such user; raises Unavailable."""
+        now = self._clock()
+        known = self._known.get(key, now)
+        if known is not None or self._unknown.get(key, now):
+            return known
+        if not self._questions.health.available and (known := self._left_over(key)) is not None:
+            return known
+        changes = self._changes
+        try:
+            found = await self._questions.ask(key, lambda: self._reader.user(*key))
+        except Unavailable:
+            if (known := self._left_over(key)) is not None:
+                return known
+            raise
+        if changes == self._changes:
+            self._remember(key, found)
+        return found
+
+    def _left_over(self, key: _Key) -> UserKeys | None:
+        """What went out of date no longer than `cache` ago."""
+        return self._known.get(key, self._clock() - self._cache)
+
+    def _remember(self, key: _Key, found: UserKeys | None) -> None:
+        now = self._clock()
+        if found is None:
+            self._known.discard(key)
+            self._unknown.put(key, True, now + min(self._cache, _UNKNOWN_SECONDS))
+        else:
+            self._known.put(key, found, now + self._cache)
