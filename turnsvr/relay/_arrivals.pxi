@@ -66,6 +66,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
     cdef Session *session
     cdef Route route
     read_arrival(&arrival, &batch.received[slot].msg_hdr)
+    pace_count(&lane.pace, arrival.segment)
     read_name(&key.client, &batch.received_names[slot])
     key.server = listener.address
     if arrival.local.family and listener.is_wildcard:
@@ -94,10 +95,15 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
 
 cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept nogil:
     cdef uint32_t first, at
-    make_room(lane, batch, BATCH_RELAY)
-    first = batch.slots_used
-    for at in range(first, first + receive(lane, batch, listener.descriptor, BATCH_LISTENER)):
-        take_datagram(lane, batch, listener, at)
+    cdef uint32_t count = BATCH_LISTENER
+    cdef size_t bytes = 0
+    make_room(lane, batch, BATCH_LISTENER)
+    while count == BATCH_LISTENER and bytes < RECEIVE_BYTES and batch.slots_used + BATCH_LISTENER <= RECEIVE_SLOTS:
+        first = batch.slots_used
+        count = receive(lane, batch, listener.descriptor, BATCH_LISTENER)
+        for at in range(first, first + count):
+            bytes += batch.received[at].msg_len
+            take_datagram(lane, batch, listener, at)
 
 
 cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
@@ -112,6 +118,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
     count = receive(lane, batch, relay.descriptor, BATCH_RELAY)
     for at in range(first, first + count):
         read_arrival(&arrival, &batch.received[at].msg_hdr)
+        pace_count(&lane.pace, arrival.segment)
         read_name(&peer, &batch.received_names[at])
         peer.scope = 0
         find_reply(relay.session, &peer, batch.now, &route)
@@ -130,7 +137,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
 
 
 cdef inline void make_room(Lane *lane, Batch *batch, uint32_t slots) noexcept nogil:
-    """Have so many receive slots free; what was received before is sent first when there are fewer."""
-    if batch.slots_used + slots > RECEIVE_SLOTS:
+    """Send what was received before, unless so many more datagrams make no more than one read of a listener."""
+    if batch.slots_used + slots > BATCH_LISTENER:
         flush(lane, batch)
         batch.slots_used = 0

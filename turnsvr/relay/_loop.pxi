@@ -29,6 +29,10 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef int count, at
     cdef uint64_t ignored
+    cdef timespec pause
+    # Else the kernel rounds a short sleep up by as much again.
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    pause.tv_sec = 0
     while not load(&lane.is_stopping):
         count = epoll_wait(lane.epoll, events, EVENTS, -1)
         if count <= 0:
@@ -45,3 +49,6 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
+        pause.tv_nsec = pace_next(&lane.pace, batch.now)
+        if pause.tv_nsec:
+            nanosleep(&pause, NULL)

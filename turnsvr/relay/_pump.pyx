@@ -18,6 +18,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 include "_table.pxi"
 include "_wire.pxi"
 include "_grouping.pxi"
+include "_pace.pxi"
 include "_upward.pxi"
 include "_limiter.pxi"
 include "_state.pxi"

@@ -23,6 +23,8 @@ cdef uint32_t receive(Lane *lane, Batch *batch, int descriptor, uint32_t most) n
         return 0
     batch.slots_used = first + <uint32_t>count
     lane.tally.batches += 1
+    if <uint32_t>count == most:
+        lane.pace.more = True
     return <uint32_t>count
 
 

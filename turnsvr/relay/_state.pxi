@@ -4,7 +4,11 @@
 # has just let go meets a waiting control thread at the gate and cannot take the lock twice in a row.
 
 cdef enum:
-    RECEIVE_SLOTS = 64
+    # Datagrams that one sending may come of. Deep queues are read so far: the more there is of a flow, the more leaves
+    # together.
+    RECEIVE_SLOTS = 512
+    # Bytes after which no more is read, for what waits should still be in the cache when it leaves.
+    RECEIVE_BYTES = 524288
     # Room in front of a received datagram, for the head of what leaves.
     HEADROOM = 64
     # More than a datagram, and no multiple of the cache's stride.
@@ -22,6 +26,7 @@ cdef enum:
     STREAM_INPUT = 65556 + 131072
     FOREIGN_BYTES = 1048576
     MAX_ERRORS = 64
+    # Datagrams of one system call.
     BATCH_LISTENER = 64
     BATCH_RELAY = 16
 
@@ -109,6 +114,7 @@ cdef struct Lane:
     Index streams
     Policy policy
     Tally tally
+    Pace pace
     UpQueue up
     bint gso_told
 

@@ -186,6 +186,7 @@ cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *d
 
 cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events) noexcept nogil:
     cdef ssize_t got
+    cdef uint64_t frames = lane.tally.received
     if events & EPOLLOUT:
         stream_write(lane, stream)
     if stream.dead or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
@@ -196,6 +197,8 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
     if got > 0:
         lane.tally.batches += 1
         take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
+        lane.pace.arrivals += <uint32_t>(lane.tally.received - frames)
+        lane.pace.more = lane.pace.more or got == STREAM_READ
     elif got == 0:
         end_stream(lane, stream, CLOSED_BY_CLIENT)
     elif errno != EAGAIN and errno != EINTR:

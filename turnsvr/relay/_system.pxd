@@ -27,6 +27,11 @@ cdef extern from "<time.h>" nogil:
         int64_t tv_sec
         int64_t tv_nsec
     int clock_gettime(int, timespec *)
+    int nanosleep(const timespec *, timespec *)
+
+cdef extern from "<sys/prctl.h>" nogil:
+    const int PR_SET_TIMERSLACK
+    int prctl(int, unsigned long, unsigned long, unsigned long, unsigned long)
 
 cdef extern from "<sys/socket.h>" nogil:
     const int AF_INET
