@@ -55,6 +55,36 @@ class TestBandwidth:
             session.send(send_indication(peer.address, bytes(30_000)).encode())
             await peer.receive()
 
+    async def test_of_a_sessions_own_comes_before_that_of_the_settings(self, pump_factory: PumpFactory) -> None:
+        world = pump_factory(replace(SETTINGS, bandwidth=30_000))
+        session, peer = world.session(bandwidth=100.0), world.endpoint()
+        session.permit(peer.address.host)
+        session.bind(0x4000, peer.address)
+        for data in (bytes(101), bytes(100)):
+            session.send(channel_data(0x4000, data))
+            peer.send(data, session.relayed)
+        await world.dropped(Drop.BANDWIDTH, 2)
+        assert world.pump.counters(session.number) == Counters(1, 100, 1, 100, 2)
+
+    async def test_of_a_session_may_be_without_limit(self, pump_factory: PumpFactory) -> None:
+        world = pump_factory(replace(SETTINGS, bandwidth=100))
+        session, peer = world.session(bandwidth=0.0), world.endpoint()
+        session.permit(peer.address.host)
+        session.send(send_indication(peer.address, bytes(30_000)).encode())
+        await peer.receive()
+
+    async def test_of_a_sessions_own_outlives_new_settings(self, pump_factory: PumpFactory) -> None:
+        world = pump_factory(SETTINGS)
+        limited, free, other = world.session(bandwidth=100.0), world.session(bandwidth=0.0), world.session()
+        peer = world.endpoint()
+        world.pump.reconfigure(replace(SETTINGS, bandwidth=200))
+        for session in (limited, free, other):
+            session.permit(peer.address.host)
+            session.send(send_indication(peer.address, bytes(150)).encode())
+            session.send(send_indication(peer.address, bytes(201)).encode())
+        await world.dropped(Drop.BANDWIDTH, 3)
+        assert [world.pump.counters(each.number).packets_from_client for each in (limited, free, other)] == [0, 2, 1]
+
     async def test_can_change_under_a_live_session(self, pump_factory: PumpFactory) -> None:
         world = pump_factory()
         session, peer = world.session(), world.endpoint()

@@ -102,7 +102,7 @@ cdef class Engine:
     # Settings and listeners
 
     def configure(self, double bandwidth, double answers, bint gso, uint32_t stream_buffer, fenced):
-        """Bytes a second, answers a second, bytes, and hosts: from now on, for every session."""
+        """Bytes a second for sessions without a limit of their own, answers a second, bytes, and hosts: from now on."""
         cdef uint32_t at
         cdef Lane *lane
         cdef Endpoint host
@@ -125,7 +125,7 @@ cdef class Engine:
                     if not add_host(&lane.policy.fenced, &host, 0):
                         raise MemoryError
                 if changed:
-                    fill_buckets(lane, monotonic())
+                    limit_sessions(lane, monotonic())
             finally:
                 lane_unlock(lane)
 
@@ -167,8 +167,10 @@ cdef class Engine:
 
     # Sessions
 
-    def open(self, uint64_t number, five_tuple, double deadline, relays):
+    def open(self, uint64_t number, five_tuple, double deadline, relays, bandwidth=None):
         """Begin a session. relays: (descriptor, host address, advertised address), at most one of a family.
+
+        bandwidth in bytes a second each way, 0 for no limit, None for what configure() says.
 
         Raises RuntimeError when the number or the five-tuple has one already, OSError when there is no room; then
         the engine has let go of the descriptors.
@@ -196,8 +198,8 @@ cdef class Engine:
         listener = listener_of(lane, &key.server) if key.transport == UDP else NULL
         session.listener = <int>listener.number if listener != NULL else -1
         session.writer = <void *>self.writers[five_tuple] if five_tuple in self.writers else NULL
-        session.from_client.level = session.to_client.level = lane.policy.bandwidth
-        session.from_client.filled_at = session.to_client.filled_at = monotonic()
+        session.limited_by_itself = bandwidth is not None
+        limit_session(session, lane.policy.bandwidth if bandwidth is None else bandwidth, monotonic())
         lane_lock(lane)
         try:
             session.stream = find_stream(&lane.streams, &key)

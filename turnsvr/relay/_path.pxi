@@ -102,8 +102,8 @@ cdef void to_peer(
     if peer.port == 0 or size > MAX_DATA:
         drop_packet(lane, session, MALFORMED)
         return
-    if lane.policy.bandwidth > 0 and not bucket_take(
-        &session.from_client, lane.policy.bandwidth, lane.policy.bandwidth, size, batch.now
+    if session.bandwidth > 0 and not bucket_take(
+        &session.from_client, session.bandwidth, session.bandwidth, size, batch.now
     ):
         drop_packet(lane, session, BANDWIDTH)
         return
@@ -208,8 +208,8 @@ cdef void to_client(
     if peer.port == 0:
         drop_packet(lane, session, MALFORMED)
         return
-    if lane.policy.bandwidth > 0 and not bucket_take(
-        &session.to_client, lane.policy.bandwidth, lane.policy.bandwidth, size, batch.now
+    if session.bandwidth > 0 and not bucket_take(
+        &session.to_client, session.bandwidth, session.bandwidth, size, batch.now
     ):
         drop_packet(lane, session, BANDWIDTH)
         return

@@ -146,14 +146,20 @@ cdef Stream *first_stream(const Index *index) noexcept nogil:
     return <Stream *>index.slots[at].item
 
 
-cdef void fill_buckets(Lane *lane, int64_t now) noexcept nogil:
-    """Begin every session's limits anew."""
+cdef void limit_session(Session *session, double bandwidth, int64_t now) noexcept nogil:
+    """Bytes a second in each direction from now on, 0 for no limit."""
+    session.bandwidth = bandwidth
+    session.from_client.level = session.to_client.level = bandwidth
+    session.from_client.filled_at = session.to_client.filled_at = now
+
+
+cdef void limit_sessions(Lane *lane, int64_t now) noexcept nogil:
+    """Have every session without a limit of its own go by the lane's."""
     cdef uint32_t at
     cdef Session *session
     if lane.sessions.slots == NULL:
         return
     for at in range(lane.sessions.mask + 1):
         session = <Session *>lane.sessions.slots[at].item
-        if session != NULL:
-            session.from_client.level = session.to_client.level = lane.policy.bandwidth
-            session.from_client.filled_at = session.to_client.filled_at = now
+        if session != NULL and not session.limited_by_itself:
+            limit_session(session, lane.policy.bandwidth, now)

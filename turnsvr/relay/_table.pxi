@@ -103,6 +103,9 @@ cdef struct Session:
     Index permissions
     Index channels
     Index channels_by_peer
+    # Bytes a second each way, 0 for no limit: its own, or what the settings say.
+    double bandwidth
+    bint limited_by_itself
     Bucket from_client
     Bucket to_client
     # What the lane counts, and what the control thread counts of frames that it has written.

@@ -172,6 +172,7 @@ class CompiledPump:
                     request.five_tuple,
                     request.deadline,
                     [(relay.socket.descriptor, relay.socket.address, relay.advertised) for relay in relays],
+                    request.bandwidth,
                 )
             except BaseException as error:
                 self._close_relays(relays)
