@@ -9,17 +9,18 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from turnsvr import admin, credentials, relay, web
+from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, firstrun
 from turnsvr.app.admincontext import AdminContext
+from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
 from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext, SessionTable
 from turnsvr.config.settings import ListenAddress, Settings, WebSettings
-from turnsvr.credentials.api import Source
-from turnsvr.credentials.revoked import Revocable, Revocations
+from turnsvr.credentials.health import Health
+from turnsvr.credentials.revoked import Revocations
 from turnsvr.limits import AnswerLimiter
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
@@ -27,7 +28,14 @@ from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Counters, Pump
 from turnsvr.stun.address import Address, FiveTuple
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationRefreshed,
+    AllocationStarted,
+    AuthenticationFailed,
+    EndReason,
+    PeerRefused,
+)
 from turnsvr.turn.server import Server
 
 _HOUSEKEEPING = 60.0
@@ -76,20 +84,21 @@ class Application:
             self.first_run = firstrun.improvise(self.settings, self._host.own)
             self.settings = self.first_run.settings
         settings = self.settings
-        source = self._credentials()
-        plan = assemble.plan(settings, self._host, anonymity=source.anonymity)
         tls = self._tls_contexts()
+        await self._open_identities()
+        plan = self._plan()
         self._limiter = AnswerLimiter(settings.limits.answers_per_address)
         server = Server(plan.server, random=secrets.token_bytes, limiter=self._limiter)
         try:
             self._engine = Engine(
                 server,
                 lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=self._limiter),
-                source,
+                self.identities.source,
                 self._events,
                 loop=loop,
             )
         except relay.PumpUnavailable as error:
+            await self.identities.stop()
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
         self._streams = Streams(self._engine, plan.streams, tls, loop=loop)
         try:
@@ -113,6 +122,26 @@ class Application:
     def connections(self) -> int:
         """TCP and TLS connections."""
         return len(self._streams)
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """Why new sessions may fail, besides draining."""
+        return self.identities.problems
+
+    @property
+    def sources(self) -> Sequence[Health]:
+        """Databases and services that credentials come from."""
+        return self.identities.health
+
+    @property
+    def queues(self) -> dict[str, int]:
+        """What waits, by queue."""
+        return {"credential_lookups": self._engine.lookups.under_way}
+
+    @property
+    def status_dropped(self) -> int | None:
+        """Messages for Redis that were given up; None where there are none to send."""
+        return None
 
     @property
     def tls_context(self) -> ssl.SSLContext | None:
@@ -147,6 +176,10 @@ class Application:
         unchanged = [name for name, of in _FIXED.items() if of(settings) != of(self.settings)]
         old = self.settings
         tls = settings.tls if "tls" not in unchanged else old.tls
+        try:
+            take_identities = self.identities.prepare(settings)
+        except IdentityError as error:
+            raise StartError(str(error)) from None
         if tls is not None and self._streams.tls is not None:
             try:
                 self._streams.tls.reload(assemble.tls_files(tls))
@@ -162,6 +195,7 @@ class Application:
                 "admin": settings.admin.model_copy(update={name: getattr(old.admin, name) for name in _FIXED_ADMIN}),
             }
         )
+        take_identities()
         self._apply()
         return unchanged
 
@@ -196,6 +230,7 @@ class Application:
         self._engine.end_allocations()
         await self._streams.close()
         self._engine.close()
+        await self.identities.stop()
         self.finished.set()
 
     def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int:
@@ -214,8 +249,16 @@ class Application:
                 return await liveness.takes_packets(self.pump, Address(each.host, each.port))
         return True
 
-    def _credentials(self) -> Source:
-        return Revocable(credentials.from_settings(self.settings.credentials), self.revocations)
+    async def _open_identities(self) -> None:
+        try:
+            self.identities = Identities(self.settings, self.revocations, self._apply)
+        except IdentityError as error:
+            raise StartError(str(error)) from None
+        await self.identities.start()
+
+    def _plan(self) -> assemble.Plan:
+        identities = self.identities
+        return assemble.plan(self.settings, self._host, anonymity=identities.source.anonymity, tables=identities.tables)
 
     def _reload_web(self, wanted: WebSettings | None) -> WebSettings | None:
         """The web settings that are in use now."""
@@ -263,10 +306,9 @@ class Application:
 
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
-        source = self._credentials()
-        plan = assemble.plan(self.settings, self._host, anonymity=source.anonymity)
+        plan = self._plan()
         self._limiter.rate = self.settings.limits.answers_per_address
-        self._engine.lookups.source = source
+        self._engine.lookups.source = self.identities.source
         self.server.reconfigure(plan.server)
         self._engine.carry_out()
         self.pump.reconfigure(plan.pump)
@@ -330,6 +372,10 @@ class _Events:
     def started(self, event: AllocationStarted) -> None:
         for sink in self._sinks:
             sink.started(event)
+
+    def refreshed(self, event: AllocationRefreshed) -> None:
+        for sink in self._sinks:
+            sink.refreshed(event)
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         for sink in self._sinks:

@@ -69,15 +69,11 @@ class Questions:
         """Questions from now on get answers of their own, not those of questions that are under way."""
         self._under_way.clear()
 
-    async def drain(self) -> None:
-        """Wait until all that is under way has its answer or its time is over."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def cancel(self) -> None:
-        """Give up all that is under way."""
-        for task in self._tasks:
+    async def close(self, *, at_once: bool) -> None:
+        """Wait until all that is under way has its answer or its time is over, or give it up at once."""
+        for task in self._tasks if at_once else ():
             task.cancel()
-        await self.drain()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _put(self, put: Callable[[], Awaitable[T]], seconds: float) -> T:
         try:

@@ -82,9 +82,9 @@ class Hook:
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return Refusal.UNKNOWN
 
-    async def close(self) -> None:
-        """Let what is under way end, then close every connection."""
-        await self._questions.drain()
+    async def close(self, *, at_once: bool) -> None:
+        """Let what is under way end, or give it up at once; then close every connection."""
+        await self._questions.close(at_once=at_once)
         await self._client.aclose()
 
     async def _ask(self, key: _Key, wall_time: float) -> Answer:

@@ -33,8 +33,9 @@ _log = structlog.get_logger()
 class KeyRing(Protocol):
     """Keys that change while the server runs."""
 
-    health: Health | None
-    """Of the service that has them; None for a file."""
+    @property
+    def health(self) -> Health | None:
+        """Of the service that has them; None for a file."""
 
     @property
     def current(self) -> tuple[TokenKey, ...]:
@@ -52,7 +53,7 @@ class KeyRing(Protocol):
 class KeyFile:
     """A KeyRing in a file. A change that cannot be read is logged once, and the keys stay."""
 
-    health: Health | None = None
+    health = None
 
     def __init__(self, path: Path, algorithms: frozenset[str]) -> None:
         """Raises BadKeys, also when the file cannot be read."""
@@ -133,7 +134,7 @@ class KeyUrl:
 
     async def close(self) -> None:
         await _end(self._task)
-        await self._questions.cancel()
+        await self._questions.close(at_once=True)
         await self._client.aclose()
 
     async def _keep(self) -> None:

@@ -34,8 +34,7 @@ class Poller:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """poll in seconds. `changed` is told new tables, `users_changed` that the store speaks of some change."""
-        self.tables: Tables | None = None
-        """As last read; None before that."""
+        self._tables: Tables | None = None
         self._reader = reader
         self._questions = questions
         self._poll = poll
@@ -92,9 +91,9 @@ class Poller:
         self._due = self._clock() + self._poll
         try:
             tables = await self._questions.ask((), self._reader.tables, bulk=True)
-            if tables != self.tables:
+            if tables != self._tables:
                 self._tell_mistakes(tables)
-                self.tables = tables
+                self._tables = tables
                 self._changed(tables)
         except Unavailable:
             pass  # which the store's health has told
@@ -102,6 +101,6 @@ class Poller:
             _log.exception("the credential store's tables could not be taken", name=self._reader.name)
 
     def _tell_mistakes(self, tables: Tables) -> None:
-        known = self.tables.mistakes if self.tables is not None else ()
+        known = self._tables.mistakes if self._tables is not None else ()
         for mistake in [each for each in tables.mistakes if each not in known][:_MAX_TOLD]:
             _log.warning("left out of the credential store", name=self._reader.name, entry=mistake)

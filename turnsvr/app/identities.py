@@ -1,0 +1,245 @@
+"""Who may relay, from wherever the settings say: the file, tokens, a store, a web hook, side by side."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from turnsvr import credentials
+from turnsvr.config.credentialsettings import HookSettings, StoreSettings, TokenSettings
+from turnsvr.config.settings import Settings
+from turnsvr.config.units import BadValue
+from turnsvr.credentials.api import AnySource
+from turnsvr.credentials.chain import chain
+from turnsvr.credentials.health import Health
+from turnsvr.credentials.revoked import Revocations, revocable
+from turnsvr.stores import MissingPackages
+from turnsvr.stores.api import Tables
+from turnsvr.stores.client import StoreClient
+
+_KEYS_SECONDS = 5.0
+"""How long the service with the keys of tokens may take for one answer."""
+
+Work = Coroutine[Any, Any, None]
+
+
+class IdentityError(Exception):
+    """A source of credentials cannot be used; one line says why and what to do."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A source that takes I/O, as made from its section of the settings."""
+
+    section: StoreSettings | HookSettings | TokenSettings
+    source: AnySource
+    start: Callable[[], Work]
+    close: Callable[[bool], Work]
+    """Takes whether to give up what is under way."""
+    health: Health | None = None
+    problem: Callable[[], str | None] = lambda: None
+    """Why it can let nobody in who is new, None when it can."""
+    store: StoreClient | None = None
+
+
+class Identities:
+    """Every source of credentials of a server, opened, watched and closed."""
+
+    def __init__(self, settings: Settings, revocations: Revocations, changed: Callable[[], None]) -> None:
+        """changed is called when a store's tables have changed after start(). Raises IdentityError."""
+        self._revocations = revocations
+        self._changed = changed
+        self._started = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._last_tables = Tables()
+        self._parts: tuple[_Part, ...] = ()
+        self._take(settings, self._make(settings))
+
+    @property
+    def source(self) -> AnySource:
+        """Whom the engine asks: immediate when every source is."""
+        return self._source
+
+    @property
+    def tables(self) -> Tables:
+        """What the store says of realms, as last read; empty without one."""
+        store = self._store
+        if store is None:
+            return Tables()
+        return self._last_tables if store.tables is None else store.tables
+
+    @property
+    def problems(self) -> list[str]:
+        """Why new users cannot be let in now, in words without names of hosts.
+
+        A web hook that does not answer is none: it is asked by requests alone, which a server that says it is not
+        ready would get no more of.
+        """
+        return [problem for part in self._parts if (problem := part.problem()) is not None]
+
+    @property
+    def health(self) -> tuple[Health, ...]:
+        """Of all services that are asked, for metrics."""
+        return tuple(part.health for part in self._parts if part.health is not None)
+
+    @property
+    def issuing_secret(self) -> str | None:
+        """What time-limited credentials of the default realm are made with: the file's secret, else the store's."""
+        if self._settings.credentials.secrets:
+            return self._settings.credentials.secrets[0].get_secret_value()
+        table = self.tables.realms.get(self._settings.realm)
+        return table.secrets[0] if table is not None and table.secrets else None
+
+    async def start(self) -> None:
+        """Connect to what there is. A service that is away is no error: it is asked again."""
+        await asyncio.gather(*(part.start() for part in self._parts))
+        self._started = True
+
+    def prepare(self, settings: Settings) -> Callable[[], None]:
+        """Make ready for other settings; what is returned has them taken.
+
+        What they do not change stays as it is, with all that it remembers. Raises IdentityError.
+        """
+        new = self._make(settings)
+
+        def take() -> None:
+            old = self._parts
+            self._last_tables = self.tables
+            self._take(settings, new)
+            for part in new:
+                if part not in old:
+                    self._run(part.start())
+            for part in old:
+                if part not in new:
+                    self._run(part.close(False))
+
+        return take
+
+    async def stop(self) -> None:
+        """Close everything. Stopping twice is fine."""
+        parts, self._parts = self._parts, ()
+        await asyncio.gather(*(part.close(True) for part in parts), *self._tasks, return_exceptions=True)
+
+    @property
+    def _store(self) -> StoreClient | None:
+        return next((part.store for part in self._parts if part.store is not None), None)
+
+    def _take(self, settings: Settings, parts: tuple[_Part, ...]) -> None:
+        self._settings = settings
+        self._parts = parts
+        sources = [credentials.of_realms(settings), *(part.source for part in parts)]
+        self._source = revocable(chain(sources), self._revocations)
+
+    def _make(self, settings: Settings) -> tuple[_Part, ...]:
+        """The sources besides the file's in the order to ask them, of the present ones those that stay."""
+        section = settings.credentials
+        makers: list[tuple[Any, Callable[[Any], _Part]]] = [
+            (section.tokens, _tokens),
+            (section.store, self._open_store),
+            (section.hook, _hook),
+        ]
+        present = {type(part.section): part for part in self._parts}
+        parts: list[_Part] = []
+        for each, make in makers:
+            if each is not None:
+                part = present.get(type(each))
+                parts.append(part if part is not None and part.section == each else make(each))
+        return tuple(parts)
+
+    def _open_store(self, section: StoreSettings) -> _Part:
+        def changed() -> None:
+            if self._started and self._store is client:
+                self._changed()
+
+        old = self._store
+        try:
+            client = StoreClient(
+                section, changed, tables=old.tables if old is not None and old.url == section.url else None
+            )
+        except MissingPackages as error:
+            raise IdentityError(f"credentials.store: {error}") from None
+        except BadValue as error:
+            raise IdentityError(f"credentials.store.url: {error.problem}; {error.hint}") from None
+        return _Part(
+            section,
+            client.source,
+            client.start,
+            lambda at_once: client.close(at_once=at_once),
+            client.health,
+            lambda: None if client.ready else "store unavailable",
+            client,
+        )
+
+    def _run(self, work: Work) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _hook(section: HookSettings) -> _Part:
+    try:
+        from turnsvr.credentials.hook import Hook
+    except ModuleNotFoundError as error:
+        raise _missing("hook", error) from None
+    try:
+        hook = Hook(section.url, section.secret.get_secret_value(), timeout=section.timeout, ca=section.ca)
+    except ssl.SSLError:
+        raise IdentityError(f"credentials.hook.ca: {section.ca} holds no certificates in PEM") from None
+    except OSError as error:
+        raise IdentityError(f"credentials.hook.ca: {section.ca}: {error.strerror}") from None
+
+    async def start() -> None:
+        """There is nothing to do until somebody is to be asked about."""
+
+    return _Part(section, hook, start, lambda at_once: hook.close(at_once=at_once), hook.health)
+
+
+def _tokens(section: TokenSettings) -> _Part:
+    try:
+        from turnsvr.credentials.keyrings import KeyFile, KeyRing, KeyUrl
+        from turnsvr.credentials.tokenkeys import BadKeys, check_algorithms
+        from turnsvr.credentials.tokens import Tokens
+    except ModuleNotFoundError as error:
+        raise _missing("tokens", error) from None
+    try:
+        algorithms = check_algorithms(section.algorithms)
+    except BadKeys as error:
+        raise IdentityError(f"credentials.tokens.algorithms: {error}") from None
+    keys: KeyRing
+    if section.url is not None:
+        keys = KeyUrl(section.url, algorithms, timeout=_KEYS_SECONDS)
+    else:
+        assert section.keys is not None
+        try:
+            keys = KeyFile(section.keys, algorithms)
+        except BadKeys as error:
+            raise IdentityError(f"credentials.tokens.keys: {error}") from None
+    source = Tokens(
+        keys,
+        algorithms,
+        issuer=section.issuer,
+        audience=section.audience,
+        user_claim=section.user_claim,
+        quota_claim=section.quota_claim,
+        secure_only=section.transports == "tls",
+    )
+    return _Part(
+        section,
+        source,
+        keys.start,
+        lambda at_once: keys.close(),
+        keys.health,
+        lambda: None if keys.current else "token keys unavailable",
+    )
+
+
+def _missing(extra: str, error: ModuleNotFoundError) -> IdentityError:
+    if (error.name or "").startswith("turnsvr"):
+        raise error
+    return IdentityError(
+        f"credentials.{extra}: the package {error.name} is not installed; pip install 'turnsvr[{extra}]', "
+        f"or leave out credentials.{extra}"
+    )
