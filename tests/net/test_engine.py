@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.net.lookup import Lookups
@@ -41,11 +42,13 @@ class Asked:
     def __init__(self, source: Any, **options: Any) -> None:
         self.found: list[tuple[int, tuple[Credential, ...], str]] = []
         self.failed: list[int] = []
+        self.now = 50.0
         self.lookups = Lookups(
             source,
             lambda request, keys, why: self.found.append((request, tuple(keys), why)),
             self.failed.append,
             wall_time=lambda: 1000.0,
+            clock=lambda: self.now,
             **options,
         )
 
@@ -107,6 +110,61 @@ async def test_look_ups_under_way_are_bounded(slow: Slow) -> None:
     asked.ask(9)
     await settle()
     assert asked.found[-1][0] == 9
+
+
+async def test_trouble_is_logged_once_until_it_is_over(slow: Slow) -> None:
+    asked = Asked(slow, max_waiting=1)
+    with capture_logs() as lines:
+        for request in range(4):
+            asked.ask(request)
+        slow.answer.set_result((ALICE,))
+        await settle()
+        for request in range(4, 6):
+            asked.ask(request)
+            await settle()
+    assert [(line["log_level"], line["event"]) for line in lines] == [
+        ("warning", "credential look-ups fail"),
+        ("info", "credential look-ups work again"),
+    ]
+    assert asked.lookups.failures == 3
+
+
+async def test_an_absent_source_is_left_to_tell_of_itself(slow: Slow) -> None:
+    asked = Asked(slow)
+    slow.answer.set_exception(Unavailable("the database at db.example.org is away"))
+    with capture_logs() as lines:
+        asked.ask(1)
+        await settle()
+    assert [line["log_level"] for line in lines] == ["debug"]
+    assert asked.lookups.failures == 1
+
+
+async def test_look_ups_under_way_and_their_time_can_be_read(slow: Slow) -> None:
+    asked = Asked(slow)
+    asked.ask(1)
+    asked.ask(2)
+    await settle()
+    assert (asked.lookups.under_way, asked.lookups.took.count) == (2, 0)
+    asked.now += 0.2
+    slow.answer.set_result((ALICE,))
+    await settle()
+    assert (asked.lookups.under_way, asked.lookups.took.count) == (0, 2)
+    assert asked.lookups.took.sum == pytest.approx(0.4)
+
+
+async def test_the_source_is_told_realm_and_caller() -> None:
+    told: list[tuple[str, Caller]] = []
+
+    class Source(Slow):
+        async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+            told.append((realm, caller))
+            return (ALICE,)
+
+    asked = Asked(Source())
+    asked.ask(1)
+    asked.lookups.ask(FindCredential(2, PATH._replace(transport=Transport.TLS), "alice", None, "other.example"))
+    await settle()
+    assert told == [("example.org", Caller("203.0.113.9", False)), ("other.example", Caller("203.0.113.9", True))]
 
 
 async def test_look_ups_can_be_forgotten(slow: Slow) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeGuard, cast
+from typing import cast
 
 import structlog
 
-from turnsvr.credentials.api import AsyncSource, Caller, Credential, Source, Unavailable
+from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Source, Unavailable, takes_io
+from turnsvr.histogram import Histogram
 from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
 """Look-ups under way at once; a further request fails with 500, and its client tries again."""
-_TIMEOUT = 5.0
-"""Seconds that a look-up may take. A client gives up on its request after 39.5 s (RFC 8489 section 6.2.1)."""
+_TIMEOUT = 35.0
+"""Seconds that a look-up may take, whatever its sources allow themselves.
+
+A client gives up on its request after 39.5 s (RFC 8489 section 6.2.1).
+"""
 
 _log = structlog.get_logger()
 
@@ -26,33 +29,48 @@ Found = Callable[[int, Sequence[Credential], str], None]
 
 
 class Lookups:
-    """Answers FindCredential through `found`, or `failed` when the source cannot tell. Either may come at once."""
+    """Answers FindCredential through `found`, or `failed` when the source cannot tell. Either may come at once.
+
+    A source that is Unavailable has logged it itself. Of other trouble the log tells once, until a look-up works again.
+    """
 
     def __init__(
         self,
-        source: Source | AsyncSource,
+        source: AnySource,
         found: Found,
         failed: Callable[[int], None],
         *,
         wall_time: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
         timeout: float = _TIMEOUT,
         max_waiting: int = _MAX_WAITING,
     ) -> None:
         self.source = source
+        self.took = Histogram()
+        """Seconds of look-ups that took I/O, those that failed among them."""
+        self.failures = 0
+        """Look-ups that gave no answer, so that the request failed with 500."""
         self._found = found
         self._failed = failed
         self._wall_time = wall_time
+        self._clock = clock
         self._timeout = timeout
         self._max_waiting = max_waiting
         self._waiting: set[asyncio.Task[None]] = set()
+        self._in_trouble = False
+
+    @property
+    def under_way(self) -> int:
+        """Look-ups that have no answer yet."""
+        return len(self._waiting)
 
     def ask(self, command: FindCredential) -> None:
         source = self.source
-        if not _takes_io(source):
+        if not takes_io(source):
             self._ask_now(command, cast(Source, source))
         elif len(self._waiting) >= self._max_waiting:
-            _log.warning("credential look-ups are full", waiting=len(self._waiting))
-            self._failed(command.request)
+            self._warn(f"{self._max_waiting} are under way")
+            self._fail(command)
         else:
             task = asyncio.get_running_loop().create_task(self._ask_later(command, source))
             self._waiting.add(task)
@@ -73,22 +91,47 @@ class Lookups:
 
     async def _ask_later(self, command: FindCredential, source: AsyncSource) -> None:
         now = self._wall_time()
+        try:
+            username, keys = await self._find(command, source, now)
+        except Unavailable as error:
+            _log.debug("credential not looked up", reason=str(error))
+            self._fail(command)
+        except TimeoutError:
+            self._warn(f"no answer in {self._timeout:g} s")
+            self._fail(command)
+        except Exception:
+            _log.exception("credential look-up failed")
+            self._fail(command)
+        else:
+            self._works()
+            self._found(command.request, keys, "" if keys else source.refusal(username or "", now).value)
+
+    async def _find(
+        self, command: FindCredential, source: AsyncSource, now: float
+    ) -> tuple[str | None, tuple[Credential, ...]]:
+        """The user name and its candidates; raises what the source raises, and TimeoutError."""
         username = command.username
         caller = Caller(command.five_tuple.client.host, command.five_tuple.transport is Transport.TLS)
+        started = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
                 if username is None and command.userhash is not None:
                     username = await source.by_userhash(command.userhash, command.realm)
                 keys = await source.find(username, command.realm, now, caller) if username is not None else ()
-        except (Unavailable, TimeoutError) as error:
-            _log.warning("credential store unavailable", reason=str(error) or f"no answer in {self._timeout:g} s")
-            self._failed(command.request)
-        except Exception:
-            _log.exception("credential look-up failed")
-            self._failed(command.request)
-        else:
-            self._found(command.request, keys, "" if keys else source.refusal(username or "", now).value)
+        finally:
+            self.took.add(self._clock() - started)
+        return username, keys
 
+    def _fail(self, command: FindCredential) -> None:
+        self.failures += 1
+        self._failed(command.request)
 
-def _takes_io(source: Source | AsyncSource) -> TypeGuard[AsyncSource]:
-    return inspect.iscoroutinefunction(source.find)
+    def _warn(self, reason: str) -> None:
+        if not self._in_trouble:
+            self._in_trouble = True
+            _log.warning("credential look-ups fail", reason=reason)
+
+    def _works(self) -> None:
+        if self._in_trouble:
+            self._in_trouble = False
+            _log.info("credential look-ups work again")
