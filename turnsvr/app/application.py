@@ -124,6 +124,11 @@ class Application:
         return len(self._streams)
 
     @property
+    def issuing_secret(self) -> str | None:
+        """What time-limited credentials that we give out are made with; None when there is no secret."""
+        return self.identities.issuing_secret
+
+    @property
     def problems(self) -> Sequence[str]:
         """Why new sessions may fail, besides draining."""
         return self.identities.problems
