@@ -1,0 +1,79 @@
+"""The command that brings another server's configuration along: import-coturn."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import tempfile
+from pathlib import Path
+
+import click
+
+from turnsvr.cli.common import FILE, fail, operator_errors
+from turnsvr.migrate import MAX_BYTES, Conversion, SourceError, Surroundings, convert
+
+_SECRET_BYTES = 32
+_DATABASES = ("/var/lib/turn/turndb", "/var/db/turndb", "/usr/local/var/db/turndb")
+"""Where builds of coturn keep their SQLite database; the first is Debian's."""
+
+
+@click.command("import-coturn")
+@click.argument("source", type=click.Path(path_type=Path, allow_dash=True), metavar="TURNSERVER.CONF")
+@click.option("-o", "--output", type=FILE, metavar="FILE", help="Settings file to write, for its owner's eyes alone.")
+@click.option("--force", is_flag=True, help="Overwrite the file of --output.")
+@click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
+@operator_errors
+def import_coturn(source: Path, output: Path | None, force: bool, as_json: bool) -> None:
+    """Make a settings file of coturn's configuration.
+
+    The settings go to --output, or else to standard output; - reads standard input. A report tells of every line
+    what it became, why it is not needed, or what to do instead, and what changes in behaviour: on standard output,
+    or on standard error when the settings go there. The settings hold the secrets of the source, the report none.
+
+    \b
+    Examples:
+      turnsvr import-coturn /etc/turnserver.conf -o turnsvr.yaml
+      turnsvr check turnsvr.yaml
+      turnsvr run -c turnsvr.yaml
+    """
+    name = "standard input" if str(source) == "-" else str(source)
+    with click.open_file(str(source), "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    try:
+        made = convert(data, name, Surroundings(secrets.token_hex(_SECRET_BYTES), _database()))
+    except SourceError as error:
+        fail(f"{name}: {error}")
+    if output is None:
+        click.echo(made.text, nl=False)
+    else:
+        _write(output, made.text, force=force)
+    click.echo(_report(made, name, as_json=as_json), nl=False, err=output is None)
+    if output is not None and not as_json:
+        click.echo(f"\n{output} is written; next: turnsvr check {output}")
+
+
+def _report(made: Conversion, name: str, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps(made.report.as_json(name), indent=2) + "\n"
+    return made.report.as_text(name)
+
+
+def _database() -> str:
+    return next((path for path in _DATABASES if Path(path).exists()), _DATABASES[0])
+
+
+def _write(path: Path, text: str, *, force: bool) -> None:
+    """Write a file with mode 0600, whole or not at all."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        if force:
+            Path(name).replace(path)
+        else:
+            os.link(name, path)
+    except FileExistsError:
+        fail(f"turnsvr: {path} exists; --force overwrites it")
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,197 @@
+"""coturn's users, secrets and databases as `realm` and `credentials`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from turnsvr.config import units
+from turnsvr.config.units import BadValue
+from turnsvr.migrate import databases
+from turnsvr.migrate.draft import NOT_UTF8, Draft, mistake_in
+from turnsvr.migrate.source import Option
+
+_DAY = 86_400
+_NONCE_SECONDS = 600
+"""What coturn takes for a stale-nonce without value."""
+_DEFAULT_NONCE_SECONDS = 3_600
+
+_STORES: dict[str, Callable[[str], str] | None] = {
+    "userdb": databases.sqlite_url,
+    "db": databases.sqlite_url,
+    "psql-userdb": databases.postgresql_url,
+    "sql-userdb": databases.postgresql_url,
+    "mysql-userdb": databases.mysql_url,
+    "redis-userdb": databases.redis_url,
+    "mongo-userdb": None,
+}
+"""What makes the URL of the database that each key names; None for those that turnsvr does not speak to."""
+
+
+def translate_realm(draft: Draft) -> None:
+    option = draft.last("realm")
+    if option is not None:
+        draft.put("realm", option.text, option)
+
+
+def translate_credentials(draft: Draft) -> None:
+    secrets, users = _secrets(draft), _users(draft)
+    store = _store(draft)
+    rest = bool(secrets) or draft.is_on("use-auth-secret")
+    if draft.last("static-auth-secret") is None and not store and (rest or (draft.is_on("lt-cred-mech") and not users)):
+        store = _default_store(draft)
+    _mechanisms(draft, bool(secrets), store)
+    if secrets and users:
+        draft.note("users work beside the shared secret; coturn does not look at them then")
+    if not (secrets or users or store) and not draft.is_on("stun-only"):
+        _new_secret(draft)
+    if "realm" not in draft.made:
+        _missing_realm(draft, keys=any(each.startswith("0x") for each in users), store=store)
+    _nonce_lifetime(draft)
+
+
+def _secrets(draft: Draft) -> Sequence[str]:
+    good: dict[str, Option] = {}
+    for option in draft.every("static-auth-secret"):
+        if not option.exact:
+            draft.unsupported(option, NOT_UTF8)
+        elif not option.value:
+            draft.unsupported(option, "is empty; make a secret with: turnsvr secret")
+        elif option.value in good:
+            draft.unneeded(option, f"line {good[option.value].line} says the same")
+        else:
+            good[option.value] = option
+            _tell_hash(draft, option, "secret")
+    if good:
+        one = next(iter(good)) if len(good) == 1 else None
+        draft.put("credentials.secret" if one else "credentials.secrets", one or list(good), *good.values())
+    return list(good)
+
+
+def _tell_hash(draft: Draft, option: Option, what: str) -> None:
+    if option.commented:
+        draft.note(
+            f"line {option.line}: the {what} holds a blank and a #, and goes on to the end of the line as in coturn; "
+            "correct it here and where it is used if that was meant as a comment"
+        )
+
+
+def _users(draft: Draft) -> Sequence[str]:
+    """The passwords and keys of the users that are taken."""
+    users: dict[str, str] = {}
+    lines: dict[str, Option] = {}
+    for option in draft.every("user"):
+        name, colon, password = option.value.partition(":")
+        if not option.exact:
+            draft.unsupported(option, NOT_UTF8)
+        elif not colon:
+            draft.unsupported(option, "has no colon between name and password; add the user under credentials.users")
+        elif mistake := mistake_in("credentials.users", {name: password}):
+            draft.unsupported(option, f"{mistake}; add the user under credentials.users")
+        else:
+            if name in lines:
+                draft.unneeded(lines[name], f"line {option.line} names the user again, and the last one counts")
+            users[name], lines[name] = password, option
+            _tell_hash(draft, option, "password")
+    if users:
+        draft.put("credentials.users", users, *lines.values())
+    return list(users.values())
+
+
+def _store(draft: Draft) -> bool:
+    """Take over the database that counts, the last that is named; whether there is one."""
+    *before, last = [None, *draft.every(*_STORES)]
+    if last is None:
+        return False
+    for option in before:
+        if option is not None:
+            draft.unneeded(option, f"line {last.line} names a database, too, and the last one counts")
+    make_url = _STORES[last.key]
+    if make_url is None:
+        draft.unsupported(
+            last,
+            "MongoDB is not among the stores; move its users into one with: turnsvr user add, as docs/users.md says",
+        )
+        return False
+    if any(draft.every("secret-key-file")):
+        draft.unsupported(last, "its password is encrypted; write credentials.store with the password itself")
+        return False
+    try:
+        url = make_url(last.text)
+    except BadValue as error:
+        draft.unsupported(last, f"{error.problem}; {error.hint}")
+        return False
+    if make_url is databases.sqlite_url:
+        draft.note(
+            f"line {last.line}: the service has to be able to read and write the database and its directory; leave out "
+            "credentials.store when nobody stands in it"
+        )
+    return draft.put("credentials.store", url, last)
+
+
+def _default_store(draft: Draft) -> bool:
+    path = draft.surroundings.database
+    lines = [option for key in ("use-auth-secret", "lt-cred-mech") for option in draft.every(key)[-1:]]
+    draft.note(
+        f"users and secrets are in coturn's own database, since the file has none: {path} is where it should be; "
+        "credentials.store is to name it"
+    )
+    return draft.put(
+        "credentials.store", databases.sqlite_url(path), *lines, remark="coturn's database where none is named."
+    )
+
+
+def _mechanisms(draft: Draft, secrets: bool, store: bool) -> None:
+    """The switches, which turnsvr does without: what is there counts."""
+    for key in ("lt-cred-mech", "use-auth-secret"):
+        option = draft.last(key)
+        if option is None:
+            continue
+        if not draft.is_on(key):
+            draft.unneeded(option, "what stands under credentials counts")
+        elif key == "use-auth-secret" and secrets:
+            draft.taken("credentials.secret", option)
+        elif key == "use-auth-secret" and store:
+            draft.taken("credentials.store", option)
+        else:
+            draft.unneeded(option, "always so: nobody relays without credentials")
+    option = draft.last("no-auth")
+    if option is not None and not draft.is_on("no-auth"):
+        draft.unneeded(option, "nobody relays without credentials")
+    elif option is not None:
+        draft.unsupported(
+            option,
+            "turnsvr never relays for strangers; make credentials with: turnsvr credentials, or let the section web "
+            "hand them out",
+        )
+
+
+def _new_secret(draft: Draft) -> None:
+    draft.put(
+        "credentials.secret",
+        draft.surroundings.new_secret,
+        remark="Made by the import, since the file names no user, no secret and no database.",
+    )
+    draft.note(
+        "the file has no credentials, with which coturn relays for everybody; turnsvr never does. A shared secret was "
+        "made: give it to the application, or make credentials from it with: turnsvr credentials"
+    )
+
+
+def _missing_realm(draft: Draft, *, keys: bool, store: bool) -> None:
+    if draft.last("realm") is None and not draft.is_on("stun-only"):
+        draft.note("the file names no realm: coturn takes the host's domain name, turnsvr the word turnsvr")
+    if keys or store:
+        draft.note("keys of users, 0x… and those in a database, are made for one realm: set realm to that one")
+
+
+def _nonce_lifetime(draft: Draft) -> None:
+    option = draft.last("stale-nonce")
+    if option is None:
+        return
+    seconds = _NONCE_SECONDS if option.number is None else option.number
+    if seconds == _DEFAULT_NONCE_SECONDS:
+        draft.unneeded(option, "that is the default")
+    elif 0 < seconds <= _DAY:
+        draft.put("credentials.nonce_lifetime", units.format_duration(seconds), option)
+    else:
+        draft.put("credentials.nonce_lifetime", "1d", option, remark="A nonce lives a day at most.")

@@ -1,0 +1,220 @@
+"""coturn's listeners, TLS and NAT discovery as `listen`, `tls` and `nat_discovery`."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+
+from turnsvr.config.fields import ANY_OF_FAMILY, family_of
+from turnsvr.config.ranges import EVERY_ADDRESS, STUN_PORT, STUN_TLS_PORT, Endpoint, ListenAddress, parse_host
+from turnsvr.config.units import BadValue
+from turnsvr.migrate.draft import Draft
+from turnsvr.migrate.source import Option
+
+_DEFAULT = "that is the default"
+_NO_TLS = "without a section tls there is no TLS"
+_MAX_PORT = 65_535
+
+
+def listening_hosts(draft: Draft) -> dict[str, Option]:
+    """The addresses of listening-ip, each with its line; those that a wildcard covers are left out."""
+    hosts: dict[str, Option] = {}
+    for option in draft.every("listening-ip"):
+        try:
+            host = parse_host(option.text)
+        except BadValue as error:
+            draft.unsupported(option, f"{error.problem}; name the address under listen")
+            continue
+        if host in hosts:
+            draft.unneeded(option, f"line {hosts[host].line} names the address already")
+        hosts.setdefault(host, option)
+    for host, option in list(hosts.items()):
+        wildcard = ANY_OF_FAMILY[family_of(host)]
+        if host != wildcard and wildcard in hosts:
+            draft.unneeded(option, f"{wildcard} in line {hosts[wildcard].line} covers it")
+            del hosts[host]
+    return hosts
+
+
+def translate_listen(draft: Draft) -> None:
+    """After translate_tls, which finds out whether TLS is served."""
+    hosts = listening_hosts(draft)
+    plain, tls = _port(draft, "listening-port", STUN_PORT), _port(draft, "tls-listening-port", STUN_TLS_PORT)
+    ports = {"udp": plain, "tcp": plain, "tls": tls}
+    served = [name for name in ports if not draft.is_on(f"no-{name}") and (name != "tls" or _serves_tls(draft))]
+    if plain == tls and {"tcp", "tls"} <= set(served):
+        served.remove("tcp")
+        draft.note(f"port {tls} is that of TLS and of TCP: one tls:// listener serves both")
+    every = [EVERY_ADDRESS] if set(hosts) in (set(), set(ANY_OF_FAMILY.values())) else list(hosts)
+    listen = [f"{name}://{_bracketed(host)}:{ports[name]}" for host in every for name in served]
+    listen += _aux_servers(draft, served)
+    _decide_listen(draft, list(hosts.values()), list(dict.fromkeys(listen)))
+
+
+def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None:
+    usual = ["udp", "tcp", "tls"] if _serves_tls(draft) else ["udp", "tcp"]
+    said = [*hosts, *draft.every("listening-port")[-1:]]
+    said += [option for option in draft.every("aux-server") if _endpoint(option) is not None]
+    for name in ("udp", "tcp", "tls"):
+        option = draft.last(f"no-{name}")
+        if option is not None and name in usual and draft.is_on(option.key):
+            said.append(option)
+        elif option is not None:
+            draft.unneeded(option, _DEFAULT if name in usual else _NO_TLS)
+    option = draft.last("tls-listening-port")
+    if option is not None and _serves_tls(draft):
+        said.append(option)
+    elif option is not None:
+        draft.unneeded(option, _NO_TLS)
+    if not listen:
+        for option in said:
+            draft.unsupported(option, "no transport is left; turnsvr serves UDP and TCP unless listen says otherwise")
+    elif listen == [str(ListenAddress.parse(f"{name}://*")) for name in usual]:
+        for option in said:
+            draft.unneeded(option, _DEFAULT)
+    else:
+        draft.put("listen", listen, *said)
+
+
+def _serves_tls(draft: Draft) -> bool:
+    return "tls.key" in draft.made
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _port(draft: Draft, key: str, default: int) -> int:
+    """The port that a key names; 0 stands for the default, as in coturn."""
+    option = draft.last(key)
+    if option is None or option.number == 0:
+        return default
+    if option.number is None or not 0 < option.number <= _MAX_PORT:
+        draft.unsupported(option, f"is no port; {default} is taken")
+        return default
+    return option.number
+
+
+def _aux_servers(draft: Draft, served: list[str]) -> list[str]:
+    found = []
+    for option in draft.every("aux-server"):
+        endpoint = _endpoint(option)
+        if endpoint is None:
+            draft.unsupported(
+                option, "is not an address and port; add udp://ADDRESS:PORT and tcp://ADDRESS:PORT to listen"
+            )
+        else:
+            found += [f"{name}://{endpoint}" for name in served if name != "tls"]
+    return found
+
+
+def _endpoint(option: Option) -> Endpoint | None:
+    try:
+        return Endpoint.parse(option.text)
+    except BadValue:
+        return None
+
+
+def translate_tls(draft: Draft) -> None:
+    certificate, key = draft.last("cert"), draft.last("pkey")
+    if certificate and key and not draft.is_on("no-tls"):
+        files = {"tls.certificate": certificate, "tls.key": key}
+        if all(_is_path(draft, option) for option in files.values()) and all(
+            draft.put(setting, option.text, option) for setting, option in files.items()
+        ):
+            _translate_ciphers(draft)
+            _translate_version(draft)
+            return
+        draft.made.pop("tls.certificate", None)
+    for name in ("cert", "pkey", "cipher-list", "no-tlsv1_2"):
+        option = draft.last(name)
+        if option is None:
+            continue
+        if draft.is_on("no-tls"):
+            draft.unneeded(option, "no-tls switches TLS off")
+        else:
+            draft.unsupported(option, "serves nothing without both cert and pkey, as in coturn; name both under tls")
+
+
+def _is_path(draft: Draft, option: Option) -> bool:
+    good = bool(option.text) and option.text.isprintable()
+    if not good:
+        draft.unsupported(option, "is no file's name; name the file under tls")
+    return good
+
+
+def _translate_version(draft: Draft) -> None:
+    option = draft.last("no-tlsv1_2")
+    if option is not None and draft.is_on("no-tlsv1_2"):
+        draft.put("tls.minimum_version", "1.3", option)
+    elif option is not None:
+        draft.unneeded(option, _DEFAULT)
+
+
+def _translate_ciphers(draft: Draft) -> None:
+    option = draft.last("cipher-list")
+    if option is None:
+        return
+    if option.text in ("", "DEFAULT"):
+        draft.unneeded(option, "that is coturn's default; turnsvr leaves the choice to Python, which is stricter")
+    elif not _is_cipher_list(option.text):
+        draft.unsupported(option, "OpenSSL here knows none of these ciphers; Python's own choice is taken")
+    else:
+        draft.put("tls.ciphers", option.text, option)
+
+
+def _is_cipher_list(text: str) -> bool:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).set_ciphers(text)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
+
+
+def translate_nat_discovery(draft: Draft) -> None:
+    """coturn 4.7 and later discover with rfc5780, earlier ones unless no-rfc5780 forbids it."""
+    rfc5780, alternate = draft.last("rfc5780"), draft.last("alt-listening-port")
+    wanted = [each for each in (rfc5780, alternate) if each is not None]
+    if draft.is_on("no-rfc5780") or (rfc5780 is not None and not draft.is_on("rfc5780")):
+        for option in (*wanted, *draft.every("no-rfc5780")):
+            draft.unneeded(option, "NAT discovery is off by default")
+        return
+    for option in draft.every("no-rfc5780"):
+        draft.unneeded(option, "NAT discovery is on where nat_discovery is set")
+    primary, second = _discovery_hosts(draft)
+    if not wanted:
+        if second:
+            draft.note(
+                "several listening addresses: coturn before 4.7 then discovered NATs (RFC 5780) by itself; "
+                "turnsvr does with nat_discovery"
+            )
+        return
+    if not second:
+        for option in wanted:
+            draft.unsupported(option, "NAT discovery needs two addresses of a family; name them under nat_discovery")
+        return
+    port = _port(draft, "listening-port", STUN_PORT)
+    other = _port(draft, "alt-listening-port", port + 1 if port < _MAX_PORT else port - 1)
+    draft.put("nat_discovery.primary", primary, *wanted)
+    draft.put("nat_discovery.alternate", second, *wanted)
+    if port != STUN_PORT:
+        draft.put("nat_discovery.port", port, *wanted)
+    if other == port:
+        draft.unsupported(wanted[-1], "the second port equals the first; name another as nat_discovery.alternate_port")
+    elif other != STUN_PORT + 1:
+        draft.put("nat_discovery.alternate_port", other, *wanted)
+
+
+def _discovery_hosts(draft: Draft) -> tuple[list[str], list[str]]:
+    """The first two addresses of each family that has two."""
+    primary, second = [], []
+    for family in (4, 6):
+        hosts = [
+            host
+            for host in listening_hosts(draft)
+            if family_of(host) == family and not ipaddress.ip_address(host).is_unspecified
+        ]
+        if len(hosts) > 1:
+            primary.append(hosts[0])
+            second.append(hosts[1])
+    return primary, second
