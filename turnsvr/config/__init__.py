@@ -157,7 +157,7 @@ def _web_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, .
     web = settings.web
     if web is None:
         return
-    if settings.credentials.users and not settings.credentials.secrets:
+    if (web.keys or web.public) and settings.credentials.users and not settings.credentials.secrets:
         yield (), "gives out time-limited credentials, which need a shared secret", "add credentials.secret"
     taken = {(each.host, each.port): each for each in settings.listeners() if each.transport != "udp"}
     for index, address in enumerate(web.listen):
