@@ -5,20 +5,27 @@ What serves it and what calls it is optional (`pip install turnsvr[web]`); impor
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
-from turnsvr.admin.context import Context
-from turnsvr.config.adminsettings import AdminSettings
-
-__all__ = ["AdminError", "AdminServer", "AdminSettings", "Context", "serve"]
-
-_log = structlog.get_logger()
+if TYPE_CHECKING:
+    from turnsvr.admin.context import Context
+    from turnsvr.config.adminsettings import AdminSettings
 
 
 class AdminError(Exception):
     """The admin interface cannot be served as the settings ask; one line says why and what to do."""
+
+
+class NoServer(Exception):
+    """No server answers, or none that lets this caller in; one line says which, and what to do."""
+
+
+class Refused(Exception):
+    """The server does not do what it was asked; the text is its own."""
+
+    def __init__(self, text: str, answer: dict[str, Any]) -> None:
+        super().__init__(text)
+        self.answer = answer
 
 
 class AdminServer(Protocol):
@@ -45,7 +52,9 @@ async def serve(settings: AdminSettings, context: Context) -> AdminServer | None
         if (error.name or "").startswith("turnsvr"):
             raise
         if settings.socket == "auto" and not settings.listen:
-            _log.info("no admin interface", reason=f"the package {error.name} is not installed")
+            import structlog  # not for callers, who have no log
+
+            structlog.get_logger().info("no admin interface", reason=f"the package {error.name} is not installed")
             return None
         raise AdminError(
             f"admin: the package {error.name} is not installed; pip install 'turnsvr[web]', or set socket: off"

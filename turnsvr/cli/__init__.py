@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from turnsvr import __version__
-from turnsvr.cli import clients, keys, serve
+from turnsvr.cli import clients, keys, migrate, serve, steer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -35,5 +35,12 @@ for _command in (
     clients.probe,
     clients.nat,
     clients.bench,
+    migrate.import_coturn,
+    steer.sessions,
+    steer.kick,
+    steer.status,
+    steer.drain,
+    steer.reload,
+    steer.log_level,
 ):
     main.add_command(_command)
