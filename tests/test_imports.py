@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "relay": {"stun", "limits"},
     "net": {"stun", "turn", "relay", "credentials", "histogram", "limits"},
     "client": {"stun"},
-    "web": {"config", "credentials", "limits", "net", "relay"},
+    "web": {"config", "credentials", "histogram", "limits", "net", "relay"},
     "admin": {"config", "relay", "stun", "web"},
     "migrate": {"config"},
     "app": {

@@ -23,7 +23,14 @@ from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.relay.api import Counters, Opened, OpenRequest
 from turnsvr.stun.address import Address, Family
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationRefreshed,
+    AllocationStarted,
+    AuthenticationFailed,
+    EndReason,
+    PeerRefused,
+)
 
 
 async def client_of(application: Application, password: str = PASSWORD) -> TurnClient:
@@ -42,6 +49,9 @@ class Heard:
         self.events: list[object] = []
 
     def started(self, event: AllocationStarted) -> None:
+        self.events.append(event)
+
+    def refreshed(self, event: AllocationRefreshed) -> None:
         self.events.append(event)
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:

@@ -9,7 +9,7 @@ from tests.turn.world import OTHER_PEER, PEER, PEER_V6, REALM, World, code, name
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.message import Message, Method
-from turnsvr.turn.commands import AllocationEnded, CloseRelay, EndReason
+from turnsvr.turn.commands import AllocationEnded, AllocationRefreshed, CloseRelay, EndReason
 from turnsvr.turn.config import RealmConfig, ServerConfig
 
 ZERO = (a.LIFETIME, 0)
@@ -29,6 +29,16 @@ def test_the_time_to_expiry_starts_anew(asked: int | None, granted: int) -> None
     assert len(world.server) == 1
     world.pass_time(0.001)
     assert len(world.server) == 0
+
+
+def test_it_is_told_with_what_was_granted_but_an_end_is_no_refresh() -> None:
+    world = World()
+    client = world.client()
+    client.allocate()
+    client.refresh((a.LIFETIME, 900))
+    client.refresh(ZERO)
+    told = [event for event in world.events if isinstance(event, AllocationRefreshed)]
+    assert told == [AllocationRefreshed(1, 900)]
 
 
 def test_a_shorter_lifetime_is_taken_too() -> None:

@@ -21,6 +21,7 @@ from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.authentication import MD5, SHA256
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
     BindChannel,
@@ -145,7 +146,9 @@ class World:
                 self.plane.send_to_peer(command, self.now)
             case ReleaseReservation():
                 self.plane.release(command.token)
-            case AllocationStarted() | AllocationEnded() | AuthenticationFailed() | PeerRefused():
+            case (
+                AllocationStarted() | AllocationRefreshed() | AllocationEnded() | AuthenticationFailed() | PeerRefused()
+            ):
                 self.events.append(command)
             case _:
                 assert_never(command)

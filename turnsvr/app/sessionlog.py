@@ -9,7 +9,13 @@ import structlog
 from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, PeerRefused
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationRefreshed,
+    AllocationStarted,
+    AuthenticationFailed,
+    PeerRefused,
+)
 
 _log = structlog.get_logger()
 
@@ -31,6 +37,9 @@ class SessionLog:
             lifetime=event.lifetime,
             realm=event.realm,
         )
+
+    def refreshed(self, event: AllocationRefreshed) -> None:
+        """Clients do so every few minutes: no line."""
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         _log.info(

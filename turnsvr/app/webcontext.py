@@ -4,36 +4,45 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from turnsvr.app.figures import SessionFigures
 from turnsvr.config import hostfacts
 from turnsvr.config.ranges import ListenAddress
 from turnsvr.config.settings import Settings
 from turnsvr.credentials import shared_secret
+from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.relay.api import Counters, Pump, Totals
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
+from turnsvr.stun.message import Method
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationRefreshed,
+    AllocationStarted,
+    AuthenticationFailed,
+    EndReason,
+    PeerRefused,
+)
+from turnsvr.turn.server import Server
 from turnsvr.web.context import CannotIssue, Sessions
 
 _EXPIRY_SECONDS = 60.0
 """How long the certificate's end is remembered before its file is read again."""
+_METHODS = {int(method): method.name.lower() for method in Method}
 
 
 class SessionTable:
-    """An EventSink: the live sessions of each user name, and how many came and went. Bounded by the allocations."""
+    """An EventSink: the live sessions of each user name, and their figures. Bounded by the allocations."""
 
     def __init__(self) -> None:
         self._by_user: defaultdict[str, set[int]] = defaultdict(set)
-        self._started: Counter[str] = Counter()
-        self._ended: Counter[str] = Counter()
-        self._failed = 0
-        self._refused = 0
+        self._figures = SessionFigures()
 
     @property
     def figures(self) -> Sessions:
-        return Sessions(dict(self._started), dict(self._ended), self._failed, self._refused)
+        return self._figures.value
 
     def of(self, username: str) -> tuple[int, ...]:
         """Allocations that this user name holds now."""
@@ -41,20 +50,23 @@ class SessionTable:
 
     def started(self, event: AllocationStarted) -> None:
         self._by_user[event.username].add(event.allocation)
-        self._started[event.five_tuple.transport.value] += 1
+        self._figures.started(event)
+
+    def refreshed(self, event: AllocationRefreshed) -> None:
+        self._figures.refreshed(event)
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         held = self._by_user.get(event.username, set())
         held.discard(event.allocation)
         if not held:
             self._by_user.pop(event.username, None)
-        self._ended[event.reason.name.lower()] += 1
+        self._figures.ended(event, counters)
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
-        self._failed += 1
+        self._figures.authentication_failed(event)
 
     def peer_refused(self, event: PeerRefused) -> None:
-        self._refused += 1
+        self._figures.peer_refused(event)
 
 
 class Application(Protocol):
@@ -70,10 +82,25 @@ class Application(Protocol):
     def pump(self) -> Pump: ...
 
     @property
-    def server(self) -> Sized: ...
+    def server(self) -> Server: ...
 
     @property
     def connections(self) -> int: ...
+
+    @property
+    def issuing_secret(self) -> str | None: ...
+
+    @property
+    def problems(self) -> Sequence[str]: ...
+
+    @property
+    def sources(self) -> Sequence[Health]: ...
+
+    @property
+    def queues(self) -> Mapping[str, int]: ...
+
+    @property
+    def status_dropped(self) -> int | None: ...
 
     @property
     def tls_context(self) -> ssl.SSLContext | None: ...
@@ -101,8 +128,16 @@ class ApplicationContext:
         return self._application.draining
 
     @property
+    def problems(self) -> Sequence[str]:
+        return self._application.problems
+
+    @property
     def allocations(self) -> int:
         return len(self._application.server)
+
+    @property
+    def limit(self) -> int:
+        return self._application.settings.limits.allocations
 
     @property
     def connections(self) -> int:
@@ -111,6 +146,27 @@ class ApplicationContext:
     @property
     def sessions(self) -> Sessions:
         return self._application.sessions.figures
+
+    @property
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """Those that the pump answered by itself, which are plain Binding requests, among them."""
+        answers = self._application.server.answers
+        named = {(_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()}
+        binding = _METHODS[Method.BINDING], "200"
+        named[binding] = named.get(binding, 0) + self.totals().binding_answers
+        return named
+
+    @property
+    def queues(self) -> Mapping[str, int]:
+        return self._application.queues
+
+    @property
+    def sources(self) -> Sequence[Health]:
+        return self._application.sources
+
+    @property
+    def status_dropped(self) -> int | None:
+        return self._application.status_dropped
 
     @property
     def certificate_trusted(self) -> bool | None:
@@ -137,10 +193,12 @@ class ApplicationContext:
         return self._application.tls_context
 
     def credentials(self, user: str, ttl: float) -> tuple[str, str]:
-        secrets = self._application.settings.credentials.secrets
-        if not secrets:
-            raise CannotIssue("credentials.secrets is empty: time-limited credentials need a shared secret")
-        return shared_secret.make(secrets[0].get_secret_value(), user, ttl, time.time())
+        secret = self._application.issuing_secret
+        if secret is None:
+            raise CannotIssue(
+                "credentials.secrets is empty, and no store has a secret: time-limited credentials need one"
+            )
+        return shared_secret.make(secret, user, ttl, time.time())
 
     def revoke(self, username: str) -> int:
         self._application.revocations.add(username, time.time())

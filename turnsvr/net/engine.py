@@ -9,13 +9,14 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from turnsvr.credentials.api import AsyncSource, Credential, Source
+from turnsvr.credentials.api import AnySource, Credential
 from turnsvr.net.lookup import Lookups
 from turnsvr.relay.api import Counters, Handler, OpenRequest, Pump, RelayFailure
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
     BindChannel,
@@ -47,6 +48,8 @@ class EventSink(Protocol):
 
     def started(self, event: AllocationStarted) -> None: ...
 
+    def refreshed(self, event: AllocationRefreshed) -> None: ...
+
     def ended(self, event: AllocationEnded, counters: Counters) -> None: ...
 
     def authentication_failed(self, event: AuthenticationFailed) -> None: ...
@@ -65,7 +68,7 @@ class Engine:
         self,
         server: Server,
         make_pump: Callable[[Handler], Pump],
-        credentials: Source | AsyncSource,
+        credentials: AnySource,
         events: EventSink,
         *,
         loop: asyncio.AbstractEventLoop,
@@ -180,7 +183,9 @@ class Engine:
                 pump.send_to_peer(command.allocation, command.peer, command.data, dont_fragment=command.dont_fragment)
             case ReleaseReservation():
                 pump.release(command.token)
-            case AllocationStarted() | AllocationEnded() | AuthenticationFailed() | PeerRefused():
+            case (
+                AllocationStarted() | AllocationRefreshed() | AllocationEnded() | AuthenticationFailed() | PeerRefused()
+            ):
                 self._tell(command)
             case _:
                 assert_never(command)
@@ -189,6 +194,8 @@ class Engine:
         match event:
             case AllocationStarted():
                 self._events.started(event)
+            case AllocationRefreshed():
+                self._events.refreshed(event)
             case AllocationEnded():
                 self._events.ended(event, self.pump.counters(event.allocation))
             case AuthenticationFailed():

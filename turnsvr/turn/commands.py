@@ -128,6 +128,15 @@ class AllocationStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class AllocationRefreshed:
+    """An event for who keeps account of deadlines: a client has extended its allocation, or one family of it."""
+
+    allocation: int
+    lifetime: int
+    """Seconds from now."""
+
+
+@dataclass(frozen=True, slots=True)
 class AllocationEnded:
     """An event for the log; it comes before the CloseRelay of the same allocation."""
 
@@ -166,7 +175,7 @@ class PeerRefused:
     realm: str
 
 
-Event = AllocationStarted | AllocationEnded | AuthenticationFailed | PeerRefused
+Event = AllocationStarted | AllocationRefreshed | AllocationEnded | AuthenticationFailed | PeerRefused
 
 Command = (
     Send

@@ -18,6 +18,7 @@ from turnsvr.turn.allocate import RESERVATION_TOKEN_SIZE, Wish, read_lifetime, r
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import (
+    AllocationRefreshed,
     AllocationStarted,
     BindChannel,
     CloseRelay,
@@ -227,6 +228,7 @@ def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, n
     for family in families:
         desk.allocations.extend(allocation, family, now + lifetime)
     desk.do(ExtendRelay(allocation.number, max(allocation.expires.values())))
+    desk.do(AllocationRefreshed(allocation.number, lifetime))
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
     add_software(desk, response)
     return response

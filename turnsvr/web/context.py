@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from turnsvr.config.ranges import ListenAddress
+from turnsvr.credentials.health import Health
+from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Totals
 
 
@@ -15,16 +17,39 @@ class CannotIssue(Exception):
     """No credentials can be made; the text tells the operator why."""
 
 
+@dataclass(slots=True)
+class RealmFigures:
+    """What became of one realm's sessions."""
+
+    now: int = 0
+    started: int = 0
+    bytes_from_client: int = 0
+    """Of sessions that have ended, as below."""
+    bytes_to_client: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Sessions:
     """What became of sessions since the server started. Keys are few and ours, so that they can be labels."""
 
-    started: dict[str, int]
+    now: Mapping[tuple[str, str], int]
+    """By the client's transport, and by family: ipv4, ipv6 or both."""
+    started: Mapping[str, int]
     """By the client's transport."""
-    ended: dict[str, int]
+    ended: Mapping[str, int]
     """By reason."""
-    authentications_failed: int
+    failures: Mapping[str, int]
+    """Failed authentications, by reason."""
     peers_refused: int
+    allocating: Histogram
+    """Seconds from a request to the answer that its session began with."""
+    lasting: Histogram
+    """Seconds that sessions lasted which have ended."""
+    realms: Mapping[str, RealmFigures]
+
+    @property
+    def authentications_failed(self) -> int:
+        return sum(self.failures.values())
 
 
 class Context(Protocol):
@@ -43,8 +68,16 @@ class Context(Protocol):
         """Whether new sessions are refused."""
 
     @property
+    def problems(self) -> Sequence[str]:
+        """Sentences that say why new sessions may fail, besides draining."""
+
+    @property
     def allocations(self) -> int:
         """Allocations now."""
+
+    @property
+    def limit(self) -> int:
+        """Allocations that the server holds at most."""
 
     @property
     def connections(self) -> int:
@@ -52,6 +85,22 @@ class Context(Protocol):
 
     @property
     def sessions(self) -> Sessions: ...
+
+    @property
+    def requests(self) -> Mapping[tuple[str, str], int]:
+        """STUN and TURN requests since the start, by method and outcome: 200, an error code, or none."""
+
+    @property
+    def queues(self) -> Mapping[str, int]:
+        """What waits now, by queue; queues are few and ours."""
+
+    @property
+    def sources(self) -> Sequence[Health]:
+        """Databases and services that credentials come from."""
+
+    @property
+    def status_dropped(self) -> int | None:
+        """Messages for Redis that were given up; None where there are none to send."""
 
     @property
     def certificate_trusted(self) -> bool | None:

@@ -1,0 +1,91 @@
+"""What became of sessions since the server started, in numbers. Its size does not grow with what strangers send."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from turnsvr.credentials.api import Refusal
+from turnsvr.histogram import Histogram
+from turnsvr.relay.api import Counters
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationRefreshed,
+    AllocationStarted,
+    AuthenticationFailed,
+    PeerRefused,
+)
+from turnsvr.web.context import RealmFigures, Sessions
+
+MAX_REALMS = 50
+"""Realms that are counted one by one; further ones count as OTHER."""
+OTHER = "other"
+
+_LASTING = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0)
+"""Bounds in seconds that fit calls."""
+_REASONS = {"wrong password", *(each.value for each in Refusal)}
+_FAMILIES = {4: "ipv4", 6: "ipv6", 10: "both"}
+"""By the sum of the numbers of a session's families."""
+
+
+class SessionFigures:
+    """An EventSink."""
+
+    def __init__(self) -> None:
+        self._now: Counter[tuple[str, str]] = Counter()
+        self._started: Counter[str] = Counter()
+        self._ended: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._refused = 0
+        self._allocating = Histogram()
+        self._lasting = Histogram(_LASTING)
+        self._realms: dict[str, RealmFigures] = {}
+        self._ways: dict[int, tuple[str, str]] = {}
+
+    @property
+    def value(self) -> Sessions:
+        """As it is now; the mappings are the live ones, to be read at once."""
+        return Sessions(
+            now=self._now,
+            started=self._started,
+            ended=self._ended,
+            failures=self._failures,
+            peers_refused=self._refused,
+            allocating=self._allocating,
+            lasting=self._lasting,
+            realms=self._realms,
+        )
+
+    def started(self, event: AllocationStarted) -> None:
+        transport = event.five_tuple.transport.value
+        families = {6 if ":" in address.host else 4 for address in event.relayed}
+        way = transport, _FAMILIES[sum(families)]
+        self._ways[event.allocation] = way
+        self._now[way] += 1
+        self._started[transport] += 1
+        self._allocating.add(event.took)
+        realm = self._realm(event.realm)
+        realm.now += 1
+        realm.started += 1
+
+    def refreshed(self, event: AllocationRefreshed) -> None:
+        """Nothing that is counted."""
+
+    def ended(self, event: AllocationEnded, counters: Counters) -> None:
+        self._now[self._ways.pop(event.allocation)] -= 1
+        self._ended[event.reason.name.lower()] += 1
+        self._lasting.add(event.duration)
+        realm = self._realm(event.realm)
+        realm.now -= 1
+        realm.bytes_from_client += counters.bytes_from_client
+        realm.bytes_to_client += counters.bytes_to_client
+
+    def authentication_failed(self, event: AuthenticationFailed) -> None:
+        self._failures[event.reason.replace(" ", "_") if event.reason in _REASONS else OTHER] += 1
+
+    def peer_refused(self, event: PeerRefused) -> None:
+        self._refused += 1
+
+    def _realm(self, name: str) -> RealmFigures:
+        if name not in self._realms and len(self._realms) >= MAX_REALMS:
+            name = OTHER
+        return self._realms.setdefault(name, RealmFigures())

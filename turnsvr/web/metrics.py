@@ -1,0 +1,276 @@
+"""The server's figures for Prometheus, by its conventions: base units, counters end in `_total`.
+
+Every label has few values, and none that a client chose. A scrape reads counters and looks at no session.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator, Mapping
+from math import inf
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from turnsvr import __version__
+from turnsvr.histogram import Histogram
+from turnsvr.web.context import Context
+from turnsvr.web.desk import Desk
+from turnsvr.web.rooms import Rooms
+
+Labelled = Iterable[tuple[tuple[str, ...], float]]
+
+
+def registry(context: Context, desk: Desk, rooms: Rooms | None) -> CollectorRegistry:
+    """Everything that /metrics shows."""
+    found = CollectorRegistry()
+    found.register(ServerCollector(context, desk, rooms))
+    ProcessCollector(registry=found)
+    return found
+
+
+class ServerCollector(Collector):
+    """The server's figures as they are when asked."""
+
+    def __init__(self, context: Context, desk: Desk, rooms: Rooms | None) -> None:
+        self._context = context
+        self._desk = desk
+        self._rooms = rooms
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._state()
+        yield from self._sessions()
+        yield from self._realms()
+        yield from self._requests()
+        yield from self._traffic()
+        yield from self._sources()
+        yield from self._http()
+
+    def _state(self) -> Iterator[Metric]:
+        context = self._context
+        yield InfoMetricFamily(
+            "turnsvr",
+            "What runs: version, pump (what moves the packets), version of Python. Always 1.",
+            {"version": __version__, "pump": context.pump, "python": platform.python_version()},
+        )
+        ready = not context.draining and not context.problems
+        yield _gauge(
+            "turnsvr_ready", "1 while new sessions are taken and all that they need answers, as /readyz.", ready
+        )
+        yield _gauge(
+            "turnsvr_draining", "1 while new sessions are refused because the operator said so.", context.draining
+        )
+        yield _gauge("turnsvr_allocations", "Allocations now, those being opened among them.", context.allocations)
+        yield _gauge(
+            "turnsvr_allocation_limit", "Allocations that the server holds at most (limits.allocations).", context.limit
+        )
+        yield _gauge("turnsvr_connections", "TCP and TLS connections of TURN clients now.", context.connections)
+        if (expiry := context.certificate_expiry()) is not None:
+            yield _gauge(
+                "turnsvr_certificate_expiry_timestamp_seconds",
+                "When the TLS certificate ends, in seconds since 1970.",
+                expiry,
+            )
+        yield _gauges(
+            "turnsvr_queue_length",
+            "What waits now, by queue: look-ups of credentials, messages for Redis (status).",
+            ("queue",),
+            _by_one(context.queues),
+        )
+        if (lost := context.status_dropped) is not None:
+            yield CounterMetricFamily(
+                "turnsvr_status_messages_dropped",
+                "Messages about sessions that Redis (status) was too slow or too long away for.",
+                lost,
+            )
+
+    def _sessions(self) -> Iterator[Metric]:
+        sessions = self._context.sessions
+        ways = ("transport", "family")
+        yield _gauges(
+            "turnsvr_sessions",
+            "Sessions now, by the client's transport and the family of what is relayed: ipv4, ipv6 or both.",
+            ways,
+            sessions.now.items(),
+        )
+        yield _counters(
+            "turnsvr_sessions_started",
+            "Sessions that began, by the client's transport.",
+            ("transport",),
+            _by_one(sessions.started),
+        )
+        yield _counters(
+            "turnsvr_sessions_ended", "Sessions that ended, by reason.", ("reason",), _by_one(sessions.ended)
+        )
+        yield _histogram(
+            "turnsvr_allocation_duration_seconds",
+            "Time from an Allocate request that succeeds to its answer, the look-up of the user included.",
+            [((), sessions.allocating)],
+        )
+        yield _histogram(
+            "turnsvr_session_duration_seconds",
+            "How long the sessions lasted that have ended.",
+            [((), sessions.lasting)],
+        )
+        yield _counters(
+            "turnsvr_authentication_failures",
+            "Requests whose credentials were not accepted, by reason. The first request of any client, without "
+            "credentials, is not one.",
+            ("reason",),
+            _by_one(sessions.failures),
+        )
+        yield CounterMetricFamily(
+            "turnsvr_peers_refused",
+            "Requests to reach a peer address that is refused by default or by the settings.",
+            sessions.peers_refused,
+        )
+
+    def _realms(self) -> Iterator[Metric]:
+        realms = self._context.sessions.realms
+        yield _gauges(
+            "turnsvr_realm_sessions",
+            "Sessions now, by realm; realms past the first 50 count as other.",
+            ("realm",),
+            _by_one({name: each.now for name, each in realms.items()}),
+        )
+        yield _counters(
+            "turnsvr_realm_sessions_started",
+            "Sessions that began, by realm.",
+            ("realm",),
+            _by_one({name: each.started for name, each in realms.items()}),
+        )
+        yield _counters(
+            "turnsvr_realm_relayed_bytes",
+            "Application data of the sessions that have ended, by realm.",
+            ("realm", "direction"),
+            [
+                ((name, direction), octets)
+                for name, each in realms.items()
+                for direction, octets in (
+                    ("from_client", each.bytes_from_client),
+                    ("to_client", each.bytes_to_client),
+                )
+            ],
+        )
+
+    def _requests(self) -> Iterator[Metric]:
+        yield _counters(
+            "turnsvr_requests",
+            "STUN and TURN requests by method and outcome: 200, the error code of the answer, or none where a limit "
+            "kept it back.",
+            ("method", "code"),
+            self._context.requests.items(),
+        )
+
+    def _traffic(self) -> Iterator[Metric]:
+        totals = self._context.totals()
+        relayed = totals.relayed
+        packets = {"from_client": relayed.packets_from_client, "to_client": relayed.packets_to_client}
+        octets = {"from_client": relayed.bytes_from_client, "to_client": relayed.bytes_to_client}
+        drops = {drop.name.lower(): count for drop, count in totals.drops.items()}
+        yield _counters(
+            "turnsvr_relayed_packets", "Packets relayed, by direction, as they pass.", ("direction",), _by_one(packets)
+        )
+        yield _counters(
+            "turnsvr_relayed_bytes",
+            "Application data relayed, by direction, as it passes; headers are not counted.",
+            ("direction",),
+            _by_one(octets),
+        )
+        yield _counters(
+            "turnsvr_dropped_packets",
+            "Packets that went nowhere, by reason; docs/monitoring.md says what each means.",
+            ("reason",),
+            _by_one(drops),
+        )
+        for name, text, value in (
+            ("binding_answers", "Plain Binding requests that the pump answered by itself.", totals.binding_answers),
+            ("received_packets", "Packets that came from the network, of any kind.", totals.received),
+            ("pump_receive_batches", "Receive calls of the pump that brought packets.", totals.batches),
+            ("pump_sends", "Send calls of the pump.", totals.sends),
+            ("pump_segments", "Packets that left in the pump's send calls.", totals.segments),
+            ("pump_handed_up", "Messages that the pump handed to the rules.", totals.sent_up),
+        ):
+            yield CounterMetricFamily(f"turnsvr_{name}", text, value)
+
+    def _sources(self) -> Iterator[Metric]:
+        sources = {each.kind.replace(" ", "_"): each for each in self._context.sources}
+        if not sources:
+            return
+        label = ("source",)
+        yield _gauges(
+            "turnsvr_credential_source_up",
+            "1 while the database, web hook or key server that knows users answers.",
+            label,
+            _by_one({name: each.available for name, each in sources.items()}),
+        )
+        yield _counters(
+            "turnsvr_credential_queries",
+            "Questions asked of it.",
+            label,
+            _by_one({name: each.queries for name, each in sources.items()}),
+        )
+        yield _counters(
+            "turnsvr_credential_query_errors",
+            "Questions that it did not answer; each gives a client error 500.",
+            label,
+            _by_one({name: each.errors for name, each in sources.items()}),
+        )
+        yield _histogram(
+            "turnsvr_credential_query_duration_seconds",
+            "Time to its answer.",
+            [((name,), each.latency) for name, each in sources.items()],
+            label,
+        )
+
+    def _http(self) -> Iterator[Metric]:
+        yield _counters(
+            "turnsvr_ice_requests",
+            "HTTP requests for credentials, by dialect and outcome.",
+            ("dialect", "outcome"),
+            self._desk.outcomes.items(),
+        )
+        if self._rooms is not None:
+            yield _gauge("turnsvr_signalling_rooms", "Signalling rooms now.", self._rooms.rooms)
+            yield _gauge("turnsvr_signalling_members", "Clients in signalling rooms now.", self._rooms.members)
+            yield CounterMetricFamily(
+                "turnsvr_signalling_messages", "Messages that signalling clients sent.", self._rooms.messages
+            )
+
+
+def _by_one(values: Mapping[str, float]) -> Labelled:
+    return [((key,), value) for key, value in values.items()]
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, float(value))
+
+
+def _gauges(name: str, text: str, labels: tuple[str, ...], values: Labelled) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family
+
+
+def _counters(name: str, text: str, labels: tuple[str, ...], values: Labelled) -> Metric:
+    """name without `_total`."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values:
+        family.add_metric(key, value)
+    return family
+
+
+def _histogram(
+    name: str, text: str, values: Iterable[tuple[tuple[str, ...], Histogram]], labels: tuple[str, ...] = ()
+) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for key, histogram in values:
+        buckets, so_far = [], 0
+        for bound, count in zip((*histogram.bounds, inf), histogram.counts, strict=True):
+            so_far += count
+            buckets.append(("+Inf" if bound == inf else str(bound), so_far))
+        family.add_metric(key, buckets, histogram.sum)
+    return family
