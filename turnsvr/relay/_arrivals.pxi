@@ -66,7 +66,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
     cdef Session *session
     cdef Route route
     read_arrival(&arrival, &batch.received[slot].msg_hdr)
-    pace_count(&lane.pace, arrival.segment)
+    lane.pace.work += 0 if arrival.segment else PACE_DATAGRAM
     read_name(&key.client, &batch.received_names[slot])
     key.server = listener.address
     if arrival.local.family and listener.is_wildcard:
@@ -118,7 +118,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
     count = receive(lane, batch, relay.descriptor, BATCH_RELAY)
     for at in range(first, first + count):
         read_arrival(&arrival, &batch.received[at].msg_hdr)
-        pace_count(&lane.pace, arrival.segment)
+        lane.pace.work += 0 if arrival.segment else PACE_DATAGRAM
         read_name(&peer, &batch.received_names[at])
         peer.scope = 0
         find_reply(relay.session, &peer, batch.now, &route)

@@ -197,7 +197,7 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
     if got > 0:
         lane.tally.batches += 1
         take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
-        lane.pace.arrivals += <uint32_t>(lane.tally.received - frames)
+        lane.pace.work += PACE_FRAME * <int64_t>(lane.tally.received - frames)
         lane.pace.more = lane.pace.more or got == STREAM_READ
     elif got == 0:
         end_stream(lane, stream, CLOSED_BY_CLIENT)
