@@ -199,6 +199,46 @@ def test_a_refusal_that_an_allowance_undoes() -> None:
     assert one(advise(make(peers=peers), NOW)) == ("peers.deny[0]", "8.8.8.8 has no effect, since peers.allow wins")
 
 
+REALM = {"origins": ["https://a.example"], "credentials": {"secret": "y" * 16}}
+
+
+def test_a_realm_needs_no_advice() -> None:
+    assert advise(make(realms={"a": REALM}), NOW) == []
+
+
+@pytest.mark.parametrize(
+    ("realm", "setting", "text"),
+    [
+        ({"origins": []}, "", "is chosen by nothing; add origins or listen"),
+        ({"credentials": {}}, ".credentials", "are missing, so nobody can relay in this realm"),
+        ({"credentials": {"secret": "short"}}, ".credentials.secrets[0]", "is shorter than 16 characters"),
+        ({"credentials": {"users": {"bob": "bob"}}}, ".credentials.users.bob", "the password is the user name"),
+        ({"credentials": {"secret": "x" * 16}}, ".credentials.secrets[0]", "is one of the realm turnsvr, too"),
+        ({"peers": {"allow": "127.0.0.1"}}, ".peers.allow[0]", "127.0.0.1 opens the host itself"),
+        (
+            {"peers": {"allow": "8.0.0.0/8", "deny": "8.8.8.8"}},
+            ".peers.deny[0]",
+            "8.8.8.8 has no effect, since realms.a.peers.allow wins",
+        ),
+        ({"peers": {"deny": "9.9.9.9"}}, ".peers.deny[0]", "9.9.9.9 has no effect, since peers.allow wins"),
+    ],
+)
+def test_realms(realm: dict[str, object], setting: str, text: str) -> None:
+    found = one(advise(make(peers={"allow": "9.0.0.0/8"}, realms={"a": {**REALM, **realm}}), NOW))
+    assert found[0] == f"realms.a{setting}"
+    assert found[1].startswith(text)
+
+
+def test_what_a_store_may_add_to_a_realm_is_not_missed() -> None:
+    credentials = {"secret": "x" * 16, "store": "sqlite:/var/lib/turnsvr.sqlite"}
+    assert advise(make(credentials=credentials, realms={"a": {}}), NOW) == []
+
+
+def test_a_realm_that_may_hold_more_than_the_server() -> None:
+    setting, _ = one(advise(make(realms={"a": {**REALM, "limits": {"allocations": 10_001}}}), NOW), "note")
+    assert setting == "realms.a.limits.allocations"
+
+
 def test_a_reflector() -> None:
     assert one(advise(make(limits={"answers_per_address": 0}), NOW))[0] == "limits.answers_per_address"
 

@@ -228,6 +228,31 @@ def test_an_empty_section_is_its_default() -> None:
             "relay: {addresses: [10.0.0.5], external: '2001:db8::7'}",
             "2: relay.external: fits no relay address of its family; write relay address: external address",
         ),
+        (
+            "realm: a\nrealms: {a: {origins: https://a.example}}",
+            "3: realms.a: has the name of the realm of everybody else; "
+            "rename it, or write its credentials, peers and limits outside of realms",
+        ),
+        (
+            "realms:\n  a: {origins: https://x.example}\n  b:\n    origins: [https://y.example, 'HTTPS://X.example:443/']",
+            "5: realms.b.origins[1]: chooses the realm a already; keep it in one realm",
+        ),
+        (
+            "realms: {a: {listen: 'udp://*:3480'}}",
+            '2: realms.a.listen[0]: is not among the listeners; add "udp://*:3480" to listen',
+        ),
+        (
+            "listen: [udp://192.0.2.1]\nrealms: {a: {listen: tcp://192.0.2.1}}",
+            '3: realms.a.listen[0]: is not among the listeners; add "tcp://192.0.2.1:3478" to listen',
+        ),
+        (
+            "realms:\n  a: {listen: 'udp://*'}\n  b: {listen: 'udp://0.0.0.0'}",
+            "4: realms.b.listen[0]: chooses the realm a already; keep it in one realm",
+        ),
+        (
+            "listen: ['udp://*:0']\nrealms: {a: {listen: 'udp://*:0'}}",
+            "3: realms.a.listen[0]: has no port, so that it chooses nothing; write the port",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(text: str, mistake: str) -> None:
@@ -236,6 +261,23 @@ def test_settings_that_contradict_each_other(text: str, mistake: str) -> None:
 
 def test_the_same_port_for_udp_and_tcp_and_any_free_port_twice_are_fine() -> None:
     assert settings_of(SECRET + "listen: ['udp://*', 'tcp://*', 'udp://127.0.0.1:0', 'udp://127.0.0.1:0']").listen
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "realms: {a: {origins: https://x.example}, b: {origins: ['http://x.example', 'https://x.example:444']}}",
+        "realms: {a: {listen: 'udp://*'}, b: {listen: 'tcp://*'}}",
+        "tls: {certificate: a, key: b}\nrealms: {a: {listen: 'tls://*'}, b: {listen: ['udp://[::]', 'tcp://0.0.0.0']}}",
+        "nat_discovery: {primary: 192.0.2.1}\nrealms: {a: {listen: 'udp://*'}, b: {listen: udp://192.0.2.1:3479}}",
+    ],
+)
+def test_realms_that_are_told_apart(text: str) -> None:
+    assert list(settings_of(SECRET + text).realms) == ["a", "b"]
+
+
+def test_users_of_another_realm_are_credentials() -> None:
+    assert settings_of("realms: {a: {origins: https://a.example, credentials: {secret: enough for a test}}}").realms
 
 
 @pytest.mark.parametrize("word", ["on", "yes", "true", "True", "ON"])

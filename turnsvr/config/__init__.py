@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from turnsvr import origin
 from turnsvr.config import document, fields, wording
 from turnsvr.config.document import Document, Location, Problem
 from turnsvr.config.settings import ListenAddress, RelaySettings, Settings
@@ -114,18 +115,19 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
         yield problem(text, hint, "listen", index)
     for key, text, hint in _external_contradictions(settings.relay):
         yield problem(text, hint, "relay", "external", *key)
+    for where, text, hint in _realm_contradictions(settings):
+        yield problem(text, hint, "realms", *where)
     for where, text, hint in _web_contradictions(settings):
         yield problem(text, hint, "web", *where)
 
 
 def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]:
-    seen: dict[tuple[bool, str, int], ListenAddress] = {}
+    seen: dict[_Socket, ListenAddress] = {}
     for index, address in enumerate(settings.listen or ()):
         if address.transport == "tls" and settings.tls is None:
             yield index, "needs a certificate", 'add "tls: {certificate: …, key: …}"'
         for concrete in address.expand():
-            socket = (concrete.transport == "udp", concrete.host, concrete.port)
-            other = seen.setdefault(socket, address)
+            other = seen.setdefault(_socket(concrete), address)
             if other is address or concrete.port == 0:
                 continue
             if other.transport == address.transport:
@@ -151,6 +153,38 @@ def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, 
                 yield (), f"fits {count} of its family", "write relay address: external address"
         elif address not in relays:
             yield (address,), "is not among relay.addresses", "add it there or correct it"
+
+
+def _realm_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    listeners = set(map(_socket, (*settings.listeners(), *settings.named_listeners())))
+    by_origin: dict[str, str] = {}
+    by_socket: dict[_Socket, str] = {}
+    for name, realm in settings.realms.items():
+        if name == settings.realm:
+            hint = "rename it, or write its credentials, peers and limits outside of realms"
+            yield (name,), "has the name of the realm of everybody else", hint
+        for index, text in enumerate(realm.origins):
+            first = by_origin.setdefault(origin.normal(text), name)
+            if first != name:
+                yield (name, "origins", index), f"chooses the realm {first} already", "keep it in one realm"
+        for index, address in enumerate(realm.listen):
+            sockets = [_socket(concrete) for concrete in address.expand()]
+            others = [by_socket.setdefault(each, name) for each in sockets]
+            other = next((other for other in others if other != name), None)
+            if address.port == 0:
+                yield (name, "listen", index), "has no port, so that it chooses nothing", "write the port"
+            elif not listeners.issuperset(sockets):
+                yield (name, "listen", index), "is not among the listeners", f'add "{address}" to listen'
+            elif other is not None:
+                yield (name, "listen", index), f"chooses the realm {other} already", "keep it in one realm"
+
+
+_Socket = tuple[bool, str, int]
+"""What one listener has for itself: whether it is UDP, host, port."""
+
+
+def _socket(address: ListenAddress) -> _Socket:
+    return address.transport == "udp", address.host, address.port
 
 
 def _web_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:

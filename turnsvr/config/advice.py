@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from turnsvr.config.credentialsettings import KnownUsers
 from turnsvr.config.fields import family_of
 from turnsvr.config.hostfacts import CertificateFacts
 from turnsvr.config.settings import AddressRange, PeerSettings, Settings
@@ -66,6 +67,7 @@ def advise(
         *_certificate(settings, now, certificate),
         *_relay(settings, host_addresses),
         *_credentials(settings, file_is_public),
+        *_realms(settings),
         *_peers(settings.peers),
         *_limits(settings),
         *_other_servers(settings),
@@ -149,31 +151,61 @@ def _relay(settings: Settings, host_addresses: Collection[str] | None) -> Iterat
 
 def _credentials(settings: Settings, file_is_public: bool) -> Iterator[Advice]:
     credentials = settings.credentials
+    known = [credentials, *(realm.credentials for realm in settings.realms.values())]
     if settings.stun_only and (credentials.users or credentials.secrets):
         yield _note("credentials", "are not used with stun_only")
-    for name, value in credentials.users.items():
+    yield from _weak(credentials, "credentials")
+    if file_is_public and any(each.users or each.secrets for each in known):
+        yield _warning("credentials", "every user of this host can read the settings file; chmod o-r it")
+
+
+def _weak(known: KnownUsers, section: str) -> Iterator[Advice]:
+    for name, value in known.users.items():
         password = value.get_secret_value()
         if parse_hex_key(password):
             continue
         if password == name:
-            yield _warning(f"credentials.users.{name}", "the password is the user name")
+            yield _warning(f"{section}.users.{name}", "the password is the user name")
         elif len(password) < _MIN_PASSWORD_CHARACTERS:
             yield _warning(
-                f"credentials.users.{name}", f"the password is shorter than {_MIN_PASSWORD_CHARACTERS} characters"
+                f"{section}.users.{name}", f"the password is shorter than {_MIN_PASSWORD_CHARACTERS} characters"
             )
-    for index, secret in enumerate(credentials.secrets):
+    for index, secret in enumerate(known.secrets):
         if len(secret.get_secret_value()) < _MIN_SECRET_CHARACTERS:
             yield _warning(
-                f"credentials.secrets[{index}]",
+                f"{section}.secrets[{index}]",
                 f"is shorter than {_MIN_SECRET_CHARACTERS} characters; make one with: turnsvr secret",
             )
-    if file_is_public and (credentials.users or credentials.secrets):
-        yield _warning("credentials", "every user of this host can read the settings file; chmod o-r it")
 
 
-def _peers(peers: PeerSettings) -> Iterator[Advice]:
+def _realms(settings: Settings) -> Iterator[Advice]:
+    """Realms that nobody gets to or relays in, and those that are not as separate as they look."""
+    everywhere = settings.credentials
+    whose = {secret.get_secret_value(): settings.realm for secret in everywhere.secrets}
+    for name, realm in settings.realms.items():
+        section = f"realms.{name}"
+        known = realm.credentials
+        if not (realm.origins or realm.listen or everywhere.store):
+            yield _warning(section, "is chosen by nothing; add origins or listen")
+        if not (known.users or known.secrets or everywhere.store or everywhere.hook or everywhere.tokens):
+            yield _warning(f"{section}.credentials", "are missing, so nobody can relay in this realm")
+        yield from _weak(known, f"{section}.credentials")
+        for index, secret in enumerate(known.secrets):
+            other = whose.setdefault(secret.get_secret_value(), name)
+            if other != name:
+                text = f"is one of the realm {other}, too, so that the users of each can relay in the other"
+                yield _warning(f"{section}.credentials.secrets[{index}]", text)
+        yield from _peers(realm.peers, f"{section}.peers")
+        for index, denied in enumerate(realm.peers.deny):
+            if any(denied.first in allowed and denied.last in allowed for allowed in settings.peers.allow):
+                yield _warning(f"{section}.peers.deny[{index}]", f"{denied} has no effect, since peers.allow wins")
+        if (realm.limits.allocations or 0) > settings.limits.allocations:
+            yield _note(f"{section}.limits.allocations", "is above limits.allocations, which bounds all realms")
+
+
+def _peers(peers: PeerSettings, section: str = "peers") -> Iterator[Advice]:
     for index, allowed in enumerate(peers.allow):
-        setting = f"peers.allow[{index}]"
+        setting = f"{section}.allow[{index}]"
         if int(allowed.first) == 0 and int(allowed.last) == 2**allowed.first.max_prefixlen - 1:
             yield _warning(
                 setting, f"{allowed} opens every IPv{allowed.version} address, this host and its network among them"
@@ -186,7 +218,7 @@ def _peers(peers: PeerSettings) -> Iterator[Advice]:
             yield _note(setting, f"{allowed} opens private addresses: everyone with a credential reaches them")
     for index, denied in enumerate(peers.deny):
         if any(denied.first in allowed and denied.last in allowed for allowed in peers.allow):
-            yield _warning(f"peers.deny[{index}]", f"{denied} has no effect, since peers.allow wins")
+            yield _warning(f"{section}.deny[{index}]", f"{denied} has no effect, since {section}.allow wins")
 
 
 def _overlaps(allowed: AddressRange, ranges: Collection[str]) -> bool:
