@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from turnsvr import credentials
-from turnsvr.config.settings import CredentialSettings
-from turnsvr.credentials.api import AsyncSource, Caller, Credential, Refusal, Source
-from turnsvr.credentials.chain import Chain
+from turnsvr.config.settings import CredentialSettings, Settings
+from turnsvr.credentials.api import AsyncSource, Caller, Credential, Refusal, Source, Unavailable, takes_io
+from turnsvr.credentials.chain import AsyncChain, ByRealm, Chain, chain
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.stun.integrity import userhash
@@ -58,23 +60,100 @@ def test_from_settings() -> None:
     assert source().find("alice", "r", NOW) == ()
 
 
-class Slow:
-    """What a database will look like."""
+CALLER = Caller("192.0.2.1", secure=False)
 
-    anonymity = False
+
+class Slow:
+    """A source that takes I/O, of one user; without one it is away."""
+
+    anonymity = True
+
+    def __init__(self, user: str | None = "alice") -> None:
+        self.user = user
+        self.asked = 0
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
-        return StaticUsers({"alice": "wonderland"}).find(username, realm, wall_time)
+        return self._users().find(username, realm, wall_time)
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        return None
+        return self._users().by_userhash(userhash, realm)
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
-        return Refusal.UNAVAILABLE
+        return Refusal.UNAVAILABLE if self.user is None else Refusal.UNKNOWN
+
+    def _users(self) -> StaticUsers:
+        self.asked += 1
+        if self.user is None:
+            raise Unavailable("away")
+        return StaticUsers({self.user: "wonderland"})
 
 
 async def test_a_slow_source_gives_the_same_answers_later() -> None:
     slow: AsyncSource = Slow()
-    assert await slow.find("alice", "r", NOW, Caller("192.0.2.1", secure=False)) == StaticUsers(
-        {"alice": "wonderland"}
-    ).find("alice", "r", NOW)
+    assert takes_io(slow)
+    assert not takes_io(both())
+    expected = StaticUsers({"alice": "wonderland"}).find("alice", "r", NOW)
+    assert await slow.find("alice", "r", NOW, CALLER) == expected
+
+
+def test_a_chain_stays_immediate_as_long_as_its_sources_are() -> None:
+    users = StaticUsers({"alice": "wonderland"})
+    assert chain([users]) is users
+    assert isinstance(chain([users, both()]), Chain)
+    assert isinstance(chain([]), Chain)
+    assert isinstance(chain([users, Slow()]), AsyncChain)
+    assert takes_io(chain([Slow()]))
+
+
+async def test_the_first_that_knows_answers_and_later_ones_are_not_asked() -> None:
+    slow, never = Slow(), Slow("carol")
+    mixed = AsyncChain([StaticUsers({"bob": "builder"}), slow, never])
+    assert len(await mixed.find("bob", "r", NOW, CALLER)) == 1
+    assert slow.asked == 0
+    assert len(await mixed.find("alice", "r", NOW, CALLER)) == 1
+    assert await mixed.by_userhash(userhash("alice", "r"), "r") == "alice"
+    assert never.asked == 0
+    assert await mixed.find("eve", "r", NOW, CALLER) == ()
+    assert await mixed.by_userhash(userhash("eve", "r"), "r") is None
+    assert mixed.anonymity
+    assert not AsyncChain([slow, SharedSecrets(["new"])]).anonymity
+
+
+async def test_a_source_that_is_away_hides_no_later_one() -> None:
+    mixed = AsyncChain([Slow(None), Slow("alice"), StaticUsers({"bob": "builder"})])
+    for name in ("alice", "bob"):
+        assert len(await mixed.find(name, "r", NOW, CALLER)) == 1
+        assert await mixed.by_userhash(userhash(name, "r"), "r") == name
+    with pytest.raises(Unavailable):
+        await mixed.find("eve", "r", NOW, CALLER)
+    with pytest.raises(Unavailable):
+        await mixed.by_userhash(userhash("eve", "r"), "r")
+    assert mixed.refusal("eve", NOW) is Refusal.UNAVAILABLE
+
+
+def test_each_realm_has_its_own_users() -> None:
+    realms = ByRealm({"one": StaticUsers({"alice": "wonderland"}), "two": StaticUsers({"bob": "builder"})})
+    assert realms.find("alice", "one", NOW)
+    assert realms.find("bob", "two", NOW)
+    for name, realm in (("alice", "two"), ("bob", "one"), ("alice", "three")):
+        assert realms.find(name, realm, NOW) == ()
+        assert realms.by_userhash(userhash(name, realm), realm) is None
+    assert realms.by_userhash(userhash("bob", "two"), "two") == "bob"
+    assert realms.anonymity
+    assert not ByRealm({"one": StaticUsers({}), "two": SharedSecrets(["new"])}).anonymity
+    assert ByRealm({"one": SharedSecrets(["new"])}).refusal("1799999999:bob", NOW) is Refusal.EXPIRED
+
+
+def test_the_realms_of_the_settings() -> None:
+    settings = Settings.model_validate(
+        {
+            "realm": "example.org",
+            "credentials": {"users": {"alice": "wonderland"}},
+            "realms": {"shop": {"credentials": {"secret": "new"}}},
+        }
+    )
+    source = credentials.of_realms(settings)
+    assert source.find("alice", "example.org", NOW)
+    assert source.find(TIMED, "shop", NOW)
+    for name, realm in (("alice", "shop"), (TIMED, "example.org"), ("alice", "elsewhere")):
+        assert source.find(name, realm, NOW) == ()

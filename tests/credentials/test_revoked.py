@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from turnsvr.credentials.api import Refusal, Source
-from turnsvr.credentials.revoked import Revocable, Revocations
+from turnsvr.credentials.api import Caller, Refusal, Source
+from turnsvr.credentials.chain import AsyncChain
+from turnsvr.credentials.revoked import AsyncRevocable, Revocable, Revocations, revocable
 from turnsvr.credentials.shared_secret import SharedSecrets, make
 
 NOW = 1_700_000_000.0
@@ -58,3 +59,18 @@ def test_the_table_is_bounded_and_the_soonest_to_expire_goes() -> None:
     assert len(revocations) == 3
     assert named("a", 100) not in revocations
     assert named("a", 200) in revocations
+
+
+async def test_a_source_that_takes_io_is_revocable_too() -> None:
+    revocations = Revocations()
+    source = revocable(AsyncChain([SharedSecrets(["north"])]), revocations)
+    assert isinstance(source, AsyncRevocable)
+    assert isinstance(revocable(SharedSecrets(["north"]), revocations), Revocable)
+    caller = Caller("192.0.2.1", secure=True)
+    assert await source.find(named("alice"), REALM, NOW, caller)
+    revocations.add(named("alice"), NOW)
+    assert await source.find(named("alice"), REALM, NOW, caller) == ()
+    assert source.refusal(named("alice"), NOW) is Refusal.REVOKED
+    assert await source.find(named("bob"), REALM, NOW, caller)
+    assert await source.by_userhash(bytes(32), REALM) is None
+    assert not source.anonymity
