@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Literal, TypeVar
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ConnectionError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError, NoPermissionError, RedisError, ResponseError
 
 from turnsvr.config.locations import StoreUrl
-from turnsvr.config.units import BadValue
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import bounds, hexkeys
 from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
 from turnsvr.stores.bounded import Bounded
 from turnsvr.stores.gather import Gathering, shown
-from turnsvr.stores.options import Options, parse, place
+from turnsvr.stores.options import parse, place
+from turnsvr.stores.redislink import database_number, pool, reason
 
 _POOL_SIZE = 5
 """Connections to one database; one of them watches for changes."""
@@ -68,12 +55,10 @@ class RedisStore:
 
     def __init__(self, url: StoreUrl, timeout: float) -> None:
         """timeout in seconds for one answer. Raises BadValue for a URL whose database or options mean nothing."""
-        if url.database and not (url.database.isascii() and url.database.isdigit()):
-            raise BadValue("has no number for a database", "Redis has 0, 1, …: redis://host/0")
         self._timeout = timeout
-        self._database = int(url.database or "0")
+        self._database = database_number(url)
         self._name = place(url)
-        self._pool = _pool(url, parse(url), self._database, timeout)
+        self._pool = pool(url, parse(url), self._database, timeout, _POOL_SIZE)
         self._client = Redis(connection_pool=self._pool)
         self._bounded = Bounded()
 
@@ -251,9 +236,9 @@ class RedisStore:
                 raise _WrongType(f"{self.name}: a key of coturn's holds something else") from None
             if isinstance(error, NoPermissionError) or "unknown command" in str(error).lower():
                 raise _NotPermitted(f"{self.name}: does not permit this to its user") from None
-            raise Unavailable(f"{self.name}: {_reason(error)}") from None
+            raise Unavailable(f"{self.name}: {reason(error)}") from None
         except (RedisError, OSError) as error:
-            raise Unavailable(f"{self.name}: {_reason(error)}") from None
+            raise Unavailable(f"{self.name}: {reason(error)}") from None
 
 
 class _WrongType(Unavailable):
@@ -262,37 +247,6 @@ class _WrongType(Unavailable):
 
 class _NotPermitted(Unavailable):
     """The server does not let this user do it."""
-
-
-class _TlsConnection(SSLConnection):
-    """One with a TLS context that is made already."""
-
-    def __init__(self, *, tls: ssl.SSLContext, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.ssl_context.context = tls
-
-
-def _pool(url: StoreUrl, options: Options, database: int, timeout: float) -> BlockingConnectionPool:
-    arguments: dict[str, Any] = {
-        "db": database,
-        "username": url.user or None,
-        "password": None if url.password is None else url.password.get_secret_value(),
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        # A connection that the server has closed meanwhile is made again, once.
-        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
-        "protocol": 2,
-    }
-    kind: type[Connection | UnixDomainSocketConnection] = Connection
-    if options.socket is not None:
-        kind = UnixDomainSocketConnection
-        arguments["path"] = options.socket
-    else:
-        arguments |= {"host": url.host, "port": url.port or 6379}
-        if options.tls is not None:
-            kind = _TlsConnection
-            arguments["tls"] = options.tls
-    return BlockingConnectionPool(max_connections=_POOL_SIZE, timeout=timeout, connection_class=kind, **arguments)
 
 
 def _user_key(realm: str, name: str) -> str:
@@ -332,21 +286,3 @@ def _gather(found: Gathering, key: str, value: object) -> None:
             found.option(realm, leaf, text)
         else:
             found.range(realm, "allowed" if leaf == "allowed-peer-ip" else "denied", text)
-
-
-def _reason(error: Exception) -> str:
-    """Our own words: Redis's may repeat a command, the client's a user name."""
-    if isinstance(error, AuthenticationError) or str(error).startswith("NOAUTH"):
-        return "refuses this user name or password"
-    if isinstance(error, BusyLoadingError):
-        return "is starting"
-    if isinstance(error, ReadOnlyError):
-        return "is a replica, which cannot be written to"
-    if isinstance(error, OutOfMemoryError):
-        return "has no memory left"
-    if isinstance(error, ResponseError):
-        return f"error {re.sub('[^A-Z]', '', str(error).partition(' ')[0]) or 'ERR'}"
-    cause = error.__cause__ or error.__context__ or error
-    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
-        return os.strerror(cause.errno).lower()
-    return "cannot be reached"
