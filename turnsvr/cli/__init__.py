@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from turnsvr import __version__
-from turnsvr.cli import clients, keys, migrate, serve, steer
+from turnsvr.cli import clients, keys, migrate, serve, steer, top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -37,6 +37,7 @@ for _command in (
     clients.bench,
     migrate.import_coturn,
     steer.sessions,
+    top.top,
     steer.kick,
     steer.status,
     steer.drain,

@@ -147,7 +147,8 @@ def reload(where: Where) -> int:
     Exit status 1, and no change at all, when there is a mistake in them.
 
     \b
-    Example:
+    Examples:
+      turnsvr reload
       turnsvr check /etc/turnsvr/turnsvr.yaml && turnsvr reload
     """
     try:

@@ -1,0 +1,112 @@
+"""Asks the server again and again, on a thread of its own, so that the keys answer at once whatever the server does."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from turnsvr.admin import NoServer, Refused
+from turnsvr.cli.top.view import Snapshot
+
+if TYPE_CHECKING:
+    from turnsvr.admin.client import AdminClient
+
+_LISTED = 500
+"""Sessions that are asked for: the first by the chosen order."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be shown."""
+
+    sort: str
+    search: str
+    detail: int | None
+
+
+class Feed:
+    """The newest snapshot. Every method is called on the terminal's thread."""
+
+    def __init__(self, connect: Callable[[], AdminClient], interval: float, wish: Wish) -> None:
+        """connect raises NoServer and OSError, and is called again when a server has gone."""
+        self.snapshot = Snapshot()
+        self._connect = connect
+        self._interval = interval
+        self._wish = wish
+        self._orders: SimpleQueue[int] = SimpleQueue()
+        self._look = threading.Event()
+        self._stopped = False
+        self._client: AdminClient | None = None
+        self._thread = threading.Thread(target=self._run, name="turnsvr-top", daemon=True)
+        self._thread.start()
+
+    def show(self, wish: Wish) -> None:
+        """At once when it is another wish."""
+        if wish != self._wish:
+            self._wish = wish
+            self._look.set()
+
+    def end(self, session: int) -> None:
+        self._orders.put(session)
+        self._look.set()
+
+    def stop(self) -> None:
+        """Does not wait for a server that does not answer."""
+        self._stopped = True
+        self._look.set()
+
+    def _run(self) -> None:
+        message = ""
+        while not self._stopped:
+            self._look.clear()
+            try:
+                message = self._obey() or message
+                asked = self._ask()
+                self.snapshot = replace(asked, message=message or asked.message)
+            except (NoServer, OSError) as error:
+                self.snapshot = Snapshot(problem=f"{error}; trying again")
+                self._hang_up()
+            if not self._look.wait(self._interval):
+                message = ""
+
+    def _obey(self) -> str:
+        """What came of it, in words."""
+        said = ""
+        with contextlib.suppress(Empty):
+            while True:
+                session = self._orders.get_nowait()
+                try:
+                    self._server().end(session)
+                    said = f"session {session} has ended"
+                except Refused as error:
+                    said = str(error)
+        return said
+
+    def _ask(self) -> Snapshot:
+        wish, server = self._wish, self._server()
+        detail, message = None, ""
+        try:
+            status = server.status()
+            page = server.sessions(sort=wish.sort, search=wish.search or None, limit=_LISTED)
+        except Refused as error:
+            raise NoServer(str(error)) from None
+        if wish.detail is not None:
+            try:
+                detail = server.session(wish.detail)
+            except Refused as error:
+                message = str(error)
+        return Snapshot(status, page["sessions"], page["total"], detail, message=message)
+
+    def _server(self) -> AdminClient:
+        if self._client is None:
+            self._client = self._connect()
+        return self._client
+
+    def _hang_up(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None

@@ -1,0 +1,307 @@
+"""What `turnsvr top` shows and how keys change it. Pure: no terminal, no server, no clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, NamedTuple
+
+from turnsvr.cli import statustext
+from turnsvr.cli.sessiontable import table
+from turnsvr.cli.text import duration, fit, printable, size
+
+_HEAD = 3
+"""Lines above the table's title."""
+_MAX_SEARCH = 100
+_HELD = {"AGE": 6, "LEFT": 6, "UP b/s": 6, "DOWN b/s": 8, "BYTES": 5, "PEERS": 5, "DROPS": 5, "CLIENT": 21, "USER": 12}
+"""Least widths, by column: figures that change leave the others where they are."""
+
+_SORTS = {"r": "rate", "b": "bytes", "u": "user", "a": "age", "i": "id"}
+_LARGEST_FIRST = {"rate", "bytes", "age"}
+
+_KEYS = (
+    ("r b u a i", "sort by rate, bytes, user, age, ID; again: the other way round"),
+    ("arrows j k", "select a session; Page Up, Page Down, Home, End"),
+    ("Enter", "the selected session's peers and channels"),
+    ("/", "find in users, realms and addresses; Escape: all again"),
+    ("x", "end the selected session"),
+    ("q", "quit"),
+)
+
+
+class Mode(Enum):
+    LIST = "list"
+    DETAIL = "detail"
+    SEARCH = "search"
+    CONFIRM = "confirm"
+    HELP = "help"
+
+
+@dataclass(frozen=True)
+class State:
+    """What the person at the keys has chosen."""
+
+    mode: Mode = Mode.LIST
+    sort: str = "-rate"
+    search: str = ""
+    typed: str = ""
+    """The search while it is being written."""
+    selected: int | None = None
+    """A session's ID; the first one's when None."""
+    first: int = 0
+    """Row, or line of a detail, at the top."""
+    back: Mode = Mode.LIST
+    """Where a question was asked."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the server answered last."""
+
+    status: dict[str, Any] | None = None
+    sessions: Sequence[dict[str, Any]] = ()
+    total: int = 0
+    detail: dict[str, Any] | None = None
+    problem: str = ""
+    """Why there is no answer; empty when there is one."""
+    message: str = ""
+    """What came of what was asked last."""
+
+
+class Quit(NamedTuple):
+    pass
+
+
+class End(NamedTuple):
+    session: int
+
+
+Action = Quit | End | None
+
+
+class Style(Enum):
+    NORMAL = "normal"
+    TITLE = "title"
+    SELECTED = "selected"
+    BAD = "bad"
+    FAINT = "faint"
+
+
+class Line(NamedTuple):
+    text: str
+    style: Style = Style.NORMAL
+
+
+# Keys
+
+
+def press(state: State, key: str, snapshot: Snapshot, height: int) -> tuple[State, Action]:
+    """What a key does.
+
+    Its name is its character, or up, down, left, pageup, pagedown, home, end, enter, escape or backspace.
+    """
+    if state.mode is Mode.SEARCH:
+        return _write(state, key), None
+    if state.mode is Mode.CONFIRM:
+        back = replace(state, mode=state.back)
+        return back, End(state.selected) if key in ("y", "Y") and state.selected is not None else None
+    if key == "q":
+        return state, Quit()
+    if state.mode is Mode.HELP:
+        return replace(state, mode=Mode.LIST), None
+    chosen = selected(state, snapshot)
+    if key == "x" and chosen is not None:
+        return replace(state, mode=Mode.CONFIRM, back=state.mode, selected=chosen), None
+    if state.mode is Mode.DETAIL:
+        return _read(state, key, height), None
+    if key == "enter" and chosen is not None:
+        return replace(state, mode=Mode.DETAIL, selected=chosen, first=0), None
+    return _choose(state, key, snapshot, height), None
+
+
+def _write(state: State, key: str) -> State:
+    if key == "enter":
+        return replace(state, mode=Mode.LIST, search=state.typed, selected=None, first=0)
+    if key == "escape":
+        return replace(state, mode=Mode.LIST)
+    if key == "backspace":
+        return replace(state, typed=state.typed[:-1])
+    if len(key) == 1 and key.isprintable() and len(state.typed) < _MAX_SEARCH:
+        return replace(state, typed=state.typed + key)
+    return state
+
+
+def _read(state: State, key: str, height: int) -> State:
+    if key in ("escape", "enter", "backspace", "left"):
+        return replace(state, mode=Mode.LIST, first=0)
+    return replace(state, first=max(0, state.first + _STEPS.get(key, 0) + _pages(key) * max(1, height - 2)))
+
+
+def _choose(state: State, key: str, snapshot: Snapshot, height: int) -> State:
+    if key in _SORTS:
+        return replace(state, sort=_resorted(state.sort, _SORTS[key]), selected=None, first=0)
+    if key == "/":
+        return replace(state, mode=Mode.SEARCH, typed=state.search)
+    if key == "escape":
+        return replace(state, search="", selected=None, first=0)
+    if key in ("?", "h"):
+        return replace(state, mode=Mode.HELP)
+    numbers = [session["id"] for session in snapshot.sessions]
+    if not numbers:
+        return state
+    if key in ("home", "end"):
+        return replace(state, selected=numbers[0 if key == "home" else -1])
+    step = _STEPS.get(key, 0) + _pages(key) * max(1, rows(height))
+    now = _index(state, numbers)
+    return replace(state, selected=numbers[min(max(now + step, 0), len(numbers) - 1)]) if step else state
+
+
+_STEPS = {"up": -1, "k": -1, "down": 1, "j": 1}
+
+
+def _pages(key: str) -> int:
+    return {"pageup": -1, "pagedown": 1}.get(key, 0)
+
+
+def _resorted(sort: str, by: str) -> str:
+    usual = f"-{by}" if by in _LARGEST_FIRST else by
+    other = by if by in _LARGEST_FIRST else f"-{by}"
+    return other if sort == usual else usual
+
+
+def selected(state: State, snapshot: Snapshot) -> int | None:
+    """ID of the selected session; None when there is none."""
+    if state.mode in (Mode.DETAIL, Mode.CONFIRM) and state.selected is not None:
+        return state.selected
+    numbers = [session["id"] for session in snapshot.sessions]
+    return numbers[_index(state, numbers)] if numbers else None
+
+
+def _index(state: State, numbers: Sequence[int]) -> int:
+    """Row of the selected session; where it has gone, the one that stands where the list began."""
+    if state.selected in numbers:
+        return numbers.index(state.selected)
+    return min(state.first, max(0, len(numbers) - 1))
+
+
+def scrolled(state: State, snapshot: Snapshot, height: int) -> State:
+    """The same with the selected row among those that are shown."""
+    if state.mode is Mode.DETAIL:
+        return state
+    numbers = [session["id"] for session in snapshot.sessions]
+    shown, index = max(1, rows(height)), _index(state, numbers)
+    first = min(state.first, index, max(0, len(numbers) - shown))
+    return replace(state, first=max(first, index - shown + 1, 0))
+
+
+def rows(height: int) -> int:
+    """Sessions that a screen of so many lines shows."""
+    return max(0, height - _HEAD - 2)
+
+
+# Lines
+
+
+def render(state: State, snapshot: Snapshot, cells: int, height: int) -> list[Line]:
+    """At most so many lines, none of them wider: a head, the table or a detail, and a line of keys or a question."""
+    last = _last(state, snapshot)
+    head = _head(state, snapshot)
+    if state.mode is Mode.HELP:
+        body = [Line("KEYS", Style.TITLE), *(Line(f"{keys:<12}{what}") for keys, what in _KEYS)]
+    elif state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL):
+        body = _detail(state, snapshot)
+        body = body[:1] + body[1:][min(state.first, max(0, len(body) - 2)) :]
+    else:
+        body = _table(state, snapshot, cells, rows(height))
+    room = max(0, height - 1)
+    above = [*head, *body] if room > _HEAD else [*head[:1], *body[1:]]
+    lines = above[:room]
+    lines += [Line("")] * (room - len(lines))
+    return [Line(fit(line.text, cells), line.style) for line in [*lines, last][:height]]
+
+
+def _head(state: State, snapshot: Snapshot) -> list[Line]:
+    status = snapshot.status
+    if status is None:
+        return [Line(printable(snapshot.problem) or "asking the server …", Style.BAD), Line(""), Line("")]
+    relayed, sessions = status["relayed"], status["sessions"]
+    problems = "; ".join(map(printable, status["problems"]))
+    first = f"turnsvr {status['version']}  {statustext.state(status)}  up {duration(status['uptime'])}"
+    drops = sum(status["drops"].values())
+    order = f"by {state.sort.removeprefix('-')}, {'down' if state.sort.startswith('-') else 'up'}"
+    found = f"finding {printable(state.search)!r}  " if state.search else ""
+    shown = len(snapshot.sessions)
+    listed = f"{shown} of {snapshot.total}" if shown < snapshot.total else str(snapshot.total)
+    return [
+        Line(first + (f"  {problems}" if problems else ""), Style.NORMAL if status["ready"] else Style.BAD),
+        Line(
+            f"{sessions['now']} sessions, {sum(sessions['started'].values())} since start  "
+            f"up {_rate(relayed['from_client'])}  down {_rate(relayed['to_client'])}  {size(drops)} dropped"
+        ),
+        Line(f"{found}{listed} listed, {order}"),
+    ]
+
+
+def _rate(flow: dict[str, Any]) -> str:
+    return f"{size(flow['bits_per_second'], ' ')}b/s {size(flow['packets_per_second'])} packets/s"
+
+
+def _table(state: State, snapshot: Snapshot, cells: int, room: int) -> list[Line]:
+    visible = snapshot.sessions[state.first : state.first + room]
+    title, *lines = table(visible, cells, least=_HELD)
+    chosen = selected(state, snapshot)
+    return [
+        Line(title, Style.TITLE),
+        *(
+            Line(text, Style.SELECTED if session["id"] == chosen else Style.NORMAL)
+            for text, session in zip(lines, visible, strict=True)
+        ),
+    ]
+
+
+def _detail(state: State, snapshot: Snapshot) -> list[Line]:
+    session = snapshot.detail
+    if session is None or session["id"] != state.selected:
+        return [Line(f"SESSION {state.selected}", Style.TITLE), Line("asking the server …", Style.FAINT)]
+    traffic = session["traffic"]
+    lines = [
+        Line(f"SESSION {session['id']}", Style.TITLE),
+        Line(f"user        {printable(session['user'])}  counted as {printable(session['quota_user'])}"),
+        Line(f"realm       {printable(session['realm'])}"),
+        Line(f"client      {printable(session['client'])}  over {session['transport']}, read by {session['reader']}"),
+        Line(f"server      {printable(session['server'])}  pump {printable(session['pump'])}"),
+        Line(f"relayed     {', '.join(map(printable, session['relayed']))}"),
+        Line(f"age         {duration(session['age'])}  ends in {duration(session['remaining'])}"),
+        *(Line(f"{name:<12}{_flow(traffic[way])}") for name, way in (("up", "from_client"), ("down", "to_client"))),
+        Line(f"dropped     {traffic['dropped']} packets"),
+        Line(""),
+        Line(f"{session['permission_count']} PEERS PERMITTED", Style.TITLE),
+    ]
+    lines += [
+        Line(f"  {printable(each['peer'])}  for {duration(each['remaining'])}") for each in session["permissions"]
+    ]
+    lines.append(Line(f"{session['channel_count']} CHANNELS", Style.TITLE))
+    lines += [
+        Line(f"  0x{each['number']:04X}  {printable(each['peer'])}  for {duration(each['remaining'])}")
+        for each in session["channels"]
+    ]
+    return lines
+
+
+def _flow(flow: dict[str, Any]) -> str:
+    return f"{_rate(flow)}, {size(flow['bytes'], ' ')}B in {size(flow['packets'])} packets"
+
+
+def _last(state: State, snapshot: Snapshot) -> Line:
+    if state.mode is Mode.SEARCH:
+        return Line(f"find: {printable(state.typed)}_", Style.SELECTED)
+    if state.mode is Mode.CONFIRM:
+        found = [each for each in (*snapshot.sessions, snapshot.detail) if each and each["id"] == state.selected]
+        whose = f" of {printable(found[0]['user'])}" if found else ""
+        return Line(f"end session {state.selected}{whose}? y/n", Style.SELECTED)
+    if snapshot.message:
+        return Line(printable(snapshot.message), Style.BAD)
+    if state.mode is Mode.DETAIL:
+        return Line("Escape back  x end  q quit", Style.FAINT)
+    return Line("r rate  b bytes  u user  a age  / find  Enter peers  x end  ? keys  q quit", Style.FAINT)
