@@ -35,11 +35,17 @@ from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, EndReason
 from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.deadlines import _SWEEP_AT_LEAST, Deadlines
+from turnsvr.turn.policy import PeerPolicy, RangeSet, network_range
 
 EXAMPLES = int(os.environ.get("TURNSVR_MACHINE_EXAMPLES", "0"))
 
+SHOP = "shop.example"
+NO_OTHER_PEER = PeerPolicy(deny=RangeSet([network_range(f"{OTHER_PEER.host}/32")]))
+
 CONFIG = ServerConfig(
     RealmConfig(REALM, allocations_per_user=3),
+    realms={SHOP: RealmConfig(SHOP, NO_OTHER_PEER, allocations=2, allocations_per_user=1)},
+    origins={"https://shop.example": SHOP},
     allocations=6,
     permissions_per_allocation=2,
     channels_per_allocation=2,
@@ -50,13 +56,15 @@ CONFIG = ServerConfig(
     anonymity=True,
 )
 
-USERS = ["alice", "bob"]
+USERS = [("alice", REALM), ("bob", REALM), ("alice", SHOP), ("bob", "nowhere.example")]
 CLIENTS = [
-    ("alice", Transport.UDP, Style.PLAIN, False),
-    ("alice", Transport.UDP, Style.SHA256, True),
-    ("bob", Transport.UDP, Style.MD5, False),
-    ("bob", Transport.TCP, Style.PLAIN, False),
-    ("alice", Transport.TLS, Style.SHA256, False),
+    ("alice", REALM, Transport.UDP, Style.PLAIN, False),
+    ("alice", REALM, Transport.UDP, Style.SHA256, True),
+    ("bob", REALM, Transport.UDP, Style.MD5, False),
+    ("bob", REALM, Transport.TCP, Style.PLAIN, False),
+    ("alice", SHOP, Transport.TLS, Style.SHA256, False),
+    ("alice", SHOP, Transport.UDP, Style.PLAIN, False),
+    ("bob", SHOP, Transport.UDP, Style.SHA256, True),
 ]
 PEERS = [
     PEER,
@@ -89,11 +97,14 @@ class Rules(RuleBasedStateMachine):
         self.last: bytes = b""
         self.down = False
 
-    def _client(self, user: str, transport: Transport, style: Style, hashed: bool, number: int) -> Client:
+    def _client(self, user: str, realm: str, transport: Transport, style: Style, hashed: bool, number: int) -> Client:
         address = Address("198.51.100.7", 1000 + number)
-        return self.world.client(user, transport=transport, style=style, hashed=hashed, address=address)
+        return self.world.client(user, realm=realm, transport=transport, style=style, hashed=hashed, address=address)
 
-    def _request(self, who: int, method: int, *pairs: Pair, user: str | None = None, hostile: bytes = b"") -> None:
+    def _request(
+        self, who: int, method: int, *pairs: Pair, user: tuple[str, str] | None = None, hostile: bytes = b""
+    ) -> None:
+        """user: a name and a realm in place of the client's own."""
         client = self.clients[who]
         client.nonce = client.nonce or self._nonce(client)
         if client.nonce is None:
@@ -101,9 +112,10 @@ class Rules(RuleBasedStateMachine):
         message = client.message(method, *pairs)
         if hostile:
             raw(message, int.from_bytes(hostile[:2], "big"), hostile[2:])
-        named, client.username = client.username, user or client.username
+        itself = client.username, client.realm
+        client.username, client.realm = user or itself
         self.last = client.sign(message)
-        client.username = named
+        client.username, client.realm = itself
         self._deliver(client, self.last)
 
     def _nonce(self, client: Client) -> bytes | None:
@@ -133,7 +145,7 @@ class Rules(RuleBasedStateMachine):
         additional=st.sampled_from([None, None, 2, 1]),
         even=st.sampled_from([None, None, False, True, True]),
         protocol=st.sampled_from([17] * 8 + [6]),
-        user=st.sampled_from([None] * 6 + USERS),
+        user=st.sampled_from([None] * 9 + USERS),
     )
     def allocate(
         self,
@@ -143,7 +155,7 @@ class Rules(RuleBasedStateMachine):
         additional: int | None,
         even: bool | None,
         protocol: int,
-        user: str | None,
+        user: tuple[str, str] | None,
     ) -> None:
         pairs: list[Pair] = [(a.REQUESTED_TRANSPORT, protocol)]
         pairs += [(a.LIFETIME, lifetime)] if lifetime is not None else []
@@ -161,8 +173,8 @@ class Rules(RuleBasedStateMachine):
     def claim(self, who: int, which: int) -> None:
         self._request(who, Method.ALLOCATE, UDP_RELAY, (a.RESERVATION_TOKEN, self.tokens[which % len(self.tokens)]))
 
-    @rule(who=clients, lifetime=lifetimes, family=st.none() | families, user=st.sampled_from([None] * 6 + USERS))
-    def refresh(self, who: int, lifetime: int | None, family: int | None, user: str | None) -> None:
+    @rule(who=clients, lifetime=lifetimes, family=st.none() | families, user=st.sampled_from([None] * 9 + USERS))
+    def refresh(self, who: int, lifetime: int | None, family: int | None, user: tuple[str, str] | None) -> None:
         pairs: list[Pair] = [(a.LIFETIME, lifetime)] if lifetime is not None else []
         pairs += [(a.REQUESTED_ADDRESS_FAMILY, family)] if family is not None else []
         self._request(who, Method.REFRESH, *pairs, user=user)
@@ -198,7 +210,7 @@ class Rules(RuleBasedStateMachine):
 
     @rule(who=clients)
     def disconnect(self, who: int) -> None:
-        if CLIENTS[who][1].is_stream:
+        if CLIENTS[who][2].is_stream:
             self.clients[who].disconnect()
             self.clients[who].mailbox()
 
@@ -351,10 +363,20 @@ class Rules(RuleBasedStateMachine):
         users = Counter(allocation.owner for allocation in desk.allocations)
         assert desk.allocations._by_owner == users
         assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in users.items())
+        by_realm = Counter(allocation.realm for allocation in desk.allocations)
+        assert desk.allocations._by_realm == by_realm
+        assert by_realm[SHOP] <= CONFIG.realms[SHOP].allocations
         assert len(desk.allocations._by_five_tuple) == len(desk.allocations)
         held = Counter(desk.reservations._owners.values())
         assert desk.reservations._by_owner == held
         assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in held.items())
+
+    @invariant()
+    def realms_keep_apart(self) -> None:
+        for allocation in self.world.server.allocations():
+            policy = CONFIG.rules_of(allocation.realm).policy
+            assert allocation.realm in {REALM, SHOP}
+            assert not any(policy.refusal(host) for host in allocation.permissions)
 
     @invariant()
     def each_start_has_its_end(self) -> None:
