@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -19,6 +20,7 @@ from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext, SessionTable
 from turnsvr.config.settings import ListenAddress, Settings, WebSettings
+from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.limits import AnswerLimiter
@@ -37,6 +39,9 @@ from turnsvr.turn.commands import (
     PeerRefused,
 )
 from turnsvr.turn.server import Server
+
+if TYPE_CHECKING:
+    from turnsvr.app.sessionstatus import SessionStatus
 
 _HOUSEKEEPING = 60.0
 """Seconds between looks at what changes by itself: certificate files, the addresses of this host."""
@@ -73,6 +78,7 @@ class Application:
         """Reads the settings again from where they came, and takes them; set by who knows. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda status: None
         """Hears in a few words what the server is about, when that changes; set by who has someone to tell."""
+        self._status: SessionStatus | None = None
         self._events = _Events((*sinks, self.sessions), self._check_drained)
         self._housekeeping: asyncio.TimerHandle | None = None
 
@@ -102,8 +108,9 @@ class Application:
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
         self._streams = Streams(self._engine, plan.streams, tls, loop=loop)
         try:
+            self._start_status()
             self.listening = tuple(open_listeners(settings.listeners(), self._listen_udp, self._streams.listen))
-        except ListenError as error:
+        except (StartError, ListenError) as error:
             await self.stop()
             raise StartError(str(error)) from None
         await self._start_web()
@@ -141,12 +148,13 @@ class Application:
     @property
     def queues(self) -> dict[str, int]:
         """What waits, by queue."""
-        return {"credential_lookups": self._engine.lookups.under_way}
+        lookups = {"credential_lookups": self._engine.lookups.under_way}
+        return lookups if self._status is None else {**lookups, "status": self._status.waiting}
 
     @property
     def status_dropped(self) -> int | None:
         """Messages for Redis that were given up; None where there are none to send."""
-        return None
+        return None if self._status is None else self._status.dropped
 
     @property
     def tls_context(self) -> ssl.SSLContext | None:
@@ -196,6 +204,7 @@ class Application:
                 "tls": tls,
                 "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
                 "nat_discovery": old.nat_discovery,
+                "status": old.status,
                 "web": self._reload_web(settings.web),
                 "admin": settings.admin.model_copy(update={name: getattr(old.admin, name) for name in _FIXED_ADMIN}),
             }
@@ -233,6 +242,8 @@ class Application:
         if self.web is not None:
             await self.web.stop()
         self._engine.end_allocations()
+        if self._status is not None:
+            await self._status.stop()
         await self._streams.close()
         self._engine.close()
         await self.identities.stop()
@@ -287,6 +298,26 @@ class Application:
         except admin.AdminError as error:
             await self.stop()
             raise StartError(str(error)) from None
+
+    def _start_status(self) -> None:
+        """Tell Redis of sessions, where the settings say so. Raises StartError."""
+        settings = self.settings.status
+        if settings is None:
+            return
+        try:
+            from turnsvr.app.sessionstatus import SessionStatus
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("turnsvr"):
+                raise
+            raise StartError(
+                f"status: the package {error.name} is not installed; pip install 'turnsvr[redis]', or leave out status"
+            ) from None
+        try:
+            self._status = SessionStatus(settings, self.pump.counters)
+        except BadValue as error:
+            raise StartError(f"status.redis: {error.problem}; {error.hint}") from None
+        self._status.start()
+        self._events.add(self._status)
 
     def _tls_contexts(self) -> TlsContexts | None:
         settings = self.settings
@@ -353,6 +384,7 @@ _FIXED: dict[str, Callable[[Settings], object]] = {
     "pump.kind": lambda settings: settings.pump.kind,
     "pump.threads": lambda settings: settings.pump.threads,
     "nat_discovery": lambda settings: settings.nat_discovery,
+    "status": lambda settings: settings.status,
     "admin": lambda settings: [getattr(settings.admin, name) for name in _FIXED_ADMIN],
     "web": lambda settings: settings.web and [getattr(settings.web, name) for name in web.FIXED],
 }
@@ -371,8 +403,12 @@ class _Events:
     """Tells every sink in turn, and who waits for the last session when one has ended."""
 
     def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
-        self._sinks = sinks
+        self._sinks = list(sinks)
         self._ended = ended
+
+    def add(self, sink: EventSink) -> None:
+        """Tell this one too, from now on."""
+        self._sinks.append(sink)
 
     def started(self, event: AllocationStarted) -> None:
         for sink in self._sinks:

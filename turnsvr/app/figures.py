@@ -7,11 +7,13 @@ from collections import Counter
 from turnsvr.credentials.api import Refusal
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Counters
+from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
+    EndReason,
     PeerRefused,
 )
 from turnsvr.web.context import RealmFigures, Sessions
@@ -22,7 +24,7 @@ OTHER = "other"
 
 _LASTING = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0)
 """Bounds in seconds that fit calls."""
-_REASONS = {"wrong password", *(each.value for each in Refusal)}
+_REASONS = ("wrong password", *(each.value for each in Refusal))
 _FAMILIES = {4: "ipv4", 6: "ipv6", 10: "both"}
 """By the sum of the numbers of a session's families."""
 
@@ -31,10 +33,12 @@ class SessionFigures:
     """An EventSink."""
 
     def __init__(self) -> None:
-        self._now: Counter[tuple[str, str]] = Counter()
-        self._started: Counter[str] = Counter()
-        self._ended: Counter[str] = Counter()
-        self._failures: Counter[str] = Counter()
+        """What may be counted begins at zero, so that readers see the first of each as an increase."""
+        transports = [transport.value for transport in Transport]
+        self._now = Counter({(transport, family): 0 for transport in transports for family in _FAMILIES.values()})
+        self._started = Counter(dict.fromkeys(transports, 0))
+        self._ended = Counter({reason.name.lower(): 0 for reason in EndReason})
+        self._failures = Counter({_label(reason): 0 for reason in _REASONS})
         self._refused = 0
         self._allocating = Histogram()
         self._lasting = Histogram(_LASTING)
@@ -80,7 +84,7 @@ class SessionFigures:
         realm.bytes_to_client += counters.bytes_to_client
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
-        self._failures[event.reason.replace(" ", "_") if event.reason in _REASONS else OTHER] += 1
+        self._failures[_label(event.reason) if event.reason in _REASONS else OTHER] += 1
 
     def peer_refused(self, event: PeerRefused) -> None:
         self._refused += 1
@@ -89,3 +93,7 @@ class SessionFigures:
         if name not in self._realms and len(self._realms) >= MAX_REALMS:
             name = OTHER
         return self._realms.setdefault(name, RealmFigures())
+
+
+def _label(reason: str) -> str:
+    return reason.replace(" ", "_")

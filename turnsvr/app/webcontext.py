@@ -31,6 +31,12 @@ from turnsvr.web.context import CannotIssue, Sessions
 _EXPIRY_SECONDS = 60.0
 """How long the certificate's end is remembered before its file is read again."""
 _METHODS = {int(method): method.name.lower() for method in Method}
+_REQUESTS = ("binding", "allocate", "refresh", "create_permission", "channel_bind")
+_EXPECTED = (
+    *((method, "200") for method in _REQUESTS),
+    *(("allocate", code) for code in ("401", "486", "500", "508")),
+)
+"""What begins at zero, so that readers see the first of each as an increase."""
 
 
 class SessionTable:
@@ -151,9 +157,9 @@ class ApplicationContext:
     def requests(self) -> Mapping[tuple[str, str], int]:
         """Those that the pump answered by itself, which are plain Binding requests, among them."""
         answers = self._application.server.answers
-        named = {(_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()}
-        binding = _METHODS[Method.BINDING], "200"
-        named[binding] = named.get(binding, 0) + self.totals().binding_answers
+        named = dict.fromkeys(_EXPECTED, 0)
+        named |= {(_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()}
+        named[_METHODS[Method.BINDING], "200"] += self.totals().binding_answers
         return named
 
     @property

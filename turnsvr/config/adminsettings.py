@@ -36,3 +36,9 @@ class StatusSettings(fields.Section):
     """redis://… address of the Redis server."""
     interval: Annotated[fields.Seconds, Field(ge=1, le=3_600)] = 10.0
     """How often each session's traffic is published, 1 s to 1 hour."""
+
+    @model_validator(mode="after")
+    def _is_redis(self) -> StatusSettings:
+        if self.redis.dialect not in ("redis", "rediss"):
+            raise BadValue("is not in Redis", "write redis: redis://host/0")
+        return self

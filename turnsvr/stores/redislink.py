@@ -39,16 +39,20 @@ class _TlsConnection(SSLConnection):
         self.ssl_context.context = tls
 
 
-def pool(url: StoreUrl, options: Options, database: int, timeout: float, size: int) -> BlockingConnectionPool:
-    """At most `size` connections; timeout in seconds for a connection, an answer, and a free connection."""
+def pool(
+    url: StoreUrl, options: Options, database: int, timeout: float, size: int, *, again: bool = True
+) -> BlockingConnectionPool:
+    """At most `size` connections; timeout in seconds for a connection, an answer, and a free connection.
+
+    again: whether a connection that the server has closed meanwhile is made anew without a word, once.
+    """
     arguments: dict[str, Any] = {
         "db": database,
         "username": url.user or None,
         "password": None if url.password is None else url.password.get_secret_value(),
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        # A connection that the server has closed meanwhile is made again, once.
-        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        "retry": Retry(NoBackoff(), int(again), supported_errors=(ConnectionError,)),
         "protocol": 2,
     }
     kind: type[Connection | UnixDomainSocketConnection] = Connection
@@ -73,6 +77,8 @@ def reason(error: Exception) -> str:
         return "is a replica, which cannot be written to"
     if isinstance(error, OutOfMemoryError):
         return "has no memory left"
+    if str(error).startswith("DB index"):
+        return "has no such database"
     if isinstance(error, ResponseError):
         return f"error {re.sub('[^A-Z]', '', str(error).partition(' ')[0]) or 'ERR'}"
     cause = error.__cause__ or error.__context__ or error
