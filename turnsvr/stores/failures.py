@@ -97,10 +97,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str | int | None:
-    """SQLSTATE of asyncpg's errors, number of PyMySQL's."""
+    """Number of PyMySQL's errors, SQLSTATE of asyncpg's."""
+    if any(each.__module__.startswith("pymysql") for each in type(error).__mro__):
+        return error.args[0] if error.args and isinstance(error.args[0], int) else None
     sqlstate = getattr(error, "sqlstate", None)
-    if isinstance(sqlstate, str):
-        return sqlstate
-    first = error.args[0] if error.args else None
-    is_mysql = any(each.__module__.startswith("pymysql") for each in type(error).__mro__)
-    return first if is_mysql and isinstance(first, int) else None
+    return sqlstate if isinstance(sqlstate, str) else None
