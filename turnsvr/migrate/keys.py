@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -152,7 +153,7 @@ KEYS: dict[str, Rule] = {
     "check-origin-consistency": Unneeded("an allocation stays in the realm that it was made in"),
     "stateless-nonce": _STATELESS,
     "stateless-nonce-secret": _STATELESS,
-    "secret-ts-exp-time": Unneeded("coturn does not know it any more: credentials end when their user name says so"),
+    "secret-ts-exp-time": Unneeded("coturn has dropped it: credentials end when their user name says so"),
     "no-auth-pings": Unneeded("/readyz tells whether the database answers"),
     "no-dynamic-ip-list": Unsupported(
         "peer ranges in the database count (credentials.store); take those that should not out of it", _NO
@@ -288,5 +289,5 @@ def _meant(key: str) -> str:
         return "; options of the command line stand in a file without dashes and with their long names"
     if name in _SHORT:
         return f"; {_SHORT[name]} is its long name"
-    close = difflib.get_close_matches(key[:80], KEYS, n=1, cutoff=0.75)
+    close = difflib.get_close_matches(re.split("[:,;]", key)[0][:80], KEYS, n=1, cutoff=0.75)
     return f"; {close[0]} may be meant" if close else ""
