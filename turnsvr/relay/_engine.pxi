@@ -493,19 +493,24 @@ cdef class Engine:
         """What lanes have sent up: messages as (five-tuple, bytes), and the other events, in order.
 
         Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason), ("no_gso", errno).
-        Frames for attached clients have gone to their writers.
+        Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
+        that comes write the eventfd.
         """
         cdef uint32_t at, used
         cdef uint8_t *taken
+        cdef bint is_empty = True
         cdef list messages = []
         cdef list events = []
         for at in range(self.lane_count):
             taken = up_take(&self.lanes[at].up, &used)
+            if taken == NULL:
+                continue
+            is_empty = False
             try:
                 self.read_records(self.lanes[at], taken, used, messages, events)
             finally:
                 free(taken)
-        return messages, events
+        return None if is_empty else (messages, events)
 
     cdef int read_records(self, Lane *lane, uint8_t *taken, uint32_t used, list messages, list events) except -1:
         cdef uint32_t at = 0

@@ -17,18 +17,50 @@ cdef int enlarge(int descriptor, int size) except -1:
     return 0
 
 
-def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
-    """Set on a relay socket what the engine expects; raises OSError. room: bytes to receive, 0 as it is."""
-    enlarge(descriptor, room)
-    if ipv6:
-        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVERR, 1)
-        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-    else:
-        set_number(descriptor, IPPROTO_IP, IP_RECVERR, 1)
-        set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
-        set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-    if gro:
-        try_number(descriptor, SOL_UDP, UDP_GRO, 1)
+cdef extern from "<sys/socket.h>" nogil:
+    const int SOCK_DGRAM
+    const int SOCK_CLOEXEC
+    const int SOCK_NONBLOCK
+    const int SO_SNDBUF
+    int c_socket "socket"(int, int, int)
+    int c_bind "bind"(int, const void *, unsigned int)
+
+
+def open_relay(address, bint gro, int buffer, int room):
+    """Descriptor of a UDP socket at exactly this address, as the engine expects it; raises OSError.
+
+    buffer: bytes to ask for each way, 0 as the system has it. room: bytes to receive at least, by force where allowed.
+    """
+    cdef Endpoint endpoint
+    cdef sockaddr_in6 name
+    cdef int descriptor
+    read_host(&endpoint, address[0], address[1])
+    descriptor = c_socket(
+        AF_INET if endpoint.family == IPV4 else AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0
+    )
+    if descriptor < 0:
+        raise OSError(errno, "socket")
+    try:
+        if buffer:
+            set_number(descriptor, SOL_SOCKET, SO_RCVBUF, buffer)
+            set_number(descriptor, SOL_SOCKET, SO_SNDBUF, buffer)
+        enlarge(descriptor, room)
+        if endpoint.family == IPV6:
+            set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, 1)
+            set_number(descriptor, IPPROTO_IPV6, IPV6_RECVERR, 1)
+            set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+        else:
+            set_number(descriptor, IPPROTO_IP, IP_RECVERR, 1)
+            set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
+            set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        if gro:
+            try_number(descriptor, SOL_UDP, UDP_GRO, 1)
+        if c_bind(descriptor, &name, put_name(&name, &endpoint)) < 0:
+            raise OSError(errno, "bind")
+    except BaseException:
+        c_close(descriptor)
+        raise
+    return descriptor
 
 
 def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int room):

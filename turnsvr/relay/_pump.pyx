@@ -5,9 +5,10 @@ An Engine has lanes, each served by a thread in run(), which needs no GIL and ta
 one control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
 """
 
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
 from turnsvr.relay._system cimport *
 

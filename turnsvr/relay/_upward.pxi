@@ -87,7 +87,7 @@ cdef bint up_push(
 
 
 cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
-    """Everything queued, for the caller to free; NULL when there is nothing."""
+    """Everything queued, for the caller to free. NULL when there is nothing: the next record wakes the reader again."""
     cdef uint8_t *taken
     pthread_mutex_lock(&queue.mutex)
     taken = queue.bytes
@@ -95,6 +95,7 @@ cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
     queue.bytes = NULL
     queue.used = 0
     queue.room = 0
-    queue.is_signalled = False
+    if taken == NULL:
+        queue.is_signalled = False
     pthread_mutex_unlock(&queue.mutex)
     return taken

@@ -4,6 +4,20 @@ cdef dict _TRANSPORTS = {Transport.UDP: UDP, Transport.TCP: TCP, Transport.TLS: 
 cdef list _TRANSPORT_OF = [Transport.UDP, Transport.TCP, Transport.TLS]
 
 
+cdef extern from "<arpa/inet.h>" nogil:
+    int inet_pton(int, const char *, void *)
+    const char *inet_ntop(int, const void *, char *, unsigned int)
+
+cdef enum:
+    HOST_ROOM = 64
+    # Five-tuples kept as values; when there are so many, all go.
+    MAX_KNOWN = 4096
+
+cdef dict _known = {}
+# A named tuple from its fields, without the call of a Python function that its own constructor is.
+cdef object _new_tuple = tuple.__new__
+
+
 cdef int64_t nanoseconds(double seconds) noexcept:
     """A time of time.monotonic(); what is out of range is the end of the range."""
     if not seconds < 9e9:
@@ -15,21 +29,30 @@ cdef int64_t nanoseconds(double seconds) noexcept:
 
 cdef int read_host(Endpoint *to, str host, int64_t port) except -1:
     """An IP address in text, with a zone or without; raises OSError."""
-    cdef str zone
-    cdef bytes packed
+    cdef Py_ssize_t size
+    cdef const char *text = PyUnicode_AsUTF8AndSize(host, &size)
+    cdef const char *percent = <const char *>memchr(text, 37, size)
+    cdef char plain[HOST_ROOM]
     memset(to, 0, sizeof(Endpoint))
-    host, _, zone = host.partition("%")
-    if ":" in host:
-        packed = socket.inet_pton(socket.AF_INET6, host)
-        to.family = IPV6
-    else:
-        packed = socket.inet_pton(socket.AF_INET, host)
-        to.family = IPV4
-    memcpy(to.ip.bytes, <const uint8_t *>packed, len(packed))
-    if zone:
-        to.scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    if percent != NULL:
+        to.scope = read_zone(host)
+        size = percent - text
+    if size >= HOST_ROOM:
+        raise OSError("an address of too many characters")
+    memcpy(plain, text, size)
+    plain[size] = 0
+    to.family = IPV4 if memchr(plain, 58, size) == NULL else IPV6
+    if strlen(plain) != <size_t>size or inet_pton(AF_INET if to.family == IPV4 else AF_INET6, plain, to.ip.bytes) != 1:
+        raise OSError("no IP address")
     to.port = <uint16_t>port
     return 0
+
+
+cdef uint32_t read_zone(str host) except? 0xFFFFFFFF:
+    cdef str zone = host.partition("%")[2]
+    if not zone:
+        return 0
+    return int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
 
 
 cdef int read_peer(Endpoint *to, str host, int64_t port) except -1:
@@ -47,21 +70,30 @@ cdef int read_five_tuple(FiveTupleKey *to, five_tuple) except -1:
 
 
 cdef object address_of(const Endpoint *endpoint):
+    cdef char text[HOST_ROOM]
     cdef str host
-    if endpoint.family == IPV4:
-        host = socket.inet_ntop(socket.AF_INET, endpoint.ip.bytes[:4])
-    else:
-        host = socket.inet_ntop(socket.AF_INET6, endpoint.ip.bytes[:16])
-        if endpoint.scope:
-            try:
-                host = f"{host}%{socket.if_indextoname(endpoint.scope)}"
-            except OSError:
-                host = f"{host}%{endpoint.scope}"
-    return Address(host, endpoint.port)
+    inet_ntop(AF_INET if endpoint.family == IPV4 else AF_INET6, endpoint.ip.bytes, text, HOST_ROOM)
+    host = text.decode("ascii")
+    if endpoint.scope:
+        try:
+            host = f"{host}%{socket.if_indextoname(endpoint.scope)}"
+        except OSError:
+            host = f"{host}%{endpoint.scope}"
+    return _new_tuple(Address, (host, endpoint.port))
 
 
 cdef object five_tuple_of(const FiveTupleKey *key):
-    return FiveTuple(_TRANSPORT_OF[key.transport], address_of(&key.client), address_of(&key.server))
+    """The value; the same object again for who has sent lately."""
+    # Without what C puts at its end to align it.
+    cdef bytes name = (<const uint8_t *>key)[: 2 * sizeof(Endpoint) + sizeof(uint32_t)]
+    known = _known.get(name)
+    if known is None:
+        known = _new_tuple(FiveTuple, (_TRANSPORT_OF[key.transport], address_of(&key.client), address_of(&key.server)))
+        if not key.client.scope and not key.server.scope:  # names of interfaces may change
+            if len(_known) >= MAX_KNOWN:
+                _known.clear()
+            _known[name] = known
+    return known
 
 
 cdef tuple traffic_of(const Traffic *traffic):

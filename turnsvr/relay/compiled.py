@@ -35,8 +35,8 @@ try:
     from turnsvr.relay._pump import (
         Engine,
         has_segmentation,
+        open_relay,
         prepare_listener,
-        prepare_relay,
         steer_group,
     )
 except ModuleNotFoundError as missing:
@@ -50,6 +50,9 @@ _RELAY_ROOM = 512 * 1024
 """What sockets ask to receive into where the settings name no size: some 10 ms of traffic while a thread waits for its
 turn on the core. The kernel counts double, and takes memory only for packets that wait."""
 
+_MAX_ROUNDS = 16
+"""Looks at what lanes have sent up before the loop's other work has its turn."""
+
 _CLOSED_BY_CLIENT = 0
 _MALFORMED = 0xFFFF
 
@@ -61,14 +64,8 @@ class EngineSocket:
 
     def __init__(self, address: Address, buffer: int, *, gro: bool) -> None:
         """Bind to exactly this address. Raises OSError."""
-        sock = open_udp(address, buffer)
-        try:
-            prepare_relay(sock.fileno(), address.family is Family.IPV6, gro, 0 if buffer else _RELAY_ROOM)
-        except OSError:
-            sock.close()
-            raise
         self.address = address
-        self.descriptor = sock.detach()
+        self.descriptor = open_relay(address, gro, buffer, 0 if buffer else _RELAY_ROOM)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -232,11 +229,24 @@ class CompiledPump:
     # What the lanes send up
 
     def _drain(self) -> None:
+        """Take what the lanes have, and what comes meanwhile: only a lane that was found empty writes the eventfd."""
         try:
             os.eventfd_read(self._event)
         except BlockingIOError:
             return
-        messages, events = self._engine.drain()
+        is_waiting = True
+        try:
+            for _ in range(_MAX_ROUNDS):
+                taken = self._engine.drain()
+                if taken is None:
+                    is_waiting = False
+                    return
+                self._hand_over(*taken)
+        finally:
+            if is_waiting and not self._closed:
+                os.eventfd_write(self._event, 1)
+
+    def _hand_over(self, messages: list[tuple[FiveTuple, bytes]], events: Iterable[tuple[Any, ...]]) -> None:
         if messages and not self._closed:
             self._handler.client_messages(messages)
         for event in events:
