@@ -80,9 +80,11 @@ class AdminContext:
             authentications_failed=figures.authentications_failed,
             peers_refused=figures.peers_refused,
             draining=application.draining,
-            problems=[*await self._problems()],
+            problems=await self._problems(),
             certificate_expires=self._web.certificate_expiry(),
-            stores={},
+            stores={
+                f"{each.kind} {each.name}": "ok" if each.available else "unavailable" for each in application.sources
+            },
         )
 
     def end(self, numbers: Iterable[int]) -> int:
@@ -109,7 +111,7 @@ class AdminContext:
         return self.log_level()
 
     async def _problems(self) -> list[str]:
-        problems = []
+        problems = [*self._application.problems]
         if not await self._is_alive():
             problems.append("the pump takes no packets")
         expiry = self._web.certificate_expiry()
