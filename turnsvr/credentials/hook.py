@@ -50,6 +50,7 @@ class Hook:
         *,
         timeout: float,
         ca: Path | None = None,
+        max_refused: int = _MAX_REFUSED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """timeout in seconds, for all of one question. Raises OSError or ssl.SSLError for a bad `ca`."""
@@ -59,7 +60,7 @@ class Hook:
         self._clock = clock
         self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)
         self._known: Memory[_Key, Answer] = Memory(_MAX_KNOWN)
-        self._refused: Memory[_Key, Answer] = Memory(_MAX_REFUSED)
+        self._refused: Memory[_Key, Answer] = Memory(max_refused)
         self._client = http_client(timeout, connections=_MAX_REQUESTS, ca=ca)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
