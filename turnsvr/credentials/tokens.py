@@ -122,7 +122,8 @@ class Tokens:
 
     async def _fitting(self, header: dict[str, Any]) -> list[TokenKey]:
         """The keys that may have signed a token with this header."""
-        if header.get("alg") not in self._algorithms or "crit" in header:
+        algorithm = header.get("alg")
+        if not isinstance(algorithm, str) or algorithm not in self._algorithms or "crit" in header:
             raise _Refused(Refusal.INVALID)
         if not (fitting := self._named(header)):
             await self._keys.look_again()
