@@ -176,6 +176,15 @@ def test_a_namesake_of_another_realm_gets_no_answer_of_the_owners() -> None:
     assert code(namesake.transact(namesake.sign(again))) == 437
 
 
+@pytest.mark.parametrize("named", [SHOP, "nowhere.example"])
+def test_the_owners_key_serves_no_other_realm(named: str) -> None:
+    world = World(CONFIG)
+    client = world.client()
+    client.allocate()
+    message = client.message(Method.REFRESH, (a.USERNAME, "alice"), (a.REALM, named), (a.NONCE, client.challenge()))
+    assert code(client.transact(message.encode(key=client.key))) == 401
+
+
 def test_an_allocation_outlives_its_realm() -> None:
     world = World(replace(CONFIG, nonce_lifetime=100))
     client = world.client(realm=SHOP)
