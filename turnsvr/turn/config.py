@@ -59,7 +59,10 @@ class RealmConfig:
     allocations_per_user: int = 12
     """0 for no limit."""
     bandwidth: float | None = None
-    """Bytes a second each way of one allocation, 0 for no limit; None for what the data plane is set to."""
+    """Bytes a second each way of one allocation, 0 for no limit; None for what the data plane is set to.
+
+    Another one holds for allocations that are made from then on.
+    """
 
 
 @dataclass(frozen=True, slots=True)
