@@ -119,6 +119,21 @@ async def test_going_away_and_coming_back_are_told_once() -> None:
     assert (asked.health.queries, asked.health.errors) == (6, 3)
 
 
+def test_the_question_that_was_put_last_tells_whether_somebody_is_there() -> None:
+    """When a database falls, answers that had left it may be read after the first error."""
+    with capture_logs() as logs:
+        health = Health("credential store", "db.example.org")
+        health.answered(1.0, 1.1)
+        health.failed(3.0, "connection lost")
+        health.answered(2.0, 3.1)
+        assert not health.available
+        health.answered(4.0, 4.1)
+        health.failed(3.5, "no answer in 3 s")
+        assert health.available
+    assert [entry["event"] for entry in logs] == ["credential store unavailable", "credential store available again"]
+    assert (health.queries, health.errors, health.latency.count) == (5, 2, 3)
+
+
 async def test_a_fault_of_ours_is_no_fault_of_the_store() -> None:
     async def broken() -> str:
         raise ValueError("a bug")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
@@ -378,7 +379,7 @@ async def test_somebody_else_s_notice_that_the_store_is_away_has_it_asked_soon(
 ) -> None:
     watched = Watched(reader)
     await watched.poller.start(PATIENCE)
-    watched.health.failed("somebody else's question")
+    watched.health.failed(time.monotonic(), "somebody else's question")
     async with asyncio.timeout(PATIENCE):
         while not watched.health.available:  # noqa: ASYNC110
             await asyncio.sleep(0.005)

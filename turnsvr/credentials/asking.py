@@ -76,18 +76,18 @@ class Questions:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _put(self, put: Callable[[], Awaitable[T]], seconds: float) -> T:
+        asked_at = self._clock()
         try:
             async with asyncio.timeout(seconds), self._places:
-                started = self._clock()
                 answer = await put()
         except Unavailable as error:
-            self.health.failed(str(error))
+            self.health.failed(asked_at, str(error))
             raise
         except TimeoutError:
             reason = f"no answer in {seconds:g} s"
-            self.health.failed(reason)
+            self.health.failed(asked_at, reason)
             raise Unavailable(f"{self.health.name}: {reason}") from None
-        self.health.answered(self._clock() - started)
+        self.health.answered(asked_at, self._clock())
         return answer
 
     def _done(self, key: Hashable, task: asyncio.Task[Any]) -> None:

@@ -20,18 +20,28 @@ class Health:
         self.queries = 0
         self.errors = 0
         self.latency = Histogram()
-        """Seconds of the queries that were answered."""
+        """Seconds of the queries that were answered, waiting among them."""
+        self._asked_at = float("-inf")
 
-    def answered(self, seconds: float) -> None:
+    def answered(self, asked_at: float, now: float) -> None:
+        """A question that was put at asked_at has its answer; both on one monotonic clock."""
         self.queries += 1
-        self.latency.add(seconds)
-        if not self.available:
+        self.latency.add(now - asked_at)
+        if self._decides(asked_at) and not self.available:
             self.available = True
             _log.info(f"{self.kind} available again", name=self.name)
 
-    def failed(self, reason: str) -> None:
+    def failed(self, asked_at: float, reason: str) -> None:
+        """A question that was put at asked_at got no answer."""
         self.queries += 1
         self.errors += 1
-        if self.available:
+        if self._decides(asked_at) and self.available:
             self.available = False
             _log.warning(f"{self.kind} unavailable", name=self.name, reason=reason)
+
+    def _decides(self, asked_at: float) -> bool:
+        """Whether no question that was put later has told more."""
+        if asked_at < self._asked_at:
+            return False
+        self._asked_at = asked_at
+        return True
