@@ -6,6 +6,7 @@ import base64
 import binascii
 import ipaddress
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -17,6 +18,9 @@ Sort = Literal[
     "id", "-id", "user", "-user", "age", "-age", "remaining", "-remaining", "rate", "-rate", "bytes", "-bytes"
 ]
 """A minus means the other way round: largest, youngest, last first."""
+
+
+_ENDPOINT = re.compile(r"(?:\[([^\[\]]+)\]|([0-9.]+))(?::([0-9]{1,5}))?", re.ASCII)
 
 
 class BadRequest(ValueError):
@@ -32,14 +36,11 @@ class Endpoint(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> Endpoint:
         """`192.0.2.1`, `192.0.2.1:3478`, `2001:db8::1` or `[2001:db8::1]:3478`; raises BadRequest."""
-        host, port = text.strip(), ""
-        if host.startswith("["):
-            host, _, rest = host[1:].partition("]")
-            port = rest.removeprefix(":")
-        elif host.count(":") == 1:
-            host, _, port = host.partition(":")
+        match = _ENDPOINT.fullmatch(text.strip())
         try:
-            return cls(str(ipaddress.ip_address(host)), int(port) if port else None)
+            if match is None:
+                return cls(str(ipaddress.ip_address(text.strip())), None)
+            return cls(str(ipaddress.ip_address(match[1] or match[2])), int(match[3]) if match[3] else None)
         except ValueError:
             raise BadRequest(
                 f"{text[:80]!r} is no address, as 192.0.2.1, 192.0.2.1:3478 or [2001:db8::1]:3478"

@@ -65,15 +65,15 @@ class AdminContext:
 
     async def facts(self) -> Facts:
         application = self._application
-        figures = application.sessions.figures
+        figures, settings = application.sessions.figures, application.settings
         return Facts(
             version=__version__,
-            pump=relay.describe() if application.settings.pump.kind == "auto" else application.pump.name,
+            pump=relay.describe() if settings.pump.kind == "auto" else application.pump.name,
             uptime=time.monotonic() - self._started,
             listening=tuple(map(str, application.listening)),
             admin=application.admin.listening if application.admin is not None else (),
             relay=tuple(application.relaying),
-            realms=(application.settings.realm, *application.settings.realms),
+            realms=tuple(dict.fromkeys((settings.realm, *settings.realms, *figures.realms))),
             connections=application.connections,
             started=figures.started,
             ended=figures.ended,

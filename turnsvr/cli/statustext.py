@@ -25,7 +25,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         "connections": str(status["connections"]),
         "up": _flow(relayed["from_client"]),
         "down": _flow(relayed["to_client"]),
-        "drops": _counted({name: number for name, number in status["drops"].items() if number}, "dropped"),
+        "drops": _counted(status["drops"], "dropped"),
         "certificate": f"until {status['certificate_expires']}" if status["certificate_expires"] else "",
         "stores": ", ".join(stores),
         "log": log["level"] + (f" for {duration(log['remaining'])}" if log["remaining"] is not None else ""),
@@ -42,7 +42,7 @@ def state(status: dict[str, Any]) -> str:
 
 def _counted(numbers: dict[str, int], what: str) -> str:
     """Their sum, and what it is made of."""
-    parts = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items())
+    parts = ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in numbers.items() if number)
     return f"{sum(numbers.values())} {what}" + (f" ({parts})" if parts else "")
 
 

@@ -1,0 +1,216 @@
+"""The Unix socket: whose it is, where it is, and what becomes of those that others left or hold."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.admin.conftest import Site, StartAdmin, on_socket
+from tests.conftest import Serve
+from turnsvr.admin.places import places
+from turnsvr.admin.unixsocket import Taken, UnixListener
+from turnsvr.app.application import StartError
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_only_the_server_s_own_user_may_connect(site: Site) -> None:
+    assert stat.S_ISSOCK(site.socket.stat().st_mode)
+    assert mode_of(site.socket) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+async def test_another_user_is_kept_out_and_let_in_with_the_directory_s_group(start_admin: StartAdmin) -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a directory that others may not enter
+        own, shared = Path(name, "own"), Path(name, "shared")
+        own.mkdir()
+        shared.mkdir()
+        os.chown(shared, 0, 7654)
+        for directory, mode in ((Path(name), 0o755), (own, 0o755), (shared, 0o2750)):
+            directory.chmod(mode)
+        sites = [await start_admin(admin={"socket": each / "admin.sock"}) for each in (own, shared)]
+        assert mode_of(own / "admin.sock") == 0o600
+        assert mode_of(shared / "admin.sock") == 0o660
+        assert (shared / "admin.sock").stat().st_gid == 7654
+        assert await asyncio.to_thread(connects_as, 4321, 4321, own / "admin.sock") == "PermissionError"
+        assert await asyncio.to_thread(connects_as, 4321, 4321, shared / "admin.sock") == "PermissionError"
+        assert await asyncio.to_thread(connects_as, 4321, 7654, shared / "admin.sock") == "connected"
+        for site in sites:
+            await site.application.stop()
+
+
+def connects_as(user: int, group: int, path: Path) -> str:
+    command = [sys.executable, "-I", "-c", CONNECT, str(user), str(group), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or done.stderr
+
+
+CONNECT = """
+import os, socket, sys
+user, group, path = sys.argv[1:]
+os.setgroups([])
+os.setgid(int(group))
+os.setuid(int(user))
+try:
+    socket.socket(socket.AF_UNIX).connect(path)
+    print("connected")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+async def test_the_umask_takes_nothing_away_and_adds_nothing(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        UnixListener(tmp_path / "open.sock").socket.close()
+        os.umask(0o777)
+        UnixListener(tmp_path / "closed.sock").socket.close()
+        assert os.umask(0o777) == 0o777
+    finally:
+        os.umask(before)
+    assert mode_of(tmp_path / "open.sock") == mode_of(tmp_path / "closed.sock") == 0o600
+
+
+async def test_what_a_dead_server_left_is_replaced(start_admin: StartAdmin, tmp_path: Path) -> None:
+    path = tmp_path / "left.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+        dead.listen()
+    await start_admin(admin={"socket": path})
+    async with on_socket(path) as http:
+        assert (await http.get("/status")).status_code == 200
+
+
+async def test_a_living_server_keeps_its_socket(site: Site, start_admin: StartAdmin) -> None:
+    with pytest.raises(StartError, match="another server listens on"):
+        await start_admin(admin={"socket": site.socket})
+    assert (await site.http.get("/status")).status_code == 200
+
+
+async def test_a_server_with_a_full_backlog_is_alive(tmp_path: Path) -> None:
+    path = tmp_path / "busy.sock"
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(path))
+        busy.listen(0)
+        waiting.connect(str(path))
+        with pytest.raises(Taken):
+            UnixListener(path)
+    assert path.exists()
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(start_admin: StartAdmin, tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with pytest.raises(StartError, match="no socket"):
+        await start_admin(admin={"socket": path})
+    assert path.read_text() == "data"
+
+
+@pytest.mark.parametrize(("name", "said"), [("nowhere/admin.sock", "no such directory"), ("x" * 150, "too long")])
+async def test_a_place_that_cannot_be_had_is_one_line(
+    start_admin: StartAdmin, tmp_path: Path, name: str, said: str
+) -> None:
+    with pytest.raises(StartError, match=said) as caught:
+        await start_admin(admin={"socket": tmp_path / name})
+    assert "\n" not in str(caught.value)
+
+
+async def test_it_goes_with_the_server(site: Site) -> None:
+    await site.application.stop()
+    assert not site.socket.exists()
+    await site.application.stop()
+
+
+async def test_a_socket_that_somebody_else_has_put_there_stays(site: Site) -> None:
+    site.socket.unlink()
+    other = UnixListener(site.socket)
+    await site.application.stop()
+    assert site.socket.exists()
+    other.remove()
+    assert not site.socket.exists()
+    other.socket.close()
+
+
+def test_the_service_manager_s_directory_comes_first_and_the_user_s_own_last() -> None:
+    everywhere = {"RUNTIME_DIRECTORY": "/run/one:/run/two", "XDG_RUNTIME_DIR": "/run/user/7"}
+    assert places(everywhere) == (
+        Path("/run/one/admin.sock"),
+        Path("/run/turnsvr/admin.sock"),
+        Path("/run/user/7/turnsvr/admin.sock"),
+    )
+    assert places({}) == (Path("/run/turnsvr/admin.sock"),)
+    assert places({"RUNTIME_DIRECTORY": "/run/turnsvr"}) == (Path("/run/turnsvr/admin.sock"),)
+
+
+async def test_auto_takes_a_directory_that_it_makes(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "made"))
+    application = await serve(admin={})
+    assert application.admin is not None
+    assert application.admin.listening == (str(tmp_path / "made" / "admin.sock"),)
+
+
+async def test_auto_yields_to_a_living_server_and_says_so(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    first = await serve(admin={})
+    with capture_logs() as logs:
+        second = await serve(admin={})
+    assert first.admin is not None
+    assert second.admin is None
+    lines = [line for line in logs if line["event"] == "no admin interface"]
+    assert [line["log_level"] for line in lines] == ["info"]
+    assert str(tmp_path / "admin.sock") in lines[0]["reason"]
+    await second.stop()
+    assert (tmp_path / "admin.sock").exists()
+
+
+async def test_off_is_off(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    application = await serve(admin={"socket": "off"})
+    assert application.admin is None
+    assert not (tmp_path / "admin.sock").exists()
+
+
+@pytest.mark.parametrize("wanted", ["auto", "named"])
+def test_without_the_optional_packages_auto_is_a_line_and_a_path_is_an_error(tmp_path: Path, wanted: str) -> None:
+    program = WITHOUT_PACKAGES.format(socket="auto" if wanted == "auto" else tmp_path / "admin.sock")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    output = done.stdout + done.stderr
+    if wanted == "auto":
+        assert done.returncode == 0, output
+        assert "no admin interface" in output
+        assert "fastapi is not installed" in output
+        assert "started" in done.stdout
+    else:
+        assert "StartError: admin: the package fastapi is not installed; pip install 'turnsvr[web]'" in output
+
+
+WITHOUT_PACKAGES = """
+import asyncio, sys
+sys.modules["fastapi"] = None
+from turnsvr.app.application import Application
+from turnsvr.config.settings import Settings
+async def main():
+    application = Application(Settings.model_validate({{
+        "listen": "udp://127.0.0.1:0", "relay": {{"addresses": ["127.0.0.1"]}},
+        "credentials": {{"users": {{"alice": "wonderland"}}}}, "admin": {{"socket": "{socket}"}},
+    }}))
+    await application.start()
+    print("started")
+    await application.stop()
+asyncio.run(main())
+"""
