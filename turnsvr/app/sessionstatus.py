@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from turnsvr.config.settings import StatusSettings
 from turnsvr.relay.api import Counters
@@ -127,7 +127,7 @@ class SessionStatus:
         """What is to be set for the sessions that live."""
         now = self._clock()
         for session in self._sessions.values():
-            yield _status(session, "refreshed", max(1, round(session.until - now)))
+            yield replace(_status(session, "refreshed", max(1, round(session.until - now))), is_published=False)
 
 
 def _status(session: _Session, what: str, lifetime: int) -> Message:

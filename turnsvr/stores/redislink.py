@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -40,19 +42,31 @@ class _TlsConnection(SSLConnection):
 
 
 def pool(
-    url: StoreUrl, options: Options, database: int, timeout: float, size: int, *, again: bool = True
+    url: StoreUrl,
+    options: Options,
+    database: int,
+    timeout: float,
+    size: int,
+    connected: Callable[[], None] | None = None,
 ) -> BlockingConnectionPool:
     """At most `size` connections; timeout in seconds for a connection, an answer, and a free connection.
 
-    again: whether a connection that the server has closed meanwhile is made anew without a word, once.
+    A connection that the server has closed meanwhile is made again, once; connected is called after each is made.
     """
+
+    async def greet(connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        if connected is not None:
+            connected()
+
     arguments: dict[str, Any] = {
         "db": database,
         "username": url.user or None,
         "password": None if url.password is None else url.password.get_secret_value(),
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
-        "retry": Retry(NoBackoff(), int(again), supported_errors=(ConnectionError,)),
+        "retry": Retry(NoBackoff(), 1, supported_errors=(ConnectionError,)),
+        "redis_connect_func": greet,
         "protocol": 2,
     }
     kind: type[Connection | UnixDomainSocketConnection] = Connection

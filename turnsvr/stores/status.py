@@ -48,6 +48,7 @@ class Message:
     channel: str
     text: str
     seconds: int | None = None
+    is_published: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class StatusWriter:
         self._resume = resume
         self._queue: deque[Message] = deque()
         self._filled = asyncio.Event()
-        self._client = Redis(connection_pool=pool(url, parse(url), database_number(url), _TIMEOUT, 1, again=False))
+        self._client = Redis(connection_pool=pool(url, parse(url), database_number(url), _TIMEOUT, 1, self._connected))
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._was_connected = False
         self._may_lack = False
         """Whether Redis was away, and may be without what had been set."""
 
@@ -174,8 +176,8 @@ class StatusWriter:
         if self._queue:
             await self._send_batch()
         elif self._may_lack:
-            await self._write(list(self._resume()))
             self._may_lack = False
+            await self._write(list(self._resume()))
         elif not await self._wait_filled():
             await self._client.ping()
         else:
@@ -216,6 +218,10 @@ class StatusWriter:
             async with asyncio.timeout(_TIMEOUT):
                 await pipeline.execute()
 
+    def _connected(self) -> None:
+        self._may_lack = self._may_lack or self._was_connected
+        self._was_connected = True
+
     def _failed(self, error: Exception) -> None:
         self._may_lack = True
         if self.available:
@@ -230,4 +236,5 @@ def _add(pipeline: Pipeline, message: Message) -> None:
         pipeline.delete(channel)
     elif message.seconds is not None:
         pipeline.set(channel, text, ex=message.seconds + _GRACE)
-    pipeline.publish(channel, text)
+    if message.is_published:
+        pipeline.publish(channel, text)
