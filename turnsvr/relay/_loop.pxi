@@ -49,6 +49,6 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
-        pause.tv_nsec = pace_next(&lane.pace, batch.now)
-        if pause.tv_nsec:
+        if pace_waits(&lane.pace, batch.now):
+            pause.tv_nsec = pace_pause(monotonic() - batch.now)
             nanosleep(&pause, NULL)
