@@ -45,6 +45,8 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_DONTWAIT
     const int MSG_NOSIGNAL
     ctypedef uint32_t socklen_t
+    struct sockaddr:
+        pass
     struct msghdr:
         void *msg_name
         socklen_t msg_namelen
@@ -68,6 +70,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     ssize_t recv(int, void *, size_t, int)
     ssize_t send(int, const void *, size_t, int)
+    ssize_t sendto(int, const void *, size_t, int, const sockaddr *, socklen_t)
 
 cdef extern from "<sys/epoll.h>" nogil:
     const int EPOLL_CLOEXEC
