@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from turnsvr import __version__
-from turnsvr.cli import clients, keys, migrate, serve, steer, top
+from turnsvr.cli import clients, keys, migrate, realms, serve, steer, stores, top
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,7 +31,9 @@ for _command in (
     serve.schema,
     serve.version,
     keys.credentials,
-    keys.secret,
+    stores.secret,
+    stores.user,
+    realms.realm,
     clients.probe,
     clients.nat,
     clients.bench,

@@ -1,9 +1,8 @@
-"""Commands that make secrets: credentials, secret."""
+"""The command that makes time-limited credentials: credentials."""
 
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from pathlib import Path
 
@@ -20,21 +19,6 @@ from turnsvr.cli.common import (
 )
 from turnsvr.config.settings import Settings
 from turnsvr.credentials import ice
-
-_SECRET_BYTES = 32
-
-
-@click.command()
-def secret() -> None:
-    """Print a new shared secret.
-
-    It is 32 random bytes in hexadecimal.
-
-    \b
-    Example:
-      turnsvr secret > /etc/turnsvr/secret      # and in the file: secret: !file secret
-    """
-    click.echo(secrets.token_hex(_SECRET_BYTES))
 
 
 @click.command()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -55,8 +57,20 @@ def _engine(url: URL, timeout: float, **arguments: Any) -> AsyncEngine:
 
 def _sqlite(path: str, timeout: float) -> AsyncEngine:
     """On a file that is there: only SqlStore.prepare makes one."""
-    url = URL.create("sqlite+aiosqlite", database=f"file:{quote(path)}", query={"mode": "rw", "uri": "true"})
-    engine = _engine(url, timeout, connect_args={"timeout": timeout * _BUSY_SHARE})
+    import aiosqlite
+
+    async def connect() -> aiosqlite.Connection:
+        connection = aiosqlite.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=timeout * _BUSY_SHARE)
+        thread = connection if isinstance(connection, Thread) else connection._thread
+        thread.daemon = True
+        try:
+            return await connection
+        except BaseException:
+            # Its thread has something left to tell a loop that may be closed when it does.
+            await asyncio.to_thread(thread.join)
+            raise
+
+    engine = _engine(URL.create("sqlite+aiosqlite", database=path), timeout, async_creator=connect)
 
     def remember(_: Any, record: Any) -> None:
         record.info["file"] = _identity(path)

@@ -221,7 +221,12 @@ class SqlStore:
         except Exception as error:  # drivers raise their own classes, OSError, EOFError, RuntimeError
             if failures.nature(error) == "text":
                 raise NotStorable(f"{self.name} cannot hold such a text") from None
-            raise Unavailable(f"{self.name}: {failures.reason(error)}") from None
+            raise Unavailable(f"{self.name}: {self._reason(error)}") from None
+
+    def _reason(self, error: Exception) -> str:
+        if self._file is not None and not self._file.exists():
+            return "there is no such file; turnsvr user add makes it"
+        return failures.reason(error)
 
 
 def _equal(table: Table, where: dict[str, str]) -> list[Any]:
