@@ -28,7 +28,23 @@ _INTERPRETED = frozenset(
 """What mypyc takes amiss, as an enumeration with a `__new__`, or what is not worth it."""
 _RULES = tuple(
     source
-    for pattern in ("limits", "stun/*", "turn/*", "net/engine", "net/lookup", "credentials/chain", "credentials/s*")
+    for pattern in (
+        "histogram",
+        "limits",
+        "origin",
+        "stun/*",
+        "turn/*",
+        "net/engine",
+        "net/lookup",
+        "credentials/chain",
+        "credentials/shared_secret",
+        "credentials/static",
+        "relay/api",
+        "relay/compiled",
+        "relay/ports",
+        "app/figures",
+        "app/sessionlog",
+    )
     for source in sorted(Path("turnsvr").glob(f"{pattern}.py"))
     if source not in _INTERPRETED
 )

@@ -32,10 +32,16 @@ UNTHROTTLED = frozenset({"session started", "session ended"})
 """Events that are complete, because somebody counts them: quotas bound how often they come."""
 
 
+_level = logging.getLogger("turnsvr")
+"""Knows our level, for is_enabled(); nothing is logged through it."""
+_level.setLevel(logging.DEBUG)
+
+
 def configure(form: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:
     """Log to the stream, standard error when none is given, from this level up. May be called again."""
     stream = stream or sys.stderr
     threshold = _LEVELS[level]
+    _level.setLevel(threshold)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -53,6 +59,11 @@ def configure(form: Literal["text", "json"], level: str, stream: TextIO | None =
         root.removeHandler(handler)
     root.addHandler(_Bridge())
     root.setLevel(max(threshold, logging.WARNING))
+
+
+def is_enabled(level: int) -> bool:
+    """Whether an event of this level, one of logging's, is written: for those that cost something to describe."""
+    return _level.isEnabledFor(level)
 
 
 class Throttle:

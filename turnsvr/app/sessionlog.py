@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import structlog
 
+from turnsvr.app import log
 from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple
@@ -28,6 +30,8 @@ class SessionLog:
     """
 
     def started(self, event: AllocationStarted) -> None:
+        if not log.is_enabled(logging.INFO):
+            return
         _log.info(
             "session started",
             session=event.allocation,
@@ -42,6 +46,8 @@ class SessionLog:
         """Clients do so every few minutes: no line."""
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
+        if not log.is_enabled(logging.INFO):
+            return
         _log.info(
             "session ended",
             session=event.allocation,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal
 
 from turnsvr.limits import AnswerLimiter
@@ -52,6 +53,9 @@ def _compiled() -> Any:
     try:
         return import_module("turnsvr.relay.compiled").CompiledPump
     except ModuleNotFoundError as error:
-        return "it was not built on install" if (error.name or "").startswith("turnsvr.relay.") else str(error)
+        if not (error.name or "").startswith("turnsvr.relay."):
+            return str(error)
+        reason = Path(__file__).with_name("_pump_missing.txt")
+        return reason.read_text().strip() if reason.exists() else "it was not built on install"
     except (ImportError, AttributeError) as error:
         return str(error)

@@ -10,12 +10,12 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import structlog
 
+from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
     Counters,
     Drop,
@@ -30,18 +30,6 @@ from turnsvr.relay.api import (
 from turnsvr.relay.ports import OpenedPort, RelayPorts
 from turnsvr.relay.udp import open_udp, wildcard
 from turnsvr.stun.address import Address, Family, FiveTuple
-
-try:
-    from turnsvr.relay._pump import (
-        Engine,
-        has_segmentation,
-        open_relay,
-        prepare_listener,
-        steer_group,
-    )
-except ModuleNotFoundError as missing:
-    _reason = Path(__file__).with_name("_pump_missing.txt")
-    raise ImportError(_reason.read_text().strip() if _reason.exists() else "it was not built on install") from missing
 
 _log = structlog.get_logger()
 
