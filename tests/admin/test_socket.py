@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,24 +31,32 @@ async def test_only_the_server_s_own_user_may_connect(site: Site) -> None:
     assert mode_of(site.socket) == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-async def test_another_user_is_kept_out_and_let_in_with_the_directory_s_group(start_admin: StartAdmin) -> None:
-    with tempfile.TemporaryDirectory() as name:  # tmp_path lies in a directory that others may not enter
+@pytest.fixture
+def directories() -> Iterator[tuple[Path, Path]]:
+    """One of ours, and one whose group 7654 is let in; tmp_path lies in a directory that others may not enter."""
+    with tempfile.TemporaryDirectory() as name:
         own, shared = Path(name, "own"), Path(name, "shared")
         own.mkdir()
         shared.mkdir()
         os.chown(shared, 0, 7654)
         for directory, mode in ((Path(name), 0o755), (own, 0o755), (shared, 0o2750)):
             directory.chmod(mode)
-        sites = [await start_admin(admin={"socket": each / "admin.sock"}) for each in (own, shared)]
-        assert mode_of(own / "admin.sock") == 0o600
-        assert mode_of(shared / "admin.sock") == 0o660
-        assert (shared / "admin.sock").stat().st_gid == 7654
-        assert await asyncio.to_thread(connects_as, 4321, 4321, own / "admin.sock") == "PermissionError"
-        assert await asyncio.to_thread(connects_as, 4321, 4321, shared / "admin.sock") == "PermissionError"
-        assert await asyncio.to_thread(connects_as, 4321, 7654, shared / "admin.sock") == "connected"
-        for site in sites:
-            await site.application.stop()
+        yield own, shared
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+async def test_another_user_is_kept_out_and_let_in_with_the_directory_s_group(
+    start_admin: StartAdmin, request: pytest.FixtureRequest
+) -> None:
+    own, shared = (each / "admin.sock" for each in request.getfixturevalue("directories"))
+    for path in (own, shared):
+        await start_admin(admin={"socket": path})
+    assert mode_of(own) == 0o600
+    assert mode_of(shared) == 0o660
+    assert shared.stat().st_gid == 7654
+    assert await asyncio.to_thread(connects_as, 4321, 4321, own) == "PermissionError"
+    assert await asyncio.to_thread(connects_as, 4321, 4321, shared) == "PermissionError"
+    assert await asyncio.to_thread(connects_as, 4321, 7654, shared) == "connected"
 
 
 def connects_as(user: int, group: int, path: Path) -> str:

@@ -12,6 +12,9 @@ from turnsvr.config.settings import LogSettings
 
 Level = Literal["debug", "info", "warning", "error"]
 
+_TALKATIVE: tuple[Level, ...] = ("debug", "info", "warning", "error")
+"""The most first."""
+
 _log = structlog.get_logger()
 
 
@@ -40,8 +43,7 @@ class LogLevel:
     def set(self, level: Level, seconds: float | None) -> None:
         """Log from this level up, for so many seconds or until apply()."""
         self.cancel()
-        _log.info("log level changed", to=level, seconds=seconds)
-        self._configure(level)
+        self._change(level)
         if seconds is not None:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._restore)
 
@@ -53,8 +55,14 @@ class LogLevel:
 
     def _restore(self) -> None:
         self._timer = None
-        self._configure(self._settings.level)
-        _log.info("log level changed", to=self.level)
+        self._change(self._settings.level)
+
+    def _change(self, level: Level) -> None:
+        """With a line in the log under the more talkative of both levels."""
+        if _TALKATIVE.index(level) < _TALKATIVE.index(self.level):
+            self._configure(level)
+        _log.info("log level changed", to=level)
+        self._configure(level)
 
     def _configure(self, level: Level) -> None:
         self.level = level
