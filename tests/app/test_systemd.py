@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.conftest import need
+from turnsvr.admin.places import SYSTEM_DIRECTORY
 
 UNIT = Path(__file__).parents[2] / "systemd" / "turnsvr.service"
 
@@ -34,6 +35,15 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert "turnsvr.service" not in answer, answer
 
 
+def test_a_group_may_be_let_in_as_the_unit_says(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    added = "RuntimeDirectory=turnsvr\nRuntimeDirectoryMode=2750\nGroup=daemon"
+    text = UNIT.read_text().replace("/opt/turnsvr/bin/turnsvr", sys.executable)
+    copy.write_text(text.replace("RuntimeDirectory=turnsvr", added))
+    answer = run("verify", "--man=no", copy)
+    assert "turnsvr.service" not in answer, answer
+
+
 def test_the_unit_asks_for_what_the_server_does() -> None:
     lines = UNIT.read_text().splitlines()
     for expected in (
@@ -41,6 +51,7 @@ def test_the_unit_asks_for_what_the_server_does() -> None:
         "DynamicUser=yes",
         "AmbientCapabilities=CAP_NET_BIND_SERVICE",
         "ExecReload=/bin/kill -HUP $MAINPID",
+        f"RuntimeDirectory={SYSTEM_DIRECTORY.name}",
     ):
         assert expected in lines
     assert any(line.startswith("WatchdogSec=") for line in lines)
