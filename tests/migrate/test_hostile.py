@@ -62,8 +62,7 @@ _LINES = st.one_of(
 def _examine(data: bytes) -> None:
     try:
         made = convert(data, "turnserver.conf", SURROUNDINGS)
-    except SourceError as error:
-        assert "\n" not in str(error)
+    except SourceError:
         return
     assert [each.line for each in made.report.verdicts] == [option.line for option in read(data)]
     assert all(each.text for each in made.report.verdicts)

@@ -10,8 +10,8 @@ import pytest
 
 from tests.conftest import need
 from tests.migrate.conftest import imported, outcomes
-from turnsvr.config.wording import section_of
 from turnsvr.config.settings import Settings
+from turnsvr.config.wording import section_of
 from turnsvr.migrate.keys import KEYS, Into, Unneeded, Unsupported
 from turnsvr.migrate.refused import REFUSED
 from turnsvr.migrate.report import Outcome
@@ -38,13 +38,13 @@ COTURN_4_17 = """
     web-admin-port web-admin-listen-on-workers respond-http-unsupported raw-public-keys stateless-nonce
     stateless-nonce-secret multiplex-peer multiplex-peer-port multiplex-peer-max-peers udp-recvmmsg udp-recvmmsg-log
     udp-gso drain-min-allocations
-""".split()
+"""
 """What coturn 4.17 reads."""
 
 DEAD = """
     no-loopback-peers no-tlsv1 no-tlsv1_1 no-sslv2 no-sslv3 dh2066 prod no-stun-backward-compatibility
     secret-ts-exp-time ne
-""".split()
+"""
 """What still stands in files and means nothing to it."""
 
 SAMPLES = (
@@ -62,7 +62,7 @@ SAMPLES = (
 )
 
 
-@pytest.mark.parametrize("key", [*COTURN_4_17, *DEAD])
+@pytest.mark.parametrize("key", [*COTURN_4_17.split(), *DEAD.split()])
 def test_a_key_is_known(key: str) -> None:
     assert key in KEYS
 

@@ -15,13 +15,13 @@ _NONCE_SECONDS = 600
 """What coturn takes for a stale-nonce without value."""
 _DEFAULT_NONCE_SECONDS = 3_600
 
-_STORES: dict[str, Callable[[str], str] | None] = {
-    "userdb": databases.sqlite_url,
-    "db": databases.sqlite_url,
-    "psql-userdb": databases.postgresql_url,
-    "sql-userdb": databases.postgresql_url,
-    "mysql-userdb": databases.mysql_url,
-    "redis-userdb": databases.redis_url,
+_STORES: dict[str, Callable[[str], databases.Database] | None] = {
+    "userdb": databases.sqlite,
+    "db": databases.sqlite,
+    "psql-userdb": databases.postgresql,
+    "sql-userdb": databases.postgresql,
+    "mysql-userdb": databases.mysql,
+    "redis-userdb": databases.redis,
     "mongo-userdb": None,
 }
 """What makes the URL of the database that each key names; None for those that turnsvr does not speak to."""
@@ -105,8 +105,8 @@ def _store(draft: Draft) -> bool:
     for option in before:
         if option is not None:
             draft.unneeded(option, f"line {last.line} names a database, too, and the last one counts")
-    make_url = _STORES[last.key]
-    if make_url is None:
+    read_place = _STORES[last.key]
+    if read_place is None:
         draft.unsupported(
             last,
             "MongoDB is not among the stores; move its users into one with: turnsvr user add, as docs/users.md says",
@@ -116,28 +116,38 @@ def _store(draft: Draft) -> bool:
         draft.unsupported(last, "its password is encrypted; write credentials.store with the password itself")
         return False
     try:
-        url = make_url(last.text)
+        place = read_place(last.text)
     except BadValue as error:
         draft.unsupported(last, f"{error.problem}; {error.hint}")
         return False
-    if make_url is databases.sqlite_url:
+    _tell_database(draft, last, place)
+    return draft.put("credentials.store", place.url, last)
+
+
+def _tell_database(draft: Draft, option: Option, place: databases.Database) -> None:
+    """Note what a database's URL leaves out, and what it needs."""
+    extra = place.url.partition(":")[0]
+    draft.note(f"line {option.line}: the database needs packages of its own: pip install 'turnsvr[{extra}]'")
+    if place.ignored:
         draft.note(
-            f"line {last.line}: the service has to be able to read and write the database and its directory; leave out "
-            "credentials.store when nobody stands in it"
+            f"line {option.line}: left out of the database's URL: {', '.join(place.ignored)}; how long it may take for "
+            "an answer is timeout under credentials.store"
         )
-    return draft.put("credentials.store", url, last)
+    if place.url.startswith("sqlite:"):
+        draft.note(
+            f"line {option.line}: the service has to be able to read and write the database and its directory; leave "
+            "credentials.store out when nobody stands in it"
+        )
 
 
 def _default_store(draft: Draft) -> bool:
-    path = draft.surroundings.database
+    place = databases.sqlite(draft.surroundings.database)
     lines = [option for key in ("use-auth-secret", "lt-cred-mech") for option in draft.every(key)[-1:]]
     draft.note(
-        f"users and secrets are in coturn's own database, since the file has none: {path} is where it should be; "
-        "credentials.store is to name it"
+        "users and secrets are in coturn's own database, since the file names none: correct its path in "
+        "credentials.store; it needs packages of its own: pip install 'turnsvr[sqlite]'"
     )
-    return draft.put(
-        "credentials.store", databases.sqlite_url(path), *lines, remark="coturn's database where none is named."
-    )
+    return draft.put("credentials.store", place.url, *lines, remark="coturn's database where none is named.")
 
 
 def _mechanisms(draft: Draft, secrets: bool, store: bool) -> None:

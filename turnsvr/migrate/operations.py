@@ -158,11 +158,11 @@ def translate_status(draft: Draft) -> None:
     if option is None:
         return
     try:
-        url = databases.redis_url(option.text)
+        place = databases.redis(option.text)
     except BadValue as error:
         draft.unsupported(option, f"{error.problem}; write status.redis as redis://host/0")
         return
-    draft.put("status.redis", url, option)
+    draft.put("status.redis", place.url, option)
 
 
 def translate_log(draft: Draft) -> None:
