@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.turn.test_allocate import DUAL, PAIR
-from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, UDP_RELAY, Client, World, code, names, raw
+from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, UDP_RELAY, USERS, Client, World, code, names, raw
+from turnsvr.credentials.api import Credential, Refusal
 from turnsvr.credentials.chain import ByRealm
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.stun import attributes as a
@@ -238,15 +239,23 @@ def test_a_full_realm_is_486_and_a_full_server_508() -> None:
     assert code(world.client(realm=SHOP).allocate()) == 0
 
 
-class Special(StaticUsers):
+class Special:
     """Users whose credentials say more than a name."""
 
-    def __init__(self, **more: Any) -> None:
-        super().__init__({"alice": "wonderland", "bob": "builder"})
-        self.more = more
+    anonymity = False
 
-    def find(self, username: str, realm: str, wall_time: float) -> Any:
-        return tuple(replace(each, **self.more) for each in super().find(username, realm, wall_time))
+    def __init__(self, **more: Any) -> None:
+        self._users = StaticUsers(USERS)
+        self._more = more
+
+    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+        return tuple(replace(each, **self._more) for each in self._users.find(username, realm, wall_time))
+
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return None
+
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        return Refusal.UNKNOWN
 
 
 @pytest.mark.parametrize(
