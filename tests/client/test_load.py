@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import pytest
@@ -67,6 +68,8 @@ async def test_the_table_says_what_arrived(target: Target, capsys: pytest.Captur
     out = capsys.readouterr().out
     assert ["offered/s", "delivered/s", "loss", "%", "p50", "ms", "p99", "ms"] in map(str.split, out.splitlines())
     assert "most that arrived" in out
+    assert "3 allocations, clients to peers, singles of 160 bytes, ChannelData over UDP" in out
+    assert re.search(r"^Delivered: [1-9]\d* packets/s, 0\.\d Mbit/s of payload$", out, re.MULTILINE)
 
 
 async def test_wrong_credentials_are_one_line(target: Target, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,13 @@ def test_a_disturbed_run_is_done_again() -> None:
     assert best(steps).tally.rate == pytest.approx(100_000, rel=0.06)
 
 
+def test_a_machine_that_is_never_quiet_is_measured_all_the_same() -> None:
+    machine = Machine(100_000)
+    machine.disturb = 1_000
+    steps = search(machine, 10_000, factor=2, steps=9)
+    assert [step.asked for step in steps[::3]] == [10_000, 20_000, 80_000]
+
+
 @pytest.mark.parametrize("starved", [1, 2])
 def test_a_loss_while_the_server_had_no_core_is_doubted_twice(starved: int) -> None:
     machine = Machine(100_000)

@@ -47,8 +47,8 @@ assert (_TAG_SIZE, _HISTOGRAM_SIZE) == (TAG, HISTOGRAM)
 assert (Arrival.RAW, Arrival.CLIENT, Arrival.BINDING) == (RAW, CLIENT, BINDING)
 
 cdef int64_t MOST_DEBT = 500_000
-"""Nanoseconds that sending may lag behind; what is due beyond is given up and counted as lagged, for sent all
-at once it would be another load than the one asked for."""
+"""Nanoseconds that sending may lag behind, eight packets or bursts if that is longer; what is due beyond is given up
+and counted as lagged, for sent all at once it would be another load than the one asked for."""
 cdef int64_t NAP = 300_000
 """Nanoseconds of idleness from which on the thread sleeps."""
 
@@ -255,13 +255,14 @@ cdef class _Run:
         cdef double due_at = start
         cdef int64_t most = max(1, TURN // <int64_t>self.burst)
         cdef int64_t due, lost
+        cdef int64_t most_debt = max(MOST_DEBT, <int64_t>(8 * a_unit))
         cdef int64_t unseen = 0
         cdef int got
         while now < end:
             self.counting = now - start >= warm_up
             if a_unit > 0:
                 due = <int64_t>((now - due_at) / a_unit) + 1 if now >= due_at else 0
-                lost = <int64_t>((now - due_at - MOST_DEBT) / a_unit)
+                lost = <int64_t>((now - due_at - most_debt) / a_unit)
                 if lost > 0:
                     self.lagged += lost * self.burst
                     due_at += lost * a_unit

@@ -13,7 +13,7 @@ import click
 from turnsvr.client import uri
 from turnsvr.client.load_flows import CORE, Flows, Traffic, relay_flows
 from turnsvr.client.load_session import LoadError, classic_login
-from turnsvr.client.load_sweep import Step, best, search
+from turnsvr.client.load_sweep import MOST_LOSS, Step, best, search
 from turnsvr.client.load_values import TAG_SIZE, Direction, Shape, Wrap
 from turnsvr.stun.address import Address
 
@@ -25,6 +25,7 @@ _SWEEP_FACTOR = 2.0
 _SWEEP_STEPS = 16
 _MAX_FLOWS = 4_096
 _MAX_SIZE = 1_400
+_WRAPS = {Wrap.CHANNEL: "ChannelData", Wrap.INDICATION: "Send and Data indications"}
 
 
 def run(
@@ -60,7 +61,7 @@ def run(
     except (LoadError, uri.BadUri, OSError) as error:
         return _fail(str(error))
     found = best(steps)
-    click.echo(json_module.dumps(_as_json(traffic, steps, found), indent=2) if json else _table(steps, found))
+    click.echo(json_module.dumps(_as_json(traffic, steps, found), indent=2) if json else _table(traffic, steps, found))
     if not found.tally.delivered:
         return _fail(f"{found.tally.sent} packets were sent and none arrived")
     return 0
@@ -101,18 +102,36 @@ def _measure(flows: Flows, traffic: Traffic, rate: float | None, seconds: float)
     return steps
 
 
-def _table(steps: Sequence[Step], found: Step) -> str:
-    lines = [f"{'offered/s':>12} {'delivered/s':>12} {'loss %':>8} {'p50 ms':>9} {'p99 ms':>9}"]
-    for step in sorted(steps, key=lambda step: step.asked):
+def _table(traffic: Traffic, steps: Sequence[Step], found: Step) -> str:
+    """What was measured, a line for each load, and what came of it. Of a load that was run again the last run shows."""
+    last = {step.asked: step for step in steps} | {found.asked: found}
+    lines = [_title(traffic), f"{'offered/s':>12} {'delivered/s':>12} {'loss %':>8} {'p50 ms':>9} {'p99 ms':>9}"]
+    for step in sorted(last.values(), key=lambda step: step.asked):
         tally = step.tally
         notes = [text for applies, text in _notes(step, found) if applies]
         lines.append(
             f"{step.asked:12,.0f} {tally.rate:12,.0f} {100 * tally.loss:8.2f} {1000 * tally.quantile(0.5):9.3f} "
             f"{1000 * tally.quantile(0.99):9.3f}  {', '.join(notes)}".rstrip()
         )
+    lines.append(_summary(traffic, found))
     if CORE == "plain":
         lines.append("The compiled generator was not built on install: this is the slow one in Python.")
     return "\n".join(lines)
+
+
+def _title(traffic: Traffic) -> str:
+    allocations = "1 allocation" if traffic.flows == 1 else f"{traffic.flows} allocations"
+    way = "clients to peers" if traffic.direction is Direction.UP else "peers to clients"
+    return (
+        f"{allocations}, {way}, {traffic.shape.value} of {traffic.size} bytes, "
+        f"{_WRAPS[traffic.wrap]} over {traffic.transport.value.upper()}"
+    )
+
+
+def _summary(traffic: Traffic, found: Step) -> str:
+    bits = found.tally.rate * traffic.size * 8
+    said = f"{found.tally.rate:,.0f} packets/s, {bits / 1e6:,.1f} Mbit/s of payload"
+    return f"Delivered: {said}" if found.carried else f"Every load lost more than {MOST_LOSS:.0%}; least at {said}"
 
 
 def _notes(step: Step, found: Step) -> Sequence[tuple[bool, str]]:

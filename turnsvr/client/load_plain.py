@@ -33,7 +33,8 @@ UDP_SEGMENT = 103
 _TAG = Struct("=HHII")
 _TICKS = 1e7
 _MOST_DEBT = 0.005
-"""Seconds that sending may lag behind; what is due beyond is given up and counted as lagged."""
+"""Seconds that sending may lag behind, eight packets or bursts if that is longer; what is due beyond is given up and
+counted as lagged."""
 _NAP = 0.001
 _UNITS = 32
 _BINDING_TAG_AT = 8
@@ -133,7 +134,7 @@ class _Run:
         unit = load.burst / load.rate
         while now < end:
             self.counting = now - start >= load.seconds * WARM_UP
-            if unit and (debt := now - due_at - _MOST_DEBT) > 0:
+            if unit and (debt := now - due_at - max(_MOST_DEBT, 8 * unit)) > 0:
                 self.lagged += int(debt / unit) * load.burst
                 due_at += int(debt / unit) * unit
             units = 0

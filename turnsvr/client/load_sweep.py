@@ -60,9 +60,9 @@ def search(
 ) -> list[Step]:
     """At most that many runs, from `start` packets a second in steps of `factor`, then between the best and the worst.
 
-    The steps grow while nothing is refused. A run that was disturbed is done again, and so is, twice at most, one
-    that is doubtful. Ends early where both meet, and where the generator can send no more. The steps come in the order
-    they were run.
+    The steps grow while nothing is refused. A run that was disturbed, or that is doubtful, is done again, twice at
+    most: a machine that is never quiet is measured as it is. Ends early where both meet, and where the generator can
+    send no more. The steps come in the order they were run.
     """
     done: list[Step] = []
     doubts = 0
@@ -72,9 +72,7 @@ def search(
     while len(done) < steps:
         step = measure(rate)
         done.append(step)
-        if step.tally.disturbed:
-            continue
-        if not step.kept_up and step.doubtful and doubts < _MOST_DOUBTS:
+        if doubts < _MOST_DOUBTS and (step.tally.disturbed or (step.doubtful and not step.kept_up)):
             doubts += 1
             continue
         doubts = 0
