@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -294,6 +295,32 @@ async def test_reload_lets_the_old_service_answer_what_it_was_asked(serve: Serve
     await allocating
     await client.close()
     await other.stop()
+
+
+async def test_stopping_waits_for_no_service_that_says_nothing(serve: Serve, service: Service) -> None:
+    """Neither for one that is used, nor for one that a reload has replaced."""
+    asked = asyncio.Event()
+
+    async def respond(request: Request) -> bytes:
+        asked.set()
+        await asyncio.sleep(10 * PATIENCE)
+        return answer(200, {"password": PASSWORD})
+
+    service.respond = respond  # type: ignore[method-assign]
+    application = await serve(credentials=hook(service, timeout="30s"))
+    client = await client_of(application, USER, PASSWORD)
+    allocating = asyncio.ensure_future(client.allocate())
+    await asked.wait()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = {"url": f"redis://127.0.0.1:{silent.getsockname()[1]}/0", "timeout": "60s"}
+        application.reload(changed(application, credentials={"store": store}))
+        await asyncio.sleep(0.05)
+        started = asyncio.get_running_loop().time()
+        await application.stop()
+    assert asyncio.get_running_loop().time() - started < PATIENCE
+    allocating.cancel()
+    client.relayed = ()
+    await client.close()
 
 
 async def test_reload_without_anything_but_the_file_is_immediate_again(serve: Serve, service: Service) -> None:

@@ -54,6 +54,7 @@ class Identities:
         self._changed = changed
         self._started = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: list[_Part] = []
         self._last_tables = Tables()
         self._parts: tuple[_Part, ...] = ()
         self._take(settings, self._make(settings))
@@ -114,14 +115,17 @@ class Identities:
                     self._run(part.start())
             for part in old:
                 if part not in new:
-                    self._run(part.close(False))
+                    self._run(self._retire(part))
 
         return take
 
     async def stop(self) -> None:
         """Close everything. Stopping twice is fine."""
-        parts, self._parts = self._parts, ()
-        await asyncio.gather(*(part.close(True) for part in parts), *self._tasks, return_exceptions=True)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        parts, self._parts, self._retiring = [*self._parts, *self._retiring], (), []
+        await asyncio.gather(*(part.close(True) for part in parts))
 
     @property
     def _store(self) -> StoreClient | None:
@@ -172,6 +176,12 @@ class Identities:
             lambda: None if client.ready else "store unavailable",
             client,
         )
+
+    async def _retire(self, part: _Part) -> None:
+        """Let it end what it was asked."""
+        self._retiring.append(part)
+        await part.close(False)
+        self._retiring.remove(part)
 
     def _run(self, work: Work) -> None:
         task = asyncio.get_running_loop().create_task(work)
