@@ -165,7 +165,7 @@ def test_the_log_level_changes_for_a_while_and_for_good(tmp_path: Path) -> None:
         assert answer["level"] == "info"
         assert 0 <= answer["remaining"] <= 0.3
         wait_until(lambda: level() == "warning", "the settings' own level")
-        assert http.put("/log-level", json={"level": "info"}).json() == {"level": "info", "remaining": None}
+        assert http.put("/log-level", json={"level": "info", "for": None}).json() == {"level": "info", "remaining": None}
         assert level() == "info"
     assert "log level changed to=info" in server.log
 

@@ -32,6 +32,7 @@ def application(context: Context, rates: Rates) -> AsgiApp:
     app.add_exception_handler(BadRequest, _bad_request)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _failed)
     app.include_router(routes.router(context, rates))
     _describe(app)
     return BoundedBody(app, _MAX_BODY)
@@ -65,6 +66,10 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     text = {404: "there is nothing here", 405: "this is not done here"}.get(error.status_code, error.detail)
     return answer(error.status_code, text, dict(error.headers or {}))
+
+
+async def _failed(request: Request, error: Exception) -> JSONResponse:
+    return answer(500, "this went wrong here; the log says how")
 
 
 def _describe(app: FastAPI) -> None:

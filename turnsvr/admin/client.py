@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -24,16 +23,17 @@ Answer = dict[str, Any]
 class AdminClient:
     """One server. Calls raise NoServer and Refused."""
 
-    def __init__(self, http: httpx.Client, name: str) -> None:
+    def __init__(self, http: httpx.Client, name: str, socket: Path | None = None) -> None:
+        """name: where it is, for people; socket: the same when it is a path."""
         self.name = name
-        """Where it is, for people."""
         self._http = http
+        self._socket = socket
 
     @classmethod
     def on_socket(cls, path: Path) -> AdminClient:
         transport = httpx.HTTPTransport(uds=str(path))
         http = httpx.Client(transport=transport, base_url="http://localhost", trust_env=False, timeout=_TIMEOUT)
-        return cls(http, str(path))
+        return cls(http, str(path), path)
 
     @classmethod
     def at_url(cls, url: str, token: str) -> AdminClient:
@@ -46,6 +46,12 @@ class AdminClient:
             timeout=_TIMEOUT,
         )
         return cls(http, url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._http.close()
@@ -89,6 +95,8 @@ class AdminClient:
         return self._call("PUT", "/log-level", {"level": level, "for": seconds})
 
     def _call(self, method: str, path: str, body: Answer | None = None, **query: Any) -> Answer:
+        if self._socket is not None and (reason := _unreachable(self._socket)):
+            raise NoServer(f"no server answers at {self.name}: {reason}")
         asked = {name: value for name, value in query.items() if value is not None}
         try:
             response = self._http.request(method, path, params=asked, json=body)
@@ -111,44 +119,28 @@ def find(places: Iterable[Path]) -> AdminClient:
     """The server at the first of these sockets where one listens; raises NoServer, which names them all."""
     tried: list[str] = []
     for place in places:
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                probe.settimeout(_TIMEOUT)
-                probe.connect(str(place))
-        except OSError as error:
-            tried.append(f"{place} ({_reason(error)})")
+        if reason := _unreachable(place):
+            tried.append(f"{place} ({reason})")
         else:
             return AdminClient.on_socket(place)
     raise NoServer(f"no server answers; looked at {', '.join(tried) or 'no place'}")
 
 
-def wait_ready(find: Callable[[], AdminClient], seconds: float) -> tuple[AdminClient, Answer]:
-    """The server and its status once it is ready, or as it is when the time is over; raises NoServer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            client = find()
-            status = client.status()
-            if status["ready"] or time.monotonic() >= deadline:
-                return client, status
-            client.close()
-        except NoServer:
-            if time.monotonic() >= deadline:
-                raise
-        time.sleep(_POLL)
-
-
-_POLL = 0.1
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, PermissionError):
+def _unreachable(place: Path) -> str:
+    """Why nobody can be asked at this socket; empty when somebody listens."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(_TIMEOUT)
+            probe.connect(str(place))
+    except PermissionError:
         return "this user may not use it"
-    if isinstance(error, FileNotFoundError):
+    except FileNotFoundError:
         return "not there"
-    if isinstance(error, ConnectionRefusedError):
+    except ConnectionRefusedError:
         return "nobody listens"
-    return error.strerror or str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _unconnected(error: httpx.ConnectError) -> str:

@@ -112,9 +112,8 @@ def _seconds(value: Any) -> float | None:
 
 
 Duration = Annotated[
-    float | None,
+    Annotated[float, Field(gt=0, le=30 * 86_400)] | None,
     BeforeValidator(_seconds),
-    Field(gt=0, le=30 * 86_400),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}], "examples": ["10m", 600]}),
 ]
 

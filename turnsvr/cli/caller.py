@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -26,6 +27,7 @@ NO_SERVER = 2
 """Exit status: no server could be asked; click's own for a command line that means nothing."""
 
 _TOKEN_VARIABLE = "TURN_ADMIN_TOKEN"
+_POLL = 0.1
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -60,6 +62,20 @@ class Where:
         listen = admin.listen[0].expand()[-1]
         url = str(replace(listen, host=_ANYWHERE.get(listen.host, listen.host)))
         return client.AdminClient.at_url(url, self._token(admin.token.get_secret_value() if admin.token else None))
+
+    def status(self, wait: float) -> dict[str, Any]:
+        """The server's status once it is ready, or as it is after so many seconds; raises what connect() does."""
+        deadline = time.monotonic() + wait
+        while True:
+            try:
+                with self.connect() as server:
+                    status = server.status()
+                if status["ready"] or time.monotonic() >= deadline:
+                    return status
+            except NoServer:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_POLL)
 
     def _token(self, known: str | None) -> str:
         if self.token_file is not None:

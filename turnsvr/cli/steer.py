@@ -6,7 +6,8 @@ import json
 import shutil
 import sys
 import time
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from turnsvr.cli.caller import NOT_DONE, Where, calls_server
 from turnsvr.cli.common import parse_duration
 from turnsvr.cli.sessiontable import table
 from turnsvr.cli.text import printable
+
+if TYPE_CHECKING:
+    from turnsvr.admin.client import AdminClient
 
 _POLL = 0.2
 
@@ -56,7 +60,8 @@ def sessions(
     """
     order = f"-{sort}" if sort in ("age", "rate", "bytes") else sort
     query = {"user": user, "realm": realm, "client": client, "peer": peer, "sort": order}
-    found = list(where.connect().every_session(**query, detail="true" if as_json else None))
+    with where.connect() as server:
+        found = list(server.every_session(**query, detail="true" if as_json else None))
     if as_json:
         click.echo(json.dumps({"sessions": found, "total": len(found)}, indent=2))
         return
@@ -85,22 +90,29 @@ def kick(where: Where, session: tuple[int, ...], user: str | None, realm: str | 
         raise click.UsageError("name sessions by their IDs, or a user with --user")
     if user is None and (realm or revoke):
         raise click.UsageError("--realm and --revoke go with --user")
-    server = where.connect()
-    if user is not None:
-        answer = server.end_user(user, realm=realm, revoke=revoke)
-        names = f", refused {_plural(answer['revoked'], 'user name')} until expiry" if revoke else ""
-        click.echo(f"ended {_plural(answer['ended'], 'session')} of {printable(user)}{names}")
-        return 0 if answer["ended"] or answer["revoked"] else NOT_DONE
-    failed = 0
-    for number in session:
+    with where.connect() as server:
+        return _end(server, session) if user is None else _end_user(server, user, realm, revoke)
+
+
+def _end_user(server: AdminClient, user: str, realm: str | None, revoke: bool) -> int:
+    answer = server.end_user(user, realm=realm, revoke=revoke)
+    names = f", refused {_plural(answer['revoked'], 'user name')} until expiry" if revoke else ""
+    click.echo(f"ended {_plural(answer['ended'], 'session')} of {printable(user)}{names}")
+    return 0 if answer["ended"] or answer["revoked"] else NOT_DONE
+
+
+def _end(server: AdminClient, sessions: Iterable[int]) -> int:
+    """All of those that there are."""
+    status = 0
+    for number in sessions:
         try:
             server.end(number)
         except Refused as error:
             click.echo(f"turnsvr: {error}", err=True)
-            failed = NOT_DONE
+            status = NOT_DONE
         else:
             click.echo(f"ended session {number}")
-    return failed
+    return status
 
 
 @click.command()
@@ -119,17 +131,17 @@ def drain(where: Where, wait: bool, undo: bool) -> None:
     """
     if wait and undo:
         raise click.UsageError("take --wait or --undo")
-    server = where.connect()
-    if undo:
-        click.echo(f"taking new sessions again; {_plural(server.resume()['sessions'], 'session')} now")
-        return
-    click.echo(f"draining; {_plural(server.drain()['sessions'], 'session')} to end")
-    if wait:
-        _wait_until_gone(server)
-        click.echo("ended")
+    with where.connect() as server:
+        if undo:
+            click.echo(f"taking new sessions again; {_plural(server.resume()['sessions'], 'session')} now")
+            return
+        click.echo(f"draining; {_plural(server.drain()['sessions'], 'session')} to end")
+        if wait:
+            _wait_until_gone(server)
+            click.echo("ended")
 
 
-def _wait_until_gone(server: Any) -> None:
+def _wait_until_gone(server: AdminClient) -> None:
     while True:
         time.sleep(_POLL)
         try:
@@ -152,7 +164,8 @@ def reload(where: Where) -> int:
       turnsvr check /etc/turnsvr/turnsvr.yaml && turnsvr reload
     """
     try:
-        answer = where.connect().reload()
+        with where.connect() as server:
+            answer = server.reload()
     except Refused as error:
         for mistake in error.answer.get("mistakes", []):
             click.echo(mistake, err=True)
@@ -166,13 +179,14 @@ def reload(where: Where) -> int:
 @click.command()
 @click.option(
     "--wait",
-    callback=lambda ctx, param, value: parse_duration(ctx, param, value) if value else None,
+    callback=parse_duration,
+    default="0s",
     metavar="DURATION",
     help="Wait until the server is ready, at most so long.",
 )
 @click.option("--json", "as_json", is_flag=True, help="All of it as JSON.")
 @calls_server
-def status(where: Where, wait: float | None, as_json: bool) -> int:
+def status(where: Where, wait: float, as_json: bool) -> int:
     """Show how the running server is.
 
     Exit status 0 when it is ready, 1 when it drains or something is wrong, 2 when no server answers or it does not
@@ -184,12 +198,7 @@ def status(where: Where, wait: float | None, as_json: bool) -> int:
       turnsvr status --wait 30s && echo serving
       turnsvr status --json | jq .sessions.now
     """
-    if wait is None:
-        answer = where.connect().status()
-    else:
-        from turnsvr.admin.client import wait_ready
-
-        answer = wait_ready(where.connect, wait)[1]
+    answer = where.status(wait)
     click.echo(json.dumps(answer, indent=2) if as_json else "\n".join(statustext.lines(answer)))
     return 0 if answer["ready"] else NOT_DONE
 
@@ -211,7 +220,8 @@ def log_level(where: Where, level: str, seconds: float | None) -> None:
     Example:
       turnsvr log-level debug --for 10m
     """
-    answer = where.connect().set_log_level(level, seconds)
+    with where.connect() as server:
+        answer = server.set_log_level(level, seconds)
     until = "until the next reload" if seconds is None else f"for {answer['remaining']:.0f} s"
     click.echo(f"logging from {answer['level']} up {until}")
 

@@ -72,6 +72,7 @@ class Feed:
                 self._hang_up()
             if not self._look.wait(self._interval):
                 message = ""
+        self._hang_up()
 
     def _obey(self) -> str:
         """What came of it, in words."""

@@ -47,11 +47,8 @@ class _Told(Exception):
 
 def run(connect: Callable[[], AdminClient], interval: float) -> None:
     """Until the person quits, or a signal comes; raises NoServer when there is no server to begin with."""
-    client = connect()
-    try:
+    with connect() as client:
         client.status()
-    finally:
-        client.close()
     locale.setlocale(locale.LC_ALL, "")
     state = State()
     with _ending_on_signals():
