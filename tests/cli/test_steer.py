@@ -267,7 +267,8 @@ def test_something_else_that_answers_is_no_server(tmp_path: Path, run: Run) -> N
                 connected, _ = listener.accept()
                 with connected:
                     request = connected.recv(4096)
-                    connected.sendall(b"220 mail ready\r\n" if request else b"")
+                    if request:
+                        connected.sendall(b"220 mail ready\r\n")
 
         other = threading.Thread(target=answer)
         other.start()
