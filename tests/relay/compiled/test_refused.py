@@ -21,7 +21,7 @@ _SO_NO_CHECK = 11
 
 
 def refuse_segments(address: Address) -> None:
-    """Have the kernel refuse segments (EINVAL) at the UDP socket of this process that is bound there, for want of sums."""
+    """Have the kernel refuse segments (EINVAL) at this process's UDP socket that is bound there, for want of sums."""
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
             if found.type == socket.SOCK_DGRAM and found.getsockname()[:2] == tuple(address):
