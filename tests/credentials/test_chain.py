@@ -71,6 +71,10 @@ class Slow:
     def __init__(self, user: str | None = "alice") -> None:
         self.user = user
         self.asked = 0
+        self.remembered: dict[str, tuple[Credential, ...]] = {}
+
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
+        return self.remembered.get(username)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return self._users().find(username, realm, wall_time)
@@ -129,6 +133,25 @@ async def test_a_source_that_is_away_hides_no_later_one() -> None:
     with pytest.raises(Unavailable):
         await mixed.by_userhash(userhash("eve", "r"), "r")
     assert mixed.refusal("eve", NOW) is Refusal.UNAVAILABLE
+
+
+def test_what_is_remembered_needs_nobody_to_be_asked() -> None:
+    first, second = Slow(), Slow(None)
+    mixed = AsyncChain([StaticUsers({"bob": "builder"}), first, second])
+    known = StaticUsers({"alice": "wonderland"}).find("alice", "r", NOW)
+
+    def find_now(name: str) -> tuple[Credential, ...] | None:
+        return mixed.find_now(name, "r", NOW, CALLER)
+
+    assert find_now("bob")
+    assert find_now("alice") is None
+    second.remembered["alice"] = known
+    assert find_now("alice") is None
+    first.remembered["alice"] = ()
+    assert find_now("alice") == known
+    second.remembered["alice"] = ()
+    assert find_now("alice") == ()
+    assert first.asked == second.asked == 0
 
 
 def test_each_realm_has_its_own_users() -> None:

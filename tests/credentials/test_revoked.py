@@ -68,7 +68,9 @@ async def test_a_source_that_takes_io_is_revocable_too() -> None:
     assert isinstance(revocable(SharedSecrets(["north"]), revocations), Revocable)
     caller = Caller("192.0.2.1", secure=True)
     assert await source.find(named("alice"), REALM, NOW, caller)
+    assert source.find_now(named("alice"), REALM, NOW, caller)
     revocations.add(named("alice"), NOW)
+    assert source.find_now(named("alice"), REALM, NOW, caller) == ()
     assert await source.find(named("alice"), REALM, NOW, caller) == ()
     assert source.refusal(named("alice"), NOW) is Refusal.REVOKED
     assert await source.find(named("bob"), REALM, NOW, caller)

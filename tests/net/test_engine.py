@@ -25,9 +25,13 @@ class Slow:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[tuple[Credential, ...]] = asyncio.get_running_loop().create_future()
+        self.remembered: dict[str, tuple[Credential, ...]] = {}
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return await asyncio.shield(self.answer)
+
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
+        return self.remembered.get(username)
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return "alice" if userhash == b"alice" else None
@@ -165,6 +169,17 @@ async def test_the_source_is_told_realm_and_caller() -> None:
     asked.lookups.ask(FindCredential(2, PATH._replace(transport=Transport.TLS), "alice", None, "other.example"))
     await settle()
     assert told == [("example.org", Caller("203.0.113.9", False)), ("other.example", Caller("203.0.113.9", True))]
+
+
+async def test_who_is_remembered_waits_for_nobody(slow: Slow) -> None:
+    asked = Asked(slow, max_waiting=1)
+    asked.ask(1, "carol")
+    slow.remembered = {"alice": (ALICE,), "eve": ()}
+    asked.ask(2)
+    asked.ask(3, "eve")
+    asked.ask(4, "bob")
+    assert asked.found == [(2, (ALICE,), ""), (3, (), "unknown user")]
+    assert asked.failed == [4]
 
 
 async def test_look_ups_can_be_forgotten(slow: Slow) -> None:

@@ -58,6 +58,13 @@ class AsyncChain:
     def anonymity(self) -> bool:
         return bool(self._sources) and all(source.anonymity for source in self._sources)
 
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
+        for source in self._sources:
+            found = source.find_now(username, realm, wall_time, caller)
+            if found is None or found:
+                return found
+        return ()
+
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return await self._first(lambda source: source.find(username, realm, wall_time, caller)) or ()
 
@@ -91,6 +98,9 @@ class _Later:
     @property
     def anonymity(self) -> bool:
         return self._source.anonymity
+
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        return self._source.find(username, realm, wall_time)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return self._source.find(username, realm, wall_time)

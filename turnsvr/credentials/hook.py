@@ -63,19 +63,22 @@ class Hook:
         self._refused: Memory[_Key, Answer] = Memory(max_refused)
         self._client = http_client(timeout, connections=_MAX_REQUESTS, ca=ca)
 
-    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):
             return ()
-        key = username, realm, caller.host
-        now = self._clock()
+        key, now = (username, realm, caller.host), self._clock()
         answer = self._known.get(key, now) or self._refused.get(key, now)
-        if answer is None:
-            answer = await self._questions.ask(key, lambda: self._ask(key, wall_time))
-            if answer.ttl:
-                memory = self._known if answer.accepted else self._refused
-                memory.put(key, answer, self._clock() + answer.ttl)
-        credential = answer.credential(username, realm)
-        return () if credential is None else (credential,)
+        return None if answer is None else answer.credentials(username, realm)
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        if (found := self.find_now(username, realm, wall_time, caller)) is not None:
+            return found
+        key = username, realm, caller.host
+        answer = await self._questions.ask(key, lambda: self._ask(key, wall_time))
+        if answer.ttl:
+            memory = self._known if answer.accepted else self._refused
+            memory.put(key, answer, self._clock() + answer.ttl)
+        return answer.credentials(username, realm)
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None

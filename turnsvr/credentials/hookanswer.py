@@ -43,15 +43,15 @@ class Answer:
     user: str | None = None
     quota: int | None = None
 
-    def credential(self, username: str, realm: str) -> Credential | None:
-        """For this user name and realm, those that were asked for; None when refused."""
+    def credentials(self, username: str, realm: str) -> tuple[Credential, ...]:
+        """For this user name and realm, those that were asked for; () when refused."""
         if not self.accepted:
-            return None
+            return ()
         md5_key, sha256_key = self.md5_key, self.sha256_key
         if self.password is not None:
             md5_key = long_term_key(username, realm, self.password)
             sha256_key = long_term_key_sha256(username, realm, self.password)
-        return Credential(username, md5_key, sha256_key, self.user or username, self.quota)
+        return (Credential(username, md5_key, sha256_key, self.user or username, self.quota),)
 
 
 def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:

@@ -81,6 +81,9 @@ class AsyncRevocable:
     def anonymity(self) -> bool:
         return self._source.anonymity
 
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
+        return () if username in self._revocations else self._source.find_now(username, realm, wall_time, caller)
+
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return () if username in self._revocations else await self._source.find(username, realm, wall_time, caller)
 

@@ -87,17 +87,27 @@ class Tokens:
         self._verified: Memory[str, _Verified] = Memory(_MAX_VERIFIED)
         self._reasons: Memory[str, Refusal] = Memory(_MAX_REASONS)
 
-    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if len(username) > MAX_USERNAME_BYTES or not _TOKEN.fullmatch(username):
             return ()
-        try:
-            verified = await self._verify(username, wall_time)
-            if self._secure_only and not caller.secure and verified.key.shared is None:
-                raise _Refused(Refusal.INSECURE)
-        except _Refused as refused:
-            self._reasons.put(username, refused.reason, wall_time + _REASON_SECONDS)
+        verified = self._verified.get(username, wall_time)
+        if verified is None or verified.keys is not self._keys.current:
+            return None
+        if self._secure_only and not caller.secure and verified.key.shared is None:
+            self._note(username, Refusal.INSECURE, wall_time)
             return ()
         return (_credential(username, realm, verified),)
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        found = self.find_now(username, realm, wall_time, caller)
+        if found is None:
+            try:
+                await self._verify(username, wall_time)
+            except _Refused as refused:
+                self._note(username, refused.reason, wall_time)
+            else:
+                found = self.find_now(username, realm, wall_time, caller)
+        return found or ()
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
@@ -105,10 +115,12 @@ class Tokens:
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return self._reasons.get(username, wall_time) or Refusal.UNKNOWN
 
-    async def _verify(self, token: str, wall_time: float) -> _Verified:
-        remembered = self._verified.get(token, wall_time)
-        if remembered is not None and remembered.keys is self._keys.current:
-            return remembered
+    def _note(self, token: str, reason: Refusal, wall_time: float) -> None:
+        """For whoever asks for the reason next."""
+        self._reasons.put(token, reason, wall_time + _REASON_SECONDS)
+
+    async def _verify(self, token: str, wall_time: float) -> None:
+        """Remember it as verified; raises _Refused and Unavailable."""
         try:
             header = jwt.get_unverified_header(token)
             keys = await self._fitting(header)
@@ -116,9 +128,7 @@ class Tokens:
         except jwt.PyJWTError:
             raise _Refused(Refusal.INVALID) from None
         expiry, user, quota = self._read(claims, wall_time)
-        verified = _Verified(self._keys.current, key, expiry, user, quota)
-        self._verified.put(token, verified, expiry)
-        return verified
+        self._verified.put(token, _Verified(self._keys.current, key, expiry, user, quota), expiry)
 
     async def _fitting(self, header: dict[str, Any]) -> list[TokenKey]:
         """The keys that may have signed a token with this header."""

@@ -68,6 +68,8 @@ class Lookups:
         source = self.source
         if not takes_io(source):
             self._ask_now(command, cast(Source, source))
+        elif self._ask_memory(command, source):
+            pass
         elif len(self._waiting) >= self._max_waiting:
             self._warn(f"{self._max_waiting} are under way")
             self._fail(command)
@@ -88,6 +90,17 @@ class Lookups:
             username = source.by_userhash(command.userhash, command.realm)
         keys = source.find(username, command.realm, now) if username is not None else ()
         self._found(command.request, keys, "" if keys else source.refusal(username or "", now).value)
+
+    def _ask_memory(self, command: FindCredential, source: AsyncSource) -> bool:
+        """Whether the source could tell without I/O, so that those whom it knows wait for nobody."""
+        if command.username is None:
+            return False
+        now = self._wall_time()
+        keys = source.find_now(command.username, command.realm, now, _caller(command))
+        if keys is None:
+            return False
+        self._found(command.request, keys, "" if keys else source.refusal(command.username, now).value)
+        return True
 
     async def _ask_later(self, command: FindCredential, source: AsyncSource) -> None:
         now = self._wall_time()
@@ -111,13 +124,12 @@ class Lookups:
     ) -> tuple[str | None, tuple[Credential, ...]]:
         """The user name and its candidates; raises what the source raises, and TimeoutError."""
         username = command.username
-        caller = Caller(command.five_tuple.client.host, command.five_tuple.transport is Transport.TLS)
         started = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
                 if username is None and command.userhash is not None:
                     username = await source.by_userhash(command.userhash, command.realm)
-                keys = await source.find(username, command.realm, now, caller) if username is not None else ()
+                keys = await source.find(username, command.realm, now, _caller(command)) if username is not None else ()
         finally:
             self.took.add(self._clock() - started)
         return username, keys
@@ -135,3 +147,8 @@ class Lookups:
         if self._in_trouble:
             self._in_trouble = False
             _log.info("credential look-ups work again")
+
+
+def _caller(command: FindCredential) -> Caller:
+    five_tuple = command.five_tuple
+    return Caller(five_tuple.client.host, five_tuple.transport is Transport.TLS)

@@ -63,17 +63,28 @@ class StoreSource:
         for memory in (self._known, self._unknown, self._hashed):
             memory.clear()
 
-    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):
             return ()
-        timed = parse(username)
-        if timed is not None and timed.expiry > wall_time:
+        if _is_live(username, wall_time):
             if self._secrets is None:
-                raise Unavailable(f"{self._reader.name}: its secrets are not known yet")
+                return None
             if realm in self._secrets:
                 return self._secrets[realm].find(username, realm, wall_time)
-        keys = await self._keys((realm, username))
-        return () if keys is None or not keys.known else (Credential(username, keys.md5, keys.sha256, username),)
+        key, now = (realm, username), self._clock()
+        if self._unknown.get(key, now):
+            return ()
+        keys = self._known.get(key, now)
+        if keys is None and not self._questions.health.available:
+            keys = self._left_over(key)
+        return None if keys is None else _credentials(username, keys)
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        if (found := self.find_now(username, realm, wall_time, caller)) is not None:
+            return found
+        if self._secrets is None and _is_live(username, wall_time):
+            raise Unavailable(f"{self._reader.name}: its secrets are not known yet")
+        return _credentials(username, await self._keys((realm, username)))
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         names = self._hashed.get(realm, self._clock())
@@ -90,13 +101,7 @@ class StoreSource:
         return Refusal.EXPIRED if timed is not None and timed.expiry <= wall_time else Refusal.UNKNOWN
 
     async def _keys(self, key: _Key) -> UserKeys | None:
-        """The user's keys, None when there is no such user; raises Unavailable."""
-        now = self._clock()
-        known = self._known.get(key, now)
-        if known is not None or self._unknown.get(key, now):
-            return known
-        if not self._questions.health.available and (known := self._left_over(key)) is not None:
-            return known
+        """The user's keys, None when there is no such user; asks the database. Raises Unavailable."""
         changes = self._changes
         try:
             found = await self._questions.ask(key, lambda: self._reader.user(*key))
@@ -119,3 +124,13 @@ class StoreSource:
             self._unknown.put(key, True, now + min(self._cache, _UNKNOWN_SECONDS))
         else:
             self._known.put(key, found, now + self._cache)
+
+
+def _is_live(username: str, wall_time: float) -> bool:
+    """Whether it is a time-limited name whose time has not come."""
+    timed = parse(username)
+    return timed is not None and timed.expiry > wall_time
+
+
+def _credentials(username: str, keys: UserKeys | None) -> tuple[Credential, ...]:
+    return () if keys is None or not keys.known else (Credential(username, keys.md5, keys.sha256, username),)
