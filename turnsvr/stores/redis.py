@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, NoPermissionError, RedisError, ResponseError
 
 from turnsvr.config.locations import StoreUrl
@@ -105,7 +106,7 @@ class RedisStore:
         """
         pause = _FIRST_PAUSE
         while True:
-            watch = self._client.pubsub(ignore_subscribe_messages=True)
+            watch = self._client.pubsub()
             try:
                 await self._ask(watch.psubscribe(*self._patterns()))
                 if not await self._tells_of_changes():
@@ -209,16 +210,25 @@ class RedisStore:
         space = f"__keyspace@{self._database}__:"
         return [f"{space}{_REALMS}*/{leaf}" for leaf in sorted(_LEAVES | {"key"})] + [f"{space}{_ORIGINS}*"]
 
-    async def _await_change(self, watch: Any) -> None:
-        """Until something has changed and a moment has passed; raises RedisError when the connection is lost."""
-        while (message := await watch.get_message(timeout=_QUIET)) is None or message["type"] != "pmessage":
-            if message is None:
+    async def _await_change(self, watch: PubSub) -> None:
+        """Until something has changed, and a moment more for what else does.
+
+        Raises RedisError when the connection is lost.
+        """
+        tried = False
+        while True:
+            message = await watch.get_message(timeout=self._timeout if tried else _QUIET)
+            if message is not None and message["type"] == "pmessage":
+                break
+            if message is None and tried:
+                raise ConnectionError("no answer")
+            tried = message is None
+            if tried:
                 await watch.ping()
-                if await watch.get_message(timeout=self._timeout) is None:
-                    raise ConnectionError("no answer")
-        await asyncio.sleep(_GATHER)
-        while await watch.get_message(timeout=0) is not None:
-            pass
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _GATHER
+        while (left := until - loop.time()) > 0:
+            await watch.get_message(timeout=left)
 
     async def _ask(self, work: Awaitable[_T], *, patience: int = 1) -> _T:
         """What Redis answers, in so many times the time for one answer; raises Unavailable."""
