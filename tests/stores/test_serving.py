@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -253,6 +254,34 @@ async def test_a_database_that_is_killed_under_load_and_comes_back(serve: Serve,
     await kept.refresh(300)
     await relays(kept)
     await kept.close()
+
+
+@pytest.mark.parametrize("server", ["postgresql", "redis"], indirect=True)
+async def test_a_database_that_says_nothing_for_a_while(serve: Serve, running: servers.Server) -> None:
+    """It takes connections and questions, and answers none."""
+    database = await conftest.new(running)
+    async with open_store(database) as store:
+        await fill(store, "alice", "bob", "carol")
+    application = await serve(
+        credentials={"store": {"url": database.url, "timeout": SHORT, "cache": "1h", "poll": "1h"}},
+        web={"listen": "http://127.0.0.1:0", "requests_per_address": 0},
+    )
+    assert await allocates(application, "alice") == "ok"
+    with capture_logs() as logs:
+        running.signal(signal.SIGSTOP)
+        before = time.monotonic()
+        outcomes = await asyncio.gather(*(allocates(application, name) for name in ("bob", "carol", "bob")))
+        assert time.monotonic() - before < SHORT + MARGIN
+        assert all("500" in outcome for outcome in outcomes)
+        await ready(application, 503)
+        before = time.monotonic()
+        assert await allocates(application, "alice") == "ok"
+        assert time.monotonic() - before < SHORT
+        running.signal(signal.SIGCONT)
+        await ready(application, 200)
+        assert await allocates(application, "bob") == "ok"
+    told = [entry["event"] for entry in logs if "store" in entry["event"]]
+    assert told == ["credential store unavailable", "credential store available again"]
 
 
 @pytest.mark.parametrize("server", ["redis"], indirect=True)
