@@ -24,11 +24,19 @@ cdef enum:
     WAKE = 0xFFFFFFFF
 
 
+cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept nogil:
+    """Nanoseconds to wait after a look that found so many packets which it did not send up."""
+    if pace_waits(&lane.pace, began):
+        return pace_pause(monotonic() - began)
+    # A look wakes a thread beside Python, for messages that wait for Python anyhow.
+    return 0 if packets else up_backlog(&lane.up)
+
+
 cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     """Serve until is_stopping."""
     cdef epoll_event events[EVENTS]
     cdef int count, at
-    cdef uint64_t ignored
+    cdef uint64_t ignored, packets
     cdef timespec pause
     # Else the kernel rounds a short sleep up by as much again.
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
@@ -40,15 +48,17 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
         lane_lock(lane)
         batch.now = monotonic()
         batch.slots_used = 0
+        packets = lane.tally.received - lane.tally.sent_up
         for at in range(count):
             if events[at].data.u64 == WAKE:
                 eventfd_read(lane.wake, &ignored)
             else:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
         flush(lane, batch)
+        packets = lane.tally.received - lane.tally.sent_up - packets
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
-        if pace_waits(&lane.pace, batch.now):
-            pause.tv_nsec = pace_pause(monotonic() - batch.now)
+        pause.tv_nsec = pause_after(lane, batch.now, packets)
+        if pause.tv_nsec:
             nanosleep(&pause, NULL)

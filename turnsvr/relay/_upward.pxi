@@ -14,6 +14,9 @@ cdef enum:
     # Ends of streams and the like are no more than there are streams, and may not be lost.
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
+    # Nanoseconds that Python takes for a message at the least, and what a lane gives it in one go at the most.
+    UP_JUDGING = 20000
+    UP_LONGEST = 300000
 
 cdef struct UpRecord:
     # size bytes follow it, then what lacks to a multiple of eight. session and peer, or stream and reason, by kind.
@@ -30,7 +33,11 @@ cdef struct UpQueue:
     uint32_t used
     uint32_t room
     int event
+    # Whether the reader is at work, or has been told.
     int is_signalled
+    # Messages that wait, and those that it has taken last.
+    uint32_t messages
+    uint32_t taken
 
 
 cdef bint up_room(UpQueue *queue, uint32_t size, uint32_t limit) noexcept nogil:
@@ -70,6 +77,7 @@ cdef bint up_push(
         return False
     to = queue.bytes + queue.used
     queue.used += whole
+    queue.messages += record.kind == UP_MESSAGE
     memcpy(to, record, sizeof(UpRecord))
     to += sizeof(UpRecord)
     if head_size:
@@ -95,7 +103,18 @@ cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
     queue.bytes = NULL
     queue.used = 0
     queue.room = 0
+    queue.taken = queue.messages
+    queue.messages = 0
     if taken == NULL:
         queue.is_signalled = False
     pthread_mutex_unlock(&queue.mutex)
     return taken
+
+
+cdef int64_t up_backlog(UpQueue *queue) noexcept nogil:
+    """Nanoseconds that the reader still needs for what it has, at the least: nothing that comes meanwhile is late."""
+    cdef int64_t messages
+    pthread_mutex_lock(&queue.mutex)
+    messages = queue.messages + queue.taken // 2
+    pthread_mutex_unlock(&queue.mutex)
+    return min(messages * UP_JUDGING, <int64_t>UP_LONGEST)
