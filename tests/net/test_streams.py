@@ -329,6 +329,7 @@ async def test_a_slow_reader_loses_whole_frames_only(serve: Serve, tls: bool) ->
             peer.transport.sendto(sent.to_bytes(4, "big") * 250, client.relayed[0])
             sent += 1
         await asyncio.sleep(0.005)
+    assert application.lagging == 1 or (application.pump.name == "compiled" and not tls)
     got: list[int] = []
 
     def take(data: bytes) -> None:
@@ -345,6 +346,7 @@ async def test_a_slow_reader_loses_whole_frames_only(serve: Serve, tls: bool) ->
     assert got == sorted(set(got))
     assert splitter.pending == 0
     assert len(got) == sent - dropped(application)
+    await until(lambda: application.lagging == 0)
     link.abort()
     peer.transport.close()
 

@@ -370,7 +370,7 @@ async def test_metrics_count_and_name_no_user(site: Site) -> None:
     assert 'turnsvr_ice_requests_total{dialect="native",outcome="unauthorized"} 1.0' in text
     assert 'turnsvr_dropped_packets_total{reason="no_permission"}' in text
     assert "turnsvr_certificate_expiry_timestamp_seconds" in text
-    for private in (given.username, given.password, "alice", "shop", KEY, "wrong", "127.0.0.1"):
+    for private in (given.username, given.password, "alice", "shop", KEY, "secret as well", "127.0.0.1"):
         assert private not in text
 
 

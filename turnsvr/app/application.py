@@ -136,6 +136,11 @@ class Application:
         return self.identities.issuing_secret
 
     @property
+    def lagging(self) -> int:
+        """TCP and TLS connections whose clients read more slowly than they are sent to."""
+        return self._streams.lagging
+
+    @property
     def problems(self) -> Sequence[str]:
         """Why new sessions may fail, besides draining."""
         return self.identities.problems

@@ -97,6 +97,9 @@ class Application(Protocol):
     def issuing_secret(self) -> str | None: ...
 
     @property
+    def lagging(self) -> int: ...
+
+    @property
     def problems(self) -> Sequence[str]: ...
 
     @property
@@ -148,6 +151,10 @@ class ApplicationContext:
     @property
     def connections(self) -> int:
         return self._application.connections
+
+    @property
+    def lagging(self) -> int:
+        return self._application.lagging
 
     @property
     def sessions(self) -> Sessions:

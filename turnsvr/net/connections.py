@@ -38,13 +38,22 @@ class Connection:
         """Ends the connection at once, whatever state it is in; whoever serves it sets this."""
         self.key = key
         self.closed = False
+        self._is_lagging = False
         self._connections = connections
         self._had_allocation = False
         self._timer = connections.loop.call_later(connections.limits.idle_timeout, self._check_idle)
 
+    def lag(self, is_lagging: bool) -> None:
+        """Whether much waits for this client now; one that is gone never lags."""
+        is_lagging = is_lagging and not self.closed
+        if is_lagging is not self._is_lagging:
+            self._is_lagging = is_lagging
+            self._connections.lagging += 1 if is_lagging else -1
+
     def close(self) -> None:
         """It is gone; closing twice is fine."""
         self.closed = True
+        self.lag(False)
         self._timer.cancel()
         self._connections.forget(self)
 
@@ -68,6 +77,8 @@ class Connections:
         self.limits = limits
         self.has_allocation = has_allocation
         self.loop = loop
+        self.lagging = 0
+        """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
         self._open: set[Connection] = set()
         self._by_client: Counter[bytes] = Counter()
         self._empty = asyncio.Event()

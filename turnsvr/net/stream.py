@@ -18,6 +18,8 @@ from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.framing import StreamSplitter
 
 _READ_SIZE = 65_536
+_LAGGING = 16_384
+"""Bytes that wait for a client, beyond those that the system has taken, from which on it is said to lag."""
 
 _log = structlog.get_logger()
 
@@ -78,6 +80,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self._connection.drop = self._transport.abort
+        self._transport.set_write_buffer_limits(high=_LAGGING)
         self._engine.pump.attach(self._five_tuple, self.write)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -96,6 +99,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def eof_received(self) -> None:
         self._flush()  # answers to what came along with the end; asyncio closes next
+
+    def pause_writing(self) -> None:
+        self._connection.lag(True)
+
+    def resume_writing(self) -> None:
+        self._connection.lag(False)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None

@@ -70,6 +70,11 @@ class Streams:
         """Whether the pump serves this client's connection itself."""
         return five_tuple in self._adopted
 
+    @property
+    def lagging(self) -> int:
+        """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
+        return self._connections.lagging
+
     def __len__(self) -> int:
         """Connections."""
         return len(self._connections)

@@ -84,6 +84,10 @@ class Context(Protocol):
         """TCP and TLS connections of TURN clients now."""
 
     @property
+    def lagging(self) -> int:
+        """Those of them whose clients read more slowly than they are sent to, as far as that is known."""
+
+    @property
     def sessions(self) -> Sessions: ...
 
     @property

@@ -67,6 +67,12 @@ class ServerCollector(Collector):
             "turnsvr_allocation_limit", "Allocations that the server holds at most (limits.allocations).", context.limit
         )
         yield _gauge("turnsvr_connections", "TCP and TLS connections of TURN clients now.", context.connections)
+        yield _gauge(
+            "turnsvr_lagging_connections",
+            "Connections with output that waits because the client reads too slowly; plain TCP that the compiled pump "
+            "serves is not among them.",
+            context.lagging,
+        )
         if (expiry := context.certificate_expiry()) is not None:
             yield _gauge(
                 "turnsvr_certificate_expiry_timestamp_seconds",
