@@ -97,7 +97,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory, certificate: TlsFiles) -> 
 
 
 _LEGS = {"udp": Case("udp", "-X", messages=5), "tcp": Case("tcp", "-t -X", messages=5)}
-_LEGS["tls"] = Case("tls", "-t -X", Expect.MOST, tls=True)
+_LEGS["tls"] = Case("tls", "-t -X -c -z 100", Expect.MOST, tls=True)
 
 _SERVED = {
     "bigbluebutton": {"udp", "tcp", "tls"},

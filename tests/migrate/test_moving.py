@@ -1,0 +1,121 @@
+"""A directory of coturn's, its turnserver.conf and its database, moves: the users of before relay."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.client.coturn import listens, running
+from tests.conftest import ServerProcess, free_port, need
+from tests.interop.uclient import Case, Expect, command, verdict
+from turnsvr.credentials import shared_secret
+from turnsvr.net.tls import TlsFiles
+from turnsvr.stun.address import Address
+
+pytest.importorskip("aiosqlite")
+
+_REALM = "turn.matrix.example.org"
+_USER = Case("user", "-X", user="ninefingers", password="youhavetoberealistic", messages=5)
+_STRANGER = Case("stranger", "-X", Expect.NOTHING, user="ninefingers", password="guessed", messages=2)
+
+_CONF = """\
+# as the guide of Synapse has it, with users in a database
+{credentials}
+realm={realm}
+userdb={database}
+listening-ip=127.0.0.1
+listening-port={port}
+tls-listening-port={tls_port}
+cert={certificate}
+pkey={key}
+no-tcp-relay
+no-multicast-peers
+no-cli
+no-dtls
+allow-loopback-peers
+denied-peer-ip=10.0.0.0-10.255.255.255
+user-quota=12 # four streams a call
+total-quota=1200
+simple-log
+log-file=stdout
+pidfile={directory}/pid
+"""
+
+
+def _turnadmin(database: Path, *arguments: str) -> None:
+    line = [need("turnadmin"), *arguments, "-b", database]
+    subprocess.run(line, check=True, capture_output=True, timeout=30)
+
+
+def _directory(directory: Path, certificate: TlsFiles, credentials: str) -> tuple[Path, int, int]:
+    """A turnserver.conf beside a database with a user; its ports."""
+    database, port, tls_port = directory / "turndb", free_port(), free_port()
+    _turnadmin(database, "-a", "-u", _USER.user, "-r", _REALM, "-p", str(_USER.password))
+    conf = directory / "turnserver.conf"
+    conf.write_text(
+        _CONF.format(
+            credentials=credentials,
+            realm=_REALM,
+            database=database,
+            port=port,
+            tls_port=tls_port,
+            certificate=certificate.certificate,
+            key=certificate.key,
+            directory=directory,
+        )
+    )
+    return conf, port, tls_port
+
+
+def _relays(case: Case, port: int, peer_port: int) -> str | None:
+    """What is wrong with a run of coturn's client, or None."""
+    need("turnutils_uclient")
+    line = command(case, port=port, tls_port=port, peer_port=peer_port)
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, errors="replace")
+    if "channel bind: error 400" in result.stdout:  # the client drew one channel for two peers
+        result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, errors="replace")
+    problem = verdict(case, result)
+    return problem and f"{problem}\n{result.stdout[-2000:]}"
+
+
+def _moved(conf: Path) -> ServerProcess:
+    """What `import-coturn` and `run` make of a turnserver.conf, as an operator calls them."""
+    settings = conf.with_name("moved.yaml")
+    arguments = [sys.executable, "-m", "turnsvr", "import-coturn", str(conf), "-o", str(settings)]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=60)
+    return ServerProcess(settings.read_text(), conf.parent)
+
+
+def test_users_of_the_database_relay_before_and_after(tmp_path: Path, certificate: TlsFiles, peer_port: int) -> None:
+    conf, port, _ = _directory(tmp_path, certificate, "lt-cred-mech")
+    with running(
+        [need("turnserver"), "-c", str(conf)], tmp_path / "coturn.log", lambda: listens(Address("127.0.0.1", port))
+    ):
+        assert _relays(_USER, port, peer_port) is None
+    with _moved(conf):
+        assert _relays(_USER, port, peer_port) is None
+        assert _relays(_STRANGER, port, peer_port) is None
+
+
+@pytest.mark.parametrize("place", ["file", "database"])
+def test_the_shared_secret_serves_beside_users(
+    place: str, tmp_path: Path, certificate: TlsFiles, peer_port: int
+) -> None:
+    secret = f"secret of the {place}"
+    lines = f"use-auth-secret\nstatic-auth-secret={secret}" if place == "file" else "use-auth-secret"
+    conf, port, _ = _directory(tmp_path, certificate, lines)
+    if place == "database":
+        _turnadmin(tmp_path / "turndb", "-s", secret, "-r", _REALM)
+    with _moved(conf):
+        assert _relays(_USER, port, peer_port) is None
+        assert _relays(_timed(secret), port, peer_port) is None
+        assert _relays(_timed("secret of nobody", Expect.NOTHING), port, peer_port) is None
+
+
+def _timed(secret: str, expect: Expect = Expect.ALL) -> Case:
+    name, password = shared_secret.make(secret, "alice", 600, time.time())
+    return Case("timed", "-X", expect, user=name, password=password, messages=5)
