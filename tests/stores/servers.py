@@ -18,6 +18,7 @@ from typing import ClassVar
 import pytest
 
 from tests.conftest import PATIENCE, free_port, need
+from turnsvr.app import firstrun
 
 USER = "turnsvr"
 PASSWORD = "p@ss/w:rd%20"
@@ -41,8 +42,22 @@ class Server:
     def command(self) -> Sequence[str]:
         raise NotImplementedError
 
+    @property
+    def certificate(self) -> Path:
+        """What a client trusts that is to trust this server."""
+        return self.directory / "certificate.pem"
+
     def set_up(self) -> None:
-        """Make the data directory."""
+        """Make the data directory, and a certificate for 127.0.0.1."""
+        firstrun.write_self_signed(self.directory, ["127.0.0.1"])
+        if self._account is not None:
+            os.chown(self._key, self._account.pw_uid, self._account.pw_gid)
+        self.certificate.chmod(0o644)
+        self._key.chmod(0o600)
+
+    @property
+    def _key(self) -> Path:
+        return self.directory / "key.pem"
 
     def answers(self) -> bool:
         raise NotImplementedError
@@ -126,6 +141,7 @@ class PostgresqlServer(Server):
         super().__init__()
 
     def set_up(self) -> None:
+        super().set_up()
         secret = self.directory / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -142,6 +158,9 @@ class PostgresqlServer(Server):
             "fsync": "off",
             "shared_buffers": "16MB",
             "max_connections": "30",
+            "ssl": "on",
+            "ssl_cert_file": str(self.certificate),
+            "ssl_key_file": str(self._key),
         }
         return (
             self._programs["postgres"],
@@ -170,6 +189,7 @@ class MariadbServer(Server):
         super().__init__()
 
     def set_up(self) -> None:
+        super().set_up()
         self.run(
             need("mariadb-install-db"),
             *("--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"),
@@ -189,6 +209,8 @@ class MariadbServer(Server):
             f"--init-file={self.directory / 'init.sql'}",
             f"--port={self.port}",
             "--bind-address=127.0.0.1",
+            f"--ssl-cert={self.certificate}",
+            f"--ssl-key={self._key}",
             "--skip-name-resolve",
             "--innodb-buffer-pool-size=16M",
             "--innodb-flush-log-at-trx-commit=2",
@@ -206,11 +228,15 @@ class RedisServer(Server):
     def __init__(self) -> None:
         need("redis-server")
         super().__init__()
+        self.tls_port = free_port()
 
     def command(self) -> Sequence[str]:
         return (
             need("redis-server"),
             *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)),
+            *("--tls-port", str(self.tls_port), "--tls-auth-clients", "no"),
+            *("--tls-cert-file", str(self.certificate), "--tls-key-file", str(self._key)),
+            *("--tls-ca-cert-file", str(self.certificate)),
             *("--requirepass", PASSWORD, "--save", "", "--appendonly", "yes", "--appendfsync", "no"),
         )
 

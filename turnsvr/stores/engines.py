@@ -14,6 +14,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from turnsvr.config.locations import StoreUrl
+from turnsvr.stores.failures import NoTls
 from turnsvr.stores.options import Options, parse
 
 _POOL_SIZE = 4
@@ -118,7 +119,7 @@ def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awai
 
         async def _request_authentication(self) -> None:
             if options.tls is not None and not self.server_capabilities & _CLIENT_SSL:
-                raise ConnectionError("the server has no TLS")
+                raise NoTls
             await super()._request_authentication()
 
     async def connect() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import ssl
 from collections.abc import Iterator
 from typing import Literal
 
@@ -15,6 +16,8 @@ _TOO_MANY = "has too many connections"
 _NOT_YET = "is starting or stopping"
 _UNREACHABLE = "cannot be reached"
 _ENDED = "ended the connection"
+_NO_TLS = "has no TLS"
+_UNTRUSTED = "has no certificate that is trusted"
 
 _REASONS: dict[str | int, str] = {
     # SQLSTATE, as PostgreSQL has it
@@ -49,6 +52,11 @@ _MYSQL_TEXTS = {1264, 1265, 1267, 1270, 1271, 1300, 1366, 1406, 3854, 3988}
 _MYSQL_DUPLICATE = 1062
 _DUPLICATE = "23505"
 
+
+class NoTls(ConnectionError):
+    """A server without TLS, where that is asked for."""
+
+
 Nature = Literal["text", "duplicate", "failure"]
 
 
@@ -69,8 +77,12 @@ def nature(error: BaseException) -> Nature:
 
 def reason(error: BaseException) -> str:
     """Why there was no answer; none of it repeats a name, a value or a password."""
+    causes = tuple(_causes(error))
     codes: list[str | int] = []
-    for each in _causes(error):
+    for each in causes:
+        if isinstance(each, (ssl.SSLError, NoTls)):
+            return of_tls(each)
+    for each in causes:
         if isinstance(each, sqlite3.Error):
             # SQLite's texts name tables and columns, never values.
             return _NO_TABLE if "no such table" in str(each) else str(each)
@@ -80,10 +92,19 @@ def reason(error: BaseException) -> str:
         if code is not None:
             codes.append(code)
         elif isinstance(each, OSError):
-            return os.strerror(each.errno).lower() if each.errno else _UNREACHABLE
+            return of_system(each)
         elif isinstance(each, EOFError):
             return _ENDED
     return f"error {codes[-1]}" if codes else type(error).__name__
+
+
+def of_tls(error: ssl.SSLError | NoTls) -> str:
+    return _UNTRUSTED if isinstance(error, ssl.SSLCertVerificationError) else _NO_TLS
+
+
+def of_system(error: OSError) -> str:
+    """As the system calls it; host names that are not known have numbers of their own."""
+    return os.strerror(error.errno).lower() if error.errno and error.errno > 0 else _UNREACHABLE
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

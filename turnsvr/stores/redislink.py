@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from redis.exceptions import (
 
 from turnsvr.config.locations import StoreUrl
 from turnsvr.config.units import BadValue
+from turnsvr.stores import failures
 from turnsvr.stores.options import Options
 
 
@@ -96,6 +96,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, ResponseError):
         return f"error {re.sub('[^A-Z]', '', str(error).partition(' ')[0]) or 'ERR'}"
     cause = error.__cause__ or error.__context__ or error
-    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
-        return os.strerror(cause.errno).lower()
-    return "cannot be reached"
+    if isinstance(cause, ssl.SSLError):
+        return failures.of_tls(cause)
+    return failures.of_system(cause) if isinstance(cause, OSError) else "cannot be reached"
