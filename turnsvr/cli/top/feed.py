@@ -68,7 +68,7 @@ class Feed:
                 asked = self._ask()
                 self.snapshot = replace(asked, message=message or asked.message)
             except (NoServer, OSError) as error:
-                self.snapshot = Snapshot(problem=f"{error}; trying again")
+                self.snapshot = Snapshot(problem=f"trying again: {error}")
                 self._hang_up()
             if not self._look.wait(self._interval):
                 message = ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import curses
 import locale
+import os
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _TURN = 100
 """Milliseconds to wait for a key before a newer snapshot is shown."""
 _ESCAPE_DELAY = 25
+_SIZE_VARIABLES = ("COLUMNS", "LINES")
+"""What curses would believe, and never again ask the terminal."""
 
 _NAMES: dict[int | str, str] = {
     curses.KEY_UP: "up",
@@ -41,34 +43,31 @@ _NAMES: dict[int | str, str] = {
 }
 
 
-class _Told(Exception):
-    """A signal asks to end."""
-
-
 def run(connect: Callable[[], AdminClient], interval: float) -> None:
     """Until the person quits, or a signal comes; raises NoServer when there is no server to begin with."""
     with connect() as client:
         client.status()
     locale.setlocale(locale.LC_ALL, "")
-    state = State()
-    with _ending_on_signals():
+    for name in _SIZE_VARIABLES:
+        os.environ.pop(name, None)
+    screen = _Screen(connect, interval)
+    with _ending_on_signals(screen.end):
         try:
-            curses.wrapper(_Screen(connect, interval, state).run)
-        except (KeyboardInterrupt, _Told):
-            return
+            curses.wrapper(screen.run)
         except curses.error as error:
             raise NoServer(f"this terminal cannot be used: {error}; turnsvr sessions prints a list") from None
+        finally:
+            screen.end()
 
 
 @contextlib.contextmanager
-def _ending_on_signals() -> Iterator[None]:
-    def end(number: int, frame: FrameType | None) -> None:
-        raise _Told
+def _ending_on_signals(end: Callable[[], None]) -> Iterator[None]:
+    """SIGINT is one of them: nothing that is under way is cut off."""
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def handle(number: int, frame: FrameType | None) -> None:
+        end()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -77,9 +76,15 @@ def _ending_on_signals() -> Iterator[None]:
 
 
 class _Screen:
-    def __init__(self, connect: Callable[[], AdminClient], interval: float, state: State) -> None:
-        self._state = state
+    def __init__(self, connect: Callable[[], AdminClient], interval: float) -> None:
+        self._state = State()
         self._feed = Feed(connect, interval, self._wish())
+        self._ended = False
+
+    def end(self) -> None:
+        """At the next turn; ending twice is fine."""
+        self._ended = True
+        self._feed.stop()
 
     def run(self, window: curses.window) -> None:
         with contextlib.suppress(curses.error):
@@ -87,11 +92,8 @@ class _Screen:
         curses.set_escdelay(_ESCAPE_DELAY)
         self._styles = _styles()
         window.timeout(_TURN)
-        try:
-            while self._turn(window):
-                pass
-        finally:
-            self._feed.stop()
+        while not self._ended and self._turn(window):
+            pass
 
     def _turn(self, window: curses.window) -> bool:
         """Show what there is and take one key; False to quit."""

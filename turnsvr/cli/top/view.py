@@ -301,7 +301,7 @@ def _last(state: State, snapshot: Snapshot) -> Line:
         whose = f" of {printable(found[0]['user'])}" if found else ""
         return Line(f"end session {state.selected}{whose}? y/n", Style.SELECTED)
     if snapshot.message:
-        return Line(printable(snapshot.message), Style.BAD)
+        return Line(printable(snapshot.message))
     if state.mode is Mode.DETAIL:
         return Line("Escape back  x end  q quit", Style.FAINT)
     return Line("r rate  b bytes  u user  a age  / find  Enter peers  x end  ? keys  q quit", Style.FAINT)
