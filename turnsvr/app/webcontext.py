@@ -162,12 +162,10 @@ class ApplicationContext:
 
     @property
     def requests(self) -> Mapping[tuple[str, str], int]:
-        """Those that the pump answered by itself, which are plain Binding requests, among them."""
         answers = self._application.server.answers
-        named = dict.fromkeys(_EXPECTED, 0)
-        named |= {(_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()}
-        named[_METHODS[Method.BINDING], "200"] += self.totals().binding_answers
-        return named
+        return dict.fromkeys(_EXPECTED, 0) | {
+            (_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()
+        }
 
     @property
     def queues(self) -> Mapping[str, int]:

@@ -92,7 +92,7 @@ class Context(Protocol):
 
     @property
     def requests(self) -> Mapping[tuple[str, str], int]:
-        """STUN and TURN requests since the start, by method and outcome: 200, an error code, or none."""
+        """Requests that the rules took since the start, by method and outcome: 200, an error code, or none."""
 
     @property
     def queues(self) -> Mapping[str, int]:

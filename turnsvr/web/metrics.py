@@ -6,6 +6,7 @@ Every label has few values, and none that a client chose. A scrape reads counter
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from turnsvr import __version__
 from turnsvr.histogram import Histogram
+from turnsvr.relay.api import Totals
 from turnsvr.web.context import Context
 from turnsvr.web.desk import Desk
 from turnsvr.web.rooms import Rooms
@@ -43,8 +45,9 @@ class ServerCollector(Collector):
         yield from self._state()
         yield from self._sessions()
         yield from self._realms()
-        yield from self._requests()
-        yield from self._traffic()
+        totals = self._context.totals()
+        yield from self._requests(totals)
+        yield from self._traffic(totals)
         yield from self._sources()
         yield from self._http()
 
@@ -161,17 +164,18 @@ class ServerCollector(Collector):
             ],
         )
 
-    def _requests(self) -> Iterator[Metric]:
+    def _requests(self, totals: Totals) -> Iterator[Metric]:
+        requests = Counter(self._context.requests)
+        requests["binding", "200"] += totals.binding_answers
         yield _counters(
             "turnsvr_requests",
             "STUN and TURN requests by method and outcome: 200, the error code of the answer, or none where a limit "
             "kept it back.",
             ("method", "code"),
-            self._context.requests.items(),
+            requests.items(),
         )
 
-    def _traffic(self) -> Iterator[Metric]:
-        totals = self._context.totals()
+    def _traffic(self, totals: Totals) -> Iterator[Metric]:
         relayed = totals.relayed
         packets = {"from_client": relayed.packets_from_client, "to_client": relayed.packets_to_client}
         octets = {"from_client": relayed.bytes_from_client, "to_client": relayed.bytes_to_client}
@@ -214,19 +218,19 @@ class ServerCollector(Collector):
         )
         yield _counters(
             "turnsvr_credential_queries",
-            "Questions asked of it.",
+            "Questions asked of the database, web hook or key server that knows users.",
             label,
             _by_one({name: each.queries for name, each in sources.items()}),
         )
         yield _counters(
             "turnsvr_credential_query_errors",
-            "Questions that it did not answer; each gives a client error 500.",
+            "Of these questions those without an answer; requests that need one get error 500.",
             label,
             _by_one({name: each.errors for name, each in sources.items()}),
         )
         yield _histogram(
             "turnsvr_credential_query_duration_seconds",
-            "Time to its answer.",
+            "Time from such a question to its answer.",
             [((name,), each.latency) for name, each in sources.items()],
             label,
         )
