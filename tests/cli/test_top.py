@@ -38,10 +38,12 @@ class Terminal:
             check=True,
             env=variables | {"PS1": "$ ", "LC_ALL": "C.UTF-8", "SHELL": "/bin/sh"} | environ,
         )
+        self._socket = Path(self.ask("socket_path"))
         self.wait("$")
 
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
+        self._socket.unlink(missing_ok=True)
 
     def type(self, text: str) -> None:
         """And Enter."""
@@ -173,7 +175,7 @@ def numbers(terminal: Terminal) -> list[int]:
 
 
 async def test_it_shows_sorts_and_finds_sessions(load: Load, start_top: StartTop) -> None:
-    terminal: Terminal = await off_loop(start_top)
+    terminal: Terminal = await off_loop(start_top, 150)
     await off_loop(terminal.wait, "4 sessions, 4 since start")
     await off_loop(wait_until, lambda: numbers(terminal) == [1, 2, 3, 4], "order by rate: the first receives it all")
     await off_loop(terminal.keys, "u")
