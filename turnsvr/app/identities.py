@@ -115,6 +115,7 @@ class Identities:
                     self._run(part.start())
             for part in old:
                 if part not in new:
+                    self._retiring.append(part)
                     self._run(self._retire(part))
 
         return take
@@ -179,7 +180,6 @@ class Identities:
 
     async def _retire(self, part: _Part) -> None:
         """Let it end what it was asked."""
-        self._retiring.append(part)
         await part.close(False)
         self._retiring.remove(part)
 
@@ -192,10 +192,13 @@ class Identities:
 def _hook(section: HookSettings) -> _Part:
     try:
         from turnsvr.credentials.hook import Hook
+        from turnsvr.credentials.http import BadAddress
     except ModuleNotFoundError as error:
         raise _missing("hook", error) from None
     try:
         hook = Hook(section.url, section.secret.get_secret_value(), timeout=section.timeout, ca=section.ca)
+    except BadAddress as error:
+        raise IdentityError(f"credentials.hook.url: {error}") from None
     except ssl.SSLError:
         raise IdentityError(f"credentials.hook.ca: {section.ca} holds no certificates in PEM") from None
     except OSError as error:
@@ -209,6 +212,7 @@ def _hook(section: HookSettings) -> _Part:
 
 def _tokens(section: TokenSettings) -> _Part:
     try:
+        from turnsvr.credentials.http import BadAddress
         from turnsvr.credentials.keyrings import KeyFile, KeyRing, KeyUrl
         from turnsvr.credentials.tokenkeys import BadKeys, check_algorithms
         from turnsvr.credentials.tokens import Tokens
@@ -219,14 +223,16 @@ def _tokens(section: TokenSettings) -> _Part:
     except BadKeys as error:
         raise IdentityError(f"credentials.tokens.algorithms: {error}") from None
     keys: KeyRing
-    if section.url is not None:
-        keys = KeyUrl(section.url, algorithms, timeout=_KEYS_SECONDS)
-    else:
-        assert section.keys is not None
-        try:
+    try:
+        if section.url is not None:
+            keys = KeyUrl(section.url, algorithms, timeout=_KEYS_SECONDS)
+        else:
+            assert section.keys is not None
             keys = KeyFile(section.keys, algorithms)
-        except BadKeys as error:
-            raise IdentityError(f"credentials.tokens.keys: {error}") from None
+    except BadAddress as error:
+        raise IdentityError(f"credentials.tokens.url: {error}") from None
+    except BadKeys as error:
+        raise IdentityError(f"credentials.tokens.keys: {error}") from None
     source = Tokens(
         keys,
         algorithms,

@@ -1,4 +1,7 @@
-"""Who may relay: static users and time-limited shared secrets, behind one interface (api.py)."""
+"""Who may relay: users and secrets of the file, tokens, a web hook, behind one interface (api.py).
+
+What tokens and the hook need is optional, and imported where they are used.
+"""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
-from turnsvr.credentials.http import TooMuch, http_client, read_bounded, shown_url
+from turnsvr.credentials.http import TooMuch, http_client, parse_url, read_bounded, shown_url
 
 TIMESTAMP = "X-Turnsvr-Timestamp"
 SIGNATURE = "X-Turnsvr-Signature"
@@ -53,9 +53,9 @@ class Hook:
         max_refused: int = _MAX_REFUSED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """timeout in seconds, for all of one question. Raises OSError or ssl.SSLError for a bad `ca`."""
+        """timeout in seconds, for all of one question. Raises BadAddress, and OSError or ssl.SSLError for a bad `ca`."""
         self.health = Health("credential hook", shown_url(url))
-        self._url = url
+        self._url = parse_url(url)
         self._secret = secret.encode()
         self._clock = clock
         self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)

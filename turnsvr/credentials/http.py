@@ -14,8 +14,20 @@ _KEEP_ALIVE = 15.0
 """Seconds that an idle connection stays."""
 
 
+class BadAddress(Exception):
+    """A text that is no address of a web service."""
+
+
 class TooMuch(Exception):
     """A body that is larger than allowed, or may become so."""
+
+
+def parse_url(url: str) -> httpx.URL:
+    """Raises BadAddress."""
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise BadAddress(f"is no web address: {error}") from None
 
 
 def shown_url(url: str) -> str:
@@ -33,7 +45,11 @@ def http_client(timeout: float, *, connections: int, ca: Path | None = None) -> 
         verify=ssl.create_default_context(cafile=ca),
         timeout=timeout,
         limits=httpx.Limits(max_connections=connections, keepalive_expiry=_KEEP_ALIVE),
-        headers={"User-Agent": f"turnsvr/{__version__}", "Accept": "application/json", "Accept-Encoding": "identity"},
+        headers={
+            "User-Agent": f"turnsvr/{__version__}",
+            "Accept": "application/json, */*;q=0.1",
+            "Accept-Encoding": "identity",
+        },
         trust_env=False,
         follow_redirects=False,
     )

@@ -14,7 +14,7 @@ import structlog
 from turnsvr.credentials.api import Unavailable
 from turnsvr.credentials.asking import Questions
 from turnsvr.credentials.health import Health
-from turnsvr.credentials.http import TooMuch, http_client, read_bounded, shown_url
+from turnsvr.credentials.http import TooMuch, http_client, parse_url, read_bounded, shown_url
 from turnsvr.credentials.tokenkeys import MAX_BYTES, BadKeys, TokenKey, read_keys
 
 _FILE_SECONDS = 5.0
@@ -113,9 +113,10 @@ class KeyUrl:
         timeout: float = _TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """timeout in seconds for one answer. Raises BadAddress."""
         self.health = Health("token keys", shown_url(url))
         self.current: tuple[TokenKey, ...] = ()
-        self._url = url
+        self._url = parse_url(url)
         self._algorithms = algorithms
         self._data = b""
         self._clock = clock
