@@ -344,8 +344,8 @@ async def test_reload_without_anything_but_the_file_is_immediate_again(serve: Se
         ),
         ({"hook": {"url": "https://127.0.0.1/", "secret": "s", "ca": "none.pem"}}, r"hook\.ca: none\.pem: No such"),
         ({"hook": {"url": "https://127.0.0.1/", "secret": "s", "ca": os.devnull}}, r"hook\.ca: /dev/null holds no"),
-        ({"hook": {"url": "https://exa mple.org/", "secret": "s"}}, r"credentials\.hook\.url: is no web address"),
-        ({"tokens": {"url": "https://exa mple.org/"}}, r"credentials\.tokens\.url: is no web address"),
+        ({"hook": {"url": "https://1.2.3.400/", "secret": "s"}}, r"credentials\.hook\.url: is no web address"),
+        ({"tokens": {"url": "https://1.2.3.400/"}}, r"credentials\.tokens\.url: is no web address"),
         ({"store": "redis://127.0.0.1/x"}, r"credentials\.store\.url: has no number"),
     ],
 )

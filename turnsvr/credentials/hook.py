@@ -53,7 +53,7 @@ class Hook:
         max_refused: int = _MAX_REFUSED,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """timeout in seconds, for all of one question. Raises BadAddress, and OSError or ssl.SSLError for a bad `ca`."""
+        """timeout in seconds, for all of one question. Raises BadAddress; OSError or ssl.SSLError for a bad `ca`."""
         self.health = Health("credential hook", shown_url(url))
         self._url = parse_url(url)
         self._secret = secret.encode()
