@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ServerProcess, free_port, need
+from tests.conftest import PATIENCE, ServerProcess, free_port, need
 from tests.interop.uclient import Case, Expect, command, verdict
 from tests.migrate.conftest import SURROUNDINGS
 from tests.migrate.guides import GUIDES, source
@@ -132,6 +133,15 @@ def test_a_private_peer_is_refused(guide: str, servers: Callable[[str], Imported
 def test_a_stranger_is_refused(guide: str, servers: Callable[[str], Imported], peer_port: int) -> None:
     case = Case("stranger", "-X", Expect.NOTHING, messages=2)
     assert _run(case, servers(guide), peer_port, password="guessed") is None
+
+
+def test_metrics_are_served(servers: Callable[[str], Imported]) -> None:
+    """The file with users and the line `prometheus`."""
+    web = servers("static-users").settings.web
+    assert web is not None
+    [listen] = web.listen
+    with urllib.request.urlopen(f"{listen}/metrics", timeout=PATIENCE) as response:
+        assert b"turnsvr_sessions" in response.read()
 
 
 def _run(case: Case, server: Imported, peer_port: int, *, peer: str = "127.0.0.1", password: str = "") -> str | None:
