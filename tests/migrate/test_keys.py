@@ -74,6 +74,16 @@ def test_every_option_of_the_real_program_is_known() -> None:
     assert options - KEYS.keys() == set()
 
 
+def test_every_line_of_coturns_own_example_is_known() -> None:
+    """The file that Debian installs, with what is commented out switched on."""
+    need("turnserver")
+    lines = Path("/etc/turnserver.conf").read_text().splitlines()
+    switched_on = [re.sub(r"^# ?(?=[A-Za-z][\w-]+(=|$))", "", line) for line in lines]
+    report = imported("\n".join(switched_on)).report
+    assert len(report.verdicts) > 100
+    assert [each for each in report.verdicts if "coturn does not know it" in each.text] == []
+
+
 @pytest.mark.parametrize("key", sorted(KEYS))
 def test_a_key_alone_gets_one_verdict_that_says_something(key: str) -> None:
     for value in SAMPLES:

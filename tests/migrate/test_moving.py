@@ -47,7 +47,7 @@ pidfile={directory}/pid
 
 
 def _turnadmin(database: Path, *arguments: str) -> None:
-    line = [need("turnadmin"), *arguments, "-b", database]
+    line = [need("turnadmin"), *arguments, "-b", str(database)]
     subprocess.run(line, check=True, capture_output=True, timeout=30)
 
 

@@ -451,7 +451,7 @@ def test_nat_discovery() -> None:
     assert settings_of(f"{hosts}no-rfc5780").nat_discovery is None
     assert settings_of(hosts).nat_discovery is None
     assert "nat_discovery" in notes(hosts)
-    assert outcomes("rfc5780")[0][0] is X
+    assert kinds("rfc5780\nalt-listening-port=3479") == [X, U]
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,14 @@ def test_status_in_redis() -> None:
 
 @pytest.mark.parametrize(
     ("text", "level"),
-    [("", "info"), ("verbose", "info"), ("Verbose", "debug"), ("log-min-level=error", "error"), ("Verbose=no", "info")],
+    [
+        ("", "info"),
+        ("verbose", "info"),
+        ("Verbose", "debug"),
+        ("log-min-level=error", "error"),
+        ("log-min-level=error\nVerbose", "debug"),
+        ("Verbose=no", "info"),
+    ],
 )
 def test_the_log(text: str, level: str) -> None:
     assert settings_of(text).log.level == level

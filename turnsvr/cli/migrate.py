@@ -65,15 +65,13 @@ def _database() -> str:
 
 def _write(path: Path, text: str, *, force: bool) -> None:
     """Write a file with mode 0600, whole or not at all."""
+    if not force and os.path.lexists(path):
+        fail(f"turnsvr: {path} exists; --force overwrites it")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
-        if force:
-            Path(name).replace(path)
-        else:
-            os.link(name, path)
-    except FileExistsError:
-        fail(f"turnsvr: {path} exists; --force overwrites it")
-    finally:
+        Path(name).replace(path)
+    except BaseException:
         Path(name).unlink(missing_ok=True)
+        raise

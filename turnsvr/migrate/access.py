@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from turnsvr.config import units
 from turnsvr.config.units import BadValue
 from turnsvr.migrate import databases
-from turnsvr.migrate.draft import NOT_UTF8, Draft, mistake_in
+from turnsvr.migrate.draft import AS_DEFAULT, NOT_UTF8, Draft, mistake_in
 from turnsvr.migrate.source import Option
 
 _DAY = 86_400
@@ -200,7 +200,7 @@ def _nonce_lifetime(draft: Draft) -> None:
         return
     seconds = _NONCE_SECONDS if option.number is None else option.number
     if seconds == _DEFAULT_NONCE_SECONDS:
-        draft.unneeded(option, "that is the default")
+        draft.unneeded(option, AS_DEFAULT)
     elif 0 < seconds <= _DAY:
         draft.put("credentials.nonce_lifetime", units.format_duration(seconds), option)
     else:

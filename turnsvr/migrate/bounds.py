@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from turnsvr.config import units
 from turnsvr.config.settings import LimitSettings
-from turnsvr.migrate.draft import Draft
+from turnsvr.migrate.draft import AS_DEFAULT, Draft
 from turnsvr.migrate.source import Option
 
 _DEFAULTS = LimitSettings()
@@ -43,7 +43,7 @@ def _count(draft: Draft, key: str) -> tuple[Option, int] | None:
 
 def _translate_total(draft: Draft, option: Option, total: int) -> None:
     if total == _DEFAULTS.allocations:
-        draft.unneeded(option, "that is the default")
+        draft.unneeded(option, AS_DEFAULT)
     elif total == 0:
         draft.unneeded(option, f"0 is no limit in coturn; here the server holds {_DEFAULTS.allocations} allocations")
     else:
@@ -52,7 +52,7 @@ def _translate_total(draft: Draft, option: Option, total: int) -> None:
 
 def _translate_user(draft: Draft, option: Option, user: int) -> None:
     if user == _DEFAULTS.allocations_per_user:
-        draft.unneeded(option, "that is the default")
+        draft.unneeded(option, AS_DEFAULT)
     elif user == 0:
         made = draft.made.get("limits.allocations")
         most = made.value if made is not None and isinstance(made.value, int) else _DEFAULTS.allocations
@@ -92,7 +92,7 @@ def _translate_seconds(draft: Draft, key: str, name: str, default: float, least:
         return
     seconds = min(max(option.number, least), most)
     if seconds == default:
-        draft.unneeded(option, "that is the default")
+        draft.unneeded(option, AS_DEFAULT)
         return
     remark = "" if seconds == option.number else f"{option.number} seconds lies outside of what turnsvr grants."
     draft.put(f"limits.{name}", units.format_duration(seconds), option, remark=remark)

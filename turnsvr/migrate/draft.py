@@ -15,6 +15,8 @@ from turnsvr.migrate.source import Option
 
 Value: TypeAlias = "str | int | bool | Sequence[str] | Mapping[str, str] | None"
 
+MAX_PORT = 65_535
+AS_DEFAULT = "that is the default"
 NOT_UTF8 = "is not UTF-8, so that its bytes cannot stand in YAML; choose a new one"
 _WEIGHT = {Outcome.UNNEEDED: 0, Outcome.TAKEN: 1, Outcome.UNSUPPORTED: 2}
 
@@ -72,6 +74,16 @@ class Draft:
         if option.switch is None:
             self.unsupported(option, "its value is neither yes nor no, and coturn does not start with it")
         return bool(option.switch)
+
+    def port(self, key: str, default: int) -> int:
+        """The port that a key names; 0 stands for the default, as in coturn, and so does what is no port."""
+        option = self.last(key)
+        if option is None or option.number == 0:
+            return default
+        if option.number is None or not 0 < option.number <= MAX_PORT:
+            self.unsupported(option, f"is no port; {default} is taken")
+            return default
+        return option.number
 
     def taken(self, setting: str, *options: Option) -> None:
         for option in options:

@@ -8,12 +8,10 @@ import ssl
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
 from turnsvr.config.ranges import EVERY_ADDRESS, STUN_PORT, STUN_TLS_PORT, Endpoint, ListenAddress, parse_host
 from turnsvr.config.units import BadValue
-from turnsvr.migrate.draft import Draft
+from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
 from turnsvr.migrate.source import Option
 
-_DEFAULT = "that is the default"
 _NO_TLS = "without a section tls there is no TLS"
-_MAX_PORT = 65_535
 
 
 def listening_hosts(draft: Draft) -> dict[str, Option]:
@@ -39,7 +37,7 @@ def listening_hosts(draft: Draft) -> dict[str, Option]:
 def translate_listen(draft: Draft) -> None:
     """After translate_tls, which finds out whether TLS is served."""
     hosts = listening_hosts(draft)
-    plain, tls = _port(draft, "listening-port", STUN_PORT), _port(draft, "tls-listening-port", STUN_TLS_PORT)
+    plain, tls = draft.port("listening-port", STUN_PORT), draft.port("tls-listening-port", STUN_TLS_PORT)
     ports = {"udp": plain, "tcp": plain, "tls": tls}
     served = [name for name in ports if not draft.is_on(f"no-{name}") and (name != "tls" or _serves_tls(draft))]
     if plain == tls and {"tcp", "tls"} <= set(served):
@@ -60,7 +58,7 @@ def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None
         if option is not None and name in usual and draft.is_on(option.key):
             said.append(option)
         elif option is not None:
-            draft.unneeded(option, _DEFAULT if name in usual else _NO_TLS)
+            draft.unneeded(option, AS_DEFAULT if name in usual else _NO_TLS)
     option = draft.last("tls-listening-port")
     if option is not None and _serves_tls(draft):
         said.append(option)
@@ -71,7 +69,7 @@ def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None
             draft.unsupported(option, "no transport is left; turnsvr serves UDP and TCP unless listen says otherwise")
     elif listen == [str(ListenAddress.parse(f"{name}://*")) for name in usual]:
         for option in said:
-            draft.unneeded(option, _DEFAULT)
+            draft.unneeded(option, AS_DEFAULT)
     else:
         draft.put("listen", listen, *said)
 
@@ -82,17 +80,6 @@ def _serves_tls(draft: Draft) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _port(draft: Draft, key: str, default: int) -> int:
-    """The port that a key names; 0 stands for the default, as in coturn."""
-    option = draft.last(key)
-    if option is None or option.number == 0:
-        return default
-    if option.number is None or not 0 < option.number <= _MAX_PORT:
-        draft.unsupported(option, f"is no port; {default} is taken")
-        return default
-    return option.number
 
 
 def _aux_servers(draft: Draft, served: list[str]) -> list[str]:
@@ -148,7 +135,7 @@ def _translate_version(draft: Draft) -> None:
     if option is not None and draft.is_on("no-tlsv1_2"):
         draft.put("tls.minimum_version", "1.3", option)
     elif option is not None:
-        draft.unneeded(option, _DEFAULT)
+        draft.unneeded(option, AS_DEFAULT)
 
 
 def _translate_ciphers(draft: Draft) -> None:
@@ -190,11 +177,13 @@ def translate_nat_discovery(draft: Draft) -> None:
             )
         return
     if not second:
-        for option in wanted:
-            draft.unsupported(option, "NAT discovery needs two addresses of a family; name them under nat_discovery")
+        if rfc5780 is not None:
+            draft.unsupported(rfc5780, "needs two addresses of a family in listening-ip; name them under nat_discovery")
+        if alternate is not None:
+            draft.unneeded(alternate, "NAT discovery, for which it is, needs two addresses of a family in listening-ip")
         return
-    port = _port(draft, "listening-port", STUN_PORT)
-    other = _port(draft, "alt-listening-port", port + 1 if port < _MAX_PORT else port - 1)
+    port = draft.port("listening-port", STUN_PORT)
+    other = draft.port("alt-listening-port", port + 1 if port < MAX_PORT else port - 1)
     draft.put("nat_discovery.primary", primary, *wanted)
     draft.put("nat_discovery.alternate", second, *wanted)
     if port != STUN_PORT:

@@ -6,16 +6,14 @@ import ipaddress
 
 from turnsvr.config.fields import ANY_OF_FAMILY
 from turnsvr.config.ranges import EVERY_ADDRESS, Endpoint, parse_host
-from turnsvr.config.settings import StunSettings
+from turnsvr.config.settings import LogSettings, StunSettings
 from turnsvr.config.units import BadValue
 from turnsvr.migrate import databases
-from turnsvr.migrate.draft import Draft
+from turnsvr.migrate.draft import AS_DEFAULT, Draft
 from turnsvr.migrate.source import Option
 
-_DEFAULT = "that is the default"
 _METRICS_PORT = 9_641
 _METRICS_PATH = "/metrics"
-_MAX_PORT = 65_535
 _MAX_THREADS = 1_024
 _NEARBY = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"]
 """Who may read metrics: loopback and private networks, where Prometheus usually is."""
@@ -32,7 +30,7 @@ def translate_stun(draft: Draft) -> None:
         _translate_switch(draft, key, "stun.software", value=False)
     option = draft.last("software-attribute")
     if option is not None and draft.is_on("software-attribute"):
-        draft.unneeded(option, _DEFAULT)
+        draft.unneeded(option, AS_DEFAULT)
     elif option is not None and option.switch is False:
         draft.put("stun.software", not StunSettings().software, option)
     for key in ("stun-backward-compatibility", "rfc3489-compatibility"):
@@ -47,7 +45,7 @@ def _translate_switch(draft: Draft, key: str, setting: str, *, value: bool) -> N
         made = draft.made.get(setting)
         draft.put(setting, value, *(made.options if made else ()), option)
     else:
-        draft.unneeded(option, _DEFAULT)
+        draft.unneeded(option, AS_DEFAULT)
 
 
 def translate_redirect(draft: Draft) -> None:
@@ -76,7 +74,7 @@ def translate_pump(draft: Draft) -> None:
         draft.put("pump.threads", min(max(option.number, 1), _MAX_THREADS), option)
     gso = draft.last("udp-gso")
     if gso is not None and (draft.is_on("udp-gso") or gso.switch is None):
-        draft.unneeded(gso, _DEFAULT)
+        draft.unneeded(gso, AS_DEFAULT)
     elif gso is not None:
         draft.put("pump.gso", False, gso)
 
@@ -96,7 +94,7 @@ def translate_web(draft: Draft) -> None:
         for option in draft.every("prometheus-tls"):
             draft.unsupported(option, "needs a certificate; metrics are served over http:// (web.listen)")
         scheme = "http"
-    host, port = _metrics_host(draft), _metrics_port(draft)
+    host, port = _metrics_host(draft), draft.port("prometheus-port", _METRICS_PORT)
     lines = [option for key in (*on, *details[:2]) for option in draft.every(key)[-1:]]
     draft.put("web.listen", f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}", *lines)
     draft.put("web.page", False, remark="Off, since this listener is for metrics.")
@@ -135,20 +133,10 @@ def _metrics_host(draft: Draft) -> str:
     return EVERY_ADDRESS if host in ANY_OF_FAMILY.values() else host
 
 
-def _metrics_port(draft: Draft) -> int:
-    option = draft.last("prometheus-port")
-    if option is None:
-        return _METRICS_PORT
-    if option.number is None or not 0 < option.number <= _MAX_PORT:
-        draft.unsupported(option, f"is no port; web.listen has {_METRICS_PORT}")
-        return _METRICS_PORT
-    return option.number
-
-
 def _metrics_path(draft: Draft) -> None:
     option = draft.last("prometheus-path")
     if option is not None and option.text == _METRICS_PATH:
-        draft.unneeded(option, _DEFAULT)
+        draft.unneeded(option, AS_DEFAULT)
     elif option is not None:
         draft.unsupported(option, f"metrics are at {_METRICS_PATH}; set metrics_path of the job in Prometheus")
 
@@ -166,21 +154,27 @@ def translate_status(draft: Draft) -> None:
 
 
 def translate_log(draft: Draft) -> None:
-    level = draft.last("log-min-level")
-    if level is not None and level.text.lower() not in _LEVELS:
-        draft.unsupported(level, "log.level is debug, info, warning or error")
-    elif level is not None and _LEVELS[level.text.lower()] == "info":
-        draft.unneeded(level, _DEFAULT)
-    elif level is not None:
-        draft.put("log.level", _LEVELS[level.text.lower()], level)
-    option = draft.last("Verbose")
-    if option is not None and draft.is_on("Verbose"):
-        draft.put("log.level", "debug", option)
+    everything, level = draft.last("Verbose"), draft.last("log-min-level")
+    if everything is not None and draft.is_on("Verbose"):
+        draft.put("log.level", "debug", everything)
         if level is not None:
-            draft.unneeded(level, f"line {option.line} asks for everything")
-    elif option is not None:
-        draft.unneeded(option, _DEFAULT)
+            draft.unneeded(level, f"line {everything.line} asks for everything")
+    else:
+        if everything is not None:
+            draft.unneeded(everything, AS_DEFAULT)
+        if level is not None:
+            _translate_level(draft, level)
     _translate_log_file(draft)
+
+
+def _translate_level(draft: Draft, option: Option) -> None:
+    level = _LEVELS.get(option.text.lower())
+    if level is None:
+        draft.unsupported(option, "log.level is debug, info, warning or error")
+    elif level == LogSettings().level:
+        draft.unneeded(option, AS_DEFAULT)
+    else:
+        draft.put("log.level", level, option)
 
 
 def _translate_log_file(draft: Draft) -> None:

@@ -7,12 +7,12 @@ import ipaddress
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
 from turnsvr.config.ranges import AddressRange, PortRange, parse_host, parse_unicast_host
 from turnsvr.config.units import BadValue
-from turnsvr.migrate.draft import Draft
+from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
 from turnsvr.migrate.listening import listening_hosts
 from turnsvr.migrate.refused import is_refused, touches_refused
 from turnsvr.migrate.source import Option
 
-_MIN_PORT, _MAX_PORT = 49_152, 65_535
+_MIN_PORT = 49_152
 _LOOPBACK = ("127.0.0.0/8", "::1")
 
 
@@ -101,25 +101,15 @@ def _external_problem(inside: str, outside: str, hosts: list[str], pairs: dict[s
 
 def _translate_ports(draft: Draft) -> None:
     options = [option for key in ("min-port", "max-port") if (option := draft.last(key))]
-    low, high = _bound(draft, "min-port", _MIN_PORT), _bound(draft, "max-port", _MAX_PORT)
-    if (low, high) == (_MIN_PORT, _MAX_PORT):
+    low, high = draft.port("min-port", _MIN_PORT), draft.port("max-port", MAX_PORT)
+    if (low, high) == (_MIN_PORT, MAX_PORT):
         for option in options:
-            draft.unneeded(option, "that is the default")
+            draft.unneeded(option, AS_DEFAULT)
     elif low > high:
         for option in options:
             draft.unsupported(option, "the lowest port is above the highest; write relay.ports")
     else:
         draft.put("relay.ports", str(PortRange(low, high)), *options)
-
-
-def _bound(draft: Draft, key: str, default: int) -> int:
-    option = draft.last(key)
-    if option is None or option.number == 0:
-        return default
-    if option.number is None or not 0 < option.number <= _MAX_PORT:
-        draft.unsupported(option, f"is no port; {default} is taken")
-        return default
-    return option.number
 
 
 def translate_peers(draft: Draft) -> None:
