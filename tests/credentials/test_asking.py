@@ -35,7 +35,7 @@ class Remote:
         return f"answer {self.asked}"
 
     async def fail(self) -> str:
-        raise Unavailable("the database at db.example.org: gone")
+        raise Unavailable("db.example.org: gone")
 
 
 def questions(timeout: float = PATIENCE, *, max_at_once: int = 32, max_waiting: int = 2_000) -> Questions:
@@ -116,6 +116,7 @@ async def test_going_away_and_coming_back_are_told_once() -> None:
             await asked.ask(number, remote.answer)
         assert asked.health.available
     assert [entry["event"] for entry in logs] == ["credential store unavailable", "credential store available again"]
+    assert (logs[0]["name"], logs[0]["reason"]) == ("db.example.org", "gone")
     assert (asked.health.queries, asked.health.errors) == (6, 3)
 
 

@@ -32,12 +32,12 @@ class Health:
             _log.info(f"{self.kind} available again", name=self.name)
 
     def failed(self, asked_at: float, reason: str) -> None:
-        """A question that was put at asked_at got no answer."""
+        """A question that was put at asked_at got no answer. The log leaves out a name that the reason begins with."""
         self.queries += 1
         self.errors += 1
         if self._decides(asked_at) and self.available:
             self.available = False
-            _log.warning(f"{self.kind} unavailable", name=self.name, reason=reason)
+            _log.warning(f"{self.kind} unavailable", name=self.name, reason=reason.removeprefix(f"{self.name}: "))
 
     def _decides(self, asked_at: float) -> bool:
         """Whether no question that was put later has told more."""
