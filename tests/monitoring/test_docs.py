@@ -61,7 +61,7 @@ def test_the_throttle_of_the_log_is_as_told() -> None:
 
 def test_the_bounds_of_what_redis_is_told_are_as_told() -> None:
     text = " ".join(section("Sessions in Redis").split())
-    assert f"{status.MAX_WAITING:,} messages" in text
+    assert f"{status.MAX_WAITING:,} events" in text
     assert f"{status._GRACE} s" in text
 
 

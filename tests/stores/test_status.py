@@ -39,6 +39,7 @@ def redis_server() -> Iterator[servers.RedisServer]:
     """One that a test may end, and start again."""
     server = servers.RedisServer()
     try:
+        server.set_up()
         server.start()
         yield server
     finally:
@@ -298,20 +299,32 @@ async def test_the_oldest_messages_go_and_are_counted(
     redis_server: servers.RedisServer, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(status, "MAX_WAITING", 10)
+    writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
+    for number in range(25):
+        writer.put(Message(f"turn/{number}", "text"))
+    assert (len(writer), writer.dropped) == (10, 15)
+    async with heard(client) as messages:
+        writer.start()
+        await until(lambda: _is_told(messages, "turn/24"), "the last message")
+        await writer.stop(PATIENCE)
+    assert [channel for channel, _ in messages] == [f"turn/{number}" for number in range(15, 25)]
+    assert writer.dropped == 15
+
+
+async def test_what_is_never_sent_is_counted_once(
+    redis_server: servers.RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "MAX_WAITING", 10)
+    monkeypatch.setattr(status, "_FIRST_PAUSE", 0.001)
     redis_server.kill()
     writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
     writer.start()
     for number in range(25):
-        writer.put([Message(f"turn/{number}", "text")])
-        await asyncio.sleep(0)
-    assert len(writer) <= 10
-    await asyncio.to_thread(redis_server.start)
-    async with heard(client) as messages:
-        writer.put([Message("turn/last", "text")])
-        await until(lambda: _is_told(messages, "turn/last"), "the last message")
-        await writer.stop(PATIENCE)
-    assert writer.dropped + len(messages) == 26
-    assert [channel for channel, _ in messages][:-1] == [f"turn/{number}" for number in range(writer.dropped, 25)]
+        writer.put(Message(f"turn/{number}", "text"), Message(f"turn/{number}/peer", "text"))
+        await asyncio.sleep(0.01)
+        assert len(writer) <= 10
+    await writer.stop(0.1)
+    assert writer.dropped == 50
 
 
 async def attempts(port: int, seconds: float) -> int:
@@ -331,7 +344,7 @@ async def attempts(port: int, seconds: float) -> int:
 async def test_redis_is_not_pestered(redis_server: servers.RedisServer) -> None:
     redis_server.kill()
     writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
-    writer.put([Message("turn/x", "text")])
+    writer.put(Message("turn/x", "text"))
     writer.start()
     assert 2 <= await attempts(redis_server.port, 2.0) <= 20
     await writer.stop(0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from turnsvr.config.settings import StatusSettings
@@ -63,7 +63,7 @@ class SessionStatus:
 
     @property
     def waiting(self) -> int:
-        """Messages that wait."""
+        """Events that wait to be told."""
         return len(self._writer)
 
     def start(self) -> None:
@@ -85,12 +85,12 @@ class SessionStatus:
             self._clock() + event.lifetime,
         )
         self._sessions[event.allocation] = session
-        self._writer.put([_status(session, "new", event.lifetime)])
+        self._writer.put(_status(session, "new", event.lifetime))
 
     def refreshed(self, event: AllocationRefreshed) -> None:
         session = self._sessions[event.allocation]
         session.until = self._clock() + event.lifetime
-        self._writer.put([_status(session, "refreshed", event.lifetime)])
+        self._writer.put(_status(session, "refreshed", event.lifetime))
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         session = self._sessions.pop(event.allocation)
@@ -98,7 +98,7 @@ class SessionStatus:
         messages += _both(f"{session.name}/total_traffic", _as_coturn_counts(counters))
         if event.reason is EndReason.REFRESHED_TO_ZERO:
             messages.insert(0, Message(f"{session.name}/status", f"refreshed lifetime=0, {session.where}"))
-        self._writer.put(messages)
+        self._writer.put(*messages)
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
         """coturn tells nobody."""
@@ -114,8 +114,8 @@ class SessionStatus:
                 return
             for number in numbers[start : start + _AT_A_TIME]:
                 session = self._sessions.get(number)
-                if session is not None:
-                    self._writer.put(_traffic(session, self._counters(number)))
+                if session is not None and (messages := _traffic(session, self._counters(number))):
+                    self._writer.put(*messages)
             await asyncio.sleep(0)
 
     async def _tell_traffic_for_ever(self) -> None:
@@ -141,7 +141,7 @@ def _where(five_tuple: FiveTuple) -> str:
     return f"type={kind}, local={five_tuple.server}, remote={five_tuple.client}, ssl={tls}, cipher={tls}"
 
 
-def _traffic(session: _Session, counters: Counters) -> Iterable[Message]:
+def _traffic(session: _Session, counters: Counters) -> list[Message]:
     """What came since the last such message; nothing when that is nothing."""
     told, session.told = session.told, counters
     since = Counters(
@@ -152,7 +152,7 @@ def _traffic(session: _Session, counters: Counters) -> Iterable[Message]:
     )
     if since.packets_from_client or since.packets_to_client:
         return _both(f"{session.name}/traffic", _as_coturn_counts(since))
-    return ()
+    return []
 
 
 def _as_coturn_counts(counters: Counters) -> Traffic:

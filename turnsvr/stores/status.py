@@ -26,8 +26,9 @@ from turnsvr.stores.options import parse, place
 from turnsvr.stores.redislink import database_number, pool, reason
 
 MAX_WAITING = 20_000
-"""Messages that wait for Redis; the oldest goes."""
-_BATCH = 200
+"""Events that wait for Redis, each of a few messages; the oldest goes."""
+_BATCH = 100
+"""Events that are sent in one go."""
 _TIMEOUT = 5.0
 """Seconds that Redis may take for a batch."""
 _QUIET = 10.0
@@ -115,7 +116,7 @@ class StatusWriter:
         self.available = True
         self._place = place(url)
         self._resume = resume
-        self._queue: deque[Message] = deque()
+        self._queue: deque[tuple[Message, ...]] = deque()
         self._filled = asyncio.Event()
         self._client = Redis(connection_pool=pool(url, parse(url), database_number(url), _TIMEOUT, 1, self._connected))
         self._task: asyncio.Task[None] | None = None
@@ -125,7 +126,7 @@ class StatusWriter:
         """Whether Redis was away, and may be without what had been set."""
 
     def __len__(self) -> int:
-        """Messages that wait."""
+        """Events that wait."""
         return len(self._queue)
 
     @property
@@ -133,12 +134,11 @@ class StatusWriter:
         """Whether what may as well be said later may be said now."""
         return len(self._queue) < MAX_WAITING // 2
 
-    def put(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            if len(self._queue) >= MAX_WAITING:
-                self._queue.popleft()
-                self.dropped += 1
-            self._queue.append(message)
+    def put(self, *messages: Message) -> None:
+        """Have these sent: what there is to say of one event."""
+        if len(self._queue) >= MAX_WAITING:
+            self.dropped += len(self._queue.popleft())
+        self._queue.append(messages)
         self._filled.set()
 
     def start(self) -> None:
@@ -154,7 +154,7 @@ class StatusWriter:
         await asyncio.wait((task,), timeout=within if self.available else 0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        self.dropped += len(self._queue)
+        self.dropped += sum(map(len, self._queue))
         self._queue.clear()
         with contextlib.suppress(RedisError, OSError, TimeoutError):
             async with asyncio.timeout(within):
@@ -198,16 +198,16 @@ class StatusWriter:
     async def _send_batch(self) -> None:
         batch = [self._queue.popleft() for _ in range(min(_BATCH, len(self._queue)))]
         try:
-            await self._write(batch)
+            await self._write([message for messages in batch for message in messages])
         except BaseException:
             self._put_back(batch)
             raise
 
-    def _put_back(self, batch: list[Message]) -> None:
+    def _put_back(self, batch: list[tuple[Message, ...]]) -> None:
         """What was not sent goes first again, as far as there is room."""
         room = MAX_WAITING - len(self._queue)
         kept = batch[-room:] if room else []
-        self.dropped += len(batch) - len(kept)
+        self.dropped += sum(map(len, batch)) - sum(map(len, kept))
         self._queue.extendleft(reversed(kept))
 
     async def _write(self, messages: list[Message]) -> None:

@@ -6,12 +6,12 @@ import ipaddress
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from turnsvr.config.websettings import WebSettings
-from turnsvr.web import metrics as figures
 from turnsvr.web.context import Context
 from turnsvr.web.desk import Desk
+from turnsvr.web.metrics import Metrics
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
 
@@ -19,7 +19,7 @@ from turnsvr.web.rooms import Rooms
 def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | None) -> APIRouter:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     routes = APIRouter(tags=["health"])
-    registry = figures.registry(context, desk, rooms)
+    figures = Metrics(context, desk, rooms)
 
     @routes.get("/healthz", summary="Whether the server lives")
     async def healthz() -> dict[str, str]:
@@ -37,7 +37,7 @@ def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | N
     async def metrics(request: Request) -> Response:
         if not _may_read(settings, request):
             raise Refused(403, "this address may not read metrics; web.metrics names those that may")
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await figures.text(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 

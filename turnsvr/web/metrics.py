@@ -5,12 +5,13 @@ Every label has few values, and none that a client chose. A scrape reads counter
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -25,12 +26,19 @@ from turnsvr.web.rooms import Rooms
 Labelled = Iterable[tuple[tuple[str, ...], float]]
 
 
-def registry(context: Context, desk: Desk, rooms: Rooms | None) -> CollectorRegistry:
+class Metrics:
     """Everything that /metrics shows."""
-    found = CollectorRegistry()
-    found.register(ServerCollector(context, desk, rooms))
-    ProcessCollector(registry=found)
-    return found
+
+    def __init__(self, context: Context, desk: Desk, rooms: Rooms | None) -> None:
+        self._server = CollectorRegistry()
+        self._server.register(ServerCollector(context, desk, rooms))
+        self._process = CollectorRegistry()
+        ProcessCollector(registry=self._process)
+
+    async def text(self) -> bytes:
+        """In Prometheus' text format. Of open files the system makes a list, which takes long when they are many."""
+        process = await asyncio.to_thread(generate_latest, self._process)
+        return generate_latest(self._server) + process
 
 
 class ServerCollector(Collector):
@@ -84,7 +92,7 @@ class ServerCollector(Collector):
             )
         yield _gauges(
             "turnsvr_queue_length",
-            "What waits now, by queue: look-ups of credentials, messages for Redis (status).",
+            "What waits now, by queue: look-ups of credentials, events that Redis is yet to be told of (status).",
             ("queue",),
             _by_one(context.queues),
         )
