@@ -190,7 +190,7 @@ async def test_it_shows_sorts_and_finds_sessions(load: Load, start_top: StartTop
     await off_loop(terminal.type, "/zo")
     await off_loop(terminal.wait, "finding 'zo'")
     await off_loop(wait_until, lambda: numbers(terminal) == [4], "the one session that is found")
-    await off_loop(terminal.wait, ":Zoë \\x1b[2J\\u202e")
+    await off_loop(terminal.wait, "Zoë \\x1b[2J\\u202e")
     await off_loop(terminal.keys, "Escape")
     await off_loop(wait_until, lambda: len(numbers(terminal)) == 4, "all sessions again")
 

@@ -33,7 +33,7 @@ def _total_bytes(session: Session) -> int:
 
 COLUMNS = (
     Column("ID", lambda session: str(session["id"]), right=True),
-    Column("USER", lambda session: printable(session["user"]), least=8),
+    Column("USER", lambda session: printable(session["quota_user"] or session["user"]), least=8),
     Column("REALM", lambda session: printable(session["realm"]), least=8, rank=2),
     Column("CLIENT", lambda session: printable(session["client"]), least=21, rank=6),
     Column("VIA", lambda session: session["transport"], rank=5),
@@ -46,7 +46,7 @@ COLUMNS = (
     Column("BYTES", lambda session: size(_total_bytes(session)), right=True, rank=7),
     Column("DROPS", lambda session: size(session["traffic"]["dropped"]), right=True, rank=0),
 )
-"""UP is from the client to its peers."""
+"""UP is from the client to its peers; USER is whom limits count, NAME of EXPIRY:NAME."""
 
 
 def table(sessions: Sequence[Session], cells: int | None, *, least: dict[str, int] | None = None) -> list[str]:
