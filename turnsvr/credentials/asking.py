@@ -14,6 +14,8 @@ _MAX_AT_ONCE = 32
 """Questions that are put at once; further ones wait, within their time."""
 _MAX_WAITING = 2_000
 """Different questions under way or waiting; a further one fails."""
+_WAITING_SHARE = 0.5
+"""Of its time that a question may wait; one that would be given up half way only keeps others waiting."""
 _BULK = 10
 """How many times longer than one answer a list may take."""
 
@@ -79,6 +81,8 @@ class Questions:
         asked_at = self._clock()
         try:
             async with asyncio.timeout(seconds), self._places:
+                if self._clock() - asked_at > seconds * _WAITING_SHARE:
+                    raise Unavailable(f"{self.health.name}: too many questions wait")
                 answer = await put()
         except Unavailable as error:
             self.health.failed(asked_at, str(error))

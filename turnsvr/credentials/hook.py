@@ -18,7 +18,7 @@ from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
-from turnsvr.credentials.http import TooMuch, http_client, parse_url, read_bounded, shown_url
+from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded, shown_url
 
 TIMESTAMP = "X-Turnsvr-Timestamp"
 SIGNATURE = "X-Turnsvr-Signature"
@@ -61,7 +61,7 @@ class Hook:
         self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)
         self._known: Memory[_Key, Answer] = Memory(_MAX_KNOWN)
         self._refused: Memory[_Key, Answer] = Memory(max_refused)
-        self._client = http_client(timeout, connections=_MAX_REQUESTS, ca=ca)
+        self._client = HttpClient(timeout, connections=_MAX_REQUESTS, ca=ca)
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):

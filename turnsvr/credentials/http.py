@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,23 +40,60 @@ def shown_url(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-def http_client(timeout: float, *, connections: int, ca: Path | None = None) -> httpx.AsyncClient:
-    """A client that goes where it is told alone: no proxy from the environment, no redirects, no compression.
+class HttpClient:
+    """Goes where it is told alone: no proxy from the environment, no redirects, no compression.
 
-    ca: PEM file with authorities, in place of the system's. Raises OSError or ssl.SSLError when it cannot be used.
+    A request that is cancelled may leave its place among the connections taken for ever, so those that come after it
+    get connections of their own.
     """
-    return httpx.AsyncClient(
-        verify=ssl.create_default_context(cafile=ca),
-        timeout=timeout,
-        limits=httpx.Limits(max_connections=connections, keepalive_expiry=_KEEP_ALIVE),
-        headers={
-            "User-Agent": f"turnsvr/{__version__}",
-            "Accept": "application/json, */*;q=0.1",
-            "Accept-Encoding": "identity",
-        },
-        trust_env=False,
-        follow_redirects=False,
-    )
+
+    def __init__(self, timeout: float, *, connections: int, ca: Path | None = None) -> None:
+        """ca: PEM file with authorities, in place of the system's. Raises OSError or ssl.SSLError for a bad one."""
+        self._timeout = timeout
+        self._connections = connections
+        self._tls = ssl.create_default_context(cafile=ca)
+        self._client = self._make()
+        self._under_way: Counter[httpx.AsyncClient] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def stream(
+        self, method: str, url: httpx.URL, *, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[httpx.Response]:
+        """The response, its body yet to come; raises httpx.HTTPError."""
+        client = self._client
+        self._under_way[client] += 1
+        try:
+            async with client.stream(method, url, content=content, headers=headers) as response:
+                yield response
+        except asyncio.CancelledError:
+            if client is self._client:
+                self._client = self._make()
+            raise
+        finally:
+            self._under_way[client] -= 1
+            if not self._under_way[client]:
+                del self._under_way[client]
+                if client is not self._client:
+                    await client.aclose()
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for client in {self._client, *self._under_way}:
+            await client.aclose()
+
+    def _make(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            verify=self._tls,
+            timeout=self._timeout,
+            limits=httpx.Limits(max_connections=self._connections, keepalive_expiry=_KEEP_ALIVE),
+            headers={
+                "User-Agent": f"turnsvr/{__version__}",
+                "Accept": "application/json, */*;q=0.1",
+                "Accept-Encoding": "identity",
+            },
+            trust_env=False,
+            follow_redirects=False,
+        )
 
 
 async def read_bounded(response: httpx.Response, limit: int) -> bytes:

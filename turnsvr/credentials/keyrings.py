@@ -14,7 +14,7 @@ import structlog
 from turnsvr.credentials.api import Unavailable
 from turnsvr.credentials.asking import Questions
 from turnsvr.credentials.health import Health
-from turnsvr.credentials.http import TooMuch, http_client, parse_url, read_bounded, shown_url
+from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded, shown_url
 from turnsvr.credentials.tokenkeys import MAX_BYTES, BadKeys, TokenKey, read_keys
 
 _FILE_SECONDS = 5.0
@@ -122,7 +122,7 @@ class KeyUrl:
         self._clock = clock
         self._asked_at = float("-inf")
         self._questions = Questions(self.health, timeout, clock=clock)
-        self._client = http_client(timeout, connections=1)
+        self._client = HttpClient(timeout, connections=1)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
