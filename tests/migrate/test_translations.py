@@ -87,6 +87,11 @@ def test_no_tls(text: str) -> None:
     assert settings_of(text).tls is None
 
 
+def test_relative_paths_are_told() -> None:
+    assert "relative paths" in notes("cert=c.pem\npkey=/k.pem")
+    assert "relative paths" not in notes(TLS)
+
+
 def test_ciphers_that_openssl_does_not_know() -> None:
     assert outcomes(f"{TLS}cipher-list=NOTHING-OF-THE-SORT")[2][0] is X
     assert outcomes(f"{TLS}cipher-list=DEFAULT")[2][0] is U

@@ -109,6 +109,8 @@ def translate_tls(draft: Draft) -> None:
         if all(_is_path(draft, option) for option in files.values()) and all(
             draft.put(setting, option.text, option) for setting, option in files.items()
         ):
+            if not all(option.text.startswith("/") for option in files.values()):
+                draft.note("relative paths of certificate and key count from the directory of the settings file")
             _translate_ciphers(draft)
             _translate_version(draft)
             return
