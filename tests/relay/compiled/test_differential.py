@@ -7,9 +7,13 @@ the two are compared. Deadlines lie in the past or far ahead.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import secrets
+import select
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -38,6 +42,7 @@ class Stage:
     """One pump with the cast of the trace: UDP clients, a stream client (the last session), peers."""
 
     def __init__(self, kind: str, settings: PumpSettings, *, ipv6: bool) -> None:
+        before = set(udp_sockets())
         self.world = World("compiled" if kind == "compiled" else "portable", settings)
         self.family = Family.IPV6 if ipv6 else Family.IPV4
         self.host = LOOPBACK[self.family]
@@ -53,6 +58,10 @@ class Stage:
         self.names |= {peer.address: f"peer {at}" for at, peer in enumerate(self.peers)}
         self.names |= {client.endpoint.address: f"client {at}" for at, client in enumerate(self.clients)}
         self.came_back: list[bytes] = []
+        self.queues = select.poll()
+        endpoints = {each.socket.fileno() for each in (*self.peers, *(client.endpoint for client in self.clients))}
+        for descriptor in set(udp_sockets()) - before - endpoints:
+            self.queues.register(descriptor, select.POLLIN)
 
     def write(self, frame: bytes) -> bool:
         self.written.append(frame)
@@ -107,6 +116,10 @@ class Stage:
             frame = frame.replace(pack_xor_address(address, mask), name.encode())
         return frame
 
+    def is_queued(self) -> bool:
+        """Whether packets wait at the pump's sockets."""
+        return any(events & select.POLLIN for _, events in self.queues.poll(0))
+
     async def settled(self) -> tuple[object, ...]:
         """Wait until every packet is accounted for; the figures that both pumps must agree on."""
         pump = self.world.pump
@@ -118,12 +131,22 @@ class Stage:
 
         async with asyncio.timeout(10):
             last = -1
-            while pump.totals().received < self.world.sent or known() != last:
+            while pump.totals().received < self.world.sent or known() != last or self.is_queued():
                 last = known()
                 await asyncio.sleep(0.002)
         # More may be received than was sent: a packet for a relayed address whose session has ended leaves and returns.
         totals = pump.totals()
         return totals.relayed, totals.drops, totals.binding_answers, totals.sent_up, totals.received
+
+
+def udp_sockets() -> list[int]:
+    """The descriptors of this process's UDP sockets."""
+    found = []
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
+            if sock.type == socket.SOCK_DGRAM:
+                found.append(descriptor)
+    return found
 
 
 def made(rng: random.Random) -> Step:
