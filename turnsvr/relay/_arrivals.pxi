@@ -33,9 +33,12 @@ cdef void answer_binding(
     memset(&destination, 0, sizeof(destination))
     destination.to = key.client
     destination.descriptor = listener.descriptor
+    destination.is_answer = True
     if listener.is_wildcard:
         destination.source = key.server
-    run = grouping_join(&batch.grouping, &destination, size + listener.suffix_size, False)
+    run = grouping_join(
+        &batch.grouping, &destination, size + listener.suffix_size, lane.policy.gso and not lane.answers_alone
+    )
     packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
     packet.head = head
     packet.head_size = <uint16_t>size

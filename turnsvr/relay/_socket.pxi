@@ -175,6 +175,8 @@ cdef void give_up_gso(Lane *lane, Run *run, int error) noexcept nogil:
         run.relay.gso = False
     elif run.session != NULL:
         run.session.gso = False
+    else:
+        lane.answers_alone = True
     if lane.gso_told:
         return
     lane.gso_told = True

@@ -117,6 +117,7 @@ cdef struct Lane:
     Pace pace
     UpQueue up
     bint gso_told
+    bint answers_alone
 
 cdef struct Foreign:
     # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.

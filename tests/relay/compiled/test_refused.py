@@ -16,6 +16,7 @@ from tests.relay.world import LOOPBACK, Session, channel_data, read_from_relay
 from turnsvr.stun.address import Address, Family
 
 CHANNEL = 0x4000
+BINDING = b"\x00\x01\x00\x00\x21\x12\xa4\x42"
 COUNT = 16
 _SO_NO_CHECK = 11
 
@@ -63,3 +64,17 @@ async def test_no_packet_is_lost_and_one_line_tells(
     # In vain once, at a relay twice for an ICMP error might be why, then one a packet; one a train on the other path.
     assert totals.sends <= 2 + 3 * COUNT + 3
     assert [entry["log_level"] for entry in logs] == ["warning"]
+
+
+async def test_answers_leave_one_by_one_as_well(make_world: WorldFactory) -> None:
+    world = make_world()
+    client, server = world.endpoint(), world.listeners[Family.IPV4]
+    refuse_segments(server)
+    transactions = [bytes((at,)) * 12 for at in range(COUNT)]
+    for _ in range(3):
+        send_train(world, client, [BINDING + transaction for transaction in transactions], server)
+        got = [(await client.receive())[0] for _ in transactions]
+        assert [answer[8:20] for answer in got] == transactions
+    totals = await world.settled()
+    assert (totals.binding_answers, sum(totals.drops.values())) == (3 * COUNT, 0)
+    assert totals.sends <= 1 + 3 * COUNT
