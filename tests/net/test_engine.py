@@ -116,6 +116,23 @@ async def test_look_ups_under_way_are_bounded(slow: Slow) -> None:
     assert asked.found[-1][0] == 9
 
 
+@pytest.mark.parametrize(
+    ("flooding", "also", "other"),
+    [("203.0.113.9", "203.0.113.9", "203.0.113.10"), ("2001:db8:1:2::1", "2001:db8:1:2:9::7", "2001:db8:1:3::1")],
+)
+async def test_one_client_leaves_look_ups_for_others(slow: Slow, flooding: str, also: str, other: str) -> None:
+    asked = Asked(slow, max_waiting=5, max_waiting_of_one=2)
+    for request, host in enumerate([flooding, also, flooding, other]):
+        path = PATH._replace(client=Address(host, 50000 + request))
+        asked.lookups.ask(FindCredential(request, path, f"made up {request}", None, "example.org"))
+    assert (asked.failed, asked.lookups.under_way) == ([2], 3)
+    slow.answer.set_result((ALICE,))
+    await settle()
+    asked.lookups.ask(FindCredential(9, PATH._replace(client=Address(flooding, 50000)), "alice", None, "example.org"))
+    await settle()
+    assert [request for request, _, _ in asked.found] == [0, 1, 3, 9]
+
+
 async def test_trouble_is_logged_once_until_it_is_over(slow: Slow) -> None:
     asked = Asked(slow, max_waiting=1)
     with capture_logs() as lines:

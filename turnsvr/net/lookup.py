@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -16,6 +17,8 @@ from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
 """Look-ups under way at once; a further request fails with 500, and its client tries again."""
+_MAX_WAITING_OF_ONE = 30
+"""Of those, look-ups for one client: an IPv4 address or an IPv6 /64, so that it shuts nobody else out."""
 _TIMEOUT = 35.0
 """Seconds that a look-up may take, whatever its sources allow themselves.
 
@@ -44,6 +47,7 @@ class Lookups:
         clock: Callable[[], float] = time.monotonic,
         timeout: float = _TIMEOUT,
         max_waiting: int = _MAX_WAITING,
+        max_waiting_of_one: int = _MAX_WAITING_OF_ONE,
     ) -> None:
         self.source = source
         self.took = Histogram()
@@ -56,7 +60,9 @@ class Lookups:
         self._clock = clock
         self._timeout = timeout
         self._max_waiting = max_waiting
+        self._max_waiting_of_one = max_waiting_of_one
         self._waiting: set[asyncio.Task[None]] = set()
+        self._by_client: Counter[bytes] = Counter()
         self._in_trouble = False
 
     @property
@@ -73,15 +79,24 @@ class Lookups:
         elif len(self._waiting) >= self._max_waiting:
             self._warn(f"{self._max_waiting} are under way")
             self._fail(command)
+        elif self._by_client[client := _client(command)] >= self._max_waiting_of_one:
+            self._fail(command)
         else:
             task = asyncio.get_running_loop().create_task(self._ask_later(command, source))
             self._waiting.add(task)
-            task.add_done_callback(self._waiting.discard)
+            self._by_client[client] += 1
+            task.add_done_callback(lambda task: self._done(task, client))
 
     def cancel(self) -> None:
         """Forget every look-up under way; their requests get no answer."""
         for task in self._waiting:
             task.cancel()
+
+    def _done(self, task: asyncio.Task[None], client: bytes) -> None:
+        self._waiting.discard(task)
+        self._by_client[client] -= 1
+        if not self._by_client[client]:
+            del self._by_client[client]
 
     def _ask_now(self, command: FindCredential, source: Source) -> None:
         now = self._wall_time()
@@ -147,6 +162,12 @@ class Lookups:
         if self._in_trouble:
             self._in_trouble = False
             _log.info("credential look-ups work again")
+
+
+def _client(command: FindCredential) -> bytes:
+    """Who is one: nobody has fewer than all addresses of an IPv6 /64."""
+    packed = command.five_tuple.client.packed
+    return packed[:8] if len(packed) == 16 else packed
 
 
 def _caller(command: FindCredential) -> Caller:
