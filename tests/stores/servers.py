@@ -37,6 +37,7 @@ class Server:
         self._account = _account(self.account)
         if self._account is not None:
             os.chown(self.directory, self._account.pw_uid, self._account.pw_gid)
+        self._certify()
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> Sequence[str]:
@@ -48,7 +49,10 @@ class Server:
         return self.directory / "certificate.pem"
 
     def set_up(self) -> None:
-        """Make the data directory, and a certificate for 127.0.0.1."""
+        """Make the data directory."""
+
+    def _certify(self) -> None:
+        """Make a certificate for 127.0.0.1."""
         firstrun.write_self_signed(self.directory, ["127.0.0.1"])
         if self._account is not None:
             os.chown(self._key, self._account.pw_uid, self._account.pw_gid)
@@ -141,7 +145,6 @@ class PostgresqlServer(Server):
         super().__init__()
 
     def set_up(self) -> None:
-        super().set_up()
         secret = self.directory / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -189,7 +192,6 @@ class MariadbServer(Server):
         super().__init__()
 
     def set_up(self) -> None:
-        super().set_up()
         self.run(
             need("mariadb-install-db"),
             *("--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
@@ -199,3 +200,26 @@ async def test_without_tables_it_says_so(database: Database) -> None:
             await store.tables()
     finally:
         await store.close()
+
+
+async def test_two_at_once_make_the_tables(database: Database) -> None:
+    stores = [database.open() for _ in range(3)]
+    try:
+        await asyncio.gather(*(store.prepare() for store in stores))
+        await stores[0].set_user(REALM, "alice", keys("alice"))
+        for store in stores:
+            assert await store.user(REALM, "alice") == keys("alice")
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_no_log_has_what_is_asked_for(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    user, secret = keys("malice"), "north-north-north"
+    await store.set_user(REALM, "malice", user)
+    await store.add_secret(REALM, secret)
+    await store.user(REALM, "malice")
+    await store.tables()
+    for value in ("malice", secret, "p@ss", hexkeys.write(user)):
+        assert value not in caplog.text

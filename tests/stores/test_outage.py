@@ -101,6 +101,39 @@ async def test_killed_it_is_unavailable_and_recovers_when_it_is_back(
     await settled(before)
 
 
+async def test_killed_under_load_nobody_gets_a_wrong_answer(server: servers.Server, database: Database) -> None:
+    names = [f"user {number}" for number in range(12)]
+    store = database.open(SHORT)
+    await recovered(store)
+    for name in names:
+        await store.set_user(REALM, name, keys(name))
+    refused = answered = 0
+    ended = asyncio.Event()
+
+    async def ask(name: str) -> None:
+        nonlocal refused, answered
+        while not ended.is_set():
+            try:
+                assert await store.user(REALM, name) == keys(name)
+                answered += 1
+            except Unavailable:
+                refused += 1
+                await asyncio.sleep(0.05)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name in names:
+            tasks.create_task(ask(name))
+        await asyncio.sleep(0.3)
+        await asyncio.to_thread(server.kill)
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(server.start)
+        await recovered(store)
+        ended.set()
+    assert answered
+    assert refused
+    await store.close()
+
+
 async def test_stopped_it_is_unavailable_in_time_and_recovers_when_it_goes_on(
     server: servers.Server, database: Database
 ) -> None:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import URL, event
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from turnsvr.config.locations import StoreUrl
 from turnsvr.stores.failures import NoTls
 from turnsvr.stores.options import Options, parse
+
+# It logs each statement with its values, at level debug.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 _POOL_SIZE = 4
 """Connections to one database."""
@@ -30,20 +36,51 @@ _CLIENT_SSL = 0x0800
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306}
 
 
+_C = TypeVar("_C")
+_End = Callable[[], object]
+_fresh: ContextVar[list[_End]] = ContextVar("_fresh")
+"""How to end the connections that this task has made and that no pool looks after yet."""
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection of the engine's pool.
+
+    SQLAlchemy asks a new connection a few things before the pool takes it. One that is given up in that time would be
+    left to the garbage collector, with its socket; here it is ended.
+    """
+    fresh: list[_End] = []
+    token = _fresh.set(fresh)
+    try:
+        async with engine.connect() as connection:
+            fresh.clear()
+            yield connection
+    finally:
+        _fresh.reset(token)
+        for end in fresh:
+            end()
+
+
+def _noted(connection: _C, end: _End) -> _C:
+    _fresh.get([]).append(end)
+    return connection
+
+
 def make(url: StoreUrl, timeout: float) -> AsyncEngine:
     """An engine that has not connected yet; timeout in seconds. Raises BadValue for options that mean nothing."""
     if url.dialect == "sqlite":
         return _sqlite(url.database, timeout)
     options = parse(url)
     if url.dialect == "mysql":
-        return _engine(URL.create("mysql+aiomysql"), timeout, async_creator=_mysql(url, options, timeout))
-    return _engine(URL.create("postgresql+asyncpg"), timeout, connect_args=_postgresql(url, options, timeout))
+        return _engine(URL.create("mysql+aiomysql"), timeout, _mysql(url, options, timeout))
+    return _engine(URL.create("postgresql+asyncpg"), timeout, _postgresql(url, options, timeout))
 
 
-def _engine(url: URL, timeout: float, **arguments: Any) -> AsyncEngine:
+def _engine(url: URL, timeout: float, connect: Callable[[], Awaitable[Any]]) -> AsyncEngine:
     # Each statement is a transaction of its own, so that there is nothing to begin or to roll back.
     return create_async_engine(
         url,
+        async_creator=connect,
         hide_parameters=True,
         isolation_level="AUTOCOMMIT",
         pool_size=_POOL_SIZE,
@@ -52,7 +89,6 @@ def _engine(url: URL, timeout: float, **arguments: Any) -> AsyncEngine:
         pool_pre_ping=True,
         pool_use_lifo=True,
         pool_reset_on_return=None,
-        **arguments,
     )
 
 
@@ -65,13 +101,13 @@ def _sqlite(path: str, timeout: float) -> AsyncEngine:
         thread = connection if isinstance(connection, Thread) else connection._thread
         thread.daemon = True
         try:
-            return await connection
+            return _noted(await connection, connection.stop)
         except BaseException:
             # Its thread has something left to tell a loop that may be closed when it does.
             await asyncio.to_thread(thread.join)
             raise
 
-    engine = _engine(URL.create("sqlite+aiosqlite", database=path), timeout, async_creator=connect)
+    engine = _engine(URL.create("sqlite+aiosqlite", database=path), timeout, connect)
 
     def remember(_: Any, record: Any) -> None:
         record.info["file"] = _identity(path)
@@ -94,7 +130,9 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _postgresql(url: StoreUrl, options: Options, timeout: float) -> dict[str, Any]:
+def _postgresql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awaitable[Any]]:
+    import asyncpg
+
     arguments: dict[str, Any] = {
         "host": options.socket or url.host,
         "port": url.port or _DEFAULT_PORTS["postgresql"],
@@ -108,7 +146,12 @@ def _postgresql(url: StoreUrl, options: Options, timeout: float) -> dict[str, An
         arguments["user"] = url.user
     if url.password is not None:
         arguments["password"] = url.password.get_secret_value()
-    return arguments
+
+    async def connect() -> Any:
+        connection = await asyncpg.connect(**arguments)
+        return _noted(connection, connection.terminate)
+
+    return connect
 
 
 def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awaitable[Any]]:
@@ -141,6 +184,6 @@ def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awai
         except BaseException:
             connection.close()
             raise
-        return connection
+        return _noted(connection, connection.close)
 
     return connect

@@ -46,11 +46,12 @@ _REASONS: dict[str | int, str] = {
     2006: _ENDED,
     2013: _ENDED,
 }
+_EXISTS = "already exists"
 _TEXT_CLASS = "22"
 """SQLSTATE's class of data that a column or its character set cannot hold."""
 _MYSQL_TEXTS = {1264, 1265, 1267, 1270, 1271, 1300, 1366, 1406, 3854, 3988}
-_MYSQL_DUPLICATE = 1062
-_DUPLICATE = "23505"
+_DUPLICATES = {"23505", "42710", "42P07", 1050, 1062}
+"""A row, or a table, that is there already."""
 
 
 class NoTls(ConnectionError):
@@ -64,11 +65,11 @@ def nature(error: BaseException) -> Nature:
     """Whether a text did not suit the database, a key was there already, or the database failed."""
     for each in _causes(error):
         code = _code(each)
-        if code in (_DUPLICATE, _MYSQL_DUPLICATE):
+        if code in _DUPLICATES:
             return "duplicate"
         if isinstance(code, str) and code.startswith(_TEXT_CLASS):
             return "text"
-        if isinstance(each, sqlite3.IntegrityError):
+        if isinstance(each, sqlite3.IntegrityError) or (isinstance(each, sqlite3.Error) and _EXISTS in str(each)):
             return "duplicate"
         if code in _MYSQL_TEXTS or isinstance(each, UnicodeError):
             return "text"

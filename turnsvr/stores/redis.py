@@ -203,7 +203,7 @@ class RedisStore:
             flags = ""
         if "K" in flags and ("A" in flags or {"g", "$", "s"} <= set(flags)):
             return True
-        _log.info("store does not tell of changes, it is polled", store=self.name, hint="notify-keyspace-events Kg$sx")
+        _log.info("Redis does not tell of changes, it is polled", name=self.name, hint="notify-keyspace-events Kg$sx")
         return False
 
     def _patterns(self) -> list[str]:

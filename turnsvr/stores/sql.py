@@ -94,10 +94,7 @@ class SqlStore:
             if made:
                 await self._ask(_keep_a_write_ahead_log)
 
-        async def make(connection: AsyncConnection) -> None:
-            await connection.run_sync(schema.metadata.create_all)
-
-        await self._ask(make, patience=_BULK)
+        await self._ask(_make_tables, patience=_BULK)
 
     def _make_file(self, path: Path) -> bool:
         """Make an empty database that only its owner may read: who owns the directory, when root makes it."""
@@ -208,7 +205,7 @@ class SqlStore:
         """What the work gives, in so many times the time for one answer; raises Unavailable and NotStorable."""
 
         async def connected() -> _T:
-            async with self._engine.connect() as connection:
+            async with engines.connected(self._engine) as connection:
                 return await work(connection)
 
         seconds = self._timeout * patience
@@ -241,6 +238,15 @@ async def _stored(connection: AsyncConnection, table: Table, where: dict[str, st
 
 async def _keep_a_write_ahead_log(connection: AsyncConnection) -> None:
     await connection.execute(text("PRAGMA journal_mode=WAL"))
+
+
+async def _make_tables(connection: AsyncConnection) -> None:
+    for table in schema.metadata.sorted_tables:
+        try:
+            await connection.run_sync(table.create, checkfirst=True)
+        except SQLAlchemyError as error:
+            if failures.nature(error) != "duplicate":  # somebody else makes it at the same time
+                raise
 
 
 async def _read_tables(connection: AsyncConnection) -> Tables:
