@@ -91,7 +91,7 @@ def values_of(attribute: Attribute[Any]) -> st.SearchStrategy[Any]:
     name = attribute.name.partition(" ")[0]
     if name in BY_NAME:
         return BY_NAME[name]
-    if name in ("USERNAME", "REALM", "SOFTWARE", "ALTERNATE-DOMAIN"):
+    if name in ("USERNAME", "REALM", "SOFTWARE", "ALTERNATE-DOMAIN", "ORIGIN"):
         return short_text
     return addresses
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from turnsvr.config.units import parse_hex_key
 from turnsvr.credentials.api import Credential, Refusal
 from turnsvr.stun import integrity
 
 _MAX_HASHED_REALMS = 64
+_MAX_KEPT = 4096
+"""Users whose keys are kept rather than made again."""
 _MD5_SIZE = 16
 
 
@@ -20,11 +23,12 @@ class StaticUsers:
     def __init__(self, users: Mapping[str, str]) -> None:
         """Raises BadValue (a ValueError) for a password that begins with `0x` and is no key."""
         self._secrets = {name: parse_hex_key(password) or password for name, password in users.items()}
+        self._credential = lru_cache(_MAX_KEPT)(_credential)
         self._names_by_hash: dict[str, dict[bytes, str]] = {}
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         secret = self._secrets.get(username)
-        return () if secret is None else (_credential(username, realm, secret),)
+        return () if secret is None else (self._credential(username, realm, secret),)
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return self._names(realm).get(userhash)

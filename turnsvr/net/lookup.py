@@ -70,10 +70,20 @@ class Lookups:
         """Look-ups that have no answer yet."""
         return len(self._waiting)
 
+    @property
+    def source(self) -> AnySource:
+        """Who is asked."""
+        return self._source
+
+    @source.setter
+    def source(self, source: AnySource) -> None:
+        self._source = source
+        self._later = source if takes_io(source) else None
+
     def ask(self, command: FindCredential) -> None:
-        source = self.source
-        if not takes_io(source):
-            self._ask_now(command, cast(Source, source))
+        source = self._later
+        if source is None:
+            self._ask_now(command, cast(Source, self._source))
         elif self._ask_memory(command, source):
             pass
         elif len(self._waiting) >= self._max_waiting:

@@ -73,7 +73,7 @@ def append_fingerprint(data: bytes) -> bytes:
 
 
 def _value(data: bytes, at: int) -> bytes:
-    return data[at + 4 : at + 4 + int.from_bytes(data[at + 2 : at + 4], "big")]
+    return data[at + 4 : at + 4 + (data[at + 2] << 8 | data[at + 3])]
 
 
 def _covered(before: bytes, attribute_size: int) -> bytes:

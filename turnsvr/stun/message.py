@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from struct import Struct
 from typing import TypeVar
 
 from turnsvr.stun import integrity
@@ -34,9 +33,6 @@ _INTEGRITY = MESSAGE_INTEGRITY.number
 _INTEGRITY_SHA256 = MESSAGE_INTEGRITY_SHA256.number
 _FINGERPRINT = FINGERPRINT.number
 _PROTECTION = {_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT}
-
-_TYPE_AND_LENGTH = Struct("!HH")
-"""What a message begins with, and each attribute."""
 
 
 class Class(IntEnum):
@@ -111,7 +107,7 @@ class Message:
         size = len(data)
         if size < HEADER_SIZE:
             raise MalformedMessage(f"{size} bytes are too short for a STUN header")
-        message_type, length = _TYPE_AND_LENGTH.unpack_from(data)
+        message_type, length = data[0] << 8 | data[1], data[2] << 8 | data[3]
         if message_type & 0xC000:
             raise MalformedMessage("the first two bits are not zero")
         if length % 4 or length + HEADER_SIZE != size:
@@ -133,8 +129,8 @@ class Message:
         attributes, first = self._attributes, self._first
         protected = False
         while at < size:
-            number, length = _TYPE_AND_LENGTH.unpack_from(data, at)
-            end = at + 4 + length
+            number = data[at] << 8 | data[at + 1]
+            end = at + 4 + (data[at + 2] << 8 | data[at + 3])
             if end > size:
                 raise MalformedMessage(f"attribute {number:#06x} runs past the end")
             if protected or number in _PROTECTION:
@@ -224,7 +220,7 @@ class Message:
         body = b"".join([_pack_attribute(number, value) for number, value in self._attributes])
         method, message_class = self.method, self.message_class
         message_type = (method & 0xF80) << 2 | (method & 0x070) << 1 | method & 0x00F | message_class
-        data = _TYPE_AND_LENGTH.pack(message_type, len(body)) + self.mask + body
+        data = _type_and_length(message_type, len(body)) + self.mask + body
         if key is not None:
             data = integrity.append_sha1(key, data)
         if sha256_key is not None:
@@ -241,7 +237,12 @@ class Message:
 
 def _pack_attribute(number: int, value: bytes) -> bytes:
     size = len(value)
-    return _TYPE_AND_LENGTH.pack(number, size) + value + _PADDING[size % 4]
+    return _type_and_length(number, size) + value + _PADDING[size % 4]
+
+
+def _type_and_length(number: int, size: int) -> bytes:
+    """What a message begins with, and each attribute."""
+    return number.to_bytes(2, "big") + size.to_bytes(2, "big")
 
 
 _PADDING = (b"", bytes(3), bytes(2), bytes(1))

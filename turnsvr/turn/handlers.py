@@ -37,6 +37,10 @@ from turnsvr.turn.reservations import Reservations
 Answer = Message | bytes | None
 
 
+_BARELY = 0.1
+"""Seconds that opening a relay may take of an allocation's lifetime."""
+
+
 @dataclass(slots=True)
 class Opening:
     """An allocation whose relay is being opened."""
@@ -168,14 +172,15 @@ def relay_opened(
     """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
     allocation, wish = opening.allocation, opening.wish
     response = opening.message.reply(Class.SUCCESS)
-    deadline = now + wish.lifetime
+    deadline = opening.deadline
+    if now + wish.lifetime > deadline + _BARELY:
+        deadline = now + wish.lifetime
+        desk.do(ExtendRelay(allocation.number, deadline))
     for address in addresses:
         allocation.relayed[address.family] = address
         desk.allocations.extend(allocation, address.family, deadline)
         response.add(a.XOR_RELAYED_ADDRESS, address)
     response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
-    if deadline > opening.deadline:
-        desk.do(ExtendRelay(allocation.number, deadline))
     if opening.reserve is not None:
         desk.reservations.add(opening.reserve, allocation.owner, now + RESERVATION_LIFETIME)
         response.add(a.RESERVATION_TOKEN, opening.reserve)
