@@ -74,6 +74,15 @@ def _is_free(host: str, kind: socket.SocketKind, port: int) -> bool:
     return True
 
 
+@pytest.fixture(scope="session", autouse=True)
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where servers that nobody tells otherwise put their admin sockets: not where this machine's own server has it."""
+    directory = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RUNTIME_DIRECTORY", str(directory))
+        yield directory
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     """A self-signed certificate for this host's name and loopback addresses."""

@@ -187,6 +187,23 @@ async def test_auto_yields_to_a_living_server_and_says_so(
     assert (tmp_path / "admin.sock").exists()
 
 
+async def test_where_there_is_no_directory_auto_serves_on_and_says_so(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("turnsvr.admin.places.SYSTEM_DIRECTORY", tmp_path / "no" / "such")
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    with capture_logs() as logs:
+        application = await serve(admin={})
+    assert application.admin is None
+    (line,) = [line for line in logs if line["event"] == "no admin interface"]
+    assert (line["log_level"], line["hint"]) == ("info", "set admin.socket")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    application = await serve(admin={})
+    assert application.admin is not None
+    assert application.admin.listening == (str(tmp_path / "turnsvr" / "admin.sock"),)
+
+
 async def test_off_is_off(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     application = await serve(admin={"socket": "off"})

@@ -165,7 +165,10 @@ def test_the_log_level_changes_for_a_while_and_for_good(tmp_path: Path) -> None:
         assert answer["level"] == "info"
         assert 0 <= answer["remaining"] <= 0.3
         wait_until(lambda: level() == "warning", "the settings' own level")
-        assert http.put("/log-level", json={"level": "info", "for": None}).json() == {"level": "info", "remaining": None}
+        assert http.put("/log-level", json={"level": "info", "for": None}).json() == {
+            "level": "info",
+            "remaining": None,
+        }
         assert level() == "info"
     assert "log level changed to=info" in server.log
 
@@ -225,7 +228,9 @@ async def test_every_endpoint_is_described_with_what_it_answers(site: Site) -> N
         assert operation["summary"], name
         answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
         assert answer["$ref"].startswith("#/components/schemas/"), name
-        assert operation["responses"]["400"]["content"]["application/json"]["schema"]["$ref"].endswith("/Mistake")
+        for status in ("400", "401", "403"):
+            refusal = operation["responses"][status]["content"]["application/json"]["schema"]
+            assert refusal["$ref"].endswith("/Mistake"), name
     assert description["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     assert "HTTPValidationError" not in json.dumps(description)
 

@@ -16,6 +16,11 @@ from turnsvr.web.middleware import AsgiApp, BoundedBody
 from turnsvr.web.refusal import Refused
 
 _MAX_BODY = 4_096
+_REFUSALS: dict[int | str, str] = {
+    400: "Something in the request means nothing.",
+    401: "The token is missing or wrong; not on the Unix socket.",
+    403: "A web page calls, or a name where an address is wanted; not on the Unix socket.",
+}
 
 
 def application(context: Context, rates: Rates) -> AsgiApp:
@@ -26,7 +31,7 @@ def application(context: Context, rates: Rates) -> AsgiApp:
         description="Seeing and steering a running server. Numbers of seconds are seconds from now.",
         docs_url=None,
         redoc_url=None,
-        responses={400: {"model": models.Mistake, "description": "Something in the request means nothing."}},
+        responses={status: {"model": models.Mistake, "description": why} for status, why in _REFUSALS.items()},
     )
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(BadRequest, _bad_request)
