@@ -7,17 +7,15 @@ the two are compared. Deadlines lie in the past or far ahead.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 import select
-import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
+from tests.relay.compiled.descriptors import udp_sockets
 from tests.relay.world import LOOPBACK, SETTINGS, Endpoint, Session, World, channel_data, now
 from turnsvr.relay.api import PumpSettings
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport, pack_xor_address
@@ -42,7 +40,7 @@ class Stage:
     """One pump with the cast of the trace: UDP clients, a stream client (the last session), peers."""
 
     def __init__(self, kind: str, settings: PumpSettings, *, ipv6: bool) -> None:
-        before = set(udp_sockets())
+        before = {descriptor for descriptor, _ in udp_sockets()}
         self.world = World("compiled" if kind == "compiled" else "portable", settings)
         self.family = Family.IPV6 if ipv6 else Family.IPV4
         self.host = LOOPBACK[self.family]
@@ -60,7 +58,7 @@ class Stage:
         self.came_back: list[bytes] = []
         self.queues = select.poll()
         endpoints = {each.socket.fileno() for each in (*self.peers, *(client.endpoint for client in self.clients))}
-        for descriptor in set(udp_sockets()) - before - endpoints:
+        for descriptor in {descriptor for descriptor, _ in udp_sockets()} - before - endpoints:
             self.queues.register(descriptor, select.POLLIN)
 
     def write(self, frame: bytes) -> bool:
@@ -137,16 +135,6 @@ class Stage:
         # More may be received than was sent: a packet for a relayed address whose session has ended leaves and returns.
         totals = pump.totals()
         return totals.relayed, totals.drops, totals.binding_answers, totals.sent_up, totals.received
-
-
-def udp_sockets() -> list[int]:
-    """The descriptors of this process's UDP sockets."""
-    found = []
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as sock:
-            if sock.type == socket.SOCK_DGRAM:
-                found.append(descriptor)
-    return found
 
 
 def made(rng: random.Random) -> Step:

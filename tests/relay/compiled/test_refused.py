@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 
 import pytest
 import structlog
 
 from tests.relay.compiled.conftest import WorldFactory
+from tests.relay.compiled.descriptors import udp_sockets
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import LOOPBACK, Session, channel_data, read_from_relay
 from turnsvr.stun.address import Address, Family
@@ -23,11 +22,10 @@ _SO_NO_CHECK = 11
 
 def refuse_segments(address: Address) -> None:
     """Have the kernel refuse segments (EINVAL) at this process's UDP socket that is bound there, for want of sums."""
-    for descriptor in map(int, os.listdir("/proc/self/fd")):
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
-            if found.type == socket.SOCK_DGRAM and found.getsockname()[:2] == tuple(address):
-                found.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
-                return
+    for _, found in udp_sockets():
+        if found.getsockname()[:2] == tuple(address):
+            found.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
+            return
     raise AssertionError(f"nothing is bound to {address}")
 
 
