@@ -159,6 +159,19 @@ async def test_sighup_takes_a_new_certificate_and_drops_no_connection(
     await client.close()
 
 
+async def test_sigusr2_takes_a_renewed_certificate(
+    server_process: Start, tmp_path: Path, certificate: TlsFiles
+) -> None:
+    port = free_port()
+    files = firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
+    server = server_process(settings(port, files))
+    files.key.write_bytes(certificate.key.read_bytes())
+    files.certificate.write_bytes(certificate.certificate.read_bytes())
+    server.signal(signal.SIGUSR2)
+    await off_loop(server.wait_logged, "certificate reloaded")
+    assert await off_loop(served_certificate, port) == ssl.PEM_cert_to_DER_cert(certificate.certificate.read_text())
+
+
 def served_certificate(port: int) -> bytes | None:
     context = ssl.create_default_context()
     context.check_hostname = False

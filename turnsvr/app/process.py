@@ -74,6 +74,7 @@ class Service:
             "SIGINT": self._application.finished.set,
             "SIGHUP": self._reload,
             "SIGUSR1": self._application.drain,
+            "SIGUSR2": self._application.check_certificate,  # what hooks of ACME clients send to coturn
         }
         loop = asyncio.get_running_loop()
         for name, handler in handlers.items():
