@@ -164,6 +164,46 @@ def test_a_file_with_secrets_that_everybody_reads() -> None:
     assert not advise(make(credentials={}, stun_only=True), NOW, file_is_public=True)
 
 
+STORE = "postgresql://turnsvr:password@db.example.org/turnsvr"
+SECRET = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"credentials": {"store": STORE}},
+        {"credentials": {"hook": {"url": "https://app.example.org", "secret": SECRET}}},
+        {"credentials": {"store": "sqlite:/db"}, "admin": {"listen": "http://127.0.0.1:5766", "token": SECRET}},
+        {"credentials": {"store": "sqlite:/db"}, "status": {"redis": "redis://:password@127.0.0.1"}},
+    ],
+)
+def test_a_file_with_secrets_for_others_that_everybody_reads(section: dict[str, object]) -> None:
+    assert one(advise(make(**section), NOW, file_is_public=True))[0] == "credentials"
+    assert not advise(make(**section), NOW)
+
+
+def test_a_public_file_that_names_no_secret() -> None:
+    assert not advise(make(credentials={"store": "sqlite:/db"}), NOW, file_is_public=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "setting"),
+    [
+        ({"credentials": {"hook": {"url": "http://app.example.org", "secret": SECRET}}}, "credentials.hook.url"),
+        ({"credentials": {"tokens": {"url": "http://203.0.113.7/jwks"}}}, "credentials.tokens.url"),
+        ({"admin": {"listen": "http://*:5766", "token": SECRET}}, "admin.listen"),
+    ],
+)
+def test_secrets_that_others_can_read_on_the_way(section: dict[str, object], setting: str) -> None:
+    assert one(advise(make(**section), NOW))[0] == setting
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_plain_http_on_this_host_needs_no_advice(host: str) -> None:
+    hook = {"url": f"http://{host}:9000/", "secret": SECRET}
+    assert not advise(make(credentials={"hook": hook, "tokens": {"url": f"http://{host}/jwks"}}), NOW)
+
+
 def test_credentials_that_stun_only_does_not_use() -> None:
     assert one(advise(make(stun_only=True), NOW), "note")[0] == "credentials"
 

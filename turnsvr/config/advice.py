@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+from urllib.parse import urlsplit
 
 from turnsvr.config.credentialsettings import KnownUsers
 from turnsvr.config.fields import family_of
@@ -73,6 +74,7 @@ def advise(
         *_other_servers(settings),
         *_nat_discovery(settings, host_addresses),
         *_web(settings),
+        *_services(settings),
     ]
 
 
@@ -155,8 +157,15 @@ def _credentials(settings: Settings, file_is_public: bool) -> Iterator[Advice]:
     if settings.stun_only and (credentials.users or credentials.secrets):
         yield _note("credentials", "are not used with stun_only")
     yield from _weak(credentials, "credentials")
-    if file_is_public and any(each.users or each.secrets for each in known):
+    if file_is_public and (any(each.users or each.secrets for each in known) or _names_other_secrets(settings)):
         yield _warning("credentials", "every user of this host can read the settings file; chmod o-r it")
+
+
+def _names_other_secrets(settings: Settings) -> bool:
+    """Whether there is a secret of the server's own, with which it goes to others or they come to it."""
+    store, hook, status = settings.credentials.store, settings.credentials.hook, settings.status
+    databases = [each for each in (store and store.url, status and status.redis) if each]
+    return any(each.password for each in databases) or hook is not None or settings.admin.token is not None
 
 
 def _weak(known: KnownUsers, section: str) -> Iterator[Advice]:
@@ -269,3 +278,26 @@ def _web(settings: Settings) -> Iterator[Advice]:
         yield _note("web.keys", "names no caller, so that nobody is given credentials")
     if web.keys and any(each.scheme == "http" for each in reachable):
         yield _warning("web.listen", "takes API keys over http:// from elsewhere, where others can read them")
+
+
+def _services(settings: Settings) -> Iterator[Advice]:
+    """Secrets and keys that cross a network in plain text."""
+    hook, tokens, admin = settings.credentials.hook, settings.credentials.tokens, settings.admin
+    if hook is not None and _is_plain(hook.url):
+        yield _warning("credentials.hook.url", "brings passwords over http://, where others can read them")
+    if tokens is not None and tokens.url is not None and _is_plain(tokens.url):
+        text = "is http://, so that whoever is on the way can put in keys of their own and relay"
+        yield _warning("credentials.tokens.url", text)
+    if any(_is_plain(str(each)) for each in admin.listen):
+        yield _warning("admin.listen", "takes the token over http:// from elsewhere, where others can read it")
+
+
+def _is_plain(url: str) -> bool:
+    """Whether it is http:// to another host than this one; * is everywhere."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(parts.hostname or "").is_loopback
+    except ValueError:
+        return True
