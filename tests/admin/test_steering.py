@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from tests.admin.conftest import Site, on_socket
+from tests.admin.conftest import Site, StartAdmin, on_socket
 from tests.conftest import PASSWORD, USER, ServerProcess, free_port, wait_until
 from turnsvr import __version__
+from turnsvr.app import firstrun
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import TurnClient
+from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address
 
 
@@ -34,6 +40,35 @@ async def test_the_status_tells_of_the_server(site: Site) -> None:
     assert (status["sessions"]["now"], status["connections"]) == (1, 1)
     assert status["certificate_expires"].endswith("Z")
     assert status["drops"]["no_permission"] == 0
+
+
+async def test_what_is_wrong_is_told_and_what_it_is_asked_of(start_admin: StartAdmin, tmp_path: Path) -> None:
+    """A database that nobody serves, and a certificate of last year."""
+    files = firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
+    expire(files)
+    tls = {"certificate": files.certificate, "key": files.key}
+    store = {"url": f"redis://operator:looking-glass@127.0.0.1:{free_port()}/0"}
+    site = await start_admin(tls=tls, credentials={"store": store})
+    answer = await site.http.get("/status")
+    status = answer.json()
+    assert status["ready"] is False
+    assert len(status["problems"]) == 2
+    assert "the certificate has expired" in status["problems"]
+    ((name, state),) = status["stores"].items()
+    assert "store" in name
+    assert state == "unavailable"
+    assert "looking-glass" not in answer.text
+
+
+def expire(files: TlsFiles) -> None:
+    """Have the certificate end yesterday."""
+    old = x509.load_pem_x509_certificate(files.certificate.read_bytes())
+    key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateBuilder(old.issuer, old.subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - datetime.timedelta(300)).not_valid_after(now - datetime.timedelta(1))
+    files.certificate.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
 
 
 async def test_a_drained_server_takes_sessions_again(site: Site) -> None:
