@@ -152,6 +152,22 @@ async def test_an_unknown_key_has_it_fetched_again_now_and_then(service: Service
     assert kids(ring) == ["one", "two"]
 
 
+async def test_whoever_needs_a_document_that_is_on_its_way_waits_for_it(
+    service: Service, ring: KeyUrl, clock: Clock
+) -> None:
+    publish(service, document("one"))
+    await ring.start()
+    publish(service, document("one", "two"))
+    clock.now += 30
+
+    async def known() -> list[str | None]:
+        await ring.look_again()
+        return kids(ring)
+
+    assert list(await asyncio.gather(known(), known(), known())) == [["one", "two"]] * 3
+    assert len(service.requests) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "body", "reason"),
     [

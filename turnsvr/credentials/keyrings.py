@@ -121,6 +121,8 @@ class KeyUrl:
         self._data = b""
         self._clock = clock
         self._asked_at = float("-inf")
+        self._fetching = 0
+        """Who waits for the document that is on its way."""
         self._questions = Questions(self.health, timeout, clock=clock)
         self._client = HttpClient(timeout, connections=1)
         self._task: asyncio.Task[None] | None = None
@@ -130,7 +132,7 @@ class KeyUrl:
         self._task = asyncio.get_running_loop().create_task(self._keep())
 
     async def look_again(self) -> None:
-        if self._clock() >= self._asked_at + _EARLY_SECONDS:
+        if self._fetching or self._clock() >= self._asked_at + _EARLY_SECONDS:
             await self._fetch()
 
     async def close(self) -> None:
@@ -145,10 +147,13 @@ class KeyUrl:
 
     async def _fetch(self) -> None:
         self._asked_at = self._clock()
+        self._fetching += 1
         try:
             data = await self._questions.ask(self._url, self._get)
         except Unavailable:
             return
+        finally:
+            self._fetching -= 1
         if data != self._data:
             self._data, self.current = data, read_keys(data, self._algorithms, public_only=True)
 
