@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.client.coturn import listens, running
-from tests.conftest import ServerProcess, free_port, need
+from tests.conftest import ServerProcess, free_port, need, wait_until
 from tests.interop.uclient import Case, Expect, command, verdict
 from turnsvr.credentials import shared_secret
 from turnsvr.net.tls import TlsFiles
@@ -82,12 +84,19 @@ def _relays(case: Case, port: int, peer_port: int) -> str | None:
     return problem and f"{problem}\n{result.stdout[-2000:]}"
 
 
-def _moved(conf: Path) -> ServerProcess:
-    """What `import-coturn` and `run` make of a turnserver.conf, as an operator calls them."""
+def _moved(conf: Path, more: str = "") -> ServerProcess:
+    """What `import-coturn` and `run` make of a turnserver.conf, as an operator calls them; more lines at the end."""
     settings = conf.with_name("moved.yaml")
-    arguments = [sys.executable, "-m", "turnsvr", "import-coturn", str(conf), "-o", str(settings)]
-    subprocess.run(arguments, check=True, capture_output=True, timeout=60)
-    return ServerProcess(settings.read_text(), conf.parent)
+    _turnsvr("import-coturn", conf, "-o", settings)
+    return ServerProcess(settings.read_text() + more, conf.parent)
+
+
+def _turnsvr(*arguments: str | Path) -> str:
+    """Standard output of a command that succeeds."""
+    line = [sys.executable, "-m", "turnsvr", *map(str, arguments)]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def test_users_of_the_database_relay_before_and_after(tmp_path: Path, certificate: TlsFiles, peer_port: int) -> None:
@@ -119,3 +128,48 @@ def test_the_shared_secret_serves_beside_users(
 def _timed(secret: str, expect: Expect = Expect.ALL) -> Case:
     name, password = shared_secret.make(secret, "alice", 600, time.time())
     return Case("timed", "-X", expect, user=name, password=password, messages=5)
+
+
+def test_a_moved_server_is_seen_and_steered_while_its_users_relay(
+    tmp_path: Path, certificate: TlsFiles, peer_port: int
+) -> None:
+    conf, port, _ = _directory(tmp_path, certificate, "lt-cred-mech")
+    socket = tmp_path / "admin.sock"
+
+    def steer(command: str, *arguments: str) -> str:
+        return _turnsvr(command, "--socket", socket, *arguments)
+
+    def sessions() -> dict[int, float]:
+        """Packets a second from the client, by the ID of the session."""
+        found = json.loads(steer("sessions", "--user", _USER.user, "--json"))["sessions"]
+        return {each["id"]: each["traffic"]["from_client"]["packets_per_second"] for each in found}
+
+    def relaying() -> dict[int, float] | None:
+        found = sessions()
+        return found if sum(rate > 10 for rate in found.values()) >= 4 else None
+
+    with _moved(conf, f"admin: {{socket: {socket}}}\n") as server:
+        line = command(replace(_USER, messages=5000, clients=4), port=port, tls_port=port, peer_port=peer_port)
+        load = subprocess.Popen([*line[:-1], "-c", line[-1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            before = wait_until(relaying, "four sessions that relay")
+            first = min(before)
+            assert steer("kick", str(first)) == f"ended session {first}\n"
+            assert first not in sessions()
+
+            (tmp_path / "turnsvr.yaml").write_text(
+                server.file.read_text().replace("realm:", "stun_only: false\nrealm:", 1)
+            )
+            assert "reloaded" in steer("reload")
+            after = sessions()
+            assert after.keys() == before.keys() - {first}
+
+            assert steer("drain") == f"draining; {len(after)} sessions to end\n"
+            assert _relays(replace(_USER, expect=Expect.NOTHING), port, peer_port) is None
+            assert max(wait_until(sessions, "sessions that live on").values()) > 10
+            assert "draining" in server.log
+            assert steer("kick", "--user", _USER.user).startswith(f"ended {len(after)} sessions of")
+            assert server.wait_end() == 0
+        finally:
+            load.kill()
+            load.wait()
