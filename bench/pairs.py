@@ -66,13 +66,17 @@ def _compare(
 def _compare_threads(
     result: Result, server: Turnsvr, pairs: int, seconds: float, cores: Sequence[int], tick: Tick
 ) -> None:
-    """Two threads in place of ours and one in place of theirs, both at half of what one carries."""
+    """Two threads in place of ours and one in place of theirs, each thread at a quarter of what one carries.
+
+    The same load for each, because what a packet costs depends on how many come with it; and no more, because the load
+    generator needs some of a core as well.
+    """
     tick(f"{result.case.name} search")
     alone = Case(result.case.name, Kind.RELAY, result.case.traffic)
-    rate = measure(server, alone, seconds, Hint(), cores=cores[:1])["delivered"] / 2
+    rate = measure(server, alone, seconds, Hint(), cores=cores[:1])["delivered"] / 4
     for number in range(pairs + 1):
         tick(f"{result.case.name} two")
-        two = threads.measure(server, result.case, seconds, rate, cores[:2])
+        two = threads.measure(server, result.case, seconds, 2 * rate, cores[:2])
         tick(f"{result.case.name} one")
         one = threads.measure(server, result.case, seconds, rate, cores[:1])
         if number:

@@ -1,4 +1,4 @@
-"""Two pump threads against one: turnsvr alone, at the same load."""
+"""Two pump threads against one: turnsvr alone, at the same load for each thread."""
 
 from __future__ import annotations
 
