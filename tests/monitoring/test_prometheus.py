@@ -183,20 +183,27 @@ async def make_user(database: Path) -> None:
     await store.close()
 
 
-async def open_client(server: Address, transport: Transport, password: str = PASSWORD) -> TurnClient:
+@asynccontextmanager
+async def turn_client(server: Address, transport: Transport, password: str = PASSWORD) -> AsyncIterator[TurnClient]:
     tls = tls_context(insecure=True) if transport is Transport.TLS else None
-    return TurnClient(await open_link(transport, server, tls=tls), Login(USER, password))
+    client = TurnClient(await open_link(transport, server, tls=tls), Login(USER, password))
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def keep_busy(plain: Address, tls: Address, web: str) -> None:
     """A little of everything, again and again."""
-    relaying = await open_client(plain, Transport.UDP)
-    await relaying.allocate()
-    other = await open_client(tls, Transport.TLS)
-    await other.allocate()
-    await relaying.permit(other.relayed[0])
-    await other.permit(relaying.relayed[0])
-    async with httpx.AsyncClient(base_url=web, trust_env=False) as http:
+    async with (
+        turn_client(plain, Transport.UDP) as relaying,
+        turn_client(tls, Transport.TLS) as other,
+        httpx.AsyncClient(base_url=web, trust_env=False) as http,
+    ):
+        await relaying.allocate()
+        await other.allocate()
+        await relaying.permit(other.relayed[0])
+        await other.permit(relaying.relayed[0])
         while True:
             for _ in range(20):
                 relaying.send(other.relayed[0], b"x" * 100)
@@ -205,14 +212,11 @@ async def keep_busy(plain: Address, tls: Address, web: str) -> None:
             await relaying.binding()
             with suppress(TransactionFailed):
                 await relaying.permit(Address("192.168.1.1", 22))
-            short = await open_client(plain, Transport.TCP)
-            await short.allocate()
-            await short.refresh(0)
-            await short.close()
-            wrong = await open_client(plain, Transport.UDP, "a wrong password")
-            with suppress(TransactionFailed):
-                await wrong.allocate()
-            await wrong.close()
+            async with turn_client(plain, Transport.TCP) as short:
+                await short.allocate()
+            async with turn_client(plain, Transport.UDP, "a wrong password") as wrong:
+                with suppress(TransactionFailed):
+                    await wrong.allocate()
             await http.get("/ice-servers")
             await asyncio.sleep(0.1)
 
@@ -238,15 +242,17 @@ async def test_every_panel_has_data_and_every_rule_works(
     plain, tls = Address("127.0.0.1", port), Address("127.0.0.1", tls_port)
     async with prometheus(tmp_path, f"127.0.0.1:{web_port}") as api:
         busy = asyncio.create_task(keep_busy(plain, tls, f"http://127.0.0.1:{web_port}"))
-        deadline = time.monotonic() + 3 * PATIENCE
-        while lacking and time.monotonic() < deadline and not busy.done():
-            await asyncio.sleep(1)
-            for expression in list(lacking):
-                if any(not math.isnan(float(each["value"][1])) for each in await api.query(expression)):
-                    del lacking[expression]
-        busy.cancel()
-        with suppress(asyncio.CancelledError):
-            await busy
+        try:
+            deadline = time.monotonic() + 3 * PATIENCE
+            while lacking and time.monotonic() < deadline and not busy.done():
+                await asyncio.sleep(1)
+                for expression in list(lacking):
+                    if any(not math.isnan(float(each["value"][1])) for each in await api.query(expression)):
+                        del lacking[expression]
+        finally:
+            busy.cancel()
+            with suppress(asyncio.CancelledError):
+                await busy
         assert lacking == {}
         rules = await api.rules()
         assert len(rules) > 10

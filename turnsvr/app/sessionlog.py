@@ -25,8 +25,8 @@ _log = structlog.get_logger()
 class SessionLog:
     """An EventSink.
 
-    In text the client's address follows the event's name and precedes everything that a client wrote, so that
-    fail2ban can match `^\\S+ warning +authentication failed client=<HOST> `.
+    Of a failed authentication the client's address follows the event's name and precedes everything that a client
+    wrote: conf/fail2ban goes by that, in text and in JSON.
     """
 
     def started(self, event: AllocationStarted) -> None:
