@@ -96,6 +96,21 @@ async def test_so_many_at_once_and_so_many_waiting() -> None:
     assert (remote.asked, remote.at_once) == (5, 3)
 
 
+async def test_a_question_that_has_waited_for_half_of_its_time_is_not_put() -> None:
+    now = 100.0
+    health = Health("credential store", "db.example.org")
+    remote, asked = Remote(), Questions(health, PATIENCE, max_at_once=1, clock=lambda: now)
+    waiting = [asyncio.ensure_future(asked.ask(number, remote.answer)) for number in range(2)]
+    await settle()
+    now += PATIENCE * 0.6
+    waiting.append(asyncio.ensure_future(asked.ask("later", remote.answer)))
+    await settle()
+    remote.let.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(each) for each in results] == ["answer 1", "db.example.org: too many questions wait", "answer 2"]
+    assert (health.available, health.queries, health.errors) == (True, 2, 0)
+
+
 async def test_waiting_for_a_place_counts() -> None:
     remote, asked = Remote(), questions(0.05, max_at_once=1)
     results = await asyncio.gather(*(asked.ask(number, remote.answer) for number in range(4)), return_exceptions=True)

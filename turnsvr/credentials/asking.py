@@ -29,6 +29,10 @@ def may_be_asked(username: str) -> bool:
     return username.isprintable() and 0 < len(username.encode()) <= MAX_USERNAME_BYTES
 
 
+class _Crowded(Unavailable):
+    """A question that was not put, which tells nothing of whom it was for."""
+
+
 class Questions:
     """Puts questions to one remote source, and keeps its health."""
 
@@ -58,7 +62,7 @@ class Questions:
         task: asyncio.Task[T] | None = self._under_way.get(key)
         if task is None:
             if len(self._tasks) >= self._max_waiting:
-                raise Unavailable(f"{self.health.name}: too many questions wait")
+                raise _Crowded(f"{self.health.name}: too many questions wait")
             task = asyncio.get_running_loop().create_task(
                 self._put(put, self.timeout * _BULK if bulk else self.timeout)
             )
@@ -82,8 +86,10 @@ class Questions:
         try:
             async with asyncio.timeout(seconds), self._places:
                 if self._clock() - asked_at > seconds * _WAITING_SHARE:
-                    raise Unavailable(f"{self.health.name}: too many questions wait")
+                    raise _Crowded(f"{self.health.name}: too many questions wait")
                 answer = await put()
+        except _Crowded:
+            raise
         except Unavailable as error:
             self.health.failed(asked_at, str(error))
             raise

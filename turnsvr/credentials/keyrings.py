@@ -166,7 +166,7 @@ class KeyUrl:
                 data = await read_bounded(response, MAX_BYTES)
             read_keys(data, self._algorithms, public_only=True)
         except (httpx.HTTPError, TooMuch, BadKeys) as error:
-            raise Unavailable(f"{self.health.name}: {error or type(error).__name__}") from None
+            raise Unavailable(f"{self.health.name}: {str(error) or type(error).__name__}") from None
         return data
 
 

@@ -12,6 +12,9 @@ from turnsvr.stores.api import Tables
 from turnsvr.stores.poller import Poller
 from turnsvr.stores.source import StoreSource
 
+_MAX_AT_ONCE = 4
+"""Questions that are put at once: as many as a store has connections for them, so that none waits there instead."""
+
 
 class StoreClient:
     """A store in use, with what is remembered of it."""
@@ -24,7 +27,7 @@ class StoreClient:
         self.url = settings.url
         self._store = open_store(settings.url, settings.timeout)
         self.health = Health("credential store", self._store.name)
-        self._questions = Questions(self.health, settings.timeout)
+        self._questions = Questions(self.health, settings.timeout, max_at_once=_MAX_AT_ONCE)
         self.source = StoreSource(self._store, self._questions, cache=settings.cache)
         self.tables = tables
         """As last read; None before that."""
