@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -17,7 +18,7 @@ from bench import process
 from bench.cases import Case, Kind
 from bench.measure import Hint, loaded, measure
 from bench.pairs import run
-from bench.servers import PEER_HOST, Coturn, Plan, Server, ServerFailed, Turnsvr
+from bench.servers import PEER_HOST, Coturn, Plan, Running, Server, ServerFailed, Turnsvr
 from tests.conftest import need
 from turnsvr.client.load_flows import Traffic, relay_flows
 from turnsvr.client.load_session import LoadError
@@ -68,13 +69,26 @@ def test_a_server_that_stands_still_delivers_nothing(server: Server) -> None:
         server.start(Plan()) as running,
         relay_flows(running.address, server.login, TRAFFIC, peer_host=PEER_HOST) as flows,
     ):
-        running.process.send_signal(signal.SIGSTOP)
+        stop(running)
         try:
             assert flows.run(TRAFFIC.load(1_000, 0.1)).delivered == 0
             with pytest.raises(LoadError, match=r"delivered none of \d+ packets"):
                 loaded(running, flows, lambda rate, length, exact: TRAFFIC.load(rate, length), SECONDS, SLOW)
         finally:
             running.process.send_signal(signal.SIGCONT)
+
+
+def stop(running: Running) -> None:
+    """Returns when every thread stands still: on a busy machine that is not at once."""
+    running.process.send_signal(signal.SIGSTOP)
+    deadline = time.monotonic() + 10
+    while not all(_is_stopped(task) for task in Path(f"/proc/{running.pid}/task").iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def _is_stopped(task: Path) -> bool:
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_a_server_that_has_ended_is_an_error(server: Server) -> None:
