@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import stat
@@ -105,6 +106,46 @@ async def test_a_living_server_keeps_its_socket(site: Site, start_admin: StartAd
     with pytest.raises(StartError, match="another server listens on"):
         await start_admin(admin={"socket": site.socket})
     assert (await site.http.get("/status")).status_code == 200
+
+
+def test_of_servers_that_start_together_one_gets_the_place(tmp_path: Path) -> None:
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    starting = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKES_THE_PLACE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(6)
+    ]
+    try:
+        said = [process.stdout.readline().strip() for process in starting if process.stdout]
+        assert sorted(said) == ["taken"] * 5 + ["theirs"]
+    finally:
+        for process in starting:
+            process.communicate("")
+
+
+TAKES_THE_PLACE = """
+import pathlib, sys
+from turnsvr.admin.unixsocket import Taken, UnixListener
+try:
+    listener = UnixListener(pathlib.Path(sys.argv[1]))
+    print("theirs", flush=True)
+except Taken:
+    print("taken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_whoever_holds_the_directory_s_lock_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("turnsvr.admin.unixsocket._LOCK_PAUSE", 0.0)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        UnixListener(tmp_path / "admin.sock").socket.close()
+    finally:
+        os.close(descriptor)
 
 
 async def test_a_server_with_a_full_backlog_is_alive(tmp_path: Path) -> None:

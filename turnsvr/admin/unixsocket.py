@@ -11,12 +11,16 @@ import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 _OWNER_ALONE = 0o600
 _OWNER_AND_GROUP = 0o660
 _BACKLOG = 100
+_LOCK_TRIES = 20
+_LOCK_PAUSE = 0.05
+"""Seconds."""
 
 
 class Taken(Exception):
@@ -43,13 +47,19 @@ class UnixListener:
 
 @contextlib.contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """While no other server that starts looks at the same place; raises Taken when one does."""
+    """While no other server that starts looks at the same place.
+
+    Whoever may read the directory can hold the lock, so it is waited for only so long.
+    """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Taken from None
+        for _ in range(_LOCK_TRIES):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOCK_PAUSE)
+            else:
+                break
         yield
     finally:
         os.close(descriptor)

@@ -22,6 +22,7 @@ def main() -> None:
       turnsvr check turnsvr.yaml        what the file means, and what is wrong with it
       turnsvr run -c turnsvr.yaml       serve from it
       turnsvr probe -c turnsvr.yaml turn:turn.example.org
+      turnsvr top                       watch its sessions, and end them
     """
 
 
