@@ -355,3 +355,10 @@ async def test_redis_is_not_pestered(redis_server: servers.RedisServer) -> None:
 async def test_a_url_that_means_nothing_is_told_at_the_start(serve: Serve, url: str) -> None:
     with pytest.raises(StartError, match=r"^status\.redis: has "):
         await serve(status={"redis": url})
+
+
+async def test_another_redis_needs_a_restart(serve: Serve, redis_server: servers.RedisServer) -> None:
+    application = await serve(status={"redis": url_of(redis_server)})
+    other = application.settings.model_copy(update={"status": None})
+    assert application.reload(other) == ["status"]
+    assert application.settings.status is not None
