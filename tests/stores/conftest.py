@@ -43,7 +43,7 @@ class Database:
 def _running(server: servers.Server) -> Iterator[servers.Server]:
     try:
         server.set_up()
-        server.start()
+        server.start_anew()
         yield server
     finally:
         server.remove()

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import pytest
 
@@ -25,6 +25,11 @@ PASSWORD = "p@ss/w:rd%20"
 """What a URL has to quote. coturn's connection strings end a word at a space."""
 
 
+_START = 3 * PATIENCE
+"""Seconds that a server may take to start."""
+_ATTEMPTS = 3
+
+
 class Server:
     """A database server with data of its own; started, it takes connections."""
 
@@ -32,7 +37,7 @@ class Server:
     account: ClassVar[str]
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.choose_ports()
         self.directory = Path(tempfile.mkdtemp(prefix="turnsvr-"))
         self._account = _account(self.account)
         if self._account is not None:
@@ -67,6 +72,22 @@ class Server:
         raise NotImplementedError
 
     def start(self) -> None:
+        if not self._launch():
+            self._fail()
+
+    def start_anew(self) -> None:
+        """Start for the first time, on other ports when somebody was faster to take one."""
+        for _ in range(_ATTEMPTS):
+            if self._launch():
+                return
+            self.choose_ports()
+        self._fail()
+
+    def choose_ports(self) -> None:
+        self.port = free_port()
+
+    def _launch(self) -> bool:
+        """Whether it is there."""
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 self._as_account(self.command()),
@@ -76,13 +97,18 @@ class Server:
                 cwd=self.directory,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 2 * PATIENCE
-        while not self.answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                log_text = (self.directory / "log").read_text(errors="replace")
-                self.stop()
-                pytest.fail(f"{self.programs[0]} did not start:\n{log_text[-4000:]}")
+        deadline = time.monotonic() + _START
+        while self._process.poll() is None and time.monotonic() < deadline:
+            # Another server may answer on the port that this one did not get, until this one ends.
+            if self.answers() and self._process.poll() is None:
+                return True
             time.sleep(0.05)
+        self.stop()
+        return False
+
+    def _fail(self) -> NoReturn:
+        log = (self.directory / "log").read_text(errors="replace")
+        pytest.fail(f"{self.programs[0]} did not start:\n{log[-4000:]}")
 
     def signal(self, number: signal.Signals) -> None:
         """To it and the processes that it has started, each of which may lead a session of its own."""
@@ -106,9 +132,16 @@ class Server:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def run(self, *command: str) -> None:
-        subprocess.run(
-            self._as_account(command), check=True, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True
+        result = subprocess.run(
+            self._as_account(command),
+            check=False,
+            cwd=self.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
+        if result.returncode:
+            pytest.fail(f"{command[0]} failed:\n{result.stdout.decode(errors='replace')[-4000:]}")
 
     def _as_account(self, command: Sequence[str]) -> Sequence[str]:
         """As another account than root, which these servers refuse."""
@@ -195,6 +228,7 @@ class MariadbServer(Server):
         self.run(
             need("mariadb-install-db"),
             *("--no-defaults", f"--datadir={self.directory / 'data'}", "--skip-test-db"),
+            f"--tmpdir={self.directory}",  # names of temporary tables collide in a shared one
             "--auth-root-authentication-method=normal",
         )
         (self.directory / "init.sql").write_text(
@@ -206,6 +240,7 @@ class MariadbServer(Server):
             need("mariadbd"),
             "--no-defaults",
             f"--datadir={self.directory / 'data'}",
+            f"--tmpdir={self.directory}",
             f"--socket={self.directory / 'socket'}",
             f"--pid-file={self.directory / 'pid'}",
             f"--init-file={self.directory / 'init.sql'}",
@@ -230,6 +265,9 @@ class RedisServer(Server):
     def __init__(self) -> None:
         need("redis-server")
         super().__init__()
+
+    def choose_ports(self) -> None:
+        super().choose_ports()
         self.tls_port = free_port()
 
     def command(self) -> Sequence[str]:
