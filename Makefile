@@ -9,7 +9,8 @@ FUZZ_SECONDS ?= 60
 
 SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h) \
-	$(wildcard turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/credentials/*.py) turnsvr/limits.py
+	$(wildcard turnsvr/*.py turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/relay/*.py) \
+	$(wildcard turnsvr/credentials/*.py) turnsvr/app/figures.py turnsvr/app/sessionlog.py
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
 .PHONY: run install test lint fuzz

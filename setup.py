@@ -64,10 +64,15 @@ def _give_reason(file: Path, reason: str) -> None:
     file.write_text(" ".join(reason.split()) + "\n")
 
 
+def _reason_of(root: Path, module: str) -> Path:
+    """Where the reason for there being no such module is given."""
+    place = root / _place(module)
+    return place.with_name(f"{place.name}_missing.txt")
+
+
 def _give_reasons(root: Path, reason: str) -> None:
     for module in _COMPILED:
-        place = root / _place(module)
-        _give_reason(place.with_name(f"{place.name}_missing.txt"), reason)
+        _give_reason(_reason_of(root, module), reason)
     _give_reason(root / _TWINS / "missing.txt", reason)
 
 
@@ -99,8 +104,13 @@ class _BuildTwins(Command):
         self.set_undefined_options("build_ext", ("build_lib", "build_lib"), ("build_temp", "build_temp"))
 
     def run(self) -> None:
-        folder = (Path() if self.editable_mode else Path(str(self.build_lib))) / _TWINS
+        root = Path() if self.editable_mode else Path(str(self.build_lib))
+        folder = root / _TWINS
         shutil.rmtree(folder, ignore_errors=True)
+        without_pump = _reason_of(root, _COMPILED[0])
+        if without_pump.exists():  # what kept the pump from being built takes long to find out again
+            _give_reason(folder / "missing.txt", without_pump.read_text())
+            return
         try:
             # Before the compiler reads them: what changes meanwhile makes a manifest that does not fit.
             manifest = "".join(f"{sha256(source.read_bytes()).hexdigest()}  {source}\n" for source in _RULES)
@@ -118,7 +128,11 @@ class _BuildTwins(Command):
         temporary = Path(str(self.build_temp), "rules")
         options = ["--config-file=", "--ignore-missing-imports", "--follow-imports=silent"]
         extensions = mypycify(
-            [*options, *map(str, _RULES)], group_name="turnsvr", target_dir=str(temporary), opt_level="2"
+            [*options, *map(str, _RULES)],
+            group_name="turnsvr",
+            target_dir=str(temporary),
+            opt_level="2",
+            debug_level="0",
         )
         for extension in extensions:
             extension.extra_compile_args = [arg for arg in extension.extra_compile_args if arg != "-Werror"]
