@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
@@ -172,3 +173,29 @@ def test_what_libraries_log_comes_in_the_same_form(text: io.StringIO) -> None:
 
     logging.getLogger("asyncio").error("broken %s", "pipe\r\n")
     assert text.getvalue().partition(" ")[2] == ('error   library message source=asyncio text="broken pipe\\r\\n"\n')
+
+
+def test_a_log_that_cannot_be_written_stops_nobody() -> None:
+    class Full(io.StringIO):
+        full = True
+
+        def write(self, text: str) -> int:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(text)
+
+        def flush(self) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    stream = Full()
+    log.configure("text", "info", stream)
+    sink = SessionLog()
+    sink.started(AllocationStarted(1, "alice", PATH, RELAYED, 600, "example.org", 0.1))
+    structlog.get_logger().error("broken", exc_info=ValueError("x"))
+    stream.full = False
+    sink.started(AllocationStarted(2, "alice", PATH, RELAYED, 600, "example.org", 0.1))
+    assert stream.getvalue().count("\n") == 1
+    assert "session=2" in stream.getvalue()
+    stream.close()
+    sink.started(AllocationStarted(3, "alice", PATH, RELAYED, 600, "example.org", 0.1))

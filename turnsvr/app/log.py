@@ -7,13 +7,14 @@ follows suppressed ones says how many they were.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 import structlog
 
@@ -51,7 +52,7 @@ def configure(form: Literal["text", "json"], level: str, stream: TextIO | None =
             render_json if form == "json" else render_text,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Forgiving(stream))),
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
@@ -128,6 +129,21 @@ def printable(text: str) -> str:
 def _escape(character: str) -> str:
     encoded = character.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{encoded[at : at + 2].hex()}" for at in range(0, len(encoded), 2))
+
+
+class _Forgiving:
+    """A stream whose failures stop nobody: a disk that is full, a reader that has gone. What it cannot take is lost."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
 
 class _Bridge(logging.Handler):
