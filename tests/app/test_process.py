@@ -210,6 +210,14 @@ def test_the_watchdog_is_fed_while_packets_come_in(server_process: Start) -> Non
     assert "takes no packets" not in server.log
 
 
+def test_libraries_say_nothing_at_start_and_end(server_process: Start) -> None:
+    server = server_process(settings(free_port(), more="web: {listen: 'http://127.0.0.1:0'}"))
+    server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert "serving HTTP" in server.log
+    assert "library message" not in server.log
+
+
 def test_a_port_in_use_is_one_clear_line(tmp_path: Path) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))

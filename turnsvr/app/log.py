@@ -33,8 +33,8 @@ UNTHROTTLED = frozenset({"session started", "session ended"})
 """Events that are complete, because somebody counts them: quotas bound how often they come."""
 
 
-_level = logging.getLogger("turnsvr")
-"""Knows our level, for is_enabled(); nothing is logged through it."""
+_level = logging.getLogger("turnsvr.lines")
+"""Knows our level, for is_enabled(); nothing is logged through it, and no library's logger stands below it."""
 _level.setLevel(logging.DEBUG)
 
 
