@@ -14,7 +14,7 @@ cdef enum:
     LONGEST_PAUSE = 300000
     # Microseconds that a packet takes when nothing came with it. What GRO has joined has gathered already.
     PACE_DATAGRAM = 4
-    PACE_FRAME = 6
+    PACE_FRAME = 5
 
 cdef struct Pace:
     int64_t since
