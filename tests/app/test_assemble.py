@@ -10,6 +10,7 @@ import pytest
 
 from turnsvr.app import assemble
 from turnsvr.config.settings import Settings, TlsSettings
+from turnsvr.credentials.chain import Chain
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import Redirect
@@ -18,7 +19,7 @@ HOST = assemble.Host(frozenset({"127.0.0.1", "::1", "10.0.0.5", "fd00::5"}), ("1
 
 
 def plan(**sections: Any) -> assemble.Plan:
-    return assemble.plan(Settings.model_validate(sections), HOST, anonymity=False)
+    return assemble.plan(Settings.model_validate(sections), HOST, traits=Chain([]))
 
 
 def test_relays_are_found_by_themselves() -> None:

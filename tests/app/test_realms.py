@@ -9,6 +9,7 @@ import pytest
 from turnsvr.app import assemble
 from turnsvr.config.ranges import AddressRange
 from turnsvr.config.settings import Settings
+from turnsvr.credentials.chain import Chain
 from turnsvr.stores.api import EVERY_REALM, RealmTable, Tables
 from turnsvr.stun.address import Address
 from turnsvr.turn.config import Listener, RealmConfig, ServerConfig
@@ -20,7 +21,7 @@ REALM = "example.org"
 
 def server(tables: Tables | None = None, **sections: Any) -> ServerConfig:
     settings = Settings.model_validate({"realm": REALM, **sections})
-    return assemble.plan(settings, HOST, anonymity=False, tables=tables or Tables()).server
+    return assemble.plan(settings, HOST, traits=Chain([]), tables=tables or Tables()).server
 
 
 def ranges(*texts: str) -> tuple[AddressRange, ...]:

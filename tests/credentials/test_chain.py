@@ -25,8 +25,29 @@ def test_each_name_is_answered_by_the_source_that_knows_it() -> None:
 
 
 def test_a_static_user_comes_before_a_time_limited_one_of_the_same_name() -> None:
-    chain = Chain([StaticUsers({TIMED: "wonderland"}), SharedSecrets(["new"])])
-    assert chain.find(TIMED, "r", NOW) == StaticUsers({TIMED: "wonderland"}).find(TIMED, "r", NOW)
+    static, timed = StaticUsers({TIMED: "wonderland"}), SharedSecrets(["new"])
+    assert Chain([static, timed]).find(TIMED, "r", NOW) == static.find(TIMED, "r", NOW) + timed.find(TIMED, "r", NOW)
+
+
+async def test_a_time_limited_name_is_tried_with_the_secrets_of_all_that_know_some() -> None:
+    file, store, hook = SharedSecrets(["file"]), Slow(), Slow(None)
+    store.remembered[TIMED] = SharedSecrets(["store"]).find(TIMED, "r", NOW)
+    mixed = AsyncChain([file, store, hook])
+    every = file.find(TIMED, "r", NOW) + store.remembered[TIMED]
+    assert mixed.find_now(TIMED, "r", NOW, CALLER) == await mixed.find(TIMED, "r", NOW, CALLER) == every
+    assert AsyncChain([hook, file]).find_now(TIMED, "r", NOW, CALLER) == file.find(TIMED, "r", NOW)
+    assert AsyncChain([StaticUsers({}), hook]).find_now(TIMED, "r", NOW, CALLER) is None
+    assert hook.asked == 0
+
+
+def test_md5_is_offered_first_where_some_user_may_have_no_other_key() -> None:
+    stored = StaticUsers({"alice": "0x" + "0" * 32, "bob": "0x" + "0" * 64})
+    assert stored.md5_alone
+    assert not StaticUsers({"alice": "wonderland", "bob": "0x" + "0" * 64}).md5_alone
+    assert Chain([both(), stored]).md5_alone
+    assert not both().md5_alone
+    assert AsyncChain([both(), Slow()]).md5_alone
+    assert ByRealm({"one": both(), "two": stored}).md5_alone
 
 
 def test_userhash_is_offered_only_when_every_source_resolves_it() -> None:
@@ -67,6 +88,7 @@ class Slow:
     """A source that takes I/O, of one user; without one it is away."""
 
     anonymity = True
+    md5_alone = True
 
     def __init__(self, user: str | None = "alice") -> None:
         self.user = user

@@ -108,20 +108,26 @@ def test_users_of_the_database_relay_before_and_after(tmp_path: Path, certificat
     with _moved(conf):
         assert _relays(_USER, port, peer_port) is None
         assert _relays(_STRANGER, port, peer_port) is None
+        password = tmp_path / "password"
+        password.write_text(str(_USER.password))
+        said = _turnsvr("probe", "--user", _USER.user, "--password-file", password, f"turn:127.0.0.1:{port}")
+        assert "all works" in said, said
 
 
-@pytest.mark.parametrize("place", ["file", "database"])
+@pytest.mark.parametrize("place", ["file", "database", "both"])
 def test_the_shared_secret_serves_beside_users(
     place: str, tmp_path: Path, certificate: TlsFiles, peer_port: int
 ) -> None:
-    secret = f"secret of the {place}"
-    lines = f"use-auth-secret\nstatic-auth-secret={secret}" if place == "file" else "use-auth-secret"
+    in_file, in_database = "secret of the file", "secret of the database"
+    lines = "use-auth-secret" if place == "database" else f"use-auth-secret\nstatic-auth-secret={in_file}"
     conf, port, _ = _directory(tmp_path, certificate, lines)
-    if place == "database":
-        _turnadmin(tmp_path / "turndb", "-s", secret, "-r", _REALM)
+    if place != "file":
+        _turnadmin(tmp_path / "turndb", "-s", in_database, "-r", _REALM)
+    secrets = {"file": [in_file], "database": [in_database], "both": [in_file, in_database]}[place]
     with _moved(conf):
         assert _relays(_USER, port, peer_port) is None
-        assert _relays(_timed(secret), port, peer_port) is None
+        for secret in secrets:
+            assert _relays(_timed(secret), port, peer_port) is None
         assert _relays(_timed("secret of nobody", Expect.NOTHING), port, peer_port) is None
 
 

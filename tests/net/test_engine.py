@@ -22,6 +22,7 @@ class Slow:
     """Answers when told to."""
 
     anonymity = False
+    md5_alone = False
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[tuple[Credential, ...]] = asyncio.get_running_loop().create_future()

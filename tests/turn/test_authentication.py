@@ -16,7 +16,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.integrity import long_term_key, long_term_key_sha256
 from turnsvr.stun.message import Class, Message, Method
-from turnsvr.turn.authentication import ALGORITHMS, MD5, SHA256
+from turnsvr.turn.authentication import ALGORITHMS, MD5, MD5_FIRST, SHA256
 from turnsvr.turn.commands import AuthenticationFailed, FindCredential
 from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.nonce import Nonces, Verdict
@@ -195,7 +195,7 @@ def test_a_forged_nonce_is_438_before_anybody_is_looked_up(nonce: bytes) -> None
 
 def test_every_changed_byte_of_a_nonce_is_seen() -> None:
     client = Address("198.51.100.7", 1)
-    nonces = Nonces(bytes(32), 60, anonymity=False)
+    nonces = Nonces(bytes(32), 60, anonymity=False, algorithms=ALGORITHMS)
     nonce = nonces.make(client, 5)
     assert nonces.judge(nonce, client, 5) is Verdict.FRESH
     for at in range(len(nonce) - 1):
@@ -203,12 +203,12 @@ def test_every_changed_byte_of_a_nonce_is_seen() -> None:
             changed = bytearray(nonce)
             changed[at] ^= bit
             assert nonces.judge(bytes(changed), client, 5) is Verdict.FOREIGN
-    assert Nonces(b"\1" * 32, 60, anonymity=False).judge(nonce, client, 5) is Verdict.FOREIGN
+    assert Nonces(b"\1" * 32, 60, anonymity=False, algorithms=ALGORITHMS).judge(nonce, client, 5) is Verdict.FOREIGN
 
 
 def test_a_nonce_lives_as_long_as_promised_and_not_two_seconds_longer() -> None:
     client = Address("198.51.100.7", 1)
-    nonces = Nonces(bytes(32), 60, anonymity=False)
+    nonces = Nonces(bytes(32), 60, anonymity=False, algorithms=ALGORITHMS)
     nonce = nonces.make(client, 10.5)
     assert nonces.judge(nonce, client, 70.5) is Verdict.FRESH
     assert nonces.judge(nonce, client, 72.5) is Verdict.EXPIRED
@@ -292,6 +292,25 @@ def test_a_stored_sha256_key_serves_no_md5_request() -> None:
     world = World(source=source)
     assert code(world.client(style=Style.SHA256).refresh()) == 437
     assert code(world.client().refresh()) == code(world.client(style=Style.MD5).refresh()) == 401
+
+
+def test_md5_is_offered_first_to_users_of_whom_no_other_key_may_be_known() -> None:
+    source = StaticUsers({"alice": "0x" + long_term_key("alice", REALM, "wonderland").hex()})
+    client = World(ServerConfig(RealmConfig(REALM), md5_first=True), source=source).client(style=Style.MD5)
+    assert code(client.refresh()) == 437
+    assert client.algorithms == MD5_FIRST
+    assert {each.number for each in MD5_FIRST} == {MD5, SHA256}
+    assert MD5_FIRST[0].number == ALGORITHMS[1].number == MD5
+
+
+def test_a_client_that_was_offered_another_order_is_asked_anew() -> None:
+    world = World()
+    client = world.client(style=Style.MD5)
+    assert code(client.refresh()) == 437
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM), md5_first=True))
+    assert code(client.transact(client.sign(client.message(Method.REFRESH)))) == 438
+    assert code(client.refresh()) == 437
+    assert client.algorithms == MD5_FIRST
 
 
 @pytest.mark.parametrize(("size", "expected"), [(12, 401), (16, 437), (18, 401), (20, 437), (28, 437), (32, 437)])

@@ -243,6 +243,7 @@ class Special:
     """Users whose credentials say more than a name."""
 
     anonymity = False
+    md5_alone = False
 
     def __init__(self, **more: Any) -> None:
         self._users = StaticUsers(USERS)

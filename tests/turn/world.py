@@ -18,7 +18,7 @@ from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.framing import pack_channel_data
 from turnsvr.stun.integrity import long_term_key, long_term_key_sha256, userhash
 from turnsvr.stun.message import Class, Message, Method
-from turnsvr.turn.authentication import MD5, SHA256
+from turnsvr.turn.authentication import ALGORITHMS, MD5, SHA256
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
@@ -218,6 +218,8 @@ class Client:
         self.realm = realm
         self.five_tuple = FiveTuple(transport, address, server)
         self.nonce: bytes | None = None
+        self.algorithms: tuple[a.PasswordAlgorithm, ...] = ALGORITHMS
+        """As the last challenge offered them."""
 
     @property
     def key(self) -> bytes:
@@ -238,7 +240,7 @@ class Client:
             message.add(a.USERNAME, self.username)
         message.add(a.REALM, self.realm).add(a.NONCE, self.nonce or self.challenge())
         if self.style is not Style.PLAIN:
-            message.add(a.PASSWORD_ALGORITHMS, (a.PasswordAlgorithm(SHA256), a.PasswordAlgorithm(MD5)))
+            message.add(a.PASSWORD_ALGORITHMS, self.algorithms)
             chosen = SHA256 if self.style is Style.SHA256 else MD5
             message.add(a.PASSWORD_ALGORITHM, a.PasswordAlgorithm(chosen))
         if not keys:
@@ -249,9 +251,14 @@ class Client:
         """A fresh nonce, from a 401; it is kept for what follows."""
         answer = self.transact(self.message(Method.REFRESH).encode())
         assert answer is not None
-        nonce = answer.get(a.NONCE)
+        return self._take(answer)
+
+    def _take(self, challenge: Message) -> bytes:
+        """Go by what a 401 or 438 offers; its nonce."""
+        nonce = challenge.get(a.NONCE)
         assert nonce is not None
         self.nonce = nonce
+        self.algorithms = challenge.get(a.PASSWORD_ALGORITHMS) or ALGORITHMS
         return nonce
 
     def transact(self, data: bytes) -> Message | None:
@@ -282,7 +289,7 @@ class Client:
         answer = self.transact(self.sign(self.message(method, *pairs)))
         assert answer is not None
         if code(answer) == 438:
-            self.nonce = answer.get(a.NONCE)
+            self._take(answer)
             answer = self.transact(self.sign(self.message(method, *pairs)))
             assert answer is not None
         return answer

@@ -279,7 +279,7 @@ class Application:
 
     def _plan(self) -> assemble.Plan:
         identities = self.identities
-        return assemble.plan(self.settings, self._host, anonymity=identities.source.anonymity, tables=identities.tables)
+        return assemble.plan(self.settings, self._host, traits=identities.source, tables=identities.tables)
 
     def _reload_web(self, wanted: WebSettings | None) -> WebSettings | None:
         """The web settings that are in use now."""

@@ -13,6 +13,7 @@ from turnsvr import __version__
 from turnsvr.app import realms
 from turnsvr.app.realms import Realms
 from turnsvr.config.settings import NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
+from turnsvr.credentials.api import Traits
 from turnsvr.net.connections import StreamLimits
 from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings, RelayAddress
@@ -42,13 +43,13 @@ class Plan:
     streams: StreamLimits
 
 
-def plan(settings: Settings, host: Host, *, anonymity: bool, tables: Tables = _NO_TABLES) -> Plan:
-    """anonymity: whether the credentials of every realm can be found by USERHASH. tables: what a store says."""
+def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO_TABLES) -> Plan:
+    """traits: what is to be known of the credentials of all realms. tables: what a store says."""
     relays = relay_addresses(settings, host)
     advertised = frozenset(relay.advertised for relay in relays)
     own = realms.refused_everywhere(host.own | advertised, settings.peers)
     return Plan(
-        server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), anonymity),
+        server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), traits),
         pump=_pump_settings(settings, host, relays, own),
         streams=StreamLimits(
             connections=settings.limits.connections,
@@ -71,7 +72,7 @@ def tls_files(tls: TlsSettings) -> TlsFiles:
     return TlsFiles(tls.certificate, tls.key, _TLS_VERSIONS[tls.minimum_version], tls.ciphers)
 
 
-def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: Realms, anonymity: bool) -> ServerConfig:
+def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: Realms, traits: Traits) -> ServerConfig:
     limits, stun = settings.limits, settings.stun
     return ServerConfig(
         realm=joined.default,
@@ -87,7 +88,8 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         channel_last=stun.last_channel,
         software=f"turnsvr {__version__}" if stun.software else None,
         rfc3489=stun.rfc3489,
-        anonymity=anonymity,
+        anonymity=traits.anonymity,
+        md5_first=traits.md5_alone,
         redirect=_redirect(settings.redirect),
         alternates=alternates(settings.nat_discovery),
     )

@@ -52,14 +52,23 @@ class Caller:
     secure: bool
 
 
-@runtime_checkable
-class Source(Protocol):
-    """Credentials that are in memory: every answer is immediate and no method blocks."""
+class Traits(Protocol):
+    """What is to be known of all of a source's credentials before anybody says who he is."""
 
     @property
     def anonymity(self) -> bool:
         """Whether every user can be found by USERHASH, so that the server may offer it (RFC 8489 section 9.2)."""
         ...
+
+    @property
+    def md5_alone(self) -> bool:
+        """Whether some user may have an MD5 key and no other, so that the server had better offer MD5 first."""
+        ...
+
+
+@runtime_checkable
+class Source(Traits, Protocol):
+    """Credentials that are in memory: every answer is immediate and no method blocks."""
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         """Candidates in the order to try them, () when unknown; wall_time in seconds since 1970."""
@@ -75,15 +84,12 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class AsyncSource(Protocol):
+class AsyncSource(Traits, Protocol):
     """Credentials that take I/O (a database, a web hook): the same answers, later.
 
     The engine awaits `find` while the request waits and carries on with others. The source bounds its own
     waiting and what it keeps; when it cannot answer it raises Unavailable, and the request gets error 500.
     """
-
-    @property
-    def anonymity(self) -> bool: ...
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         """What `find` would say, when nobody needs to be asked for it; None when somebody does."""

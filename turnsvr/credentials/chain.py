@@ -1,10 +1,14 @@
-"""Several sources side by side: the first that knows a name answers for it."""
+"""Several sources side by side: the first that knows a name answers for it.
+
+For a time-limited name all that can answer at once do, since nothing in it tells whose secret it was made with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar, cast
 
+from turnsvr.credentials import shared_secret
 from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Refusal, Source, Unavailable, takes_io
 
 T = TypeVar("T")
@@ -29,11 +33,17 @@ class Chain:
     def anonymity(self) -> bool:
         return bool(self._sources) and all(source.anonymity for source in self._sources)
 
+    @property
+    def md5_alone(self) -> bool:
+        return any(source.md5_alone for source in self._sources)
+
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+        found: tuple[Credential, ...] = ()
         for source in self._sources:
-            if found := source.find(username, realm, wall_time):
-                return found
-        return ()
+            found += source.find(username, realm, wall_time)
+            if found and not _is_timed(username):
+                break
+        return found
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         for source in self._sources:
@@ -58,14 +68,24 @@ class AsyncChain:
     def anonymity(self) -> bool:
         return bool(self._sources) and all(source.anonymity for source in self._sources)
 
+    @property
+    def md5_alone(self) -> bool:
+        return any(source.md5_alone for source in self._sources)
+
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
+        found: tuple[Credential, ...] = ()
+        told = True
         for source in self._sources:
-            found = source.find_now(username, realm, wall_time, caller)
-            if found is None or found:
-                return found
-        return ()
+            here = source.find_now(username, realm, wall_time, caller)
+            told = told and here is not None
+            found += here or ()
+            if (found or not told) and not _is_timed(username):
+                break
+        return found if found or told else None
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        if found := self.find_now(username, realm, wall_time, caller):
+            return found
         return await self._first(lambda source: source.find(username, realm, wall_time, caller)) or ()
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
@@ -99,6 +119,10 @@ class _Later:
     def anonymity(self) -> bool:
         return self._source.anonymity
 
+    @property
+    def md5_alone(self) -> bool:
+        return self._source.md5_alone
+
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return self._source.find(username, realm, wall_time)
 
@@ -123,6 +147,10 @@ class ByRealm:
     def anonymity(self) -> bool:
         return bool(self._sources) and all(source.anonymity for source in self._sources.values())
 
+    @property
+    def md5_alone(self) -> bool:
+        return any(source.md5_alone for source in self._sources.values())
+
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         source = self._sources.get(realm)
         return () if source is None else source.find(username, realm, wall_time)
@@ -133,6 +161,10 @@ class ByRealm:
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return _most_telling(self._sources.values(), username, wall_time)
+
+
+def _is_timed(username: str) -> bool:
+    return shared_secret.parse(username) is not None
 
 
 def _most_telling(sources: Iterable[AnySource], username: str, wall_time: float) -> Refusal:

@@ -42,6 +42,7 @@ class Hook:
     """
 
     anonymity = False
+    md5_alone = True
 
     def __init__(
         self,

@@ -60,6 +60,10 @@ class Revocable:
     def anonymity(self) -> bool:
         return self._source.anonymity
 
+    @property
+    def md5_alone(self) -> bool:
+        return self._source.md5_alone
+
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         return () if username in self._revocations else self._source.find(username, realm, wall_time)
 
@@ -80,6 +84,10 @@ class AsyncRevocable:
     @property
     def anonymity(self) -> bool:
         return self._source.anonymity
+
+    @property
+    def md5_alone(self) -> bool:
+        return self._source.md5_alone
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         return () if username in self._revocations else self._source.find_now(username, realm, wall_time, caller)

@@ -30,6 +30,7 @@ class SharedSecrets:
     """Time-limited credentials of one secret, or of several while one is replaced, tried in order."""
 
     anonymity = False
+    md5_alone = False
 
     def __init__(self, secrets: Sequence[str]) -> None:
         """Raises ValueError for an empty secret, with which anyone could make credentials."""

@@ -25,6 +25,7 @@ class StaticUsers:
         self._secrets = {name: parse_hex_key(password) or password for name, password in users.items()}
         self._credential = lru_cache(_MAX_KEPT)(_credential)
         self._names_by_hash: dict[str, dict[bytes, str]] = {}
+        self.md5_alone = any(isinstance(each, bytes) and len(each) == _MD5_SIZE for each in self._secrets.values())
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         secret = self._secrets.get(username)

@@ -64,6 +64,7 @@ class Tokens:
     """An AsyncSource of tokens, for every realm. Immediate, but for tokens that name a key which is not known."""
 
     anonymity = False
+    md5_alone = False
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class StoreSource:
     """
 
     anonymity = False
+    md5_alone = True
 
     def __init__(
         self, reader: Reader, questions: Questions, *, cache: float, clock: Callable[[], float] = time.monotonic

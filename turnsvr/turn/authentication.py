@@ -16,7 +16,9 @@ from turnsvr.turn.reject import Reject
 MD5 = 0x0001
 SHA256 = 0x0002
 ALGORITHMS = (PasswordAlgorithm(SHA256), PasswordAlgorithm(MD5))
-"""What PASSWORD-ALGORITHMS offers, the better one first (RFC 8489 section 18.5)."""
+"""What PASSWORD-ALGORITHMS offers, the better one first: clients take the first that they know (RFC 8489)."""
+MD5_FIRST = ALGORITHMS[::-1]
+"""What it offers where a user may have an MD5 key alone."""
 
 
 class Key(Protocol):
@@ -114,7 +116,7 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
     offered, chosen = message.get(a.PASSWORD_ALGORITHMS), message.get(a.PASSWORD_ALGORITHM)
     if offered is None and chosen is None:
         algorithm = MD5
-    elif offered == ALGORITHMS and chosen in ALGORITHMS:
+    elif offered == nonces.algorithms and chosen in ALGORITHMS:
         algorithm = chosen.number
     else:
         raise Reject(ErrorCode.BAD_REQUEST)

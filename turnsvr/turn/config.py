@@ -93,6 +93,8 @@ class ServerConfig:
     rfc3489: bool = False
     anonymity: bool = False
     """Whether USERHASH can be resolved for every user of every realm."""
+    md5_first: bool = False
+    """Whether MD5 is offered before SHA-256: for users of whom no other key is known."""
     redirect: Redirect | None = None
     alternates: Mapping[Address, Alternate] = field(default_factory=dict)
     """RFC 5780: by listener address."""

@@ -13,6 +13,7 @@ from enum import Enum
 from hashlib import blake2s
 
 from turnsvr.stun.address import Address
+from turnsvr.stun.attributes import PasswordAlgorithm
 
 _COOKIE = b"obMatJos2"
 _MAC_SIZE = 12
@@ -41,7 +42,12 @@ class Verdict(Enum):
 class Nonces:
     """Makes and judges nonces. Times in seconds on the caller's clock, which must not be negative."""
 
-    def __init__(self, secret: bytes, lifetime: float, *, anonymity: bool) -> None:
+    def __init__(
+        self, secret: bytes, lifetime: float, *, anonymity: bool, algorithms: tuple[PasswordAlgorithm, ...]
+    ) -> None:
+        """algorithms are offered along with these nonces: those that came with others are foreign."""
+        self.algorithms = algorithms
+        self._offer = bytes(each.number & 0xFF for each in algorithms)
         self._secret = secret
         self._lifetime = lifetime
         features = _PASSWORD_ALGORITHMS | (_USERNAME_ANONYMITY if anonymity else 0)
@@ -68,4 +74,4 @@ class Nonces:
 
     def _mac(self, expiry: int, client: Address) -> bytes:
         text = f"{expiry} {client.port} {client.host}".encode()
-        return blake2s(text, digest_size=_MAC_SIZE, key=self._secret).digest()
+        return blake2s(text, digest_size=_MAC_SIZE, key=self._secret, person=self._offer).digest()

@@ -17,7 +17,7 @@ from turnsvr.stun.framing import is_channel_data, unpack_channel_data
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn import binding, handlers, realms
 from turnsvr.turn.allocation import Allocation, Allocations
-from turnsvr.turn.authentication import ALGORITHMS, Key, Proof, read_claim
+from turnsvr.turn.authentication import ALGORITHMS, MD5_FIRST, Key, Proof, read_claim
 from turnsvr.turn.commands import (
     AllocationEnded,
     AuthenticationFailed,
@@ -235,7 +235,7 @@ class Server:
         if reject.challenge:
             response.add(a.REALM, realm)
             response.add(a.NONCE, self._nonces.make(five_tuple.client, now))
-            response.add(a.PASSWORD_ALGORITHMS, ALGORITHMS)
+            response.add(a.PASSWORD_ALGORITHMS, self._nonces.algorithms)
         if reject.details is not None:
             reject.details(response)
         return response
@@ -357,7 +357,8 @@ class Server:
         A permission for a peer that is refused from now on ends at once.
         """
         self._desk.config = config
-        self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity)
+        algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
+        self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
         for allocation in self._desk.allocations:
             policy = config.rules_of(allocation.realm).policy
             for host in [host for host in allocation.permissions if policy.refusal(host)]:
