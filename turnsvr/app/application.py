@@ -14,6 +14,7 @@ from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, firstrun
 from turnsvr.app.admincontext import AdminContext
+from turnsvr.app.events import Events
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
 from turnsvr.app.loglevel import LogLevel
@@ -28,16 +29,9 @@ from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
-from turnsvr.relay.api import Counters, Pump
+from turnsvr.relay.api import Pump
 from turnsvr.stun.address import Address, FiveTuple
-from turnsvr.turn.commands import (
-    AllocationEnded,
-    AllocationRefreshed,
-    AllocationStarted,
-    AuthenticationFailed,
-    EndReason,
-    PeerRefused,
-)
+from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
 
 if TYPE_CHECKING:
@@ -79,7 +73,7 @@ class Application:
         self.tell: Callable[[str], None] = lambda status: None
         """Hears in a few words what the server is about, when that changes; set by who has someone to tell."""
         self._status: SessionStatus | None = None
-        self._events = _Events((*sinks, self.sessions), self._check_drained)
+        self._events = Events((*sinks, self.sessions), self._check_drained)
         self._housekeeping: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -402,36 +396,3 @@ def _nothing_to_read() -> Reloaded:
 
 def _this_host() -> assemble.Host:
     return assemble.Host(hosts.own_addresses(), hosts.default_relay_addresses(), hosts.usable_cores())
-
-
-class _Events:
-    """Tells every sink in turn, and who waits for the last session when one has ended."""
-
-    def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
-        self._sinks = list(sinks)
-        self._ended = ended
-
-    def add(self, sink: EventSink) -> None:
-        """Tell this one too, from now on."""
-        self._sinks.append(sink)
-
-    def started(self, event: AllocationStarted) -> None:
-        for sink in self._sinks:
-            sink.started(event)
-
-    def refreshed(self, event: AllocationRefreshed) -> None:
-        for sink in self._sinks:
-            sink.refreshed(event)
-
-    def ended(self, event: AllocationEnded, counters: Counters) -> None:
-        for sink in self._sinks:
-            sink.ended(event, counters)
-        self._ended()
-
-    def authentication_failed(self, event: AuthenticationFailed) -> None:
-        for sink in self._sinks:
-            sink.authentication_failed(event)
-
-    def peer_refused(self, event: PeerRefused) -> None:
-        for sink in self._sinks:
-            sink.peer_refused(event)
