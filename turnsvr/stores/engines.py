@@ -165,6 +165,12 @@ def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awai
                 raise NoTls
             await super()._request_authentication()
 
+        def close(self) -> None:
+            """At once: TLS would go on saying goodbye, to a server that may have stopped."""
+            if self._writer is not None:
+                self._writer.transport.abort()
+            super().close()
+
     async def connect() -> Any:
         connection = Connection(
             host=url.host,

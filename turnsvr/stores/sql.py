@@ -5,6 +5,7 @@ Every value is a bound parameter. A name is compared once more here: a database 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -87,6 +88,7 @@ class SqlStore:
         with contextlib.suppress(Exception):
             await self._bounded.run(self._engine.dispose(), self._timeout)
         await self._bounded.finish()
+        await asyncio.sleep(0)  # in which sockets close
 
     async def prepare(self) -> None:
         if self._file is not None:
