@@ -7,15 +7,16 @@ import math
 import secrets
 import socket
 import struct
+from dataclasses import replace
 from threading import Event, Thread
 
 import pytest
 
 from tests.relay.compiled.conftest import WorldFactory
-from tests.relay.world import Session, World, channel_data
+from tests.relay.world import SETTINGS, Session, World, channel_data, private_loopback
 from turnsvr.client.load_values import Arrival, Load, Receiver, Sender
 from turnsvr.relay import compiled
-from turnsvr.relay.api import Drop
+from turnsvr.relay.api import Drop, PumpSettings, RelayAddress
 
 exchange = pytest.importorskip("turnsvr.client._load", reason="the load generator was not built").exchange
 
@@ -43,7 +44,7 @@ def go(monkeypatch: pytest.MonkeyPatch) -> Event:
 @pytest.mark.parametrize(("flows", "each"), [(1, 600), (60, 9)])
 async def test_a_deep_queue_leaves_joined(make_world: WorldFactory, go: Event, flows: int, each: int) -> None:
     """Also where flows alternate, and one read of the queue has no two packets of any."""
-    world = make_world()
+    world = make_world(apart())
     peer = world.endpoint()
     if enlarge(peer.socket) < 1 << 20:
         pytest.skip("needs root, or a larger net.core.rmem_max, for queues so deep")
@@ -60,6 +61,12 @@ async def test_a_deep_queue_leaves_joined(make_world: WorldFactory, go: Event, f
         assert [data[1:] for data in got if data[0] == at] == [number.to_bytes(2, "big") for number in range(each)]
 
 
+def apart() -> PumpSettings:
+    """Relays at an address of their own, where nothing arrives but what the test sends."""
+    host = private_loopback()
+    return replace(SETTINGS, relay_addresses=(RelayAddress(host, host),))
+
+
 def opened(world: World, host: str, port: int) -> Session:
     session = world.session()
     session.permit(host)
@@ -70,7 +77,7 @@ def opened(world: World, host: str, port: int) -> Session:
 @pytest.mark.parametrize("up", [True, False], ids=["up", "down"])
 async def test_whatever_comes_through_a_flood_is_whole_and_counted(make_world: WorldFactory, up: bool) -> None:
     """As much as can be sent: each packet is delivered once and in order, or dropped for a reason that is counted."""
-    world = make_world()
+    world = make_world(apart())
     peer = world.endpoint()
     sessions = [opened(world, peer.address.host, peer.address.port) for _ in range(FLOWS)]
     receiving = [peer.socket] if up else [session.endpoint.socket for session in sessions]
