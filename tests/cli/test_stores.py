@@ -53,7 +53,9 @@ def test_nobody_names_a_database(run: Run, home: Path) -> None:
     assert store.url == StoreUrl("sqlite", str(home))
     assert home.stat().st_mode & 0o777 == 0o600
     assert home.parent.stat().st_mode & 0o777 == 0o700
-    assert run("user", "list").stdout == f"{REALM}\talice\n"
+    listed = run("user", "list")
+    assert listed.stdout == f"{REALM}\talice\n"
+    assert listed.stderr == f"turnsvr: in {home}\n"
 
 
 def test_the_systems_file_comes_first_when_it_can_be_written(run: Run, home: Path) -> None:

@@ -64,7 +64,9 @@ class Place:
         return checked(fields.Realm, realm, "--realm")
 
     def run(self, work: Callable[[Store], Awaitable[_T]]) -> _T:
-        """What the work on the database gives; ends the command where it cannot."""
+        """What the work on the database gives; ends the command where it cannot. Says which one nobody has named."""
+        if self.embedded is not None:
+            click.echo(f"turnsvr: in {self.embedded}", err=True)
         return self._run(work)
 
     def change(self, work: Callable[[Store], Awaitable[_T]]) -> _T:

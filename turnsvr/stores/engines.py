@@ -8,7 +8,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from threading import Thread
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -34,7 +33,6 @@ _CLIENT_SSL = 0x0800
 """Capabilities of MySQL's protocol."""
 
 _DEFAULT_PORTS = {"postgresql": 5432, "mysql": 3306}
-
 
 _C = TypeVar("_C")
 _End = Callable[[], object]
@@ -98,13 +96,12 @@ def _sqlite(path: str, timeout: float) -> AsyncEngine:
 
     async def connect() -> aiosqlite.Connection:
         connection = aiosqlite.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=timeout * _BUSY_SHARE)
-        thread = connection if isinstance(connection, Thread) else connection._thread
-        thread.daemon = True
+        connection._thread.daemon = True
         try:
             return _noted(await connection, connection.stop)
         except BaseException:
             # Its thread has something left to tell a loop that may be closed when it does.
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(connection._thread.join)
             raise
 
     engine = _engine(URL.create("sqlite+aiosqlite", database=path), timeout, connect)
