@@ -97,7 +97,7 @@ def start_top(tmp_path: Path) -> Iterator[StartTop]:
         command = (
             f"sh -c 'echo $$ >{tmp_path}/pid; exec {program} top --interval 0.5s --socket {tmp_path / 'admin.sock'}'"
         )
-        terminal.type(f"stty -g >{tmp_path}/before; {command}; echo status $?; stty -g >{tmp_path}/after; echo over")
+        terminal.type(f"stty -g >{tmp_path}/before; {command}; echo status $?; stty -g >{tmp_path}/after; echo ov''er")
         return terminal
 
     yield start
