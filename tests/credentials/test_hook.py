@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import hashlib
 import hmac
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -341,3 +343,17 @@ def test_an_authority_that_is_none(tmp_path: Path) -> None:
 )
 def test_an_address_is_shown_without_its_query(url: str, shown: str) -> None:
     assert shown_url(url) == shown
+
+
+async def test_a_connection_that_is_reset_has_a_reason_in_the_log() -> None:
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    hook = Hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", SECRET, timeout=PATIENCE)
+    with pytest.raises(Unavailable, match=r": \S+"):
+        await hook.find("alice", REALM, NOW, HERE)
+    await hook.close(at_once=True)
+    server.close()

@@ -103,7 +103,7 @@ class Hook:
         except httpx.TimeoutException:
             raise Unavailable(f"{self.health.name}: no answer in {self._questions.timeout:g} s") from None
         except (httpx.HTTPError, BadAnswer, TooMuch) as error:
-            raise Unavailable(f"{self.health.name}: {error or type(error).__name__}") from None
+            raise Unavailable(f"{self.health.name}: {str(error) or type(error).__name__}") from None
 
 
 def signed(secret: bytes, timestamp: str, body: bytes) -> Mapping[str, str]:
