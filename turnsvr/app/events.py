@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import structlog
+
 from turnsvr.net.engine import EventSink
 from turnsvr.relay.api import Counters
 from turnsvr.turn.commands import (
@@ -14,9 +16,11 @@ from turnsvr.turn.commands import (
     PeerRefused,
 )
 
+_log = structlog.get_logger()
+
 
 class Events:
-    """Tells every sink in turn, and who waits for the last session when one has ended."""
+    """Tells every sink in turn, and who waits for the last session when one has ended; one that fails hinders none."""
 
     def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
         self._sinks = list(sinks)
@@ -27,22 +31,24 @@ class Events:
         self._sinks.append(sink)
 
     def started(self, event: AllocationStarted) -> None:
-        for sink in self._sinks:
-            sink.started(event)
+        self._tell(lambda sink: sink.started(event))
 
     def refreshed(self, event: AllocationRefreshed) -> None:
-        for sink in self._sinks:
-            sink.refreshed(event)
+        self._tell(lambda sink: sink.refreshed(event))
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
-        for sink in self._sinks:
-            sink.ended(event, counters)
+        self._tell(lambda sink: sink.ended(event, counters))
         self._ended()
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
-        for sink in self._sinks:
-            sink.authentication_failed(event)
+        self._tell(lambda sink: sink.authentication_failed(event))
 
     def peer_refused(self, event: PeerRefused) -> None:
+        self._tell(lambda sink: sink.peer_refused(event))
+
+    def _tell(self, tell: Callable[[EventSink], None]) -> None:
         for sink in self._sinks:
-            sink.peer_refused(event)
+            try:
+                tell(sink)
+            except Exception:
+                _log.exception("an event was not taken in", sink=type(sink).__name__)
