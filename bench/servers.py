@@ -36,6 +36,7 @@ PEER_HOST = "127.0.0.3"
 USERNAME = "bench"
 REALM = "bench.example"
 _START_PATIENCE = 20.0
+_START_ATTEMPTS = 3
 _STOP_PATIENCE = 10.0
 _ASK_AGAIN = 0.002
 _PLENTY = 1_000_000
@@ -45,6 +46,10 @@ _TREE = Path(turnsvr.__file__).parents[1]
 
 class ServerFailed(Exception):
     """The server did not start, or ended by itself; the text has the last of its log."""
+
+
+class _Ended(ServerFailed):
+    """It ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,16 @@ class Server(ABC):
         return classic_login(USERNAME, self.password)
 
     def start(self, plan: Plan) -> Running:
-        """Start and wait for the first answer. Raises ServerFailed."""
+        """Start and wait for the first answer; again when it ends at once, for its port may have been taken meanwhile.
+
+        Raises ServerFailed.
+        """
+        for _ in range(_START_ATTEMPTS - 1):
+            with suppress(_Ended):
+                return self._start(plan)
+        return self._start(plan)
+
+    def _start(self, plan: Plan) -> Running:
         address = Address(SERVER_HOST, free_port())
         tls = Address(SERVER_HOST, free_port())
         command = self._command(plan, address, tls)
@@ -122,7 +136,7 @@ class Running:
         """Raises ServerFailed when the server has ended."""
         if self.process.poll() is not None:
             tail = self.log.read_text(errors="replace")[-_LOG_TAIL:].strip()
-            raise ServerFailed(f"{self.server.name} ended with status {self.process.returncode}:\n{tail}")
+            raise _Ended(f"{self.server.name} ended with status {self.process.returncode}:\n{tail}")
 
     def stop(self) -> None:
         """Ask it to end, and make it when it does not."""
