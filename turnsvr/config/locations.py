@@ -98,6 +98,6 @@ def parse_http_url(value: object) -> str:
         _ = parts.port
     except ValueError:
         raise bad from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
         raise bad
     return value.strip()
