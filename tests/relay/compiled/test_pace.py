@@ -32,7 +32,7 @@ def looks_at(gaps: list[Look], start: int) -> list[Look]:
 def steady(rate: int, *, took: int = 0, more: bool = False) -> list[Look]:
     """A look every tenth of a millisecond at so many packets a second."""
     step = MILLISECOND // 10
-    return [(at, took, rate // 10_000, more) for at in range(step, 20 * MILLISECOND, step)]
+    return [(at, took, rate // 10_000, more) for at in range(step, 40 * MILLISECOND, step)]
 
 
 def test_little_load_waits_for_nothing() -> None:
@@ -41,8 +41,8 @@ def test_little_load_waits_for_nothing() -> None:
 
 def test_much_load_gathers() -> None:
     waits = _pump.pauses(steady(200_000))
-    assert not any(waits[:9])
-    assert set(waits[10:]) == {SHORTEST}
+    assert not any(waits[:99])
+    assert set(waits[100:]) == {SHORTEST}
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,17 @@ def test_what_is_there_already_is_not_waited_for() -> None:
     assert not any(_pump.pauses(steady(1_000_000, more=True)))
 
 
-@pytest.mark.parametrize("silence", [MILLISECOND, 20 * MILLISECOND, 86_400 * SECOND])
+@pytest.mark.parametrize("silence", [10 * MILLISECOND, SECOND, 86_400 * SECOND])
 def test_packets_after_silence_wait_for_none(silence: int) -> None:
     """The wait comes after a look: what wakes a sleeping lane is served at once, and so is what follows it."""
     load = steady(200_000)
-    alone = [(load[-1][0] + silence + step, 0, 1, False) for step in range(0, 5 * MILLISECOND, MILLISECOND // 2)]
+    alone = [(load[-1][0] + silence + step, 0, 1, False) for step in range(0, 30 * MILLISECOND, MILLISECOND // 2)]
     assert not any(_pump.pauses(load + alone)[len(load) :])
 
 
-def test_a_burst_after_silence_is_no_load() -> None:
-    assert not any(_pump.pauses([(at * SECOND, 0, 1000, False) for at in range(1, 20)]))
+@pytest.mark.parametrize("gap", [10 * MILLISECOND, SECOND])
+def test_bursts_are_no_load(gap: int) -> None:
+    assert not any(_pump.pauses([(at * gap, 0, 1000, False) for at in range(1, 50)]))
 
 
 @given(st.lists(gaps, max_size=100), days)
@@ -75,4 +76,4 @@ def test_never_longer_and_only_when_so_many_came(given: list[Look], start: int) 
         if wait:
             assert SHORTEST <= wait <= LONGEST
             assert not looks[at][3]
-            assert sum(count for _, _, count, _ in looks[: at + 1]) >= BUSY
+            assert sum(count for _, _, count, _ in looks[: at + 1]) >= 10 * BUSY
