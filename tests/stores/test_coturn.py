@@ -12,7 +12,7 @@ from tests.client.coturn import coturn
 from tests.conftest import need
 from tests.interop import uclient
 from tests.stores.conftest import Database
-from tests.stores.test_contract import REALM, keys
+from tests.stores.test_contract import REALM, keys, names
 from turnsvr.config.ranges import AddressRange
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stores.api import Option, RealmTable, Store, UserKeys
@@ -44,7 +44,7 @@ async def test_users_that_turnadmin_makes_have_the_right_key(store: Store, datab
 async def test_names_that_turnadmin_makes_are_the_same_names(store: Store, database: Database, name: str) -> None:
     turnadmin(database, "-a", "-u", name, "-r", REALM, "-p", "hero")
     assert await store.user(REALM, name) == UserKeys(md5=keys(name, "hero").md5)
-    assert list(await store.names(REALM)) == [name]
+    assert await names(store, REALM) == [name]
 
 
 async def test_what_turnadmin_sets_for_a_realm_is_read(store: Store, database: Database) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tests.conftest import need
 from tests.stores import conftest, servers
 from tests.stores.conftest import Database
-from tests.stores.test_contract import REALM, keys
+from tests.stores.test_contract import REALM, keys, names
 from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores.api import EVERY_REALM, NotStorable, RealmTable, UserKeys
@@ -103,7 +103,7 @@ async def test_where_letters_are_the_same_in_mariadb_users_are_not(mariadb: serv
     if charset == "latin1":
         with pytest.raises(NotStorable):
             await store.set_user(REALM, "名前", keys("名前"))
-    assert list(await store.names(REALM)) == ["alice", "bjørn"]
+    assert await names(store, REALM) == ["alice", "bjørn"]
     await store.close()
 
 

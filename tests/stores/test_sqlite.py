@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stores.test_contract import REALM, keys
+from tests.stores.test_contract import REALM, keys, names
 from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import open_store
@@ -103,7 +103,7 @@ async def test_a_file_put_in_its_place_is_the_one_that_is_read(store: Store, fil
     await other.set_user(REALM, "bob", keys("bob"))
     await other.close()
     (tmp_path / "new").replace(file)
-    assert list(await store.names(REALM)) == ["bob"]
+    assert await names(store, REALM) == ["bob"]
 
 
 async def test_a_file_that_goes_and_comes_back(store: Store, file: Path, tmp_path: Path) -> None:

@@ -81,9 +81,6 @@ class Reader(Protocol):
     async def user(self, realm: str, name: str) -> UserKeys | None:
         """The keys of exactly this name, None when there are none."""
 
-    async def names(self, realm: str) -> Sequence[str]:
-        """User names of a realm, in order and at most MAX_NAMES, for USERHASH."""
-
     async def tables(self) -> Tables: ...
 
     def changes(self) -> AsyncIterator[None] | None:

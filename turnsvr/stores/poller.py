@@ -33,7 +33,10 @@ class Poller:
         users_changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """poll in seconds. `changed` is told new tables, `users_changed` that the store speaks of some change."""
+        """poll in seconds. `users_changed` is told that the store speaks of some change.
+
+        `changed` is told new tables; when it raises, it is told them again at the next poll.
+        """
         self._tables: Tables | None = None
         self._reader = reader
         self._questions = questions
@@ -92,9 +95,9 @@ class Poller:
         try:
             tables = await self._questions.ask((), self._reader.tables, bulk=True)
             if tables != self._tables:
+                self._changed(tables)
                 self._tell_mistakes(tables)
                 self._tables = tables
-                self._changed(tables)
         except Unavailable:
             pass  # which the store's health has told
         except Exception:

@@ -78,9 +78,6 @@ class RedisStore:
             return None
         return hexkeys.read(value) or hexkeys.of_password(realm, name, value)
 
-    async def names(self, realm: str) -> Sequence[str]:
-        return [name for _, name in await self.users(realm)]
-
     async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
         if realm is not None and not bounds.holds(realm=realm):
             return ()

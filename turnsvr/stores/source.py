@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.shared_secret import SharedSecrets, parse
 from turnsvr.stores.api import Reader, Tables, UserKeys
-from turnsvr.stun.integrity import userhash as hash_of
 
 _MAX_KNOWN = 20_000
 """Users whose keys are remembered; the oldest goes. A name gets here only if the database has it."""
@@ -17,10 +16,6 @@ _MAX_UNKNOWN = 5_000
 """Names that are remembered as unknown, apart, so that made-up ones push no user out."""
 _UNKNOWN_SECONDS = 10.0
 """How long at most a name is remembered as unknown: a new user waits no longer."""
-_MAX_HASHED_REALMS = 16
-_MAX_HASHED_NAMES = 10_000
-_HASHED_SECONDS = 30.0
-"""How long at least the names of a realm are remembered, however short the cache is set."""
 
 _Key = tuple[str, str]
 """Realm and user name."""
@@ -33,7 +28,7 @@ class StoreSource:
     no longer: a user who was removed is refused at most twice that time later. Time-limited names are checked with
     every secret of their realm, without asking the database.
 
-    USERHASH is resolved but not offered: a name would have to be among those that were read last.
+    USERHASH cannot be resolved: that would take every name of a realm.
     """
 
     anonymity = False
@@ -49,7 +44,6 @@ class StoreSource:
         self._clock = clock
         self._known: Memory[_Key, UserKeys] = Memory(_MAX_KNOWN)
         self._unknown: Memory[_Key, bool] = Memory(_MAX_UNKNOWN)
-        self._hashed: Memory[str, Mapping[bytes, str]] = Memory(_MAX_HASHED_REALMS)
         self._secrets: dict[str, SharedSecrets] | None = None
         self._changes = 0
 
@@ -61,8 +55,8 @@ class StoreSource:
         """Users may have changed: ask anew, also where an answer is under way."""
         self._changes += 1
         self._questions.forget()
-        for memory in (self._known, self._unknown, self._hashed):
-            memory.clear()
+        self._known.clear()
+        self._unknown.clear()
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):
@@ -88,14 +82,7 @@ class StoreSource:
         return _credentials(username, await self._keys((realm, username)))
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        names = self._hashed.get(realm, self._clock())
-        if names is None:
-            changes = self._changes
-            listed = await self._questions.ask((realm,), lambda: self._reader.names(realm), bulk=True)
-            names = {hash_of(name, realm): name for name in listed[:_MAX_HASHED_NAMES]}
-            if changes == self._changes:
-                self._hashed.put(realm, names, self._clock() + max(self._cache, _HASHED_SECONDS))
-        return names.get(userhash)
+        return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         timed = parse(username)

@@ -60,9 +60,6 @@ class SqlStore:
 
         return await self._look(read, None)
 
-    async def names(self, realm: str) -> Sequence[str]:
-        return [name for _, name in await self.users(realm)]
-
     async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
         if realm is not None and not bounds.holds(realm=realm):
             return ()
