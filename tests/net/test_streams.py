@@ -159,25 +159,64 @@ async def test_many_requests_in_one_write_are_all_answered_in_order(serve: Serve
     await hang_up(streams)
 
 
+class RawTls:
+    """TLS over a plain connection, by hand: for what is told by segments and records."""
+
+    def __init__(self, streams: Streams) -> None:
+        self.streams = streams
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = insecure().wrap_bio(self._incoming, self._outgoing)
+
+    async def shake_hands(self) -> None:
+        while self.tls.version() is None or self._outgoing.pending:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.tls.do_handshake()
+            self.flush()
+            if self.tls.version() is None:
+                await self.fill()
+
+    def flush(self) -> None:
+        """Send all records that were written, in one segment."""
+        self.streams[1].write(self._outgoing.read())
+
+    async def fill(self) -> None:
+        data = await asyncio.wait_for(self.streams[0].read(65_536), PATIENCE)
+        assert data, "the server has closed the connection"
+        self._incoming.write(data)
+
+    async def record(self) -> bytes:
+        """The contents of one record: no read of TLS joins two."""
+        while True:
+            try:
+                return self.tls.read(65_536)
+            except ssl.SSLWantReadError:
+                await self.fill()
+
+
 async def test_what_came_along_with_the_end_of_tls_is_answered(serve: Serve) -> None:
     """A request and the close_notify behind it, in one segment."""
     application = await serve()
-    reader, writer = await connect(address_of(application, "tls"))
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = insecure().wrap_bio(incoming, outgoing)
-    while tls.version() is None or outgoing.pending:
-        with contextlib.suppress(ssl.SSLWantReadError):
-            tls.do_handshake()
-        writer.write(outgoing.read())
-        if tls.version() is None:
-            incoming.write(await asyncio.wait_for(reader.read(65_536), PATIENCE))
-    tls.write(binding())
+    raw = RawTls(await connect(address_of(application, "tls")))
+    await raw.shake_hands()
+    raw.tls.write(binding())
     with contextlib.suppress(ssl.SSLWantReadError):
-        tls.unwrap()
-    writer.write(outgoing.read())
-    incoming.write(await asyncio.wait_for(reader.read(), PATIENCE))
-    assert Message.parse(tls.read()).message_class is Class.SUCCESS
-    await hang_up((reader, writer))
+        raw.tls.unwrap()
+    raw.flush()
+    assert Message.parse(await raw.record()).message_class is Class.SUCCESS
+    await hang_up(raw.streams)
+
+
+async def test_each_frame_is_a_tls_record_of_its_own(serve: Serve) -> None:
+    """Also of frames that leave together: coturn's client takes what a read of TLS brings for one message."""
+    application = await serve()
+    raw = RawTls(await connect(address_of(application, "tls")))
+    await raw.shake_hands()
+    requests = [binding() for _ in range(50)]
+    raw.tls.write(b"".join(requests))
+    raw.flush()
+    answers = [Message.parse(await raw.record()) for _ in requests]
+    assert [answer.transaction_id for answer in answers] == [request[8:20] for request in requests]
+    await hang_up(raw.streams)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One TCP or TLS connection that asyncio reads and writes: bytes become frames, and frames bytes, whole ones only.
 
-Frames that come for a connection in one turn of the loop leave joined: as one write, and over TLS as few records.
+Frames that come for a connection in one turn of the loop leave together, in one write. Over TLS each is a record of
+its own: there are clients that take what one read of a record brings for one message, coturn's among them.
 """
 
 from __future__ import annotations
@@ -73,9 +74,11 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._room = 0
         self._splitter = StreamSplitter()
         self._transport: asyncio.Transport | None = None
+        self._tls = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._tls = transport.get_extra_info("ssl_object") is not None
         if self._connection.closed:  # dropped while asyncio was still at its handshake
             self._transport.abort()
             return
@@ -132,7 +135,10 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def _flush(self) -> None:
         queue, transport = self._queue, self._transport
         if queue and transport is not None and not transport.is_closing():
-            transport.write(b"".join(queue))
+            if self._tls:
+                transport.writelines(queue)  # asyncio makes a record of each item, and sends them together
+            else:
+                transport.write(b"".join(queue))
         queue.clear()
 
     def _close(self, reason: str) -> None:
