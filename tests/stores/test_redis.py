@@ -18,7 +18,8 @@ from turnsvr.config.locations import StoreUrl
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import hexkeys, open_store
-from turnsvr.stores.api import RealmTable, Store, UserKeys
+from turnsvr.stores import redis as redis_module
+from turnsvr.stores.api import RealmTable, Store, Tables, UserKeys
 
 MD5 = hexkeys.of_password(REALM, "alice", "wonderland").md5
 assert MD5 is not None
@@ -196,6 +197,27 @@ async def test_many_users_cost_the_tables_little(store: Store, client: Redis) ->
     await store.add_secret(REALM, "north")
     assert (await store.tables()).realms == {REALM: RealmTable(secrets=("north",))}
     assert len(await names(store, REALM)) == 20_000
+
+
+async def test_keys_that_are_not_read_take_no_room_and_what_is_left_out_is_told(
+    store: Store, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "MAX_NAMES", 5)
+    for number in range(3_000):
+        await client.set(f"turn/realm/{REALM}/nothing of coturn's {number}s", "x")
+    await store.add_secret(REALM, "north")
+    assert await store.tables() == Tables({REALM: RealmTable(secrets=("north",))})
+    for number in range(6):
+        await store.set_origin(f"https://{number}.example", REALM)
+        await store.add_secret(REALM, f"secret {number}")
+        await store.set_user(REALM, f"user {number}", keys("x"))
+    tables = await store.tables()
+    assert (len(tables.origins), len(tables.realms[REALM].secrets)) == (5, 5)
+    assert tables.mistakes == (
+        "more than 5 entries in 'turn/origin/'; the further ones are left out",
+        f"more than 5 entries in 'turn/realm/{REALM}/secret'; the further ones are left out",
+    )
+    assert len(await names(store, REALM)) == 5
 
 
 @pytest.mark.parametrize("name", ["x", "-1", "0x0"])

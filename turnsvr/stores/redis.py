@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal, TypeVar
 
 import structlog
@@ -84,7 +84,7 @@ class RedisStore:
         prefix = _REALMS if realm is None else f"{_REALMS}{realm}/user/"
         pattern = f"{_escaped(prefix)}*/key" if realm is not None else f"{_REALMS}*/user/*/key"
         found: set[tuple[str, str]] = set()
-        for key in await self._ask(self._scan(pattern), patience=_BULK):
+        for key in (await self._ask(self._scan(pattern), patience=_BULK))[:MAX_NAMES]:
             middle = key.removeprefix(prefix).removesuffix("/key")
             if realm is not None:
                 found.add((realm, middle))
@@ -166,21 +166,23 @@ class RedisStore:
             return bool(await self._ask(self._client.sadd(key, text)))
         return bounds.holds(realm=realm, peer_range=text) and bool(await self._ask(self._client.srem(key, text)))
 
-    async def _scan(self, pattern: str) -> list[str]:
-        """Keys that match, each once, at most MAX_NAMES; KEYS would halt the server meanwhile."""
+    async def _scan(self, pattern: str, wanted: Callable[[str], bool] = lambda key: True) -> list[str]:
+        """Keys that match and are wanted, each once, at most MAX_NAMES + 1; KEYS would halt the server meanwhile."""
         found: dict[str, None] = {}
         cursor = 0
         while True:
             cursor, some = await self._client.scan(cursor, match=pattern, count=_SCAN_COUNT)
-            found.update(dict.fromkeys(key for each in some if (key := _text(each)) is not None))
-            if not cursor or len(found) >= MAX_NAMES:
-                return list(found)[:MAX_NAMES]
+            keys = (key for each in some if (key := _text(each)) is not None)
+            found.update(dict.fromkeys(filter(wanted, keys)))
+            if not cursor or len(found) > MAX_NAMES:
+                return list(found)[: MAX_NAMES + 1]
 
     async def _read_tables(self) -> Tables:
-        # Of all keys below turn/realm those of users are the most, and end in another letter.
-        realms = [key for key in await self._scan(f"{_REALMS}*[tpsa]") if key.rpartition("/")[2] in _LEAVES]
-        keys = sorted(realms) + sorted(await self._scan(f"{_ORIGINS}*"))
         found = Gathering()
+        # Of all keys below turn/realm those of users are the most, and end in another letter.
+        realms = await self._scan(f"{_REALMS}*[tpsa]", lambda key: key.rpartition("/")[2] in _LEAVES)
+        origins = await self._scan(f"{_ORIGINS}*")
+        keys = sorted(_bounded(found, realms, _REALMS)) + sorted(_bounded(found, origins, _ORIGINS))
         for start in range(0, len(keys), _BATCH):
             some = keys[start : start + _BATCH]
             pipeline = self._client.pipeline(transaction=False)
@@ -273,6 +275,12 @@ def _text(value: object) -> str | None:
         return None
 
 
+def _bounded(found: Gathering, entries: Sequence[_T], where: str) -> Sequence[_T]:
+    if len(entries) > MAX_NAMES:
+        found.mistake(f"more than {MAX_NAMES} entries in {shown(where)}; the further ones are left out")
+    return entries[:MAX_NAMES]
+
+
 def _gather(found: Gathering, key: str, value: object) -> None:
     if key.startswith(_ORIGINS):
         realm = _text(value)
@@ -283,7 +291,7 @@ def _gather(found: Gathering, key: str, value: object) -> None:
         return
     realm, _, leaf = key.removeprefix(_REALMS).rpartition("/")
     values = sorted(value) if isinstance(value, set) else [value]
-    for each in values[:MAX_NAMES]:
+    for each in _bounded(found, values, key):
         text = _text(each)
         if text is None:
             found.mistake(f"{shown(key)} holds something else than text")
