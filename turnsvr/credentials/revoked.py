@@ -93,7 +93,10 @@ class AsyncRevocable:
         return () if username in self._revocations else self._source.find_now(username, realm, wall_time, caller)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
-        return () if username in self._revocations else await self._source.find(username, realm, wall_time, caller)
+        if username in self._revocations:
+            return ()
+        found = await self._source.find(username, realm, wall_time, caller)
+        return () if username in self._revocations else found
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return await self._source.by_userhash(userhash, realm)
