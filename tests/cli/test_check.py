@@ -32,6 +32,20 @@ def test_secrets_are_masked(run: Run, settings_file: Path) -> None:
     assert "alice" in result.stdout
 
 
+def test_queries_of_web_services_are_not_shown(run: Run, settings_file: Path) -> None:
+    settings_file.write_text(
+        "credentials:\n"
+        '  hook: {url: "https://app.example.org/turn?key=hush", secret: hush-hush-hush-hush}\n'
+        '  tokens: {url: "https://app.example.org/keys?key=hush", audience: turn}\n'
+    )
+    result = run("check", settings_file)
+    assert result.exit_code == 0, result.output
+    assert "hush" not in result.output
+    shown = yaml.safe_load(result.stdout)["credentials"]
+    assert shown["hook"]["url"] == "https://app.example.org/turn"
+    assert shown["tokens"]["url"] == "https://app.example.org/keys"
+
+
 def test_what_is_shown_is_a_settings_file_itself(run: Run, settings_file: Path) -> None:
     shown = run("check", settings_file).stdout
     assert config.loads(shown, "shown.yaml").realm == "example.org"

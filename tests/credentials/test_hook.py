@@ -18,9 +18,9 @@ from structlog.testing import capture_logs
 
 from tests.conftest import PATIENCE
 from tests.credentials.service import Request, Service, answer
+from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Caller, Refusal, Unavailable
 from turnsvr.credentials.hook import Hook
-from turnsvr.credentials.http import shown_url
 from turnsvr.net.tls import TlsFiles, make_context
 from turnsvr.stun.integrity import long_term_key, long_term_key_sha256
 
@@ -96,7 +96,7 @@ async def test_keys(service: Service, hook: Hook) -> None:
     assert (found.md5_key, found.sha256_key) == (b"\xab" * 16, b"\xcd" * 32)
 
 
-@pytest.mark.parametrize("status", [403, 404])
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
 async def test_a_refusal(service: Service, hook: Hook, status: int) -> None:
     says(service, status, b"<html>nothing here</html>")
     assert await hook.find("eve", REALM, NOW, HERE) == ()

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from turnsvr.config import units
-from turnsvr.config.locations import StoreUrl, parse_http_url
+from turnsvr.config.locations import StoreUrl, parse_http_url, shown_url
 from turnsvr.config.ranges import (
     LISTEN_PATTERN,
     PORT_RANGE_PATTERN,
@@ -178,7 +178,12 @@ Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_one_or_more), _listing(
 StoreLocation = Annotated[
     StoreUrl, PlainValidator(StoreUrl.parse), _AsText, WithJsonSchema({"type": "string", "examples": _STORES})
 ]
-HttpUrl = Annotated[str, PlainValidator(parse_http_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+HttpUrl = Annotated[
+    str,
+    PlainValidator(parse_http_url),
+    PlainSerializer(shown_url, when_used="json"),
+    WithJsonSchema({"type": "string", "pattern": "^https?://"}),
+]
 OriginTexts = Annotated[
     tuple[Annotated[str, StringConstraints(min_length=1, max_length=_MAX_ORIGIN_CHARACTERS)], ...],
     BeforeValidator(_split),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from pydantic import SecretStr
 
@@ -91,6 +91,14 @@ def _sqlite(netloc: str, path: str, bad: BadValue) -> StoreUrl:
 def parse_http_url(value: object) -> str:
     """An http:// or https:// address with a host, without user, password and fragment; raises BadValue."""
     bad = BadValue("is no web address", "write https://app.example.org/path, without user and password")
+    parts = split_http_url(value, bad)
+    if "@" in parts.netloc or parts.fragment:
+        raise bad
+    return parts.geturl()
+
+
+def split_http_url(value: object, bad: BadValue) -> SplitResult:
+    """The parts of an http:// or https:// address with a host, whose port is one; else raises `bad`."""
     if not isinstance(value, str):
         raise bad
     try:
@@ -98,6 +106,12 @@ def parse_http_url(value: object) -> str:
         _ = parts.port
     except ValueError:
         raise bad from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.fragment:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise bad
-    return value.strip()
+    return parts
+
+
+def shown_url(url: str) -> str:
+    """The address without its query, which may hold a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

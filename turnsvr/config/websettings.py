@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from turnsvr.config import fields
+from turnsvr.config.locations import split_http_url
 from turnsvr.config.ranges import EVERY_ADDRESS, AddressRange, parse_host
 from turnsvr.config.units import BadValue
 
@@ -77,25 +77,13 @@ class WebListen:
 def parse_origin(value: object) -> str:
     """A web origin as browsers write it: `https://app.example.org`, with a port if it is not the scheme's own."""
     bad = BadValue("is not an origin", "write https://app.example.org, without a path; * is not one")
-    if not isinstance(value, str):
+    parts = split_http_url(value, bad)
+    if parts.path not in ("", "/") or parts.query or parts.username:
         raise bad
-    try:
-        parts = urlsplit(value.strip())
-        port = parts.port
-    except ValueError:
-        raise bad from None
-    host = parts.hostname
-    if (
-        parts.scheme not in ("http", "https")
-        or not host
-        or parts.path not in ("", "/")
-        or parts.query
-        or parts.username
-    ):
-        raise bad
+    host = parts.hostname or ""
     usual = {"http": 80, "https": 443}[parts.scheme]
     name = f"[{host}]" if ":" in host else host
-    return f"{parts.scheme}://{name}" + ("" if port in (None, usual) else f":{port}")
+    return f"{parts.scheme}://{name}" + ("" if parts.port in (None, usual) else f":{parts.port}")
 
 
 def _split(value: object) -> object:

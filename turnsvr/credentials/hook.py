@@ -14,11 +14,12 @@ from pathlib import Path
 
 import httpx
 
+from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
-from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded, shown_url
+from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded
 
 TIMESTAMP = "X-Turnsvr-Timestamp"
 SIGNATURE = "X-Turnsvr-Signature"
