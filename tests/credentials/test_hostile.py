@@ -73,7 +73,8 @@ def test_one_character_that_is_another(at: int, character: str) -> None:
 
 
 @given(
-    st.sampled_from([200, 200, 200, 403, 404, 500]), st.binary() | JSON.map(lambda value: json.dumps(value).encode())
+    st.sampled_from([200, 200, 200, 400, 403, 404, 422, 500]),
+    st.binary() | JSON.map(lambda value: json.dumps(value).encode()),
 )
 @example(200, b'{"password": "x", "ttl": 1e999}')
 @example(200, b'{"password": "x", "quota": 1e999}')

@@ -23,7 +23,8 @@ _SHA256 = re.compile("[0-9a-fA-F]{64}")
 _MAX_AGE = re.compile(r"max-age=\"?([0-9]{1,9})\"?", re.IGNORECASE)
 _NOT_KEPT = re.compile(r"no-store|no-cache", re.IGNORECASE)
 
-_REFUSING = (403, 404)
+_REFUSING = (400, 403, 404, 422)
+"""No such user, and for some frameworks no such user name either."""
 
 
 class BadAnswer(Exception):
@@ -65,7 +66,7 @@ def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
     if status == 401:
         raise BadAnswer("status 401: does it know the secret that requests are signed with?")
     if status != 200:
-        raise BadAnswer(f"status {status}, where 200, 403 or 404 is an answer")
+        raise BadAnswer(f"status {status}, where 200, 400, 403, 404 or 422 is an answer")
     values = _json_object(body)
     password, md5_key, sha256_key = _password(values), _key(values, "key", _MD5), _key(values, "sha256_key", _SHA256)
     if (password is None) == (md5_key is None and sha256_key is None):
