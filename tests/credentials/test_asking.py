@@ -150,6 +150,30 @@ def test_the_question_that_was_put_last_tells_whether_somebody_is_there() -> Non
     assert (health.queries, health.errors, health.latency.count) == (5, 2, 3)
 
 
+def test_somebody_who_comes_and_goes_is_told_now_and_then() -> None:
+    health = Health("credential store", "db.example.org")
+    with capture_logs() as logs:
+        for second in range(100):
+            health.failed(second, "connection lost")
+            assert not health.available
+            health.answered(second + 0.1, second + 0.2)
+            assert health.available
+    assert [entry["event"] for entry in logs] == [
+        "credential store unavailable",
+        "credential store available again",
+    ] * 4
+
+
+def test_somebody_who_goes_again_and_stays_away_is_told() -> None:
+    health = Health("credential store", "db.example.org")
+    health.failed(0, "connection lost")
+    health.answered(1, 1)
+    with capture_logs() as logs:
+        for second in range(2, 100, 2):
+            health.failed(second, "connection lost")
+    assert [entry["event"] for entry in logs] == ["credential store unavailable"]
+
+
 async def test_a_fault_of_ours_is_no_fault_of_the_store() -> None:
     async def broken() -> str:
         raise ValueError("a bug")

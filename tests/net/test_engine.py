@@ -151,6 +151,22 @@ async def test_trouble_is_logged_once_until_it_is_over(slow: Slow) -> None:
     assert asked.lookups.failures == 3
 
 
+async def test_trouble_that_comes_and_goes_is_told_now_and_then() -> None:
+    with capture_logs() as lines:
+        slow = Slow()
+        asked = Asked(slow, max_waiting=1)
+        for _ in range(100):
+            asked.ask(1)
+            asked.ask(2)
+            slow.answer.set_result((ALICE,))
+            await settle()
+            slow.answer = asyncio.get_running_loop().create_future()
+            asked.now += 1
+        slow.answer.cancel()
+    assert asked.lookups.failures == 100
+    assert len(lines) == 2 * 4
+
+
 async def test_an_absent_source_is_left_to_tell_of_itself(slow: Slow) -> None:
     asked = Asked(slow)
     slow.answer.set_exception(Unavailable("the database at db.example.org is away"))

@@ -11,6 +11,7 @@ from typing import cast
 import structlog
 
 from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Source, Unavailable, takes_io
+from turnsvr.credentials.health import Trouble
 from turnsvr.histogram import Histogram
 from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
@@ -34,7 +35,7 @@ Found = Callable[[int, Sequence[Credential], str], None]
 class Lookups:
     """Answers FindCredential through `found`, or `failed` when the source cannot tell. Either may come at once.
 
-    A source that is Unavailable has logged it itself. Of other trouble the log tells once, until a look-up works again.
+    A source that is Unavailable has logged it itself. Of other Trouble the log tells, until a look-up works again.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Lookups:
         self._max_waiting_of_one = max_waiting_of_one
         self._waiting: set[asyncio.Task[None]] = set()
         self._by_client: Counter[bytes] = Counter()
-        self._in_trouble = False
+        self._trouble = Trouble()
 
     @property
     def under_way(self) -> int:
@@ -164,13 +165,11 @@ class Lookups:
         self._failed(command.request)
 
     def _warn(self, reason: str) -> None:
-        if not self._in_trouble:
-            self._in_trouble = True
+        if self._trouble.begins(self._clock()):
             _log.warning("credential look-ups fail", reason=reason)
 
     def _works(self) -> None:
-        if self._in_trouble:
-            self._in_trouble = False
+        if self._trouble.ends(self._clock()):
             _log.info("credential look-ups work again")
 
 
