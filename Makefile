@@ -2,6 +2,7 @@
 # make test    everything that the tests need, then all tests; those of the rules once more on the .py files
 # make lint    style and types
 # make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
+# make environment   all that these need, in one go
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
@@ -13,7 +14,7 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 	$(wildcard turnsvr/credentials/*.py) turnsvr/app/figures.py turnsvr/app/sessionlog.py
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
-.PHONY: run install test lint fuzz
+.PHONY: run install test lint fuzz environment
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -31,6 +32,10 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+environment:
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz
+	@touch $(VENV)/.installed-fuzz $(VENV)/.installed-lint $(VENV)/.installed-test $(VENV)/.installed
 
 $(VENV)/.installed: $(SOURCES_OF_INSTALL)
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) web
