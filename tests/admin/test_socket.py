@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -138,14 +138,68 @@ sys.stdin.read()
 """
 
 
-def test_whoever_holds_the_directory_s_lock_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("turnsvr.admin.unixsocket._LOCK_PAUSE", 0.0)
+def test_whoever_holds_the_directory_s_lock_keeps_nobody_out(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         UnixListener(tmp_path / "admin.sock").socket.close()
     finally:
         os.close(descriptor)
+    assert os.listdir(tmp_path) == ["admin.sock"]
+
+
+def test_our_own_lock_is_waited_for_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("turnsvr.admin.unixsocket._LOCK_PAUSE", 0.0)
+    lock = tmp_path / "admin.sock.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match=r"look who holds .*admin\.sock\.lock"):
+            UnixListener(tmp_path / "admin.sock")
+    assert mode_of(lock) == 0o600
+    UnixListener(tmp_path / "admin.sock").socket.close()
+
+
+def make_link(lock: Path) -> None:
+    lock.symlink_to(lock.with_name("precious"))
+
+
+def make_directory(lock: Path) -> None:
+    lock.mkdir()
+
+
+def make_pipe(lock: Path) -> None:
+    os.mkfifo(lock)
+
+
+@pytest.mark.parametrize("put", [make_link, make_directory, make_pipe])
+def test_what_is_no_lock_is_left_alone(tmp_path: Path, put: Callable[[Path], None]) -> None:
+    lock = tmp_path / "admin.sock.lock"
+    put(lock)
+    before = lock.lstat()
+    with pytest.raises(OSError, match=r"symbolic links|directory|somebody else's"):
+        UnixListener(tmp_path / "admin.sock")
+    assert (before.st_ino, before.st_mode) == (lock.lstat().st_ino, lock.lstat().st_mode)
+    assert os.listdir(tmp_path) == [lock.name]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+def test_somebody_else_s_lock_is_left_alone(tmp_path: Path) -> None:
+    lock = tmp_path / "admin.sock.lock"
+    lock.touch(0o666)
+    os.chown(lock, 4321, 4321)
+    with pytest.raises(OSError, match="somebody else's"):
+        UnixListener(tmp_path / "admin.sock")
+    assert lock.exists()
+
+
+async def test_a_directory_where_others_could_replace_the_socket_is_refused(
+    start_admin: StartAdmin, tmp_path: Path
+) -> None:
+    os.chmod(tmp_path, 0o777)
+    with pytest.raises(StartError, match="everybody may write to its directory"):
+        await start_admin(admin={"socket": tmp_path / "admin.sock"})
+    os.chmod(tmp_path, 0o1777)
+    await start_admin(admin={"socket": tmp_path / "admin.sock"})
 
 
 async def test_a_server_with_a_full_backlog_is_alive(tmp_path: Path) -> None:

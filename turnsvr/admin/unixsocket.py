@@ -18,7 +18,7 @@ from pathlib import Path
 _OWNER_ALONE = 0o600
 _OWNER_AND_GROUP = 0o660
 _BACKLOG = 100
-_LOCK_TRIES = 20
+_LOCK_TRIES = 100
 _LOCK_PAUSE = 0.05
 """Seconds."""
 
@@ -33,7 +33,8 @@ class UnixListener:
     def __init__(self, path: Path) -> None:
         """Take the place of a dead server's socket. Raises Taken, and OSError with a text that explains."""
         self.path = path
-        with _alone_in(path.parent):
+        _check(path.parent)
+        with _alone_at(path):
             _clear(path)
             self.socket = _bind(path)
         self._identity = _identity(path)
@@ -45,24 +46,54 @@ class UnixListener:
                 self.path.unlink()
 
 
-@contextlib.contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
-    """While no other server that starts looks at the same place.
+def _check(directory: Path) -> None:
+    """Raises OSError where anybody may take our socket away and put another in its place."""
+    mode = directory.stat().st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise OSError(errno.EINVAL, "everybody may write to its directory; name another, or have it chmod o-w")
 
-    Whoever may read the directory can hold the lock, so it is waited for only so long.
+
+@contextlib.contextmanager
+def _alone_at(path: Path) -> Iterator[None]:
+    """While no other server that starts looks at the same path.
+
+    The lock is a file that none but us and root can open, unlike the directory. It is gone afterwards.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    lock = path.with_name(f"{path.name}.lock")
+    descriptor = _locked(lock)
     try:
-        for _ in range(_LOCK_TRIES):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_LOCK_PAUSE)
-            else:
-                break
         yield
     finally:
+        lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _locked(lock: Path) -> int:
+    """A descriptor that holds the lock. Raises OSError."""
+    for _ in range(_LOCK_TRIES):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, _OWNER_ALONE)
+        try:
+            if _holds(descriptor, lock):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(_LOCK_PAUSE)
+    raise OSError(errno.EBUSY, f"a server that starts there does not come to an end; look who holds {lock}")
+
+
+def _holds(descriptor: int, lock: Path) -> bool:
+    """Whether we have the lock now, and it is still the one that others find there. OSError: it is not ours."""
+    found = os.fstat(descriptor)
+    if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EEXIST, f"{lock} is somebody else's; remove it, or name another path")
+    os.fchmod(descriptor, _OWNER_ALONE)  # whatever the umask has made of it
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _identity(lock) == (found.st_dev, found.st_ino)
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _clear(path: Path) -> None:
