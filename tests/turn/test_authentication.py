@@ -307,7 +307,7 @@ def test_a_client_that_was_offered_another_order_is_asked_anew() -> None:
     world = World()
     client = world.client(style=Style.MD5)
     assert code(client.refresh()) == 437
-    world.server.reconfigure(ServerConfig(RealmConfig(REALM), md5_first=True))
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM), md5_first=True), world.now)
     assert code(client.transact(client.sign(client.message(Method.REFRESH)))) == 438
     assert code(client.refresh()) == 437
     assert client.algorithms == MD5_FIRST

@@ -186,18 +186,38 @@ def test_the_owners_key_serves_no_other_realm(named: str) -> None:
     assert code(client.transact(message.encode(key=client.key))) == 401
 
 
-def test_an_allocation_outlives_its_realm() -> None:
-    world = World(replace(CONFIG, nonce_lifetime=100))
-    client = world.client(realm=SHOP)
-    assert code(client.allocate()) == 0
-    world.server.reconfigure(ServerConfig(RealmConfig("new.example"), nonce_lifetime=100))
-    assert code(client.refresh()) == 0
-    world.pass_time(101)
-    stale = client.transact(client.sign(client.message(Method.REFRESH)))
-    assert stale is not None
-    assert (code(stale), stale.get(a.REALM)) == (438, SHOP)
-    assert code(client.permit(PEER)) == 0
+def test_an_allocation_ends_with_its_realm() -> None:
+    """Another realm's peers, the default one's among them, are not for its user."""
+    world = World(with_realm(RealmConfig(SHOP, policy=denying(f"{PEER.host}/32"))))
+    ours, theirs = world.client(), world.client(realm=SHOP)
+    for client in (ours, theirs):
+        assert code(client.allocate()) == 0
+        client.permit(OTHER_PEER)
+    world.pass_time(7)
+    world.clear()
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM)), world.now)
+    world.carry_out()
+    (ended,) = world.of(AllocationEnded)
+    assert (ended.allocation, ended.realm, ended.reason, ended.duration) == (2, SHOP, EndReason.REVOKED, 7)
+    assert not theirs.send(OTHER_PEER, b"x")
+    assert code(theirs.permit(PEER)) == 401
     assert code(world.client(realm=SHOP).allocate()) == 401
+    assert ours.send(OTHER_PEER, b"x")
+    assert code(ours.refresh()) == 0
+
+
+def test_a_user_who_is_looked_up_when_the_realm_goes_is_refused() -> None:
+    world = World(CONFIG)
+    client = world.client(realm=SHOP)
+    client.challenge()
+    world.hold_credentials = True
+    client.transact(client.sign(client.message(Method.ALLOCATE, UDP_RELAY)))
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM)), world.now)
+    world.answer_all()
+    (answer,) = world.mail[client.five_tuple]
+    assert code(Message.parse(answer)) == 401
+    assert not world.opens
+    assert len(world.server) == 0
 
 
 # Limits
@@ -307,7 +327,7 @@ def test_a_peer_that_one_realm_refuses_from_now_on_is_cut_off_there_alone() -> N
         client.allocate(DUAL)
         client.permit(PEER, OTHER_PEER)
     world.clear()
-    world.server.reconfigure(with_realm(RealmConfig(SHOP, policy=denying(f"{PEER.host}/32"))))
+    world.server.reconfigure(with_realm(RealmConfig(SHOP, policy=denying(f"{PEER.host}/32"))), world.now)
     world.carry_out()
     assert world.of(Permit) == [Permit(2, PEER.host, 0.0)]
     assert ours.send(PEER, b"x")

@@ -225,7 +225,9 @@ def test_a_new_config_lets_allocations_live_on() -> None:
     world = World()
     client = world.client()
     client.allocate()
-    world.server.reconfigure(ServerConfig(RealmConfig(REALM), max_lifetime=100, families=frozenset({Family.IPV6})))
+    world.server.reconfigure(
+        ServerConfig(RealmConfig(REALM), max_lifetime=100, families=frozenset({Family.IPV6})), world.now
+    )
     answer = client.refresh()
     assert answer.get(a.LIFETIME) == 100
     assert code(world.client().allocate()) == 440

@@ -389,7 +389,7 @@ def test_a_peer_that_the_policy_refuses_by_now_gets_nothing() -> None:
     client = world.client()
     client.allocate()
     client.bind(0x4000, PEER)
-    world.server.reconfigure(ServerConfig(RealmConfig(REALM, policy=denying(PEER.host))))
+    world.server.reconfigure(ServerConfig(RealmConfig(REALM, policy=denying(PEER.host))), world.now)
     ended = Permit(1, PEER.host, 0.0)
     assert world.server.commands() == [ended]
     assert not client.send(PEER, b"x")

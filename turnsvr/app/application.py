@@ -181,7 +181,7 @@ class Application:
         return next(iter(concrete or self.relaying), "127.0.0.1")
 
     def reload(self, settings: Settings) -> list[str]:
-        """Take new settings without ending an allocation; returns the names of those that need a restart.
+        """Take new settings; returns the names of those that need a restart. Allocations end only with their realm.
 
         Raises StartError, and then the old settings stay, all of them.
         """
@@ -344,7 +344,7 @@ class Application:
         plan = self._plan()
         self._limiter.rate = self.settings.limits.answers_per_address
         self._engine.lookups.source = self.identities.source
-        self.server.reconfigure(plan.server)
+        self.server.reconfigure(plan.server, asyncio.get_running_loop().time())
         self._engine.carry_out()
         self.pump.reconfigure(plan.pump)
         self._streams.reconfigure(plan.streams)

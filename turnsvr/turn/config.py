@@ -110,5 +110,5 @@ class ServerConfig:
         return self.realm if realm == self.realm.name else self.realms.get(realm)
 
     def rules_of(self, realm: str) -> RealmConfig:
-        """What an allocation of this realm goes by: the default realm's rules where its own is no more."""
-        return self.find(realm) or self.realm
+        """What an allocation of this realm goes by. Raises KeyError where there is no such realm."""
+        return self.realm if realm == self.realm.name else self.realms[realm]

@@ -80,7 +80,7 @@ class Server:
             do=self._commands.append,
             end=self._end,
         )
-        self.reconfigure(config)
+        self._go_by(config)
 
     # Messages
 
@@ -190,6 +190,9 @@ class Server:
             return
         self.handle_timeout(now)
         message, five_tuple, claim = waiting
+        if self._desk.config.find(claim.realm) is None:
+            self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
+            return
         for key in keys:
             if claim.proven_by(message, key):
                 self._proven(message, five_tuple, Proof(claim, key), now)
@@ -351,19 +354,25 @@ class Server:
         self._commands.clear()
         return commands
 
-    def reconfigure(self, config: ServerConfig) -> None:
-        """Go by another config from now on; allocations live on, and so do nonces.
+    def reconfigure(self, config: ServerConfig, now: float) -> None:
+        """Go by another config from now on; allocations live on, but those whose realm is gone, and so do nonces.
 
         A permission for a peer that is refused from now on ends at once.
         """
+        self._go_by(config)
+        for allocation in self._desk.allocations:
+            realm = config.find(allocation.realm)
+            if realm is None:
+                self._end(allocation, EndReason.REVOKED, now)
+                continue
+            for host in [host for host in allocation.permissions if realm.policy.refusal(host)]:
+                self._desk.allocations.drop_permission(allocation, host)
+                self._commands.append(Permit(allocation.number, host, _PAST))
+
+    def _go_by(self, config: ServerConfig) -> None:
         self._desk.config = config
         algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
         self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
-        for allocation in self._desk.allocations:
-            policy = config.rules_of(allocation.realm).policy
-            for host in [host for host in allocation.permissions if policy.refusal(host)]:
-                self._desk.allocations.drop_permission(allocation, host)
-                self._commands.append(Permit(allocation.number, host, _PAST))
 
     def drain(self, draining: bool = True) -> None:
         """Refuse new allocations from now on, or with False take them again."""
