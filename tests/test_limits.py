@@ -114,3 +114,12 @@ class TestAnswerLimiter:
     def test_a_flood_of_addresses_is_answered_in_all_no_more_than_the_slots_allow(self) -> None:
         limiter = AnswerLimiter(rate=2, slots=64)
         assert sum(limiter.allow(_ipv4(number), 0) for number in range(10_000)) <= 2 * 64
+
+
+def test_to_ask_whether_a_client_is_exhausted_costs_nothing() -> None:
+    limiter = AnswerLimiter(2.0)
+    assert not any(limiter.exhausted(b"\xc0\x00\x02\x01", 0.0) for _ in range(10))
+    assert [limiter.allow(b"\xc0\x00\x02\x01", 0.0) for _ in range(2)] == [True, True]
+    assert limiter.exhausted(b"\xc0\x00\x02\x01", 0.0)
+    assert not limiter.exhausted(b"\xc0\x00\x02\x01", 0.6)
+    assert not AnswerLimiter(0.0).exhausted(b"\xc0\x00\x02\x01", 0.0)

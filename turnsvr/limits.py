@@ -68,3 +68,9 @@ class AnswerLimiter:
             return False
         self._paid_until[slot] = max(paid_until, now) + self._interval
         return True
+
+    def exhausted(self, packed_host: bytes, now: float) -> bool:
+        """Whether allow() would refuse; counts nothing."""
+        client = packed_host[:8] if len(packed_host) == 16 else packed_host
+        slot = hash(client) % len(self._paid_until)
+        return self._rate > 0 and self._paid_until[slot] > now + self._ahead

@@ -12,9 +12,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.admin.conftest import TOKEN, Site, StartAdmin
+from turnsvr.admin.guard import Guard
 from turnsvr.app.application import StartError
 from turnsvr.config.settings import Settings
 from turnsvr.net.tls import TlsFiles
+from turnsvr.web.middleware import Event, Receive, Scope, Send
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -60,6 +62,63 @@ async def test_a_wrong_token_is_refused_and_never_logged(guarded: Site, offered:
     assert answer.status_code == 401
     assert [(line["event"], line["client"]) for line in logs] == [("admin request refused", "127.0.0.1")]
     assert TOKEN[:8] not in str(logs)
+
+
+class At:
+    """A guard at a time of ours, asked from addresses of ours; what it answers are statuses."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.headers: list[tuple[bytes, bytes]] = []
+        self._guard = Guard(self._let_in, lambda: TOKEN, lambda: self.now)
+
+    async def ask(self, host: str, token: str) -> int:
+        headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {token}".encode())]
+        scope: Scope = {"type": "http", "scheme": "http", "client": (host, 1), "headers": headers, "method": "GET"}
+        statuses: list[int] = []
+
+        async def send(event: Event) -> None:
+            if event["type"] == "http.response.start":
+                statuses.append(event["status"])
+                self.headers = event.get("headers", [])
+
+        await self._guard(scope, self._receive, send)
+        return statuses[0]
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200})
+
+    async def _receive(self) -> Event:
+        return {"type": "http.request"}
+
+
+async def test_wrong_tokens_of_an_address_are_limited() -> None:
+    at = At()
+    assert [await at.ask("192.0.2.1", "wrong") for _ in range(8)] == [401] * 5 + [429] * 3
+    assert await at.ask("192.0.2.1", TOKEN) == 429, "or the limit would tell who goes on guessing"
+    at.now = 0.25
+    assert await at.ask("192.0.2.1", TOKEN) == 200
+    assert [await at.ask("192.0.2.1", "wrong") for _ in range(2)] == [401, 429]
+
+
+async def test_right_tokens_are_not_limited() -> None:
+    at = At()
+    assert {await at.ask("192.0.2.1", TOKEN) for _ in range(100)} == {200}
+
+
+async def test_a_limited_answer_says_when_to_come_back() -> None:
+    at = At()
+    for _ in range(6):
+        await at.ask("192.0.2.1", "wrong")
+    assert (b"retry-after", b"1") in at.headers
+
+
+async def test_no_address_is_limited_for_another_s_tokens() -> None:
+    at = At()
+    for _ in range(6):
+        await at.ask("192.0.2.1", "wrong")
+    others = [await at.ask(f"198.51.100.{host}", TOKEN) for host in range(8)]
+    assert 200 in others, "all share one of thousands of slots"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])

@@ -38,7 +38,7 @@ _MAX_TEXT = 1024
 UNTHROTTLED = frozenset({"session started", "session ended"})
 """Events that are complete, because somebody counts them: quotas bound how often they come."""
 
-BY_CLIENT = frozenset({"authentication failed"})
+BY_CLIENT = frozenset({"authentication failed", "admin request refused"})
 """Events that clients are judged by: no flood of one may hide another's. Their field `client` is a host."""
 
 _LIBRARY = "library message"
