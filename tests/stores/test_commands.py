@@ -76,7 +76,9 @@ def test_users_on_every_kind_of_database(on: Callable[..., str], database: Datab
         {"realm": REALM, "name": "alice"},
         {"realm": "other.org", "name": "bob"},
     ]
-    assert on("user", "remove", "alice", "--realm", REALM) == f"removed user alice of realm {REALM}\n"
+    assert on("user", "remove", "alice", "--realm", REALM) == (
+        f"removed user alice of realm {REALM}\nsessions live on until they are ended: turnsvr kick --user alice\n"
+    )
     assert "there is no user alice" in on("user", "remove", "alice", "--realm", REALM, status=1)
     assert on("user", "list", "--realm", REALM) == ""
 

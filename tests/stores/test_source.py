@@ -275,6 +275,29 @@ async def test_before_the_tables_are_known_time_limited_names_cannot_be_judged(
         await source.find(make("new", "", 600, NOW)[0], REALM, NOW, HERE)
 
 
+async def test_one_user_is_forgotten_and_others_are_not(reader: MemoryReader, source: StoreSource) -> None:
+    reader.users[REALM, "bob"] = ALICE
+    assert await knows(source)
+    assert await knows(source, "bob")
+    reader.users.clear()
+    source.forget_user(REALM, "alice")
+    assert not await knows(source)
+    assert await knows(source, "bob")
+
+
+async def test_what_is_under_way_when_a_user_is_forgotten_is_not_remembered(
+    reader: MemoryReader, source: StoreSource
+) -> None:
+    reader.let = asyncio.Event()
+    asking = asyncio.ensure_future(knows(source))
+    await asyncio.sleep(0)
+    source.forget_user(REALM, "alice")
+    reader.let.set()
+    assert await asking
+    reader.users.clear()
+    assert not await knows(source)
+
+
 async def test_userhash_is_not_resolved_and_costs_the_database_nothing(
     reader: MemoryReader, source: StoreSource
 ) -> None:

@@ -189,13 +189,14 @@ class Application:
         old = self.settings
         tls = settings.tls if "tls" not in unchanged else old.tls
         try:
-            take_identities = self.identities.prepare(settings)
+            identities = self.identities.prepare(settings)
         except IdentityError as error:
             raise StartError(str(error)) from None
         if tls is not None and self._streams.tls is not None:
             try:
                 self._streams.tls.reload(assemble.tls_files(tls))
             except CertificateError as error:
+                identities.discard()
                 raise StartError(str(error)) from None
         self.settings = settings.model_copy(
             update={
@@ -208,7 +209,7 @@ class Application:
                 "admin": settings.admin.model_copy(update={name: getattr(old.admin, name) for name in _FIXED_ADMIN}),
             }
         )
-        take_identities()
+        identities.take()
         self._apply()
         return unchanged
 
@@ -249,10 +250,17 @@ class Application:
         self.finished.set()
 
     def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int:
-        """End these allocations, of which unknown ones are fine; returns how many ended."""
+        """End these allocations, of which unknown ones are fine; returns how many ended.
+
+        Their users are asked about anew when they come back, since they may have been removed.
+        """
         before = len(self.server)
         now = asyncio.get_running_loop().time()
-        for allocation in allocations:
+        numbers = set(allocations)
+        ending = [each for each in self.server.allocations() if each.number in numbers]
+        for realm, username in {(each.realm, each.username) for each in ending}:
+            self.identities.forget_user(realm, username)
+        for allocation in numbers:
             self.server.end(allocation, reason, now)
         self._engine.carry_out()
         return before - len(self.server)

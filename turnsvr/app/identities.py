@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,18 @@ class _Part:
     problem: Callable[[], str | None] = lambda: None
     """Why it can let nobody in who is new, None when it can."""
     store: StoreClient | None = None
+    forget: Callable[[str, str], None] = lambda realm, username: None
+    """Has it ask anew about a user whom it remembers."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Sources for other settings: one of the two is to be called, once."""
+
+    take: Callable[[], None]
+    """Has them taken into use."""
+    discard: Callable[[], None]
+    """Closes those that were made."""
 
 
 class Identities:
@@ -57,7 +69,7 @@ class Identities:
         self._retiring: list[_Part] = []
         self._last_tables = Tables()
         self._parts: tuple[_Part, ...] = ()
-        self._take(settings, self._make(settings))
+        self._take(settings, tuple(self._make(settings)))
 
     @property
     def source(self) -> AnySource:
@@ -99,26 +111,37 @@ class Identities:
         await asyncio.gather(*(part.start() for part in self._parts))
         self._started = True
 
-    def prepare(self, settings: Settings) -> Callable[[], None]:
-        """Make ready for other settings; what is returned has them taken.
+    def forget_user(self, realm: str, username: str) -> None:
+        """Have whoever remembers this user asked anew, for one who may have been removed there."""
+        for part in self._parts:
+            part.forget(realm, username)
 
-        What they do not change stays as it is, with all that it remembers. Raises IdentityError.
+    def prepare(self, settings: Settings) -> Prepared:
+        """Make ready for other settings.
+
+        What they do not change stays as it is, with all that it remembers. Raises IdentityError, and then nothing
+        that was made is left open.
         """
-        new = self._make(settings)
+        new: list[_Part] = []
 
         def take() -> None:
             old = self._parts
             self._last_tables = self.tables
-            self._take(settings, new)
+            self._take(settings, tuple(new))
             for part in new:
                 if part not in old:
                     self._run(part.start())
-            for part in old:
-                if part not in new:
-                    self._retiring.append(part)
-                    self._run(self._retire(part))
+            self._retire_but(new, old)
 
-        return take
+        def discard() -> None:
+            self._retire_but(self._parts, new)
+
+        try:
+            new.extend(self._make(settings))
+        except IdentityError:
+            discard()
+            raise
+        return Prepared(take, discard)
 
     async def stop(self) -> None:
         """Close everything. Stopping twice is fine."""
@@ -138,7 +161,7 @@ class Identities:
         sources = [credentials.of_realms(settings), *(part.source for part in parts)]
         self._source = revocable(chain(sources), self._revocations)
 
-    def _make(self, settings: Settings) -> tuple[_Part, ...]:
+    def _make(self, settings: Settings) -> Iterator[_Part]:
         """The sources besides the file's in the order to ask them, of the present ones those that stay."""
         section = settings.credentials
         makers: list[tuple[Any, Callable[[Any], _Part]]] = [
@@ -147,12 +170,10 @@ class Identities:
             (section.hook, _hook),
         ]
         present = {type(part.section): part for part in self._parts}
-        parts: list[_Part] = []
         for each, make in makers:
             if each is not None:
                 part = present.get(type(each))
-                parts.append(part if part is not None and part.section == each else make(each))
-        return tuple(parts)
+                yield part if part is not None and part.section == each else make(each)
 
     def _open_store(self, section: StoreSettings) -> _Part:
         def changed() -> None:
@@ -176,7 +197,14 @@ class Identities:
             client.health,
             lambda: None if client.ready else "store unavailable",
             client,
+            client.source.forget_user,
         )
+
+    def _retire_but(self, kept: Collection[_Part], parts: Iterable[_Part]) -> None:
+        for part in parts:
+            if part not in kept:
+                self._retiring.append(part)
+                self._run(self._retire(part))
 
     async def _retire(self, part: _Part) -> None:
         """Let it end what it was asked."""
@@ -207,7 +235,9 @@ def _hook(section: HookSettings) -> _Part:
     async def start() -> None:
         """There is nothing to do until somebody is to be asked about."""
 
-    return _Part(section, hook, start, lambda at_once: hook.close(at_once=at_once), hook.health)
+    return _Part(
+        section, hook, start, lambda at_once: hook.close(at_once=at_once), hook.health, forget=hook.forget_user
+    )
 
 
 def _tokens(section: TokenSettings) -> _Part:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import secrets
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,16 +97,17 @@ def change_password(place: Place, name: str, password_file: Path | None) -> None
 @click.argument("name")
 @on_store
 def remove_user(place: Place, name: str) -> None:
-    """Remove the user NAME. Allocations that the user holds live on.
+    """Remove the user NAME. Sessions that the user holds live on until they are ended.
 
     \b
     Example:
-      turnsvr user remove alice --realm example.org
+      turnsvr user remove alice --realm example.org && turnsvr kick --user alice
     """
     realm = place.realm
     if not place.run(lambda store: store.remove_user(realm, name)):
         _fail_unknown(name, realm)
     click.echo(f"removed user {_of(name, realm)}")
+    click.echo(f"sessions live on until they are ended: turnsvr kick --user {shlex.quote(printable(name))}", err=True)
 
 
 @user.command("list")

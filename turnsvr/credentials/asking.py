@@ -132,5 +132,9 @@ class Memory(Generic[K, V]):
     def discard(self, key: K) -> None:
         self._entries.pop(key, None)
 
+    def discard_each(self, unwanted: Callable[[K], bool]) -> None:
+        for key in [key for key in self._entries if unwanted(key)]:
+            del self._entries[key]
+
     def clear(self) -> None:
         self._entries.clear()

@@ -63,6 +63,7 @@ class Hook:
         self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)
         self._known: Memory[_Key, Answer] = Memory(_MAX_KNOWN)
         self._refused: Memory[_Key, Answer] = Memory(max_refused)
+        self._forgotten = 0
         self._client = HttpClient(timeout, connections=_MAX_REQUESTS, ca=ca)
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
@@ -75,12 +76,18 @@ class Hook:
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         if (found := self.find_now(username, realm, wall_time, caller)) is not None:
             return found
-        key = username, realm, caller.host
+        key, forgotten = (username, realm, caller.host), self._forgotten
         answer = await self._questions.ask(key, lambda: self._ask(key, wall_time))
-        if answer.ttl:
+        if answer.ttl and forgotten == self._forgotten:
             memory = self._known if answer.accepted else self._refused
             memory.put(key, answer, self._clock() + answer.ttl)
         return answer.credentials(username, realm)
+
+    def forget_user(self, realm: str, username: str) -> None:
+        """Ask anew about this user, also where an answer is under way."""
+        self._forgotten += 1
+        self._questions.forget()
+        self._known.discard_each(lambda key: key[:2] == (username, realm))
 
     async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None

@@ -58,6 +58,12 @@ class StoreSource:
         self._known.clear()
         self._unknown.clear()
 
+    def forget_user(self, realm: str, username: str) -> None:
+        """The same for this user alone."""
+        self._changes += 1
+        self._questions.forget()
+        self._known.discard((realm, username))
+
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):
             return ()
