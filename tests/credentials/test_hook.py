@@ -221,6 +221,7 @@ async def test_any_other_answer_is_none(service: Service, response: bytes, reaso
             await hook.find("alice", REALM, NOW, HERE)
         await hook.close(at_once=True)
     assert [entry["event"] for entry in logs] == ["credential hook unavailable"]
+    assert repr(logs).count(service.url) == 1
     assert not hook.health.available
     for text in (str(caught.value), repr(logs)):
         assert "hidden" not in text

@@ -193,6 +193,7 @@ async def test_what_is_no_document_leaves_the_keys(
     assert kids(ring) == ["one"]
     assert [entry["event"] for entry in logs] == ["token keys unavailable"]
     assert reason in logs[0]["reason"]
+    assert repr(logs).count(service.url) == 1
     assert not ring.health.available
 
 
