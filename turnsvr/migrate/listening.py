@@ -14,18 +14,24 @@ from turnsvr.migrate.source import Option
 _NO_TLS = "without a section tls there is no TLS"
 
 
-def listening_hosts(draft: Draft) -> dict[str, Option]:
-    """The addresses of listening-ip, each with its line; those that a wildcard covers are left out."""
+def hosts_of(draft: Draft, key: str, setting: str) -> dict[str, Option]:
+    """The addresses that this option of coturn's names, each with its line; they belong under the setting."""
     hosts: dict[str, Option] = {}
-    for option in draft.every("listening-ip"):
+    for option in draft.every(key):
         try:
             host = parse_host(option.text)
         except BadValue as error:
-            draft.unsupported(option, f"{error.problem}; name the address under listen")
+            draft.unsupported(option, f"{error.problem}; name the address under {setting}")
             continue
         if host in hosts:
             draft.unneeded(option, f"line {hosts[host].line} names the address already")
         hosts.setdefault(host, option)
+    return hosts
+
+
+def listening_hosts(draft: Draft) -> dict[str, Option]:
+    """The addresses of listening-ip, each with its line; those that a wildcard covers are left out."""
+    hosts = hosts_of(draft, "listening-ip", "listen")
     for host, option in list(hosts.items()):
         wildcard = ANY_OF_FAMILY[family_of(host)]
         if host != wildcard and wildcard in hosts:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
-from turnsvr.config.ranges import AddressRange, PortRange, parse_host, parse_unicast_host
+from turnsvr.config.ranges import AddressRange, PortRange, parse_unicast_host
 from turnsvr.config.units import BadValue
 from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
-from turnsvr.migrate.listening import listening_hosts
+from turnsvr.migrate.listening import hosts_of, listening_hosts
 from turnsvr.migrate.refused import is_refused, touches_refused
 from turnsvr.migrate.source import Option
 
@@ -18,19 +18,9 @@ _LOOPBACK = ("127.0.0.0/8", "::1")
 
 def relay_hosts(draft: Draft) -> dict[str, Option]:
     """Addresses to relay from, each with its line: relay-ip, else listening-ip; empty when coturn finds them itself."""
-    hosts: dict[str, Option] = {}
-    for option in draft.every("relay-ip"):
-        try:
-            host = parse_host(option.text)
-        except BadValue as error:
-            draft.unsupported(option, f"{error.problem}; name the address under relay.addresses")
-            continue
-        if ipaddress.ip_address(host).is_unspecified:
-            draft.unneeded(option, "turnsvr finds the addresses to relay from by itself")
-        elif host in hosts:
-            draft.unneeded(option, f"line {hosts[host].line} names the address already")
-        else:
-            hosts[host] = option
+    hosts = hosts_of(draft, "relay-ip", "relay.addresses")
+    for host in [host for host in hosts if ipaddress.ip_address(host).is_unspecified]:
+        draft.unneeded(hosts.pop(host), "turnsvr finds the addresses to relay from by itself")
     if hosts:
         return hosts
     listening = listening_hosts(draft)
