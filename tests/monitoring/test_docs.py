@@ -57,6 +57,10 @@ def test_the_throttle_of_the_log_is_as_told() -> None:
     text = " ".join(section("fail2ban").split())
     assert f"at most {log._LINES_A_SECOND:g} lines a second" in text
     assert f"{log._BURST:g} at once" in text
+    assert f"each has {log._CLIENT_BURST:g} `authentication failed` lines at once" in text
+    assert f"one every {1 / log._CLIENT_LINES_A_SECOND:g} seconds" in text
+    assert f"one of {log._CLIENT_SLOTS} places" in text
+    assert f"at most {log._CLIENT_SLOTS * log._CLIENT_LINES_A_SECOND:g} such lines a second" in text
 
 
 def test_the_bounds_of_what_redis_is_told_are_as_told() -> None:
