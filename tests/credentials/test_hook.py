@@ -163,6 +163,38 @@ async def test_what_is_remembered_is_for_that_user_realm_and_client(service: Ser
     assert len(service.requests) == 4
 
 
+async def test_a_user_is_forgotten_wherever_from_and_others_are_not(service: Service, hook: Hook) -> None:
+    says(service, 200, {**PASSWORD, "ttl": 60})
+    alices = [Caller(f"192.0.2.{number}", secure=False) for number in range(3)]
+    for caller in alices:
+        await hook.find("alice", REALM, NOW, caller)
+    await hook.find("alice", "elsewhere", NOW, HERE)
+    await hook.find("bob", REALM, NOW, HERE)
+    hook.forget_user(REALM, "alice")
+    assert [hook.find_now("alice", REALM, NOW, caller) for caller in alices] == [None] * 3
+    assert hook.find_now("alice", "elsewhere", NOW, HERE)
+    assert hook.find_now("bob", REALM, NOW, HERE)
+
+
+async def test_an_answer_that_is_under_way_when_its_user_is_forgotten_is_not_remembered(
+    service: Service, hook: Hook
+) -> None:
+    asked, let = asyncio.Event(), asyncio.Event()
+
+    async def respond(request: Request) -> bytes:
+        asked.set()
+        await let.wait()
+        return answer(200, {**PASSWORD, "ttl": 60})
+
+    service.respond = respond  # type: ignore[method-assign]
+    asking = asyncio.ensure_future(hook.find("alice", REALM, NOW, HERE))
+    await asked.wait()
+    hook.forget_user(REALM, "alice")
+    let.set()
+    assert await asking
+    assert hook.find_now("alice", REALM, NOW, HERE) is None
+
+
 async def test_made_up_names_push_no_user_out(service: Service, clock: Clock) -> None:
     async def respond(request: Request) -> bytes:
         return answer(200, {**PASSWORD, "ttl": 60}) if request.values["username"] == "alice" else answer(404)
