@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "net": {"stun", "turn", "relay", "credentials", "histogram", "limits"},
     "client": {"stun"},
     "web": {"config", "credentials", "histogram", "limits", "net", "relay"},
-    "admin": {"config", "relay", "stun", "web"},
+    "admin": {"config", "limits", "relay", "stun", "web"},
     "migrate": {"config"},
     "app": {
         "admin",

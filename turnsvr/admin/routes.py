@@ -120,7 +120,7 @@ def _steering(context: Context, rates: Rates) -> APIRouter:
 
     @routes.post(
         "/reload",
-        summary="Read the settings again; no session ends",
+        summary="Read the settings again; no session ends but those of a realm that is gone",
         response_model=models.Reload,
         responses={409: {"model": models.Mistake}, 422: {"model": models.Mistakes}},
     )
