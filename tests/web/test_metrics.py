@@ -167,6 +167,7 @@ async def test_a_lost_database_shows(start_web: StartWeb, tmp_path: Path) -> Non
     assert found.of("turnsvr_credential_source_up", source="credential_store") == 0
     assert found.of("turnsvr_credential_query_errors_total", source="credential_store") >= 1
     assert found.of("turnsvr_queue_length", queue="credential_lookups") == 0
+    assert found.of("turnsvr_queue_length", queue="pump") == 0
     assert found.of("turnsvr_ready") == 0
     answer = await site.get("/readyz")
     assert answer.status_code == 503

@@ -147,8 +147,8 @@ class Application:
     @property
     def queues(self) -> dict[str, int]:
         """What waits, by queue."""
-        lookups = {"credential_lookups": self._engine.lookups.under_way}
-        return lookups if self._status is None else {**lookups, "status": self._status.waiting}
+        waiting = {"credential_lookups": self._engine.lookups.under_way, "pump": self.pump.totals().waiting}
+        return waiting if self._status is None else {**waiting, "status": self._status.waiting}
 
     @property
     def status_dropped(self) -> int | None:

@@ -576,9 +576,10 @@ cdef class Engine:
         """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. Lanes are not stopped."""
         cdef Tally total = self.tally
         cdef Tally *tally
-        cdef uint32_t at, reason
+        cdef uint32_t at, reason, waiting = 0
         for at in range(self.lane_count):
             tally = &self.lanes[at].tally
+            waiting += self.lanes[at].up.messages
             add_traffic(&total.ended, &tally.ended)
             for reason in range(DROPS):
                 total.drops[reason] += tally.drops[reason]
@@ -602,6 +603,7 @@ cdef class Engine:
             total.batches,
             total.sends,
             total.segments,
+            waiting,
         )
 
     def __len__(self):

@@ -171,6 +171,8 @@ class Totals:
     """Send calls to the kernel."""
     segments: int
     """Packets that left in them."""
+    waiting: int = 0
+    """Messages that are yet to be handed to the Handler."""
 
 
 class Handler(Protocol):

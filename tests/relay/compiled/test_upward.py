@@ -68,3 +68,14 @@ async def test_a_handler_that_fails_is_called_again(make_world: WorldFactory) ->
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     busy.send()
     await world.until(lambda: busy.messages == 3)
+
+
+async def test_what_waits_is_told(make_world: WorldFactory) -> None:
+    world = make_world()
+    busy = Busy(world, world.endpoint(), 0)
+    world.notes.client_messages = busy.client_messages  # type: ignore[method-assign]
+    for waiting in (1, 2, 3):
+        busy.send()
+        assert world.pump.totals().waiting == waiting
+    await world.until(lambda: busy.messages == 3)
+    assert world.pump.totals().waiting == 0
