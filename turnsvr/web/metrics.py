@@ -92,8 +92,8 @@ class ServerCollector(Collector):
             )
         yield _gauges(
             "turnsvr_queue_length",
-            "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), events "
-            "that Redis is yet to be told of (status).",
+            "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), "
+            "events that Redis is yet to be told of (status).",
             ("queue",),
             _by_one(context.queues),
         )
