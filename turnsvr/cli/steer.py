@@ -154,9 +154,9 @@ def _wait_until_gone(server: AdminClient) -> None:
 @click.command()
 @calls_server
 def reload(where: Where) -> int:
-    """Have the server read its settings again; no session ends, but those of a realm that is gone.
+    """Have the server read its settings again.
 
-    Exit status 1, and no change at all, when there is a mistake in them.
+    No session ends, but those of a realm that is gone. Exit status 1, and no change at all, when there is a mistake in them.
 
     \b
     Examples:
