@@ -156,7 +156,8 @@ def _wait_until_gone(server: AdminClient) -> None:
 def reload(where: Where) -> int:
     """Have the server read its settings again.
 
-    No session ends, but those of a realm that is gone. Exit status 1, and no change at all, when there is a mistake in them.
+    No session ends, but those of a realm that is gone. Exit status 1, and no change at all, when there is a mistake in
+    them.
 
     \b
     Examples:
