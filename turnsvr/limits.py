@@ -11,6 +11,11 @@ _ALMOST = 0.99
 """Of an interval: what keeps rounding from costing the last answer of a burst."""
 
 
+def client_of(packed_host: bytes) -> bytes:
+    """Who counts as one client: an IPv4 address, or an IPv6 /64, since nobody has less; the host in 4 or 16 bytes."""
+    return packed_host[:8]
+
+
 class TokenBucket:
     """Lets `rate` units a second pass, and `burst` units at once."""
 
@@ -61,8 +66,7 @@ class AnswerLimiter:
         """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""
         if not self._rate:
             return True
-        client = packed_host[:8] if len(packed_host) == 16 else packed_host
-        slot = hash(client) % len(self._paid_until)
+        slot = self._slot(packed_host)
         paid_until = self._paid_until[slot]
         if paid_until > now + self._ahead:
             return False
@@ -71,6 +75,7 @@ class AnswerLimiter:
 
     def exhausted(self, packed_host: bytes, now: float) -> bool:
         """Whether allow() would refuse; counts nothing."""
-        client = packed_host[:8] if len(packed_host) == 16 else packed_host
-        slot = hash(client) % len(self._paid_until)
-        return self._rate > 0 and self._paid_until[slot] > now + self._ahead
+        return self._rate > 0 and self._paid_until[self._slot(packed_host)] > now + self._ahead
+
+    def _slot(self, packed_host: bytes) -> int:
+        return hash(client_of(packed_host)) % len(self._paid_until)

@@ -21,7 +21,7 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
-from turnsvr.limits import TokenBucket
+from turnsvr.limits import TokenBucket, client_of
 
 EventDict = structlog.typing.EventDict
 
@@ -128,12 +128,12 @@ class Throttle:
 
 
 def _network(host: str) -> bytes:
-    """What one client has to itself: an IPv4 address, or the first 8 bytes of an IPv6 address."""
+    """Who is one client; a text that is no address is one, too."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return host.encode(errors="replace")
-    return address.packed[:8]
+    return client_of(address.packed)
 
 
 def render_text(logger: object, method: str, event: EventDict) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from turnsvr.limits import client_of
 from turnsvr.stun.address import Address, FiveTuple, pack_host
 
 _log = structlog.get_logger()
@@ -86,8 +87,7 @@ class Connections:
 
     def admit(self, client: Address) -> Connection | None:
         """A place for one more connection, None when there is none."""
-        packed = pack_host(client.host)
-        key = packed[:8] if len(packed) == 16 else packed
+        key = client_of(pack_host(client.host))
         if len(self._open) >= self.limits.connections:
             _log.warning("connection refused", client=client.host, reason="limits.connections")
             return None

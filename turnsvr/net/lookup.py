@@ -13,13 +13,14 @@ import structlog
 from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Source, Unavailable, takes_io
 from turnsvr.credentials.health import Trouble
 from turnsvr.histogram import Histogram
+from turnsvr.limits import client_of
 from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
 """Look-ups under way at once; a further request fails with 500, and its client tries again."""
 _MAX_WAITING_OF_ONE = 30
-"""Of those, look-ups for one client: an IPv4 address or an IPv6 /64, so that it shuts nobody else out."""
+"""Of those, look-ups for one client, so that it shuts nobody else out."""
 _TIMEOUT = 35.0
 """Seconds that a look-up may take, whatever its sources allow themselves.
 
@@ -90,7 +91,7 @@ class Lookups:
         elif len(self._waiting) >= self._max_waiting:
             self._warn(f"{self._max_waiting} are under way")
             self._fail(command)
-        elif self._by_client[client := _client(command)] >= self._max_waiting_of_one:
+        elif self._by_client[client := client_of(command.five_tuple.client.packed)] >= self._max_waiting_of_one:
             self._fail(command)
         else:
             task = asyncio.get_running_loop().create_task(self._ask_later(command, source))
@@ -171,12 +172,6 @@ class Lookups:
     def _works(self) -> None:
         if self._trouble.ends(self._clock()):
             _log.info("credential look-ups work again")
-
-
-def _client(command: FindCredential) -> bytes:
-    """Who is one: nobody has fewer than all addresses of an IPv6 /64."""
-    packed = command.five_tuple.client.packed
-    return packed[:8] if len(packed) == 16 else packed
 
 
 def _caller(command: FindCredential) -> Caller:
