@@ -146,9 +146,9 @@ class Application:
 
     @property
     def queues(self) -> dict[str, int]:
-        """What waits, by queue."""
-        waiting = {"credential_lookups": self._engine.lookups.under_way, "pump": self.pump.totals().waiting}
-        return waiting if self._status is None else {**waiting, "status": self._status.waiting}
+        """What waits, by queue, but for the pump's own."""
+        lookups = {"credential_lookups": self._engine.lookups.under_way}
+        return lookups if self._status is None else {**lookups, "status": self._status.waiting}
 
     @property
     def status_dropped(self) -> int | None:

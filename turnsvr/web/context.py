@@ -96,7 +96,7 @@ class Context(Protocol):
 
     @property
     def queues(self) -> Mapping[str, int]:
-        """What waits now, by queue; queues are few and ours."""
+        """What waits now, by queue, but for what Totals tells; queues are few and ours."""
 
     @property
     def sources(self) -> Sequence[Health]:

@@ -50,16 +50,16 @@ class ServerCollector(Collector):
         self._rooms = rooms
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._state()
+        totals = self._context.totals()
+        yield from self._state(totals)
         yield from self._sessions()
         yield from self._realms()
-        totals = self._context.totals()
         yield from self._requests(totals)
         yield from self._traffic(totals)
         yield from self._sources()
         yield from self._http()
 
-    def _state(self) -> Iterator[Metric]:
+    def _state(self, totals: Totals) -> Iterator[Metric]:
         context = self._context
         yield InfoMetricFamily(
             "turnsvr",
@@ -95,7 +95,7 @@ class ServerCollector(Collector):
             "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), "
             "events that Redis is yet to be told of (status).",
             ("queue",),
-            _by_one(context.queues),
+            _by_one({**context.queues, "pump": totals.waiting}),
         )
         if (lost := context.status_dropped) is not None:
             yield CounterMetricFamily(
