@@ -71,7 +71,7 @@ def _sessions(context: Context, rates: Rates) -> APIRouter:
         revoke: Annotated[bool, Query(description="Refuse time-limited user names until they expire.")] = False,
     ) -> models.Ended:
         """The user by user name, or by the name that limits count by: NAME ends every EXPIRY:NAME."""
-        matching = [each for each in context.sessions() if Filter(user, realm).matches(each)]
+        matching = list(filter(Filter(user, realm).matches, context.sessions()))
         revoked = 0
         if revoke:
             names = {user, *(each.key.username for each in matching)}

@@ -49,7 +49,7 @@ class AdminContext:
         return self._application.server.allocations()
 
     def session(self, number: int) -> Allocation | None:
-        return next((each for each in self.sessions() if each.number == number), None)
+        return self._application.server.allocation(number)
 
     def counters(self, number: int) -> Counters:
         return self._application.pump.counters(number)

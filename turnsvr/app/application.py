@@ -257,7 +257,7 @@ class Application:
         before = len(self.server)
         now = asyncio.get_running_loop().time()
         numbers = set(allocations)
-        ending = [each for each in self.server.allocations() if each.number in numbers]
+        ending = filter(None, map(self.server.allocation, numbers))
         for realm, username in {(each.realm, each.username) for each in ending}:
             self.identities.forget_user(realm, username)
         for allocation in numbers:

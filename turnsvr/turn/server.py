@@ -402,6 +402,11 @@ class Server:
         """Every allocation that has its relay, in the order in which they began: to be read, never changed."""
         return (allocation for allocation in self._desk.allocations if allocation.relayed)
 
+    def allocation(self, number: int) -> Allocation | None:
+        """The one of this number, once it has its relay: to be read, never changed."""
+        found = self._desk.allocations.get(number)
+        return found if found is not None and found.relayed else None
+
     def binding_suffix(self, listener: Address) -> bytes:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""
         response = Message(Method.BINDING, Class.SUCCESS, bytes(12))
