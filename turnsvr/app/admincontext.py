@@ -65,7 +65,7 @@ class AdminContext:
 
     async def facts(self) -> Facts:
         application = self._application
-        figures, settings = application.sessions.figures, application.settings
+        figures, settings = application.sessions.value, application.settings
         return Facts(
             version=__version__,
             pump=relay.describe() if settings.pump.kind == "auto" else application.pump.name,

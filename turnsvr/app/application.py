@@ -15,11 +15,12 @@ from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, firstrun
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.events import Events
+from turnsvr.app.figures import SessionFigures
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
 from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
-from turnsvr.app.webcontext import ApplicationContext, SessionTable
+from turnsvr.app.webcontext import ApplicationContext
 from turnsvr.config.settings import ListenAddress, Settings, WebSettings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
@@ -62,7 +63,7 @@ class Application:
         self.draining = False
         self.revocations = Revocations()
         """User names that are refused until they expire."""
-        self.sessions = SessionTable()
+        self.sessions = SessionFigures()
         self.web: web.WebServer | None = None
         """HTTP, where the settings have it."""
         self.admin: admin.AdminServer | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -15,16 +14,9 @@ from turnsvr.config.settings import Settings
 from turnsvr.credentials import shared_secret
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
-from turnsvr.relay.api import Counters, Pump, Totals
+from turnsvr.relay.api import Pump, Totals
 from turnsvr.stun.message import Method
-from turnsvr.turn.commands import (
-    AllocationEnded,
-    AllocationRefreshed,
-    AllocationStarted,
-    AuthenticationFailed,
-    EndReason,
-    PeerRefused,
-)
+from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
 from turnsvr.web.context import CannotIssue, Sessions
 
@@ -39,42 +31,6 @@ _EXPECTED = (
 """What begins at zero, so that readers see the first of each as an increase."""
 
 
-class SessionTable:
-    """An EventSink: the live sessions of each user name, and their figures. Bounded by the allocations."""
-
-    def __init__(self) -> None:
-        self._by_user: defaultdict[str, set[int]] = defaultdict(set)
-        self._figures = SessionFigures()
-
-    @property
-    def figures(self) -> Sessions:
-        return self._figures.value
-
-    def of(self, username: str) -> tuple[int, ...]:
-        """Allocations that this user name holds now."""
-        return tuple(self._by_user.get(username, ()))
-
-    def started(self, event: AllocationStarted) -> None:
-        self._by_user[event.username].add(event.allocation)
-        self._figures.started(event)
-
-    def refreshed(self, event: AllocationRefreshed) -> None:
-        self._figures.refreshed(event)
-
-    def ended(self, event: AllocationEnded, counters: Counters) -> None:
-        held = self._by_user.get(event.username, set())
-        held.discard(event.allocation)
-        if not held:
-            self._by_user.pop(event.username, None)
-        self._figures.ended(event, counters)
-
-    def authentication_failed(self, event: AuthenticationFailed) -> None:
-        self._figures.authentication_failed(event)
-
-    def peer_refused(self, event: PeerRefused) -> None:
-        self._figures.peer_refused(event)
-
-
 class Application(Protocol):
     """What is asked of the application."""
 
@@ -82,7 +38,7 @@ class Application(Protocol):
     listening: tuple[ListenAddress, ...]
     draining: bool
     revocations: Revocations
-    sessions: SessionTable
+    sessions: SessionFigures
 
     @property
     def pump(self) -> Pump: ...
@@ -158,7 +114,7 @@ class ApplicationContext:
 
     @property
     def sessions(self) -> Sessions:
-        return self._application.sessions.figures
+        return self._application.sessions.value
 
     @property
     def requests(self) -> Mapping[tuple[str, str], int]:
@@ -213,4 +169,5 @@ class ApplicationContext:
 
     def revoke(self, username: str) -> int:
         self._application.revocations.add(username, time.time())
-        return self._application.end_sessions(self._application.sessions.of(username), EndReason.REVOKED)
+        held = [each.number for each in self._application.server.allocations() if each.username == username]
+        return self._application.end_sessions(held, EndReason.REVOKED)
