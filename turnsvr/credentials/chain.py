@@ -5,11 +5,21 @@ For a time-limited name all that can answer at once do, since nothing in it tell
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import TypeVar, cast
 
 from turnsvr.credentials import shared_secret
-from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Refusal, Source, Unavailable, takes_io
+from turnsvr.credentials.api import (
+    AnySource,
+    AsyncSource,
+    Caller,
+    Credential,
+    Refusal,
+    Source,
+    Traits,
+    Unavailable,
+    takes_io,
+)
 
 T = TypeVar("T")
 
@@ -28,14 +38,7 @@ class Chain:
 
     def __init__(self, sources: Iterable[Source]) -> None:
         self._sources = tuple(sources)
-
-    @property
-    def anonymity(self) -> bool:
-        return bool(self._sources) and all(source.anonymity for source in self._sources)
-
-    @property
-    def md5_alone(self) -> bool:
-        return any(source.md5_alone for source in self._sources)
+        self.anonymity, self.md5_alone = _traits(self._sources)
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         found: tuple[Credential, ...] = ()
@@ -63,14 +66,7 @@ class AsyncChain:
 
     def __init__(self, sources: Iterable[AnySource]) -> None:
         self._sources = tuple(map(_later, sources))
-
-    @property
-    def anonymity(self) -> bool:
-        return bool(self._sources) and all(source.anonymity for source in self._sources)
-
-    @property
-    def md5_alone(self) -> bool:
-        return any(source.md5_alone for source in self._sources)
+        self.anonymity, self.md5_alone = _traits(self._sources)
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         found: tuple[Credential, ...] = ()
@@ -113,15 +109,8 @@ class _Later:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
         self.refusal = source.refusal
-
-    @property
-    def anonymity(self) -> bool:
-        return self._source.anonymity
-
-    @property
-    def md5_alone(self) -> bool:
-        return self._source.md5_alone
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         return self._source.find(username, realm, wall_time)
@@ -142,14 +131,7 @@ class ByRealm:
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         self._sources = dict(sources)
-
-    @property
-    def anonymity(self) -> bool:
-        return bool(self._sources) and all(source.anonymity for source in self._sources.values())
-
-    @property
-    def md5_alone(self) -> bool:
-        return any(source.md5_alone for source in self._sources.values())
+        self.anonymity, self.md5_alone = _traits(self._sources.values())
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         source = self._sources.get(realm)
@@ -161,6 +143,12 @@ class ByRealm:
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return _most_telling(self._sources.values(), username, wall_time)
+
+
+def _traits(sources: Collection[Traits]) -> tuple[bool, bool]:
+    """anonymity and md5_alone of several sources together."""
+    anonymity = bool(sources) and all(source.anonymity for source in sources)
+    return anonymity, any(source.md5_alone for source in sources)
 
 
 def _is_timed(username: str) -> bool:

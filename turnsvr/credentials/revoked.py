@@ -53,16 +53,9 @@ class Revocable:
     """A source without those names that have been revoked."""
 
     def __init__(self, source: Source, revocations: Revocations) -> None:
+        self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
         self._source = source
         self._revocations = revocations
-
-    @property
-    def anonymity(self) -> bool:
-        return self._source.anonymity
-
-    @property
-    def md5_alone(self) -> bool:
-        return self._source.md5_alone
 
     def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
         return () if username in self._revocations else self._source.find(username, realm, wall_time)
@@ -78,16 +71,9 @@ class AsyncRevocable:
     """The same for a source that takes I/O."""
 
     def __init__(self, source: AsyncSource, revocations: Revocations) -> None:
+        self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
         self._source = source
         self._revocations = revocations
-
-    @property
-    def anonymity(self) -> bool:
-        return self._source.anonymity
-
-    @property
-    def md5_alone(self) -> bool:
-        return self._source.md5_alone
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         return () if username in self._revocations else self._source.find_now(username, realm, wall_time, caller)
