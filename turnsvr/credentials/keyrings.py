@@ -150,25 +150,24 @@ class KeyUrl:
         self._asked_at = self._clock()
         self._fetching += 1
         try:
-            data = await self._questions.ask(self._url, self._get)
+            data, keys = await self._questions.ask(self._url, self._get)
         except Unavailable:
             return
         finally:
             self._fetching -= 1
         if data != self._data:
-            self._data, self.current = data, read_keys(data, self._algorithms, public_only=True)
+            self._data, self.current = data, keys
 
-    async def _get(self) -> bytes:
-        """A document that holds keys; raises Unavailable."""
+    async def _get(self) -> tuple[bytes, tuple[TokenKey, ...]]:
+        """A document and the keys that it holds; raises Unavailable."""
         try:
             async with self._client.stream("GET", self._url) as response:
                 if response.status_code != 200:
                     raise Unavailable(f"{self.health.name}: status {response.status_code}")
                 data = await read_bounded(response, MAX_BYTES)
-            read_keys(data, self._algorithms, public_only=True)
+            return data, read_keys(data, self._algorithms, public_only=True)
         except (httpx.HTTPError, TooMuch, BadKeys) as error:
             raise Unavailable(f"{self.health.name}: {str(error) or type(error).__name__}") from None
-        return data
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
