@@ -15,6 +15,7 @@ from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, firstrun
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.events import Events
+from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionFigures
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
@@ -315,11 +316,7 @@ class Application:
         try:
             from turnsvr.app.sessionstatus import SessionStatus
         except ModuleNotFoundError as error:
-            if (error.name or "").startswith("turnsvr"):
-                raise
-            raise StartError(
-                f"status: the package {error.name} is not installed; pip install 'turnsvr[redis]', or leave out status"
-            ) from None
+            raise StartError(not_installed(error, "status", "redis")) from None
         try:
             self._status = SessionStatus(settings, self.pump.counters)
         except BadValue as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from turnsvr import credentials
+from turnsvr.app.extras import not_installed
 from turnsvr.config.credentialsettings import HookSettings, StoreSettings, TokenSettings
 from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
@@ -222,7 +223,7 @@ def _hook(section: HookSettings) -> _Part:
         from turnsvr.credentials.hook import Hook
         from turnsvr.credentials.http import BadAddress
     except ModuleNotFoundError as error:
-        raise _missing("hook", error) from None
+        raise IdentityError(not_installed(error, "credentials.hook", "hook")) from None
     try:
         hook = Hook(section.url, section.secret.get_secret_value(), timeout=section.timeout, ca=section.ca)
     except BadAddress as error:
@@ -247,7 +248,7 @@ def _tokens(section: TokenSettings) -> _Part:
         from turnsvr.credentials.tokenkeys import BadKeys, check_algorithms
         from turnsvr.credentials.tokens import Tokens
     except ModuleNotFoundError as error:
-        raise _missing("tokens", error) from None
+        raise IdentityError(not_installed(error, "credentials.tokens", "tokens")) from None
     try:
         algorithms = check_algorithms(section.algorithms)
     except BadKeys as error:
@@ -279,13 +280,4 @@ def _tokens(section: TokenSettings) -> _Part:
         lambda at_once: keys.close(),
         keys.health,
         lambda: None if keys.current else "token keys unavailable",
-    )
-
-
-def _missing(extra: str, error: ModuleNotFoundError) -> IdentityError:
-    if (error.name or "").startswith("turnsvr"):
-        raise error
-    return IdentityError(
-        f"credentials.{extra}: the package {error.name} is not installed; pip install 'turnsvr[{extra}]', "
-        f"or leave out credentials.{extra}"
     )
