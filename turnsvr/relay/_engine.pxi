@@ -1,169 +1,16 @@
 # The Engine: what the control thread may do to the lanes.
 
-cdef class Engine:
+cdef class Engine(Lanes):
     """Lanes, their sessions, and what goes between them and Python.
-
-    event: an eventfd that is written when drain() has work.
 
     It owns no descriptor but its lanes' own and those of adopted streams: whoever opened a socket closes it, after
     the engine has let go of it.
     """
 
-    cdef Lane *lanes[MAX_LANES]
-    cdef Batch *batches[MAX_LANES]
-    cdef Shared shared
-    cdef Batch *batch
-    cdef Tally tally
-    cdef Policy policy
-    cdef uint32_t lane_count
     cdef dict writers
 
-    def __cinit__(self, int lanes, int event):
-        cdef uint32_t at
-        if not 1 <= lanes <= MAX_LANES:
-            raise ValueError(f"lanes: {lanes} is not within 1 to {MAX_LANES}")
+    def __cinit__(self):
         self.writers = {}
-        pthread_mutex_init(&self.shared.mutex, NULL)
-        pthread_mutex_init(&self.shared.limiter.mutex, NULL)
-        self.shared.lanes = lanes
-        self.batch = batch_new(NONE)
-        if self.batch == NULL:
-            raise MemoryError
-        for at in range(<uint32_t>lanes):
-            self.add_lane(at, event)
-
-    cdef int add_lane(self, uint32_t number, int event) except -1:
-        cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
-        cdef epoll_event wake
-        if lane == NULL:
-            raise MemoryError
-        self.lanes[number] = lane
-        self.lane_count = number + 1
-        lane.number = number
-        lane.shared = &self.shared
-        lane.free_slot = NONE
-        lane.up.event = event
-        lane.epoll = epoll_create1(EPOLL_CLOEXEC)
-        lane.wake = c_eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
-        pthread_mutex_init(&lane.gate, NULL)
-        pthread_mutex_init(&lane.lock, NULL)
-        pthread_mutex_init(&lane.up.mutex, NULL)
-        self.batches[number] = batch_new(number)
-        wake.events = EPOLLIN
-        wake.data.u64 = WAKE
-        if lane.epoll < 0 or lane.wake < 0 or epoll_ctl(lane.epoll, EPOLL_CTL_ADD, lane.wake, &wake) < 0:
-            raise OSError(errno, "epoll")
-        if self.batches[number] == NULL:
-            raise MemoryError
-        return 0
-
-    def __dealloc__(self):
-        cdef uint32_t at
-        cdef Lane *lane
-        cdef Session *session
-        for at in range(self.lane_count):
-            lane = self.lanes[at]
-            while lane.sessions.used:
-                session = first_session(&lane.sessions)
-                end_relays(lane, session, NO_FAMILY)
-                end_session(lane, session)
-            while lane.streams.used:
-                end_connection(lane, first_stream(&lane.streams))
-            close_lane(lane)
-            free_lane(lane)
-            batch_free(self.batches[at])
-        batch_free(self.batch)
-        index_free(&self.shared.numbers)
-        index_free(&self.shared.relays)
-        index_free(&self.shared.sessions)
-        free(self.shared.limiter.paid_until)
-
-    def run(self, uint32_t lane):
-        """Serve a lane until stop(). The GIL is not held."""
-        if lane >= self.lane_count:
-            raise ValueError(f"lane {lane}")
-        cdef Lane *served = self.lanes[lane]
-        cdef Batch *batch = self.batches[lane]
-        with nogil:
-            run_lane(served, batch, self.lanes)
-
-    def stop(self):
-        """Make run() return."""
-        cdef uint32_t at
-        for at in range(self.lane_count):
-            store(&self.lanes[at].is_stopping, True)
-            eventfd_write(self.lanes[at].wake, 1)
-
-    cdef inline Lane *lane_of(self, const Endpoint *client) noexcept:
-        """Where the kernel delivers this client's datagrams, and where its session is."""
-        cdef uint32_t address = get32(client.ip.bytes) if client.family == IPV4 else get32(client.ip.bytes + 12)
-        return self.lanes[steered_lane(address, client.port, self.lane_count)]
-
-    # Settings and listeners
-
-    def configure(self, double bandwidth, double answers, bint gso, uint32_t stream_buffer, fenced):
-        """Bytes a second for sessions without a limit of their own, answers a second, bytes, and hosts: from now on."""
-        cdef uint32_t at
-        cdef Lane *lane
-        cdef Endpoint host
-        cdef bint changed
-        if not limiter_set(&self.shared.limiter, answers):
-            raise MemoryError
-        for at in range(self.lane_count):
-            lane = self.lanes[at]
-            changed = bandwidth != lane.policy.bandwidth
-            lane_lock(lane)
-            try:
-                lane.policy.bandwidth = bandwidth
-                lane.policy.gso = gso
-                lane.policy.stream_buffer = stream_buffer
-                free_items(&lane.policy.fenced)
-                for name in fenced:
-                    read_peer(&host, name, 0)
-                    if find_permission(&lane.policy.fenced, &host) != NULL:
-                        continue
-                    if not add_host(&lane.policy.fenced, &host, 0):
-                        raise MemoryError
-                if changed:
-                    limit_sessions(lane, monotonic())
-            finally:
-                lane_unlock(lane)
-
-    def add_listener(
-        self, uint32_t lane, int descriptor, address, bytes suffix not None, bint mapped_address
-    ):
-        """Serve a bound UDP socket; each lane has the same listeners in the same order. Raises OSError."""
-        cdef Lane *served = self.lanes[lane]
-        cdef Listener *listener
-        cdef int64_t slot
-        if served.listener_count == MAX_LISTENERS:
-            raise OSError(ENOMEM, f"more than {MAX_LISTENERS} listeners")
-        listener = <Listener *>calloc(1, sizeof(Listener))
-        if listener == NULL:
-            raise MemoryError
-        listener.suffix = <uint8_t *>malloc(len(suffix) + 1)
-        if listener.suffix == NULL:
-            free(listener)
-            raise MemoryError
-        try:
-            read_host(&listener.address, address[0], address[1])
-        except BaseException:
-            free(listener.suffix)
-            free(listener)
-            raise
-        memcpy(listener.suffix, <const uint8_t *>suffix, len(suffix))
-        listener.suffix_size = <uint16_t>len(suffix)
-        listener.tells_mapped = mapped_address
-        listener.descriptor = descriptor
-        listener.number = served.listener_count
-        listener.is_wildcard = listener.address.ip.words[0] == 0 and listener.address.ip.words[1] == 0
-        lane_lock(served)
-        slot = take_slot(served, IS_LISTENER, listener)
-        served.listeners[served.listener_count] = listener
-        served.listener_count += 1
-        lane_unlock(served)
-        if slot < 0 or not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
-            raise OSError(errno, "listener")
 
     # Sessions
 
@@ -213,21 +60,6 @@ cdef class Engine:
             raise
         finally:
             lane_unlock(lane)
-
-    cdef int advertise(self, const Endpoint *host) except -1:
-        """Have every lane know a host at which sessions are advertised."""
-        cdef uint32_t at
-        cdef bint added = True
-        if find_permission(&self.lanes[self.lane_count - 1].policy.advertised, host) != NULL:
-            return 0
-        for at in range(self.lane_count):
-            lane_lock(self.lanes[at])
-            if find_permission(&self.lanes[at].policy.advertised, host) == NULL:
-                added = added and add_host(&self.lanes[at].policy.advertised, host, 0)
-            lane_unlock(self.lanes[at])
-        if not added:
-            raise MemoryError
-        return 0
 
     def close(self, uint64_t number, int family):
         """End a session, or with a family (1 or 2) its relay of that one.
@@ -299,6 +131,11 @@ cdef class Engine:
         lane_unlock(lane)
         if not added:
             raise RuntimeError(f"more than {most} channels in session {number}")
+
+    def counters(self, uint64_t number):
+        """The fields of a session's Counters, None when unknown. Lanes are not stopped."""
+        cdef Session *session = find_number(&self.shared.numbers, number)
+        return None if session == NULL else session_traffic(session)
 
     # Messages and packets
 
@@ -479,14 +316,6 @@ cdef class Engine:
         if stream != NULL:
             end_connection(lane, stream)
 
-    def shutdown(self):
-        """Close adopted connections and the lanes' own descriptors. run() must have returned; figures stay."""
-        cdef uint32_t at
-        for at in range(self.lane_count):
-            while self.lanes[at].streams.used:
-                end_connection(self.lanes[at], first_stream(&self.lanes[at].streams))
-            close_lane(self.lanes[at])
-
     # What goes up
 
     def drain(self):
@@ -564,48 +393,3 @@ cdef class Engine:
         events.append(("closed", five_tuple_of(&record.key), record.first))
         end_connection(lane, <Stream *>slot.item)
         return 0
-
-    # Figures
-
-    def counters(self, uint64_t number):
-        """The fields of a session's Counters, None when unknown. Lanes are not stopped."""
-        cdef Session *session = find_number(&self.shared.numbers, number)
-        return None if session == NULL else session_traffic(session)
-
-    def totals(self):
-        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. Lanes are not stopped."""
-        cdef Tally total = self.tally
-        cdef Tally *tally
-        cdef uint32_t at, reason, waiting = 0
-        for at in range(self.lane_count):
-            tally = &self.lanes[at].tally
-            waiting += self.lanes[at].up.messages
-            add_traffic(&total.ended, &tally.ended)
-            for reason in range(DROPS):
-                total.drops[reason] += tally.drops[reason]
-            total.binding_answers += tally.binding_answers
-            total.received += tally.received
-            total.sent_up += tally.sent_up
-            total.batches += tally.batches
-            total.sends += tally.sends
-            total.segments += tally.segments
-        if self.shared.numbers.slots != NULL:
-            for at in range(self.shared.numbers.mask + 1):
-                if self.shared.numbers.slots[at].item != NULL:
-                    add_traffic(&total.ended, &(<Session *>self.shared.numbers.slots[at].item).traffic)
-                    add_traffic(&total.ended, &(<Session *>self.shared.numbers.slots[at].item).written)
-        return (
-            traffic_of(&total.ended),
-            tuple([total.drops[reason] for reason in range(DROPS)]),
-            total.binding_answers,
-            total.received,
-            total.sent_up,
-            total.batches,
-            total.sends,
-            total.segments,
-            waiting,
-        )
-
-    def __len__(self):
-        """Sessions."""
-        return self.shared.numbers.used
