@@ -30,9 +30,13 @@ _FRAMES = 10
 class _Inbox(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.received: asyncio.Queue[tuple[bytes, tuple[str, int]]] = asyncio.Queue()
+        self.closed = asyncio.Event()
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         self.received.put_nowait((data, addr))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed.set()
 
 
 class _Echo(asyncio.DatagramProtocol):
@@ -65,6 +69,7 @@ async def test_turn_client_echoes_through_the_relay(leg: str, interop_server: In
             assert source == peer.get_extra_info("sockname")
     finally:
         transport.close()
+        await asyncio.wait_for(inbox.closed.wait(), _TIMEOUT)  # once the server has ended the allocation
         peer.close()
 
 
