@@ -13,9 +13,7 @@ from tests.migrate.conftest import imported, outcomes
 from turnsvr.config.settings import Settings
 from turnsvr.config.wording import section_of
 from turnsvr.migrate.keys import KEYS, Into, Unneeded, Unsupported
-from turnsvr.migrate.refused import REFUSED
 from turnsvr.migrate.report import Outcome
-from turnsvr.turn.policy import SPECIAL, RangeSet
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "coturn.md"
 
@@ -147,7 +145,3 @@ def test_what_coturn_does_not_know_either(line: str, hint: str) -> None:
     assert outcome is Outcome.UNSUPPORTED
     assert text.startswith("coturn does not know it either")
     assert hint in text
-
-
-def test_the_ranges_refused_by_default_are_those_of_the_rules() -> None:
-    assert vars(RangeSet((each.first, each.last) for each in REFUSED)) == vars(SPECIAL)

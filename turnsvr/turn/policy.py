@@ -1,7 +1,7 @@
 """Which peers an allocation may reach. Refused unless the operator allows it by name: everything that is not public.
 
-The ranges are those of the IANA special-purpose registries; an IPv4 address inside an IPv6 form (mapped,
-compatible, translated, 6to4, NAT64, Teredo) is judged by both.
+The ranges are those of special.py; an IPv4 address inside an IPv6 form (mapped, compatible, translated, 6to4, NAT64,
+Teredo) is judged by both.
 """
 
 from __future__ import annotations
@@ -12,17 +12,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from turnsvr.special import SPECIAL_RANGES
+
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Range = tuple[IPAddress, IPAddress]
 """First and last address, inclusive, of one family."""
-
-_SPECIAL = """
-    0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24
-    192.31.196.0/24 192.52.193.0/24 192.88.99.0/24 192.168.0.0/16 192.175.48.0/24 198.18.0.0/15 198.51.100.0/24
-    203.0.113.0/24 224.0.0.0/4 240.0.0.0/4
-    ::/96 ::ffff:0:0/96 ::ffff:0:0:0/96 64:ff9b::/96 64:ff9b:1::/48 100::/64 2001::/23 2001:db8::/32 2002::/16
-    3fff::/20 5f00::/16 fc00::/7 fe80::/10 fec0::/10 ff00::/8
-"""
 
 
 class RangeSet:
@@ -52,7 +46,7 @@ def network_range(text: str) -> Range:
 
 NOTHING = RangeSet(())
 
-SPECIAL = RangeSet(map(network_range, _SPECIAL.split()))
+SPECIAL = RangeSet(map(network_range, SPECIAL_RANGES.split()))
 """What is refused by default."""
 
 
