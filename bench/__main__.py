@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import re
 import resource
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from bench import cases, chart, pairs, report
+from bench import cases, chart, pairs, record, report
+from bench.machine import describe
+from bench.progress import progress
 from bench.servers import Coturn, ServerFailed, Turnsvr
-from turnsvr import __version__
-from turnsvr.client.load_flows import CORE
-
-if TYPE_CHECKING:
-    from click._termui_impl import ProgressBar
+from bench.stopping import Stopped, stoppable
 
 _PATH = click.Path(dir_okay=False, path_type=Path)
 _FULL_PAIRS = 5
+_UNFINISHED = "interrupted"
 _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 
 
@@ -32,10 +30,16 @@ _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 @click.option("--case", "pattern", metavar="REGEX", help="Cases whose name has a match; all by default.")
 @click.option("--list", "listing", is_flag=True, help="Print the cases' names and end.")
 @click.option("--pairs", "count", default=_FULL_PAIRS, show_default=True, help="Pairs that count; one more runs first.")
-@click.option("--seconds", default=1.5, show_default=True, help="Length of a run; steps of a search take a third.")
+@click.option(
+    "--seconds",
+    default=1.5,
+    show_default=True,
+    help="Of a run: of all windows of latency together, five steps of a search.",
+)
 @click.option("--quick", is_flag=True, help="A few cases with one short pair each, to see where things stand.")
 @click.option("--pump", type=click.Choice(["auto", "compiled", "portable"]), default="auto", show_default=True)
-@click.option("--json", "json_file", type=_PATH, metavar="FILE", help="Write all that was measured.")
+@click.option("--json", "json_file", type=_PATH, metavar="FILE", help="Write all that was measured, after each case.")
+@click.option("--resume", is_flag=True, help="Keep the cases that the file of --json has; it must be of this setting.")
 @click.option("--chart", "chart_file", type=_PATH, metavar="FILE", help="Write the ratios as an SVG chart.")
 def main(
     program: str,
@@ -46,11 +50,14 @@ def main(
     quick: bool,
     pump: str,
     json_file: Path | None,
+    resume: bool,
     chart_file: Path | None,
 ) -> None:
     """Compare turnsvr with coturn on this machine.
 
-    Exit status 1 when a case could not be measured. Needs two cores; ten thousand allocations need as many open files.
+    Prints a line for each case as it is done, and a table at the end. Exit status 1 when a case could not be measured,
+    130 or 143 after Ctrl-C or SIGTERM, which keep what was measured until then. Needs two cores; ten thousand
+    allocations need as many open files.
     """
     chosen = _chosen(pattern, quick)
     if listing:
@@ -60,23 +67,26 @@ def main(
         count, seconds = min(count, _QUICK_PAIRS), min(seconds, _QUICK_SECONDS)
     if count < 1 or not 0.1 <= seconds <= 60:
         raise click.UsageError("--pairs is at least 1, --seconds between 0.1 and 60")
-    cores = _prepare()
+    if resume and not json_file:
+        raise click.UsageError("--resume needs --json FILE")
+    if json_file and not os.access(json_file.parent, os.W_OK):
+        raise click.UsageError(f"no file can be written in {json_file.parent}")
     with tempfile.TemporaryDirectory(prefix="turnsvr-bench-") as folder:
         ours, theirs = Turnsvr(Path(folder), pump=pump), Coturn(Path(folder), program)
         try:
-            version = theirs.version()
-        except ServerFailed as error:
+            setting = {**describe(), "pump": pump, "coturn": theirs.version(), "pairs": count, "seconds": seconds}
+            results = _earlier(json_file if resume else None, setting)
+        except (ServerFailed, record.BadRecord, OSError) as error:
             raise click.ClickException(str(error)) from None
-        results = _run(chosen, ours, theirs, count, seconds, cores)
-    setting = _setting(version, pump, count, seconds)
+        status = _run(chosen, results, ours, theirs, json_file, setting)
+    click.echo()
     click.echo(report.table(results, ("turnsvr", "coturn")))
+    click.echo(report.summary(results))
     if count < _FULL_PAIRS:
         click.echo(f"Only {count} pair{'s' * (count > 1)} a case: take {_FULL_PAIRS} before you believe a figure.")
-    if json_file:
-        json_file.write_text(json.dumps(report.as_json(results, setting), indent=1) + "\n")
     if chart_file:
         chart_file.write_text(chart.svg(results, "turnsvr against coturn", _subtitle(setting)))
-    sys.exit(any(result.error for result in results))
+    sys.exit(status or any(result.error for result in results))
 
 
 def _chosen(pattern: str | None, quick: bool) -> tuple[cases.Case, ...]:
@@ -92,6 +102,10 @@ def _chosen(pattern: str | None, quick: bool) -> tuple[cases.Case, ...]:
     return chosen
 
 
+def _earlier(path: Path | None, setting: dict[str, Any]) -> list[pairs.Result]:
+    return record.read(path, setting, cases.all_cases()) if path and path.exists() else []
+
+
 def _prepare() -> list[int]:
     """Take the load's core and all open files allowed; answers the cores, the servers' first, the load's last."""
     cores = sorted(os.sched_getaffinity(0))
@@ -104,40 +118,35 @@ def _prepare() -> list[int]:
 
 
 def _run(
-    chosen: tuple[cases.Case, ...], ours: Turnsvr, theirs: Coturn, count: int, seconds: float, cores: list[int]
-) -> list[pairs.Result]:
-    runs = sum(2 * (count + 1) + (case.kind is cases.Kind.THREADS) for case in chosen)
-    current = ""
-    bar: ProgressBar[int] = click.progressbar(length=runs, file=sys.stderr, item_show_func=lambda _: current)
-    with bar:
-
-        def tick(name: str) -> None:
-            nonlocal current
-            current = name
-            bar.update(1)
-
-        return [pairs.run(case, ours, theirs, pairs=count, seconds=seconds, cores=cores, tick=tick) for case in chosen]
-
-
-def _setting(version: str, pump: str, count: int, seconds: float) -> dict[str, Any]:
-    return {
-        "turnsvr": __version__,
-        "pump": pump,
-        "coturn": version,
-        "kernel": platform.release(),
-        "processor": _processor(),
-        "python": platform.python_version(),
-        "generator": CORE,
-        "pairs": count,
-        "seconds": seconds,
-    }
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+    chosen: Sequence[cases.Case],
+    results: list[pairs.Result],
+    ours: Turnsvr,
+    theirs: Coturn,
+    json_file: Path | None,
+    setting: dict[str, Any],
+) -> int:
+    """Add the chosen cases that the results do not have yet, and write the file after each; answers the exit status."""
+    have = {result.case.name for result in results}
+    order = {case.name: number for number, case in enumerate(cases.all_cases())}
+    left = [case for case in chosen if case.name not in have]
+    count, seconds = setting["pairs"], setting["seconds"]
+    cores = _prepare()
+    try:
+        with stoppable(), progress(sum(pairs.ticks(case, count) for case in left)) as shown:
+            for case in left:
+                near = pairs.sibling(case, results)
+                result = pairs.Result(case, error=_UNFINISHED)
+                results.append(result)
+                results.sort(key=lambda found: order[found.case.name])
+                pairs.run(result, ours, theirs, pairs=count, seconds=seconds, cores=cores, near=near, tick=shown.tick)
+                if json_file:
+                    record.write(json_file, results, setting)
+                shown.say(report.row(result))
+    except Stopped as stopped:
+        if json_file:
+            record.write(json_file, results, setting)
+        return stopped.status
+    return 0
 
 
 def _subtitle(setting: dict[str, Any]) -> str:

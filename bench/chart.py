@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from bench.metrics import METRICS, headline
 from bench.pairs import Result
-from bench.report import METRICS, headline
 from bench.statistics import spread
 
 _WIDTH = 820

@@ -1,85 +1,41 @@
-"""What is said about the results: metrics with their units, the table for a terminal, and JSON."""
+"""What is said about the results: a line a case, the table for a terminal, and JSON."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from bench.cases import Kind
+from bench.metrics import METRICS, Metric, goals, headline
 from bench.pairs import Result
 from bench.statistics import Spread, ratio, spread
 from turnsvr.client.load_sweep import MOST_LOSS
 
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """How a figure is shown: its label, the factor from seconds, bytes or 1/s, and decimals; goal: greatest ratio."""
-
-    label: str
-    factor: float = 1.0
-    decimals: int = 0
-    goal: float | None = None
+_FAR = 0.005
+"""Part of the core from which on what an idle server takes is worth a word."""
 
 
-METRICS = {
-    "delivered": Metric("delivered /s, loss < 1 %"),
-    "overload": Metric("delivered /s at overload"),
-    "share": Metric("server's % of its core then", 100, 0),
-    "cpu": Metric("server CPU us a packet, best", 1e6, 2),
-    "half_cpu": Metric("the same at half load", 1e6, 2),
-    "loss": Metric("loss %", 100, 2),
-    "p50": Metric("latency p50 us, half load", 1e6, 0),
-    "p99": Metric("latency p99 us, half load", 1e6, 0, goal=1.0),
-    "cycles": Metric("cycles /s"),
-    "cycle_cpu": Metric("server CPU us a cycle", 1e6, 0),
-    "pss": Metric("PSS bytes an allocation", goal=1.0),
-    "rss": Metric("RSS bytes an allocation"),
-    "base": Metric("PSS KiB when idle", 1 / 1024),
-    "start": Metric("ms to the first answer", 1e3, 0),
-    "scaling": Metric("two threads by one", 1, 2),
-    "balance": Metric("threads' worth of work", 1, 2),
-}
-
-_HEADLINES = {
-    Kind.RELAY: "delivered",
-    Kind.BINDING: "delivered",
-    Kind.CYCLES: "cycles",
-    Kind.MEMORY: "pss",
-    Kind.START: "start",
-    Kind.THREADS: "scaling",
-}
-_LESS_IS_BETTER = {"cpu", "pss", "start"}
+def row(result: Result) -> str:
+    """The case in one line: how many times better ours is, and how it stands with its goals."""
+    advantage = headline(result).advantage
+    said = [f"{result.case.name:<31}", "-" if math.isnan(advantage.median) else f"{_ratio(advantage):<21}"]
+    said += [f"stopped: {result.error}"] if result.error else []
+    said.append(", ".join(map(str, goals(result))))
+    return "  ".join(said).rstrip()
 
 
-class Headline(NamedTuple):
-    """The one figure that a case is judged by. advantage: how many times better ours is, whatever the metric."""
-
-    metric: str
-    advantage: Spread
-    by_cpu: bool
-    """Whether CPU time stands in for rates because the generator was the limit."""
-
-
-def headline(result: Result) -> Headline:
-    metric = _HEADLINES[result.case.kind]
-    by_cpu = metric == "delivered" and result.generator_limited
-    if by_cpu:
-        metric = "cpu"
-    found = ratio(result.pairs, metric)
-    if metric in _LESS_IS_BETTER and found.low > 0:
-        found = Spread(1 / found.median, 1 / found.high, 1 / found.low)
-    return Headline(metric, found, by_cpu)
-
-
-def verdict(result: Result) -> str:
-    """Whether the case's goal is met; empty without one."""
-    goal = result.case.goal
-    if goal is None or not result.pairs:
-        return ""
-    advantage = headline(result).advantage.median
-    return f"goal {goal:g}: {'met' if advantage >= goal else 'missed'}"
+def summary(results: Sequence[Result]) -> str:
+    """How many goals are met, and the names of those that are not or were not measured."""
+    found = [(result.case.name, goal) for result in results for goal in goals(result)]
+    missed = [f"{name} {goal}" for name, goal in found if not goal.met]
+    stopped = [result.case.name for result in results if result.error]
+    lines = [
+        f"{len(results)} case{'s' * (len(results) != 1)}: {len(found) - len(missed)} goals met, {len(missed)} missed"
+    ]
+    lines += [f"  {text}" for text in missed]
+    lines += [f"not measured to the end: {', '.join(stopped)}"] if stopped else []
+    return "\n".join(lines)
 
 
 def table(results: Sequence[Result], names: tuple[str, str]) -> str:
@@ -115,20 +71,33 @@ def notes(result: Result) -> list[str]:
         )
     if spread([reading for pair in result.pairs for reading in pair], "loss").high > MOST_LOSS:
         said.append("A server lost more than 1 % at every load of a pair: its rate is that of the least loss.")
-    lost = sum(r.get("lost_at_generator", 0.0) for pair in result.pairs for r in pair)
+    lost = _total(result, "lost_at_generator")
     if lost:
         said.append(f"{lost:.0f} packets were lost at the generator, not by a server.")
-    disturbed = sum(r.get("disturbed", 0.0) for pair in result.pairs for r in pair)
+    disturbed = _total(result, "disturbed")
     if disturbed:
         said.append(f"Other programs had the generator's core in {disturbed:.0f} runs: measure on a quiet machine.")
-    preempted = sum(r.get("preempted", 0.0) for pair in result.pairs for r in pair)
+    windows, spoilt = (_total(result, name) for name in ("windows", "windows_disturbed"))
+    if spoilt:
+        said.append(
+            f"Other programs had one of the cores in {spoilt:.0f} of {windows:.0f} windows of latency; all count."
+        )
+    if spread([reading for pair in result.pairs for reading in pair], "half_loss").high > MOST_LOSS:
+        said.append("A server lost more than 1 % at half load, and a packet that is lost has no latency.")
+    preempted = _total(result, "preempted")
     if preempted:
         said.append(f"Other programs took a server's core {preempted:.0f} times, which costs it packets and latency.")
     if result.case.kind is Kind.THREADS:
         said.append("Scaling is derived from CPU time a packet and how evenly the threads shared the work.")
-    if text := verdict(result):
-        said.append(text)
+    idle = spread([reading for pair in result.pairs for reading in pair], "idle").high
+    if idle > _FAR:
+        said.append(f"A server took {idle:.1%} of the core while the other one was under load.")
+    said += [f"goal: {goal}" for goal in goals(result)]
     return said
+
+
+def _total(result: Result, name: str) -> float:
+    return sum(reading.get(name, 0.0) for pair in result.pairs for reading in pair)
 
 
 def _spread(value: Spread, metric: Metric) -> str:
@@ -142,9 +111,9 @@ def _ratio(value: Spread) -> str:
     return "-" if math.isnan(value.median) else f"{value.median:.2f} [{value.low:.2f} - {value.high:.2f}]"
 
 
-def as_json(results: Sequence[Result], setting: dict[str, Any]) -> dict[str, Any]:
+def as_json(results: Sequence[Result], setting: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that was measured, each pair's readings included; NaN becomes null."""
-    return {"setting": setting, "cases": [_case(result) for result in results]}
+    return {"setting": dict(setting), "cases": [_case(result) for result in results]}
 
 
 def _case(result: Result) -> dict[str, Any]:
@@ -155,6 +124,16 @@ def _case(result: Result) -> dict[str, Any]:
         "notes": notes(result),
         "headline": {"metric": found.metric, "advantage": _numbers(found.advantage), "by_cpu": found.by_cpu},
         "goal": result.case.goal,
+        "goals": [
+            {
+                "name": goal.name,
+                "found": _number(goal.found),
+                "bound": goal.bound,
+                "at_most": goal.at_most,
+                "met": goal.met,
+            }
+            for goal in goals(result)
+        ],
         "metrics": {
             name: {
                 "ours": _numbers(spread([pair.ours for pair in result.pairs], name)),

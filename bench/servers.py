@@ -41,6 +41,8 @@ _STOP_PATIENCE = 10.0
 _ASK_AGAIN = 0.002
 _PLENTY = 1_000_000
 _LOG_TAIL = 2_000
+_DIE_WITH_US = ("setpriv", "--pdeathsig", "TERM")
+"""However the bench ends; Ctrl-C reaches the bench alone, which ends the servers by itself."""
 _TREE = Path(turnsvr.__file__).parents[1]
 
 
@@ -92,11 +94,12 @@ class Server(ABC):
         with log.open("wb") as output:
             began = time.monotonic()
             process = subprocess.Popen(  # noqa: S603
-                ["taskset", "-c", ",".join(map(str, plan.cores)), *command],  # noqa: S607
+                [*_DIE_WITH_US, "taskset", "-c", ",".join(map(str, plan.cores)), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd=_TREE,
+                process_group=0,
             )
         running = Running(self, process, tls if plan.transport is Transport.TLS else address, log)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import signal
 import subprocess
@@ -10,23 +10,24 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
 from bench import process
 from bench.cases import Case, Kind
-from bench.measure import Hint, loaded, measure
-from bench.pairs import run
-from bench.servers import PEER_HOST, Coturn, Plan, Running, Server, ServerFailed, Turnsvr
+from bench.loaded import WINDOWS, Loaded, carried, compare, in_turn, ready
+from bench.measure import measure
+from bench.pairs import Result, run
+from bench.servers import Coturn, Running, Server, ServerFailed, Turnsvr
 from tests.conftest import need
-from turnsvr.client.load_flows import Traffic, relay_flows
+from turnsvr.client.load_flows import Traffic
 from turnsvr.client.load_session import LoadError
+from turnsvr.client.load_values import Load
 
 SECONDS = 0.3
 TRAFFIC = Traffic(flows=2, size=160)
-SLOW = Hint(rate=500, half=200)
-"""Few packets, so that a busy machine carries them."""
+SLOW = 500.0
+"""Packets a second: few, so that a busy machine carries them."""
 
 
 @pytest.fixture(params=["turnsvr", "coturn"])
@@ -43,39 +44,77 @@ def _own_cores() -> Iterator[None]:
     os.sched_setaffinity(0, cores)
 
 
-def test_a_relay_is_measured(server: Server) -> None:
-    figures = measure(server, Case("up", traffic=TRAFFIC), SECONDS, SLOW)
+CASES = [Case("up", traffic=TRAFFIC), Case("binding", Kind.BINDING)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_a_server_carries_is_found(server: Server, case: Case) -> None:
+    with ready(server, case, [0]) as loaded:
+        figures = carried(loaded, SECONDS, SLOW)
     assert figures["delivered"] > 100
     assert 0 < figures["cpu"] < 0.1
-    assert 0 < figures["p50"] <= figures["p99"] < 5
 
 
-def test_bindings_and_cycles_are_measured(server: Server) -> None:
-    assert measure(server, Case("binding", Kind.BINDING), SECONDS, SLOW)["delivered"] > 100
-    figures = measure(server, Case("cycles", Kind.CYCLES), SECONDS, Hint())
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_both_servers_are_loaded_in_turn(tmp_path: Path, case: Case) -> None:
+    servers = (Turnsvr(tmp_path), Coturn(tmp_path, need("turnserver")))
+    ticks: list[str] = []
+    pair = compare(servers, case, SECONDS, (SLOW, SLOW), cores=[0], known=True, tick=ticks.append)
+    assert ticks == [f"{case.name} turnsvr", f"{case.name} coturn"]
+    for figures in pair:
+        assert 0 < figures["p50"] <= figures["p99"] < 5
+        assert 0 < figures["half_cpu"] < 0.1
+        assert figures["windows"] == WINDOWS >= figures["windows_disturbed"] >= 0
+        assert 0 <= figures["idle"] < 1
+
+
+def test_a_pair_that_only_warms_up_has_no_latency(tmp_path: Path) -> None:
+    servers = (Turnsvr(tmp_path), Turnsvr(tmp_path))
+    pair = compare(servers, CASES[0], 0.1, (SLOW, SLOW), cores=[0], known=False)
+    assert all(figures["delivered"] > 0 and "p99" not in figures for figures in pair)
+
+
+def test_windows_at_half_load_are_at_half_load(server: Server) -> None:
+    with ready(server, CASES[0], [0]) as loaded, ready(server, CASES[0], [0]) as other:
+        seen: list[tuple[int, float, float]] = []
+
+        def watched(one: Loaded, number: int) -> Loaded:
+            def offer(rate: float, seconds: float, exact: bool) -> Load:
+                seen.append((number, rate, seconds))
+                return one.offer(rate, seconds, exact)
+
+            return Loaded(one.running, one.flows, offer)
+
+        in_turn([watched(loaded, 0), watched(other, 1)], 300, 0.7)
+    assert [number for number, _, _ in seen] == [0, 1] * WINDOWS
+    assert {(rate, round(seconds, 9)) for _, rate, seconds in seen} == {(300, 0.1)}
+
+
+def test_cycles_are_measured(server: Server) -> None:
+    figures = measure(server, Case("cycles", Kind.CYCLES), 2.0)
     assert figures["cycles"] > 1
     assert figures["cycle_cpu"] > 0
 
 
 def test_memory_and_start_are_measured(server: Server) -> None:
-    figures = measure(server, Case("memory", Kind.MEMORY, count=200), SECONDS, Hint())
+    figures = measure(server, Case("memory", Kind.MEMORY, count=200), SECONDS)
     assert 100 < figures["pss"] < 1_000_000
     assert figures["base"] > 100_000
-    assert 0 < measure(server, Case("start", Kind.START), SECONDS, Hint())["start"] < 20
+    assert 0 < measure(server, Case("start", Kind.START), SECONDS)["start"] < 20
 
 
 def test_a_server_that_stands_still_delivers_nothing(server: Server) -> None:
-    with (
-        server.start(Plan()) as running,
-        relay_flows(running.address, server.login, TRAFFIC, peer_host=PEER_HOST) as flows,
-    ):
-        stop(running)
+    with ready(server, CASES[0], [0]) as loaded:
+        stop(loaded.running)
         try:
-            assert flows.run(TRAFFIC.load(1_000, 0.1)).delivered == 0
+            assert loaded.step(1_000, 0.1).tally.delivered == 0
             with pytest.raises(LoadError, match=r"delivered none of \d+ packets"):
-                loaded(running, flows, lambda rate, length, exact: TRAFFIC.load(rate, length), SECONDS, SLOW)
+                carried(loaded, SECONDS, SLOW)
+            (figures,) = in_turn([loaded], SLOW, 0.1)
+            assert figures["half_loss"] == 1
+            assert math.isnan(figures["p99"])
         finally:
-            running.process.send_signal(signal.SIGCONT)
+            loaded.running.process.send_signal(signal.SIGCONT)
 
 
 def stop(running: Running) -> None:
@@ -92,15 +131,12 @@ def _is_stopped(task: Path) -> bool:
 
 
 def test_a_server_that_has_ended_is_an_error(server: Server) -> None:
-    with (
-        server.start(Plan()) as running,
-        relay_flows(running.address, server.login, TRAFFIC, peer_host=PEER_HOST) as flows,
-    ):
-        running.process.kill()
-        running.process.wait()
-        assert flows.run(TRAFFIC.load(1_000, 0.1)).delivered == 0
+    with ready(server, CASES[0], [0]) as loaded:
+        loaded.running.process.kill()
+        loaded.running.process.wait()
+        assert loaded.flows.run(TRAFFIC.load(1_000, 0.1)).delivered == 0
         with pytest.raises(ServerFailed, match=f"{server.name} ended with status -9"):
-            loaded(running, flows, lambda rate, length, exact: TRAFFIC.load(rate, length), SECONDS, SLOW)
+            carried(loaded, SECONDS, SLOW)
 
 
 def test_a_server_that_does_not_start_ends_its_case_alone(tmp_path: Path) -> None:
@@ -109,7 +145,8 @@ def test_a_server_that_does_not_start_ends_its_case_alone(tmp_path: Path) -> Non
         broken.version()
     ticks: list[str] = []
     ours = Turnsvr(tmp_path)
-    found = run(Case("start", Kind.START), ours, broken, pairs=1, seconds=SECONDS, cores=[0, 0], tick=ticks.append)
+    found = Result(Case("start", Kind.START))
+    run(found, ours, broken, pairs=1, seconds=SECONDS, cores=[0, 0], tick=ticks.append)
     assert (found.pairs, ticks) == ([], ["start turnsvr", "start coturn"])
     assert "coturn ended with status 1" in found.error
 
@@ -123,20 +160,3 @@ def test_cpu_time_is_the_process_and_memory_is_bytes() -> None:
         assert process.memory(spinning.pid).rss > 1_000_000
         assert sum(process.thread_seconds(spinning.pid).values()) > 0
         spinning.kill()
-
-
-def test_the_command_writes_json_and_a_chart(tmp_path: Path) -> None:
-    need("turnserver")
-    if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one core")
-    figures, picture = tmp_path / "out.json", tmp_path / "out.svg"
-    arguments = ["--quick", "--case", "^start$", "--json", str(figures), "--chart", str(picture)]
-    ran = subprocess.run(
-        [sys.executable, "-m", "bench", *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert "ms to the first answer" in ran.stdout
-    assert "Only 1 pair a case" in ran.stdout
-    (case,) = json.loads(figures.read_text())["cases"]
-    assert case["headline"]["advantage"]["median"] > 0
-    assert ElementTree.parse(picture).getroot().tag.endswith("svg")

@@ -192,8 +192,8 @@ def binding_flows(server: Address, count: int) -> Flows:
     return flows
 
 
-def binding_load(rate: float, seconds: float) -> Load:
-    return Load(size=TAG_SIZE, rate=rate, seconds=seconds)
+def binding_load(rate: float, seconds: float, *, kernel_times: bool = False) -> Load:
+    return Load(size=TAG_SIZE, rate=rate, seconds=seconds, kernel_times=kernel_times)
 
 
 def _name(sock: socket.socket) -> Address:
