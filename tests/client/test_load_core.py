@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 
 import pytest
@@ -175,3 +176,18 @@ def test_a_load_that_cannot_be_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=r"payload|rate"):
         exchange(to(sink.getsockname(), senders), [Receiver(sink.fileno())], load)
+
+
+@pytest.mark.parametrize(("exact", "distinct"), [(True, 8), (False, 1)])
+def test_exact_loads_stamp_each_packet_when_it_leaves(
+    sink: socket.socket, senders: list[socket.socket], exact: bool, distinct: int
+) -> None:
+    """A stamp for a whole batch makes its last packets late by what the generator takes to send the others."""
+    load = Load(100, 10_000, 0.02, burst=8, quiet=0.01, kernel_times=exact)
+    with udp_sockets(1) as (watched,):
+        sent = core("_load")(to(watched.getsockname(), senders[:1]), [Receiver(sink.fileno())], load).sent
+        stamps = [struct.unpack_from("=HHII", watched.recv(200))[3] for _ in range(sent)]
+    assert sent >= 8
+    bursts = [stamps[at : at + 8] for at in range(0, sent, 8)]
+    assert max(len(set(burst)) for burst in bursts) == distinct
+    assert all(burst == sorted(burst) for burst in bursts)

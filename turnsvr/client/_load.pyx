@@ -108,7 +108,7 @@ cdef class _Run:
     cdef int outlet_count, inlet_count, epoll
     cdef uint32_t window_mask
     cdef size_t size, burst, slot_size, packets_a_message
-    cdef bint segments, kernel_times, counting
+    cdef bint segments, kernel_times, streams_timed, counting
     cdef uint16_t run
     cdef int next_flow
     cdef tls_write_t tls_write
@@ -130,6 +130,7 @@ cdef class _Run:
             raise ValueError("a run needs 1 to 65536 senders and a receiver")
         self.size, self.burst, self.segments = load.size, load.burst, load.segments
         self.kernel_times = load.kernel_times
+        self.streams_timed = load.kernel_times and any(r.stream for r in receivers)
         self.run = load.run & 0xFFFF
         if self.size < TAG or not 0 < self.burst <= 64:
             raise ValueError("a payload has at least 12 bytes, a burst 1 to 64 packets")
@@ -253,7 +254,8 @@ cdef class _Run:
         cdef int64_t quiet_since
         cdef double a_unit = 0 if isinf(rate) else 1e9 * self.burst / rate
         cdef double due_at = start
-        cdef int64_t most = max(1, TURN // <int64_t>self.burst)
+        # Where reading tells the time of arrival, what is overdue must not keep it waiting.
+        cdef int64_t most = 1 if self.streams_timed else max(1, TURN // <int64_t>self.burst)
         cdef int64_t due, lost
         cdef int64_t most_debt = max(MOST_DEBT, <int64_t>(8 * a_unit))
         cdef int64_t unseen = 0
@@ -274,7 +276,7 @@ cdef class _Run:
             if due > 0:
                 self.send_units(due)
             unseen += due * self.burst
-            if due == most and unseen < BEHIND:
+            if due == most and unseen < BEHIND and not self.streams_timed:
                 now = clock_ns(CLOCK_MONOTONIC)
                 continue
             unseen = 0
@@ -325,6 +327,11 @@ cdef class _Run:
                 while i < self.burst:
                     self.put_message(outlet, count, ticks)
                     count += 1
+                    if self.kernel_times:
+                        # A stamp that a batch shares would make its last packets late by what the others take to send.
+                        self.flush(descriptor, count)
+                        count = 0
+                        ticks = ticks_of(clock_ns(CLOCK_REALTIME))
                     i += self.packets_a_message
             self.next_flow += 1
             if self.next_flow == self.outlet_count:

@@ -87,8 +87,8 @@ class Load:
     """One run. rate: packets per second over all flows, infinity for as fast as it goes; seconds of sending.
 
     size: bytes of payload, at least TAG_SIZE; settle: most seconds to wait for stragglers, quiet: seconds without an
-    arrival after which none is waited for. kernel_times takes arrival from the kernel's time stamp, so that the
-    receiver's own delay does not count.
+    arrival after which none is waited for. kernel_times takes arrival from the kernel's time stamp and sends each
+    datagram by a call of its own with a stamp of its own, so that the generator's own delay does not count.
     """
 
     size: int
