@@ -91,6 +91,8 @@ def compare(
     """
     with ExitStack() as stack:
         both = [stack.enter_context(ready(server, case, cores)) for server in servers]
+        for loaded in both:
+            loaded.running.settle()
         readings: list[Reading] = []
         for loaded, rate in zip(both, near, strict=True):
             tick(f"{case.name} {loaded.running.server.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import math
 import secrets
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 import turnsvr
+from bench.process import cpu_seconds
 from turnsvr.client.credentials import Login
 from turnsvr.client.load_session import classic_login
 from turnsvr.stun.address import Address, Transport
@@ -39,6 +41,10 @@ _START_PATIENCE = 20.0
 _START_ATTEMPTS = 3
 _STOP_PATIENCE = 10.0
 _ASK_AGAIN = 0.002
+_LOOK = 0.05
+"""Seconds between two looks at the CPU time of a server that has just started."""
+_STILL = 0.01
+"""Part of a core that a server takes at most when it stands still."""
 _PLENTY = 1_000_000
 _LOG_TAIL = 2_000
 _DIE_WITH_US = ("setpriv", "--pdeathsig", "TERM")
@@ -140,6 +146,15 @@ class Running:
         if self.process.poll() is not None:
             tail = self.log.read_text(errors="replace")[-_LOG_TAIL:].strip()
             raise _Ended(f"{self.server.name} ended with status {self.process.returncode}:\n{tail}")
+
+    def settle(self) -> None:
+        """Wait until it stands still: it may answer before it has loaded all that it needs. Raises ServerFailed."""
+        deadline = time.monotonic() + _START_PATIENCE
+        before, now = -math.inf, cpu_seconds(self.pid)
+        while now - before > _STILL * _LOOK and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+            self.check()
+            before, now = now, cpu_seconds(self.pid)
 
     def stop(self) -> None:
         """Ask it to end, and make it when it does not."""

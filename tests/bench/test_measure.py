@@ -90,6 +90,14 @@ def test_windows_at_half_load_are_at_half_load(server: Server) -> None:
     assert {(rate, round(seconds, 9)) for _, rate, seconds in seen} == {(300, 0.1)}
 
 
+def test_a_settled_server_takes_hardly_any_time(server: Server) -> None:
+    with ready(server, CASES[0], [0]) as loaded:
+        loaded.running.settle()
+        before = process.cpu_seconds(loaded.running.pid)
+        time.sleep(0.5)
+        assert process.cpu_seconds(loaded.running.pid) - before < 0.05
+
+
 def test_cycles_are_measured(server: Server) -> None:
     figures = measure(server, Case("cycles", Kind.CYCLES), 2.0)
     assert figures["cycles"] > 1
