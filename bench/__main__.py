@@ -32,7 +32,7 @@ _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 @click.option("--pairs", "count", default=_FULL_PAIRS, show_default=True, help="Pairs that count; one more runs first.")
 @click.option(
     "--seconds",
-    default=1.5,
+    default=1.2,
     show_default=True,
     help="Of a run: of all windows of latency together, five steps of a search.",
 )

@@ -24,6 +24,7 @@ Tick = Callable[[str], None]
 
 _FIRST_RATE = 20_000.0
 _FIRST_FACTOR, _FIRST_STEPS = 2.0, 10
+_NEAR_STEPS = 6
 _FACTOR, _STEPS = 1.2, 5
 _OVERLOAD = 1.6
 _STEP_PART = 1 / 5
@@ -105,16 +106,23 @@ def compare(
 
 
 def carried(loaded: Loaded, seconds: float, near: float, *, known: bool = True) -> Reading:
-    """The search for what is carried, and a run at overload. Raises LoadError when nothing at all arrives."""
+    """The search for what is carried, from the rate `near`, then a run at overload; the search alone where not known.
+
+    Raises LoadError when nothing at all arrives.
+    """
 
     def step(rate: float) -> Step:
         return loaded.step(rate, seconds * _STEP_PART)
 
-    factor = _FACTOR if near else _FIRST_FACTOR
-    steps = search(step, near or _FIRST_RATE, factor=factor, steps=_STEPS if known else _FIRST_STEPS)
+    if near:
+        steps = search(step, near, factor=_FACTOR, steps=_STEPS if known else _NEAR_STEPS)
+    else:
+        steps = search(step, _FIRST_RATE, factor=_FIRST_FACTOR, steps=_FIRST_STEPS)
     most = best(steps)
-    if not most.tally.delivered:
-        raise LoadError(f"{loaded.running.server.name} delivered none of {most.tally.sent} packets")
+    if not most.tally.in_window:
+        raise LoadError(f"{loaded.running.server.name} delivered none of {most.tally.sent} packets in time")
+    if not known:
+        return {"delivered": most.tally.rate}
     over = step(most.asked * _OVERLOAD)
     everything = [*steps, over]
     found = best(everything)

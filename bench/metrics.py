@@ -75,7 +75,8 @@ class Goal(NamedTuple):
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="
-        return f"{self.name} {self.found:.2f} ({sign} {self.bound:g}) {'met' if self.met else 'MISSED'}"
+        decimals = 4 if 0 < abs(self.found - self.bound) < 0.005 else 2
+        return f"{self.name} {self.found:.{decimals}f} ({sign} {self.bound:g}) {'met' if self.met else 'MISSED'}"
 
 
 def headline(result: Result) -> Headline:

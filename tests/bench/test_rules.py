@@ -64,6 +64,11 @@ def test_memory_has_a_goal_and_a_case_without_pairs_has_none() -> None:
     assert goals(result()) == []
 
 
+def test_a_narrow_miss_does_not_read_like_the_bound() -> None:
+    late = goals(result(({"delivered": 1.2, "p99": 1.004}, {"delivered": 1.0, "p99": 1.0})))
+    assert [str(goal) for goal in late] == ["ratio 1.20 (>= 1.2) met", "p99 1.0040 (<= 1) MISSED"]
+
+
 def test_a_latency_that_was_not_measured_meets_no_goal() -> None:
     rate, late = goals(result(({"delivered": 200.0, "p99": math.nan}, {"delivered": 100.0, "p99": 1.0})))
     assert (rate.met, late.met) == (True, False)
