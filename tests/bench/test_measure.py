@@ -17,6 +17,7 @@ from bench import process
 from bench.cases import Case, Kind
 from bench.loaded import WINDOWS, Loaded, carried, compare, in_turn, ready
 from bench.measure import measure
+from bench.metrics import goals
 from bench.pairs import Result, run
 from bench.servers import Coturn, Running, Server, ServerFailed, Turnsvr
 from tests.conftest import need
@@ -157,6 +158,18 @@ def test_a_server_that_does_not_start_ends_its_case_alone(tmp_path: Path) -> Non
     run(found, ours, broken, pairs=1, seconds=SECONDS, cores=[0, 0], tick=ticks.append)
     assert (found.pairs, ticks) == ([], ["start turnsvr", "start coturn"])
     assert "coturn ended with status 1" in found.error
+
+
+def test_a_case_is_run_from_warming_up_to_its_goals(tmp_path: Path) -> None:
+    servers = Turnsvr(tmp_path), Coturn(tmp_path, need("turnserver"))
+    ticks: list[str] = []
+    found = Result(Case("up", traffic=TRAFFIC, goal=0.01), error="interrupted")
+    run(found, *servers, pairs=1, seconds=SECONDS, cores=[0, 0], near=(SLOW, SLOW), tick=ticks.append)
+    assert (found.error, len(found.pairs)) == ("", 1)
+    assert ticks == ["up turnsvr", "up coturn"] * 2
+    assert all(rate > 100 for rate in found.rates)
+    assert [goal.name for goal in goals(found)][1:] == ["p99"]
+    assert goals(found)[0].met
 
 
 def test_cpu_time_is_the_process_and_memory_is_bytes() -> None:
