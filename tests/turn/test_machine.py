@@ -318,7 +318,8 @@ class Rules(RuleBasedStateMachine):
             for host, deadline in session.permissions.items():
                 assert deadline <= now or deadline == allocation.permissions[host]
             for channel, (peer, deadline) in session.channels.items():
-                assert deadline <= now or (peer, deadline) == allocation.channels[channel]
+                bound = allocation.channels[channel]
+                assert deadline <= now or (peer, deadline) == (bound.peer, bound.deadline)
         assert set(world.plane.held) == set(desk.reservations)
 
     @invariant()

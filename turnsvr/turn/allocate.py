@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Final, final
 
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Family
@@ -11,26 +11,39 @@ from turnsvr.stun.message import Message
 from turnsvr.turn.config import DEFAULT_LIFETIME, ServerConfig
 from turnsvr.turn.reject import Reject
 
-UDP_PROTOCOL = 17
+UDP_PROTOCOL: Final = 17
 """REQUESTED-TRANSPORT for UDP: the IANA protocol number."""
 
-RESERVATION_TOKEN_SIZE = 8
+RESERVATION_TOKEN_SIZE: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
+@final
 class Wish:
     """What the client wants, once it is known to be well formed and served here."""
 
-    families: tuple[Family, ...]
-    lifetime: int
-    """Seconds."""
-    even_port: bool = False
-    reserve: bool = False
-    token: bytes | None = None
-    dual: bool = False
-    """Whether a relayed transport address of each family was asked for."""
-    missing: Family | None = None
-    """A family of a dual allocation that is not served here: it gets ADDRESS-ERROR-CODE 440."""
+    def __init__(
+        self,
+        families: tuple[Family, ...],
+        lifetime: int,
+        *,
+        even_port: bool = False,
+        reserve: bool = False,
+        token: bytes | None = None,
+        dual: bool = False,
+        missing: Family | None = None,
+    ) -> None:
+        """lifetime in seconds.
+
+        dual: whether a relayed transport address of each family was asked for. missing: a family of a dual allocation
+        that is not served here; it gets ADDRESS-ERROR-CODE 440.
+        """
+        self.families: Final = families
+        self.lifetime: Final = lifetime
+        self.even_port: Final = even_port
+        self.reserve: Final = reserve
+        self.token: Final = token
+        self.dual: Final = dual
+        self.missing: Final = missing
 
 
 def read_wish(message: Message, config: ServerConfig) -> Wish:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import Final, TypeVar, final
 
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.turn.authentication import Key
@@ -17,53 +16,69 @@ from turnsvr.turn.reservations import Owner
 
 K = TypeVar("K", bound=Hashable)
 
-_MAX_FINISHED = 1024
+_MAX_FINISHED: Final = 1024
 """Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
-FINISHED_LIFETIME = 40.0
+FINISHED_LIFETIME: Final = 40.0
 """Seconds that a client may go on retransmitting a request (RFC 8489 section 6.2.1)."""
 
 
-class Channel(NamedTuple):
+@final
+class Channel:
     """What a channel number is bound to, and until when."""
 
-    peer: Address
-    deadline: float
+    __slots__ = ("deadline", "peer")
+
+    def __init__(self, peer: Address, deadline: float) -> None:
+        self.peer: Final = peer
+        self.deadline: Final = deadline
 
 
-@dataclass(slots=True)
+@final
 class Allocation:
     """One client's relay. Deadlines are seconds on the caller's clock; what is past its deadline does not count."""
 
-    number: int
-    five_tuple: FiveTuple
-    realm: str
-    key: Key
-    started: float
-    transaction_id: bytes
-    """Of the Allocate request that made it."""
-    response: bytes = b""
-    """The answer to that request, for its retransmissions; empty while the relay is being opened."""
-    relayed: dict[Family, Address] = field(default_factory=dict)
-    expires: dict[Family, float] = field(default_factory=dict)
-    permissions: dict[str, float] = field(default_factory=dict)
-    """Deadline by peer IP address."""
-    channels: dict[int, Channel] = field(default_factory=dict)
-    numbers: dict[Address, int] = field(default_factory=dict)
-    """Channel number by peer address: the other way round."""
+    __slots__ = (
+        "channels",
+        "expires",
+        "five_tuple",
+        "key",
+        "number",
+        "numbers",
+        "owner",
+        "permissions",
+        "realm",
+        "relayed",
+        "response",
+        "shown",
+        "started",
+        "transaction_id",
+        "username",
+    )
 
-    @property
-    def username(self) -> str:
-        return self.key.username
-
-    @property
-    def shown(self) -> str:
+    def __init__(
+        self, number: int, five_tuple: FiveTuple, realm: str, key: Key, started: float, transaction_id: bytes
+    ) -> None:
+        """transaction_id: of the Allocate request that makes it."""
+        self.number: Final = number
+        self.five_tuple: Final = five_tuple
+        self.realm: Final = realm
+        self.key: Final = key
+        self.username: Final = key.username
+        self.shown: Final = key.shown or key.username
         """The user name as logs and lists may show it."""
-        return self.key.shown or self.key.username
-
-    @property
-    def owner(self) -> Owner:
+        self.owner: Final[Owner] = realm, key.quota_user
         """Whom it counts for."""
-        return self.realm, self.key.quota_user
+        self.started: Final = started
+        self.transaction_id: Final = transaction_id
+        self.response = b""
+        """The answer to that request, for its retransmissions; empty while the relay is being opened."""
+        self.relayed: Final[dict[Family, Address]] = {}
+        self.expires: Final[dict[Family, float]] = {}
+        self.permissions: Final[dict[str, float]] = {}
+        """Deadline by peer IP address."""
+        self.channels: Final[dict[int, Channel]] = {}
+        self.numbers: Final[dict[Address, int]] = {}
+        """Channel number by peer address: the other way round."""
 
     def may_reach(self, host: str, now: float) -> bool:
         """Whether a live permission covers this peer IP address."""

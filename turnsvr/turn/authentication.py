@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Final, Protocol, final
 
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import FiveTuple
@@ -13,11 +13,11 @@ from turnsvr.stun.message import Message
 from turnsvr.turn.nonce import Nonces, Verdict
 from turnsvr.turn.reject import Reject
 
-MD5 = 0x0001
-SHA256 = 0x0002
-ALGORITHMS = (PasswordAlgorithm(SHA256), PasswordAlgorithm(MD5))
+MD5: Final = 0x0001
+SHA256: Final = 0x0002
+ALGORITHMS: Final = (PasswordAlgorithm(SHA256), PasswordAlgorithm(MD5))
 """What PASSWORD-ALGORITHMS offers, the better one first: clients take the first that they know (RFC 8489)."""
-MD5_FIRST = ALGORITHMS[::-1]
+MD5_FIRST: Final = ALGORITHMS[::-1]
 """What it offers where a user may have an MD5 key alone."""
 
 
@@ -41,20 +41,33 @@ class Key(Protocol):
         """What logs and lists show in place of a user name that is a secret itself."""
 
 
-class Claim(NamedTuple):
+@final
+class Claim:
     """Who a request says it is from, before anything is proven."""
 
-    realm: str
-    """REALM as sent."""
-    username: str | None
-    userhash: bytes | None
-    algorithm: int
-    sha256_answer: bool
-    """Whether answers carry MESSAGE-INTEGRITY-SHA256 in place of MESSAGE-INTEGRITY."""
-    expired: bool
-    """The nonce was ours but is too old: 438, once the rest has been proven."""
-    arrived: float
-    """When the request came, in seconds on the caller's clock."""
+    __slots__ = ("algorithm", "arrived", "expired", "realm", "sha256_answer", "userhash", "username")
+
+    def __init__(
+        self,
+        realm: str,
+        username: str | None,
+        userhash: bytes | None,
+        algorithm: int,
+        sha256_answer: bool,
+        expired: bool,
+        arrived: float,
+    ) -> None:
+        self.realm: Final = realm
+        """REALM as sent."""
+        self.username: Final = username
+        self.userhash: Final = userhash
+        self.algorithm: Final = algorithm
+        self.sha256_answer: Final = sha256_answer
+        """Whether answers carry MESSAGE-INTEGRITY-SHA256 in place of MESSAGE-INTEGRITY."""
+        self.expired: Final = expired
+        """The nonce was ours but is too old: 438, once the rest has been proven."""
+        self.arrived: Final = arrived
+        """When the request came, in seconds on the caller's clock."""
 
     def names(self, username: str, realm: str) -> bool:
         """Whether the claim is to be this user of this realm."""
@@ -78,15 +91,16 @@ class Claim(NamedTuple):
         return message.integrity_ok(secret)
 
 
-class Proof(NamedTuple):
+@final
+class Proof:
     """A request that is from who it says."""
 
-    claim: Claim
-    key: Key
+    __slots__ = ("claim", "key", "realm")
 
-    @property
-    def realm(self) -> str:
-        return self.claim.realm
+    def __init__(self, claim: Claim, key: Key) -> None:
+        self.claim: Final = claim
+        self.key: Final = key
+        self.realm: Final = claim.realm
 
     def sign(self, response: Message, *, fingerprint: bool) -> bytes:
         """The encoded response, under the algorithm of the request."""

@@ -1,36 +1,54 @@
-"""What the rules want done. Decisions leave the rules as these frozen values; one engine carries them out, in order."""
+"""What the rules want done. Decisions leave the rules as these values, that nobody changes; one engine carries them
+out, in order.
+
+Each has an __init__ of its own because that is compiled, and the one that dataclass makes is not.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Send:
     """Send a message to a client: from five_tuple.server to five_tuple.client."""
 
-    five_tuple: FiveTuple
-    data: bytes
+    five_tuple: Final[FiveTuple]
+    data: Final[bytes]
+
+    def __init__(self, five_tuple: FiveTuple, data: bytes) -> None:
+        self.five_tuple = five_tuple
+        self.data = data
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class FindCredential:
     """Look up who this is; answer with Server.credential(request, …), now or later.
 
     username is None where the client sent a USERHASH instead (RFC 8489 section 14.4).
     """
 
-    request: int
-    five_tuple: FiveTuple
-    username: str | None
-    userhash: bytes | None
-    realm: str
+    request: Final[int]
+    five_tuple: Final[FiveTuple]
+    username: Final[str | None]
+    userhash: Final[bytes | None]
+    realm: Final[str]
+
+    def __init__(
+        self, request: int, five_tuple: FiveTuple, username: str | None, userhash: bytes | None, realm: str
+    ) -> None:
+        self.request = request
+        self.five_tuple = five_tuple
+        self.username = username
+        self.userhash = userhash
+        self.realm = realm
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class OpenRelay:
     """Open relayed transport addresses; answer with Server.relay_opened() or Server.relay_failed().
 
@@ -39,66 +57,114 @@ class OpenRelay:
     None for what the data plane is set to.
     """
 
-    allocation: int
-    five_tuple: FiveTuple
-    families: tuple[Family, ...]
-    deadline: float
-    even_port: bool = False
-    reserve: bytes | None = None
-    claim: bytes | None = None
-    bandwidth: float | None = None
+    allocation: Final[int]
+    five_tuple: Final[FiveTuple]
+    families: Final[tuple[Family, ...]]
+    deadline: Final[float]
+    even_port: Final[bool]
+    reserve: Final[bytes | None]
+    claim: Final[bytes | None]
+    bandwidth: Final[float | None]
+
+    def __init__(
+        self,
+        allocation: int,
+        five_tuple: FiveTuple,
+        families: tuple[Family, ...],
+        deadline: float,
+        even_port: bool = False,
+        reserve: bytes | None = None,
+        claim: bytes | None = None,
+        bandwidth: float | None = None,
+    ) -> None:
+        self.allocation = allocation
+        self.five_tuple = five_tuple
+        self.families = families
+        self.deadline = deadline
+        self.even_port = even_port
+        self.reserve = reserve
+        self.claim = claim
+        self.bandwidth = bandwidth
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class CloseRelay:
     """Close an allocation's relay, or that of one family only."""
 
-    allocation: int
-    family: Family | None = None
+    allocation: Final[int]
+    family: Final[Family | None]
+
+    def __init__(self, allocation: int, family: Family | None = None) -> None:
+        self.allocation = allocation
+        self.family = family
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class ExtendRelay:
     """The allocation now lives until deadline."""
 
-    allocation: int
-    deadline: float
+    allocation: Final[int]
+    deadline: Final[float]
+
+    def __init__(self, allocation: int, deadline: float) -> None:
+        self.allocation = allocation
+        self.deadline = deadline
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Permit:
     """Install or refresh a permission for a peer's IP address; a deadline of 0 ends it."""
 
-    allocation: int
-    host: str
-    deadline: float
+    allocation: Final[int]
+    host: Final[str]
+    deadline: Final[float]
+
+    def __init__(self, allocation: int, host: str, deadline: float) -> None:
+        self.allocation = allocation
+        self.host = host
+        self.deadline = deadline
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class BindChannel:
     """Install or refresh a channel."""
 
-    allocation: int
-    channel: int
-    peer: Address
-    deadline: float
+    allocation: Final[int]
+    channel: Final[int]
+    peer: Final[Address]
+    deadline: Final[float]
+
+    def __init__(self, allocation: int, channel: int, peer: Address, deadline: float) -> None:
+        self.allocation = allocation
+        self.channel = channel
+        self.peer = peer
+        self.deadline = deadline
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class SendToPeer:
     """Relay one packet that no route covered but the rules allow."""
 
-    allocation: int
-    peer: Address
-    data: bytes
-    dont_fragment: bool
+    allocation: Final[int]
+    peer: Final[Address]
+    data: Final[bytes]
+    dont_fragment: Final[bool]
+
+    def __init__(self, allocation: int, peer: Address, data: bytes, dont_fragment: bool) -> None:
+        self.allocation = allocation
+        self.peer = peer
+        self.data = data
+        self.dont_fragment = dont_fragment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class ReleaseReservation:
     """Give up the port that is held under this token."""
 
-    token: bytes
+    token: Final[bytes]
+
+    def __init__(self, token: bytes) -> None:
+        self.token = token
 
 
 class EndReason(Enum):
@@ -111,68 +177,124 @@ class EndReason(Enum):
     REVOKED = "ended by the operator"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class AllocationStarted:
     """An event for the log: an allocation is live."""
 
-    allocation: int
-    username: str
+    allocation: Final[int]
+    username: Final[str]
     """As it may be shown."""
-    five_tuple: FiveTuple
-    relayed: tuple[Address, ...]
-    lifetime: int
+    five_tuple: Final[FiveTuple]
+    relayed: Final[tuple[Address, ...]]
+    lifetime: Final[int]
     """Seconds."""
-    realm: str
-    took: float
+    realm: Final[str]
+    took: Final[float]
     """Seconds from the arrival of its request to the answer, the look-up of its user among them."""
 
+    def __init__(
+        self,
+        allocation: int,
+        username: str,
+        five_tuple: FiveTuple,
+        relayed: tuple[Address, ...],
+        lifetime: int,
+        realm: str,
+        took: float,
+    ) -> None:
+        self.allocation = allocation
+        self.username = username
+        self.five_tuple = five_tuple
+        self.relayed = relayed
+        self.lifetime = lifetime
+        self.realm = realm
+        self.took = took
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(init=False, slots=True)
 class AllocationRefreshed:
     """An event for who keeps account of deadlines: a client has extended its allocation, or one family of it."""
 
-    allocation: int
-    lifetime: int
+    allocation: Final[int]
+    lifetime: Final[int]
     """Seconds from now."""
 
+    def __init__(self, allocation: int, lifetime: int) -> None:
+        self.allocation = allocation
+        self.lifetime = lifetime
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(init=False, slots=True)
 class AllocationEnded:
     """An event for the log; it comes before the CloseRelay of the same allocation."""
 
-    allocation: int
-    username: str
+    allocation: Final[int]
+    username: Final[str]
     """As it may be shown."""
-    five_tuple: FiveTuple
-    relayed: tuple[Address, ...]
-    duration: float
+    five_tuple: Final[FiveTuple]
+    relayed: Final[tuple[Address, ...]]
+    duration: Final[float]
     """Seconds."""
-    reason: EndReason
-    realm: str
+    reason: Final[EndReason]
+    realm: Final[str]
+
+    def __init__(
+        self,
+        allocation: int,
+        username: str,
+        five_tuple: FiveTuple,
+        relayed: tuple[Address, ...],
+        duration: float,
+        reason: EndReason,
+        realm: str,
+    ) -> None:
+        self.allocation = allocation
+        self.username = username
+        self.five_tuple = five_tuple
+        self.relayed = relayed
+        self.duration = duration
+        self.reason = reason
+        self.realm = realm
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class AuthenticationFailed:
     """An event for the log: somebody offered credentials, and they were wrong."""
 
-    five_tuple: FiveTuple
-    username: str
+    five_tuple: Final[FiveTuple]
+    username: Final[str]
     """As the client wrote it: hostile text, or a secret where tokens are user names."""
-    reason: str
-    realm: str
+    reason: Final[str]
+    realm: Final[str]
+
+    def __init__(self, five_tuple: FiveTuple, username: str, reason: str, realm: str) -> None:
+        self.five_tuple = five_tuple
+        self.username = username
+        self.reason = reason
+        self.realm = realm
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class PeerRefused:
     """An event for the log: a peer address that the policy forbids."""
 
-    allocation: int
-    username: str
+    allocation: Final[int]
+    username: Final[str]
     """As it may be shown."""
-    five_tuple: FiveTuple
-    peer: Address
-    reason: str
-    realm: str
+    five_tuple: Final[FiveTuple]
+    peer: Final[Address]
+    reason: Final[str]
+    realm: Final[str]
+
+    def __init__(
+        self, allocation: int, username: str, five_tuple: FiveTuple, peer: Address, reason: str, realm: str
+    ) -> None:
+        self.allocation = allocation
+        self.username = username
+        self.five_tuple = five_tuple
+        self.peer = peer
+        self.reason = reason
+        self.realm = realm
 
 
 Event = AllocationStarted | AllocationRefreshed | AllocationEnded | AuthenticationFailed | PeerRefused

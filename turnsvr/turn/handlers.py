@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final, final
 
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -37,22 +38,33 @@ from turnsvr.turn.reservations import Reservations
 Answer = Message | bytes | None
 
 
-_BARELY = 0.1
+_BARELY: Final = 0.1
 """Seconds that opening a relay may take of an allocation's lifetime."""
 
 
-@dataclass(slots=True)
+@final
 class Opening:
     """An allocation whose relay is being opened."""
 
-    allocation: Allocation
-    message: Message
-    proof: Proof
-    wish: Wish
-    reserve: bytes | None
-    deadline: float
-    abandoned: bool = False
-    """The allocation ended before its relay was there: what is opened is to be closed at once."""
+    __slots__ = ("abandoned", "allocation", "deadline", "message", "proof", "reserve", "wish")
+
+    def __init__(
+        self,
+        allocation: Allocation,
+        message: Message,
+        proof: Proof,
+        wish: Wish,
+        reserve: bytes | None,
+        deadline: float,
+    ) -> None:
+        self.allocation: Final = allocation
+        self.message: Final = message
+        self.proof: Final = proof
+        self.wish: Final = wish
+        self.reserve: Final = reserve
+        self.deadline: Final = deadline
+        self.abandoned = False
+        """The allocation ended before its relay was there: what is opened is to be closed at once."""
 
 
 @dataclass(slots=True)

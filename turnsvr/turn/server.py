@@ -189,7 +189,7 @@ class Server:
         if waiting is None:
             return
         self.handle_timeout(now)
-        message, five_tuple, claim = waiting
+        message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
         if self._desk.config.find(claim.realm) is None:
             self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
             return

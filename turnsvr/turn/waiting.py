@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import NamedTuple
+from typing import Final, final
 
 from turnsvr.stun.address import FiveTuple
 from turnsvr.stun.message import Message
@@ -13,12 +13,16 @@ MAX_WAITING = 10_000
 """One more request is dropped, and its client will ask again."""
 
 
-class WaitingRequest(NamedTuple):
+@final
+class WaitingRequest:
     """What is to be judged once the credential is there."""
 
-    message: Message
-    five_tuple: FiveTuple
-    claim: Claim
+    __slots__ = ("claim", "five_tuple", "message")
+
+    def __init__(self, message: Message, five_tuple: FiveTuple, claim: Claim) -> None:
+        self.message: Final = message
+        self.five_tuple: Final = five_tuple
+        self.claim: Final = claim
 
 
 class Waiting:
