@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from typing import Final
 
-_SLOTS = 1 << 18
+_SLOTS: Final = 1 << 18
 """Slots of an AnswerLimiter, 8 bytes each."""
 
-_ALMOST = 0.99
+_ALMOST: Final = 0.99
 """Of an interval: what keeps rounding from costing the last answer of a burst."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from enum import Enum, IntEnum
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from turnsvr.stun.errors import MalformedMessage
 
@@ -112,11 +112,11 @@ def _xor(packed: bytes, mask: bytes, size: int) -> bytes:
     return (int.from_bytes(packed, "big") ^ int.from_bytes(mask[:size], "big")).to_bytes(size, "big")
 
 
-_FAMILY_AND_PORT = Struct("!HH")
+_FAMILY_AND_PORT: Final = Struct("!HH")
 """A zero byte and the family are one number here."""
-_FAMILIES = {4: int(Family.IPV4), 16: int(Family.IPV6)}
+_FAMILIES: Final = {4: int(Family.IPV4), 16: int(Family.IPV6)}
 """By the size of an IP address."""
-_ADDRESS_SIZES = {0x01: 8, 0x02: 20}
+_ADDRESS_SIZES: Final = {0x01: 8, 0x02: 20}
 
 
 def _check_address(value: bytes) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import COOKIE_BYTES, HEADER_SIZE
 
-CHANNEL_HEADER_SIZE = 4
-CHANNEL_FIRST = 0x4000
-CHANNEL_LAST = 0x4FFF
-CHANNEL_LAST_5766 = 0x7FFF
+CHANNEL_HEADER_SIZE: Final = 4
+CHANNEL_FIRST: Final = 0x4000
+CHANNEL_LAST: Final = 0x4FFF
+CHANNEL_LAST_5766: Final = 0x7FFF
 """RFC 5766 clients bind up to here; RFC 8656 reserves what is above CHANNEL_LAST."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from turnsvr.stun import integrity
 from turnsvr.stun.attributes import (
@@ -22,17 +22,17 @@ from turnsvr.stun.errors import MalformedMessage
 
 T = TypeVar("T")
 
-HEADER_SIZE = 20
-MAGIC_COOKIE = 0x2112A442
-COOKIE_BYTES = MAGIC_COOKIE.to_bytes(4, "big")
+HEADER_SIZE: Final = 20
+MAGIC_COOKIE: Final = 0x2112A442
+COOKIE_BYTES: Final = MAGIC_COOKIE.to_bytes(4, "big")
 
-_MAX_ATTRIBUTES = 128
+_MAX_ATTRIBUTES: Final = 128
 """More attributes than any client sends; a message with more is malformed."""
 
-_INTEGRITY = MESSAGE_INTEGRITY.number
-_INTEGRITY_SHA256 = MESSAGE_INTEGRITY_SHA256.number
-_FINGERPRINT = FINGERPRINT.number
-_PROTECTION = {_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT}
+_INTEGRITY: Final = MESSAGE_INTEGRITY.number
+_INTEGRITY_SHA256: Final = MESSAGE_INTEGRITY_SHA256.number
+_FINGERPRINT: Final = FINGERPRINT.number
+_PROTECTION: Final = {_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT}
 
 
 class Class(IntEnum):
@@ -44,7 +44,7 @@ class Class(IntEnum):
     ERROR = 0x0110
 
 
-_CLASSES = {int(each): each for each in Class}
+_CLASSES: Final = {int(each): each for each in Class}
 
 
 class Method(IntEnum):
@@ -245,7 +245,7 @@ def _type_and_length(number: int, size: int) -> bytes:
     return number.to_bytes(2, "big") + size.to_bytes(2, "big")
 
 
-_PADDING = (b"", bytes(3), bytes(2), bytes(1))
+_PADDING: Final = (b"", bytes(3), bytes(2), bytes(1))
 """By the size of a value modulo four."""
 
-_METHODS = frozenset(Method)
+_METHODS: Final = frozenset(Method)

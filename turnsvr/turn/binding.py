@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode
@@ -9,9 +11,9 @@ from turnsvr.stun.message import Class, Message
 from turnsvr.turn.config import Alternate, ServerConfig
 from turnsvr.turn.reject import Reject
 
-_CHANGE_IP = 0x04
-_CHANGE_PORT = 0x02
-_MAX_PADDING = 1500
+_CHANGE_IP: Final = 0x04
+_CHANGE_PORT: Final = 0x02
+_MAX_PADDING: Final = 1500
 """Bytes of PADDING in an answer: about an Ethernet MTU, and never more than the request had."""
 
 

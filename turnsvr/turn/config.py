@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.framing import CHANNEL_LAST_5766
 from turnsvr.turn.policy import PeerPolicy
 
-DEFAULT_LIFETIME = 600
+DEFAULT_LIFETIME: Final = 600
 """Seconds (RFC 8656 section 3.2)."""
-PERMISSION_LIFETIME = 300
+PERMISSION_LIFETIME: Final = 300
 """Seconds (RFC 8656 section 9)."""
-CHANNEL_LIFETIME = 600
+CHANNEL_LIFETIME: Final = 600
 """Seconds (RFC 8656 section 12)."""
-RESERVATION_LIFETIME = 30
+RESERVATION_LIFETIME: Final = 30
 """Seconds (RFC 8656 section 7.2)."""
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 
-_SWEEP_AT_LEAST = 64
+_SWEEP_AT_LEAST: Final = 64
 
 
 class Deadlines(Generic[K]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Final
 
 from turnsvr import origin
 from turnsvr.stun import attributes as a
@@ -12,7 +13,7 @@ from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Message
 from turnsvr.turn.config import Listener, RealmConfig, ServerConfig
 
-_WILDCARDS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
+_WILDCARDS: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 
 def of_request(config: ServerConfig, message: Message, five_tuple: FiveTuple) -> RealmConfig:

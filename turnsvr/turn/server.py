@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from turnsvr.limits import AnswerLimiter
 from turnsvr.stun import attributes as a
@@ -36,21 +37,21 @@ from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.waiting import Waiting
 
-_ICMP_TYPES = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
+_ICMP_TYPES: Final = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
 """What a client is told of: unreachable, too big, time exceeded (RFC 8656 section 11.5)."""
 
-_TELL_SOFTWARE = frozenset({Method.ALLOCATE, Method.REFRESH})
+_TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
 answer to anybody else stays as small as it can."""
 
-_PAST = 0.0
+_PAST: Final = 0.0
 """A deadline that no clock is before."""
 
-_SUCCESS = 200
-_NO_ANSWER = 0
+_SUCCESS: Final = 200
+_NO_ANSWER: Final = 0
 """What Server.answers calls a request that was answered well, and one that was not answered at all."""
 
-_HANDLERS: Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Answer]] = {
+_HANDLERS: Final[Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: handlers.allocate,
     Method.REFRESH: handlers.refresh,
     Method.CREATE_PERMISSION: handlers.create_permission,
