@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import ssl
 from pathlib import Path
@@ -22,7 +23,9 @@ from turnsvr.config.settings import Settings
 from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.relay.api import Counters, Opened, OpenRequest
+from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family
+from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
@@ -91,6 +94,38 @@ async def test_reload_changes_what_peers_may_be_reached_and_keeps_the_allocation
         await client.permit(Address("127.0.0.2", 9))
     await client.refresh(300)
     await client.close()
+
+
+async def test_reload_changes_how_strangers_are_answered(serve: Serve) -> None:
+    application = await serve()
+    counted = application.pump.name == "compiled"
+    for realm in ("one.example.org", "another.example.org"):
+        assert application.reload(changed(application, realm=realm)) == []
+        answer = await answer_to_a_stranger(application)
+        error = answer.get(a.ERROR_CODE)
+        assert error is not None
+        assert error.code == 401
+        assert answer.get(a.REALM) == realm
+        client = await client_of(application)
+        await client.allocate()
+        await client.close()
+    assert application.pump.totals().challenges == 4 * counted
+    assert application.server.answers[Method.ALLOCATE, 401] == 4 * (not counted)
+    application.reload(changed(application, stun_only=True, realm="one.example.org"))
+    error = (await answer_to_a_stranger(application)).get(a.ERROR_CODE)
+    assert error is not None
+    assert error.code == 403
+
+
+async def answer_to_a_stranger(application: Application) -> Message:
+    """What an Allocate request without credentials gets over UDP."""
+    server = address_of(application, "udp")
+    with socket.socket(server.family.socket_family, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.connect(server)
+        sock.send(Message(Method.ALLOCATE, Class.REQUEST, secrets.token_bytes(12)).encode())
+        async with asyncio.timeout(PATIENCE):
+            return Message.parse(await asyncio.get_running_loop().sock_recv(sock, 2048))
 
 
 async def test_reload_changes_limits_for_connections_that_come(serve: Serve) -> None:

@@ -192,7 +192,7 @@ class World:
 def whereabouts(totals: Totals) -> int:
     """Packets whose fate is known."""
     relayed = totals.relayed.packets_from_client + totals.relayed.packets_to_client
-    return relayed + totals.binding_answers + totals.sent_up + sum(totals.drops.values())
+    return relayed + totals.binding_answers + totals.challenges + totals.sent_up + sum(totals.drops.values())
 
 
 def channel_data(channel: int, data: bytes, padding: bytes = b"") -> bytes:

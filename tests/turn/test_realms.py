@@ -102,6 +102,23 @@ def test_a_challenge_names_the_realm_of_the_listener() -> None:
     assert challenge_of(client, client.message(Method.ALLOCATE, UDP_RELAY)) == SHOP
 
 
+@pytest.mark.parametrize(
+    ("listener", "expected"),
+    [
+        (SERVER, REALM),
+        (SHOP_SERVER, SHOP),
+        (Address("0.0.0.0", 3480), GAME),
+        (Address("::", 3480), REALM),
+        (Address("0.0.0.0", 3478), None),
+        (Address("::", 3478), REALM),
+        (Address("192.0.2.77", 3481), REALM),
+    ],
+)
+def test_the_realm_of_whoever_comes_to_a_listener(listener: Address, expected: str | None) -> None:
+    found = realms.of_listener(CONFIG, listener)
+    assert (None if found is None else found.name) == expected
+
+
 @pytest.mark.parametrize("attribute", [a.ORIGIN, a.REALM])
 @pytest.mark.parametrize("value", [b"\xff\xfe", b"a" * 764])
 def test_what_cannot_be_read_chooses_nothing_and_is_challenged(attribute: a.Attribute[str], value: bytes) -> None:

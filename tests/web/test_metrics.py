@@ -150,6 +150,8 @@ async def test_requests_by_method_and_outcome(start_web: StartWeb) -> None:
     ):
         assert found.of("turnsvr_requests_total", method=method, code=code) == count
     assert found.of("turnsvr_requests_total", method="allocate", code="401") >= 3
+    challenges = found.of("turnsvr_challenges_total")
+    assert challenges == (2 if site.application.pump.name == "compiled" else 0)
     assert found.of("turnsvr_authentication_failures_total", reason="wrong_password") >= 1
     assert found.of("turnsvr_authentication_failures_total", reason="unknown_user") == 0
     assert found.of("turnsvr_peers_refused_total") == 1

@@ -157,6 +157,7 @@ class Status(_Model):
     relayed: Traffic
     drops: dict[str, int] = Field(description="Packets that were dropped, by reason.")
     binding_answers: int
+    challenges: int = Field(description="Allocate requests without credentials that the pump answered.")
     certificate_expires: str | None = Field(description="ISO 8601 in UTC; null without a certificate of one's own.")
     stores: dict[str, str] = Field(description="Where users are looked up, each with ok or what is wrong.")
     log: LogLevel

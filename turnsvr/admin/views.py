@@ -35,6 +35,7 @@ async def status(context: Context, rates: Rates) -> models.Status:
         relayed=models.Traffic(from_client=traffic.from_client, to_client=traffic.to_client),
         drops={drop.value: number for drop, number in totals.drops.items()},
         binding_answers=totals.binding_answers,
+        challenges=totals.challenges,
         certificate_expires=None if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires)),
         stores=dict(facts.stores),
         log=log_level(context),

@@ -339,11 +339,13 @@ class Application:
         return None
 
     def _listen_udp(self, address: Address) -> Address:
-        return self.pump.listen(
+        bound = self.pump.listen(
             address,
             binding_suffix=self.server.binding_suffix(address),
             mapped_address=address in assemble.alternates(self.settings.nat_discovery),
         )
+        self.pump.challenge(bound, self.server.challenge(bound))
+        return bound
 
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
@@ -353,6 +355,10 @@ class Application:
         self.server.reconfigure(plan.server, asyncio.get_running_loop().time())
         self._engine.carry_out()
         self.pump.reconfigure(plan.pump)
+        for each in self.listening:
+            if each.transport == "udp":
+                address = Address(each.host, each.port)
+                self.pump.challenge(address, self.server.challenge(address))
         self._streams.reconfigure(plan.streams)
 
     def _keep_house(self) -> None:

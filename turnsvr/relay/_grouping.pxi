@@ -14,15 +14,20 @@ cdef enum:
     MAX_RUN_BYTES = 65487
     NONE = 0xFFFFFFFF
 
+cdef enum Answer:
+    NO_ANSWER
+    BINDING_ANSWER
+    CHALLENGE
+
 cdef struct Destination:
     # Equal in all of this is what makes one message possible. source.family is zero where the socket has one address.
-    # Answers and data are counted apart, so they leave apart.
+    # Answers of each kind and data are counted apart, so they leave apart.
     Endpoint to
     Endpoint source
     int descriptor
     uint8_t tos
     bint dont_fragment
-    bint is_answer
+    Answer answer
 
 cdef struct Packet:
     uint8_t *head
@@ -90,7 +95,7 @@ cdef inline bint same_destination(const Destination *one, const Destination *oth
         and same_endpoint(&one.to, &other.to)
         and one.tos == other.tos
         and one.dont_fragment == other.dont_fragment
-        and one.is_answer == other.is_answer
+        and one.answer == other.answer
         and same_endpoint(&one.source, &other.source)
     )
 

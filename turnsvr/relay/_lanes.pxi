@@ -160,6 +160,24 @@ cdef class Lanes:
         if slot < 0 or not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
             raise OSError(errno, "listener")
 
+    def challenge(self, listener, challenge):
+        """What plain Allocate requests that come in there are answered with from now on; None for nothing."""
+        cdef Endpoint address
+        cdef Challenge *made
+        cdef Challenge *old
+        cdef uint32_t at, number
+        read_host(&address, listener[0], listener[1])
+        for at in range(self.lane_count):
+            for number in range(self.lanes[at].listener_count):
+                if not same_endpoint(&self.lanes[at].listeners[number].address, &address):
+                    continue
+                made = challenge_new(challenge)
+                lane_lock(self.lanes[at])
+                old = self.lanes[at].listeners[number].challenge
+                self.lanes[at].listeners[number].challenge = made
+                lane_unlock(self.lanes[at])
+                free(old)
+
     cdef int advertise(self, const Endpoint *host) except -1:
         """Have every lane know a host at which sessions are advertised."""
         cdef uint32_t at
@@ -197,6 +215,8 @@ cdef class Lanes:
             for reason in range(DROPS):
                 total.drops[reason] += tally.drops[reason]
             total.binding_answers += tally.binding_answers
+            total.challenges += tally.challenges
+            total.challenges_withheld += tally.challenges_withheld
             total.received += tally.received
             total.sent_up += tally.sent_up
             total.batches += tally.batches
@@ -217,6 +237,8 @@ cdef class Lanes:
             total.sends,
             total.segments,
             waiting,
+            total.challenges,
+            total.challenges_withheld,
         )
 
     def __len__(self):

@@ -120,6 +120,7 @@ cdef void free_lane(Lane *lane) noexcept nogil:
     cdef uint32_t at
     for at in range(lane.listener_count):
         free(lane.listeners[at].suffix)
+        free(lane.listeners[at].challenge)
         free(lane.listeners[at])
     free_items(&lane.policy.fenced)
     free_items(&lane.policy.advertised)

@@ -152,8 +152,10 @@ cdef void set_dont_fragment(Relay *relay, bint wanted) noexcept nogil:
 cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noexcept nogil:
     """Count what left."""
     lane.tally.segments += packets
-    if run.session == NULL:
+    if run.destination.answer == BINDING_ANSWER:
         lane.tally.binding_answers += packets
+    elif run.destination.answer == CHALLENGE:
+        lane.tally.challenges += packets
     elif run.relay != NULL:
         run.session.traffic.packets_from_client += packets
         run.session.traffic.bytes_from_client += payload
@@ -324,6 +326,7 @@ cdef void flush(Lane *lane, Batch *batch) noexcept nogil:
         flush_via(lane, batch, &batch.grouping.vias[at])
     if batch.grouping.packet_count:
         grouping_reset(&batch.grouping)
+    batch.challenges_used = 0
     flush_streams(lane, batch)
 
 

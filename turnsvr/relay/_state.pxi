@@ -26,6 +26,8 @@ cdef enum:
     STREAM_INPUT = 65556 + 131072
     FOREIGN_BYTES = 1048576
     MAX_ERRORS = 64
+    # Challenges that one sending may have.
+    CHALLENGES = 64
     # Datagrams of one system call.
     BATCH_LISTENER = 64
     BATCH_RELAY = 16
@@ -66,6 +68,8 @@ cdef struct Listener:
     bint tells_mapped
     uint16_t suffix_size
     uint8_t *suffix
+    # What plain Allocate requests are answered with; NULL where they go up.
+    Challenge *challenge
 
 cdef struct Policy:
     double bandwidth
@@ -80,6 +84,8 @@ cdef struct Tally:
     Traffic ended
     uint64_t drops[DROPS]
     uint64_t binding_answers
+    uint64_t challenges
+    uint64_t challenges_withheld
     uint64_t received
     uint64_t sent_up
     uint64_t batches
@@ -137,6 +143,7 @@ cdef struct Batch:
     uint32_t lane
     uint32_t slots_used
     uint32_t foreign_used
+    uint32_t challenges_used
     Stream *queued
     uint8_t *memory
     uint8_t *stream_input
@@ -152,6 +159,7 @@ cdef struct Batch:
     uint32_t sending_lone_control[SEND_MESSAGES]
     iovec vectors[SEND_VECTORS]
     uint8_t heads[MAX_PACKETS][HEAD_ROOM]
+    uint8_t challenges[CHALLENGES][CHALLENGE_ROOM]
 
 
 cdef inline int64_t monotonic() noexcept nogil:

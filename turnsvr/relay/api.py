@@ -15,6 +15,9 @@ What the table covers:
   as a Data indication.
 - A Binding request of exactly 20 bytes over UDP, answered with XOR-MAPPED-ADDRESS followed by the listener's
   binding_suffix, at most answers_per_address times a second for each client address.
+- A plain Allocate request over UDP, where the listener has a Challenge: answered with that, within the same rate. Plain
+  is one that is well-formed and has no MESSAGE-INTEGRITY, MESSAGE-INTEGRITY-SHA256, REALM or ORIGIN; the answer has a
+  FINGERPRINT if the request has one. A pump may send some of them up, or all: the portable one does.
 
 What is neither covered nor a possible message (the first byte is above 0x7F, or the length is not what the
 header says) is dropped and counted. ChannelData that is not covered is dropped and counted, never sent up; so is
@@ -97,7 +100,7 @@ class PumpSettings:
     Burst: one second's worth.
     """
     answers_per_address: float = 100.0
-    """Binding answers a second to one client address; 0 for no limit."""
+    """Binding answers and challenges a second to one client address; 0 for no limit."""
     max_permissions: int = 256
     max_channels: int = 256
     """Bounds a session; the rules keep them, a pump may refuse more with RuntimeError."""
@@ -173,6 +176,35 @@ class Totals:
     """Packets that left in them."""
     waiting: int = 0
     """Messages that are yet to be handed to the Handler."""
+    challenges: int = 0
+    """Plain Allocate requests that were answered with a Challenge."""
+    challenges_withheld: int = 0
+    """Those that a limit kept from it; RATE_LIMITED counts them as well."""
+
+
+class Challenge(Protocol):
+    """The attributes of the answer to a plain Allocate request, encoded: before, a token, after.
+
+    The token is the client's own, 22 characters: in base64 without padding the expiry, int(now + lifetime) + 1, in 4
+    bytes, and a MAC of 12 bytes, BLAKE2s (RFC 7693) with this key and person over that expiry, the client's port in 2
+    bytes, and its IP address in 4 or 16. Numbers are big-endian.
+    """
+
+    @property
+    def before(self) -> bytes: ...
+    @property
+    def after(self) -> bytes: ...
+    @property
+    def key(self) -> bytes:
+        """32 bytes at the most."""
+
+    @property
+    def person(self) -> bytes:
+        """8 bytes at the most."""
+
+    @property
+    def lifetime(self) -> float:
+        """Seconds."""
 
 
 class Handler(Protocol):
@@ -207,6 +239,9 @@ class Pump(Protocol):
         binding_suffix: encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request
         (a multiple of four bytes). mapped_address puts MAPPED-ADDRESS between the two, as the tests of RFC 5780 want.
         """
+
+    def challenge(self, listener: Address, challenge: Challenge | None) -> None:
+        """Answer plain Allocate requests that come in at this UDP listener from now on; with None send them up."""
 
     def open(self, request: OpenRequest) -> Opened:
         """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened.

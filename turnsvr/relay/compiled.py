@@ -17,6 +17,7 @@ import structlog
 
 from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
+    Challenge,
     Counters,
     Drop,
     Handler,
@@ -98,6 +99,9 @@ class CompiledPump:
             self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix, mapped_address)
         self._listeners += sockets
         return bound
+
+    def challenge(self, listener: Address, challenge: Challenge | None) -> None:
+        self._engine.challenge(listener, challenge)
 
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._engine.send(five_tuple, data)

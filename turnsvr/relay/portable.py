@@ -17,6 +17,7 @@ from typing import Literal
 
 from turnsvr.limits import AnswerLimiter
 from turnsvr.relay.api import (
+    Challenge,
     Counters,
     Drop,
     Handler,
@@ -91,6 +92,9 @@ class PortablePump:
         self._listeners[listener.address] = listener
         self._loop.add_reader(listener.socket, self._read_listener, listener)
         return listener.address
+
+    def challenge(self, listener: Address, challenge: Challenge | None) -> None:
+        pass
 
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         if five_tuple.transport.is_stream:

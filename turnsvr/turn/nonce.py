@@ -9,6 +9,7 @@ import hmac
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2s
 
@@ -18,6 +19,7 @@ from turnsvr.stun.attributes import PasswordAlgorithm
 _COOKIE = b"obMatJos2"
 _MAC_SIZE = 12
 _EXPIRY_SIZE = 4
+_PORT_SIZE = 2
 _TOKEN_CHARACTERS = 22
 
 # RFC 8489 section 9.2 counts feature bits from the most significant, its erratum and its own test vector from the
@@ -37,6 +39,23 @@ class Verdict(Enum):
     """Ours, and given to this client, but too old."""
     FOREIGN = "foreign"
     """Not ours, or not given to this client."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Challenge:
+    """A challenge, taken apart for who gives it without asking: its encoded attributes are before, a token, after.
+
+    The token ends the nonce and is the client's own: in base64 without padding the expiry, int(now + lifetime) + 1,
+    in 4 bytes, and a MAC of 12 bytes, BLAKE2s with this key and person over that expiry, the client's port in 2 bytes,
+    and its IP address in 4 or 16. Numbers are big-endian.
+    """
+
+    before: bytes
+    after: bytes
+    key: bytes
+    person: bytes
+    lifetime: float
+    """Seconds."""
 
 
 class Nonces:
@@ -59,6 +78,11 @@ class Nonces:
         token = expiry.to_bytes(_EXPIRY_SIZE, "big") + self._mac(expiry, client)
         return self._prefix + b2a_base64(token, newline=False)[:_TOKEN_CHARACTERS]
 
+    def challenge(self, attributes: bytes, nonce: bytes) -> Challenge:
+        """attributes: those of a challenge, encoded, with this nonce among them."""
+        before, _, after = attributes.partition(nonce)
+        return Challenge(before + self._prefix, after, self._secret, self._offer, self._lifetime)
+
     def judge(self, nonce: bytes, client: Address, now: float) -> Verdict:
         """Constant time in what is secret."""
         if not nonce.startswith(self._prefix) or len(nonce) != len(self._prefix) + _TOKEN_CHARACTERS:
@@ -73,5 +97,5 @@ class Nonces:
         return Verdict.FRESH if now < expiry else Verdict.EXPIRED
 
     def _mac(self, expiry: int, client: Address) -> bytes:
-        text = f"{expiry} {client.port} {client.host}".encode()
-        return blake2s(text, digest_size=_MAC_SIZE, key=self._secret, person=self._offer).digest()
+        signed = expiry.to_bytes(_EXPIRY_SIZE, "big") + client.port.to_bytes(_PORT_SIZE, "big") + client.packed
+        return blake2s(signed, digest_size=_MAC_SIZE, key=self._secret, person=self._offer).digest()

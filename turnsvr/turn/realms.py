@@ -8,7 +8,7 @@ from typing import Final
 
 from turnsvr import origin
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Message
 from turnsvr.turn.config import Listener, RealmConfig, ServerConfig
@@ -38,6 +38,19 @@ def choose(config: ServerConfig, named: str | None, origins: Iterable[str], five
         if realm is not None:
             return realm
     return _of_listener(config, five_tuple) or config.realm
+
+
+def of_listener(config: ServerConfig, listener: Address) -> RealmConfig | None:
+    """The realm of requests that come in there over UDP and name none; None where it depends on where they were sent.
+
+    That is so at a wildcard listener where one of its addresses has a realm of its own.
+    """
+    family, port = listener.family, listener.port
+    if listener.host == _WILDCARDS[family]:
+        for is_stream, other in config.listeners:
+            if not is_stream and other.port == port and other.family is family and other != listener:
+                return None
+    return _of_listener(config, FiveTuple(Transport.UDP, listener, listener)) or config.realm
 
 
 def _of_listener(config: ServerConfig, five_tuple: FiveTuple) -> RealmConfig | None:

@@ -12,10 +12,10 @@ from typing import Final
 
 from turnsvr.limits import AnswerLimiter
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data, unpack_channel_data
-from turnsvr.stun.message import Class, Message, Method
+from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
 from turnsvr.turn import binding, handlers, realms
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import ALGORITHMS, MD5_FIRST, Key, Proof, read_claim
@@ -32,7 +32,7 @@ from turnsvr.turn.commands import (
 )
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.handlers import Answer, Desk
-from turnsvr.turn.nonce import SECRET_SIZE, Nonces
+from turnsvr.turn.nonce import SECRET_SIZE, Challenge, Nonces
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.waiting import Waiting
@@ -412,7 +412,23 @@ class Server:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""
         response = Message(Method.BINDING, Class.SUCCESS, bytes(12))
         binding.describe(response, listener, listener, self._desk.config)
-        return response.encode()[20:]
+        return response.encode()[HEADER_SIZE:]
+
+    def challenge(self, listener: Address) -> Challenge | None:
+        """What an Allocate request without credentials is answered with, that came in there over UDP.
+
+        Only where it names neither REALM nor ORIGIN, and until the next reconfigure(). None where it is no challenge,
+        or not always the same one.
+        """
+        config = self._desk.config
+        realm = realms.of_listener(config, listener)
+        if config.stun_only or realm is None:
+            return None
+        request = Message(Method.ALLOCATE, Class.REQUEST, bytes(12))
+        reject = Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
+        answer = self._error(request, FiveTuple(Transport.UDP, listener, listener), reject, realm.name, 0.0)
+        nonce = self._nonces.make(listener, 0.0)
+        return self._nonces.challenge(answer.encode()[HEADER_SIZE:], nonce)
 
     def __len__(self) -> int:
         """Allocations, also those whose relay is still being opened."""

@@ -176,6 +176,8 @@ class ServerCollector(Collector):
     def _requests(self, totals: Totals) -> Iterator[Metric]:
         requests = Counter(self._context.requests)
         requests["binding", "200"] += totals.binding_answers
+        requests["allocate", "401"] += totals.challenges
+        requests["allocate", "none"] += totals.challenges_withheld
         yield _counters(
             "turnsvr_requests",
             "STUN and TURN requests by method and outcome: 200, the error code of the answer, or none where a limit "
@@ -206,6 +208,7 @@ class ServerCollector(Collector):
         )
         for name, text, value in (
             ("binding_answers", "Plain Binding requests that the pump answered by itself.", totals.binding_answers),
+            ("challenges", "Allocate requests without credentials that the pump answered.", totals.challenges),
             ("received_packets", "Packets that came from the network, of any kind.", totals.received),
             ("pump_receive_batches", "Receive calls of the pump that brought packets.", totals.batches),
             ("pump_sends", "Send calls of the pump.", totals.sends),
