@@ -52,8 +52,9 @@ async def test_a_session_tells_who_where_and_until_when(site: Site, transport: s
     assert 0 <= session["age"] < PATIENCE
     assert client.lifetime - PATIENCE < session["remaining"] <= client.lifetime
     assert session["pump"] == site.application.pump.name
-    adopts = site.application.pump.name == "compiled" and transport == "tcp"
-    assert session["reader"] == ("pump" if transport == "udp" or adopts else "asyncio")
+    pump = site.application.pump
+    in_pump = {"udp": True, "tcp": pump.name == "compiled", "tls": pump.takes_tls}
+    assert session["reader"] == ("pump" if in_pump[transport] else "asyncio")
     assert session["permissions"] == session["channels"] == []
 
 

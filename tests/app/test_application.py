@@ -189,7 +189,7 @@ def test_a_certificate_half_replaced_leaves_the_old_one_until_it_is_whole(
     tmp_path: Path, certificate: TlsFiles
 ) -> None:
     files = firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
-    contexts = TlsContexts.of(files)
+    contexts = TlsContexts(files)
     before = contexts.current
     files.certificate.write_bytes(certificate.certificate.read_bytes())
     with pytest.raises(CertificateError):

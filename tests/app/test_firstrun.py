@@ -72,5 +72,5 @@ def test_the_certificate_names_the_host_and_all_its_addresses(tmp_path: Path) ->
 
 def test_no_file_of_the_key_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    firstrun.self_signed_context(OWN)
+    firstrun.self_signed_contexts(OWN)
     assert list(tmp_path.iterdir()) == []

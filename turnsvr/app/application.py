@@ -328,11 +328,11 @@ class Application:
         settings = self.settings
         if settings.tls is not None:
             try:
-                return TlsContexts.of(assemble.tls_files(settings.tls))
+                return TlsContexts(assemble.tls_files(settings.tls))
             except CertificateError as error:
                 raise StartError(f"tls: {error}") from None
         if self.first_run is not None:
-            return TlsContexts(self.first_run.context)
+            return self.first_run.tls
         for address in settings.listeners():
             if address.transport == "tls":
                 raise StartError(f"{address}: needs a certificate; add tls: {{certificate: …, key: …}}")

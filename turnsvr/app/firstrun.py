@@ -6,7 +6,6 @@ import ipaddress
 import json
 import secrets
 import socket
-import ssl
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from pydantic import SecretStr
 from turnsvr import __version__
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.credentials import ice, shared_secret
-from turnsvr.net.tls import TlsFiles, make_context
+from turnsvr.net.tls import TlsContexts, TlsFiles
 
 _CREDENTIAL_LIFETIME = 86_400
 _CERTIFICATE_LIFETIME = timedelta(days=90)
@@ -35,11 +34,11 @@ _MAX_COMMON_NAME = 64
 
 @dataclass(frozen=True)
 class FirstRun:
-    """Settings that serve, the secret in them, and a context for TLS."""
+    """Settings that serve, the secret in them, and contexts for TLS."""
 
     settings: Settings
     secret: str
-    context: ssl.SSLContext
+    tls: TlsContexts
 
     def invitation(self, host: str, listening: Sequence[ListenAddress], now: float | None = None) -> str:
         """What to tell the operator: URLs, and an RTCConfiguration good for a day. host: how others reach us.
@@ -77,13 +76,13 @@ def improvise(settings: Settings, own_addresses: Iterable[str]) -> FirstRun:
     credentials = settings.credentials.model_copy(update={"secrets": (SecretStr(secret),)})
     limits = settings.limits.model_copy(update={"allocations_per_user": _ALLOCATIONS_PER_USER})
     improvised = settings.model_copy(update={"listen": listen, "credentials": credentials, "limits": limits})
-    return FirstRun(improvised, secret, self_signed_context(own_addresses))
+    return FirstRun(improvised, secret, self_signed_contexts(own_addresses))
 
 
-def self_signed_context(addresses: Iterable[str]) -> ssl.SSLContext:
-    """A TLS context with a certificate made for this host; no file of it is left."""
+def self_signed_contexts(addresses: Iterable[str]) -> TlsContexts:
+    """TLS contexts with a certificate made for this host; no file of it is left."""
     with tempfile.TemporaryDirectory(prefix="turnsvr-") as directory:
-        return make_context(write_self_signed(Path(directory), addresses))
+        return TlsContexts(write_self_signed(Path(directory), addresses), watch=False)
 
 
 def write_self_signed(directory: Path, addresses: Iterable[str]) -> TlsFiles:

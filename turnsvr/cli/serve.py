@@ -110,8 +110,10 @@ def version() -> None:
       turnsvr version
     """
     from turnsvr import relay, twins
+    from turnsvr.relay import tls
 
     click.echo(f"turnsvr {__version__}")
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     click.echo(f"pump {relay.describe()}")
     click.echo(f"rules {twins.describe()}")
+    click.echo(f"TLS {tls.describe()}")

@@ -13,9 +13,11 @@ import structlog
 from turnsvr.net.arrival import Arrival, Speech
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.engine import Engine
+from turnsvr.net.handshake import Handshake
 from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
+from turnsvr.relay.api import TlsContext, TlsHandshake
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _ACCEPT_BATCH = 64
@@ -139,19 +141,46 @@ class Streams:
         connection.drop = drop
 
     def _arrived(self, connected: socket.socket, connection: Connection, server: Address, speech: Speech) -> None:
-        context = self.tls.current if self.tls is not None else None
         if speech is Speech.PLAIN:
             five_tuple = FiveTuple(Transport.TCP, connection.client, server)
             if not self._adopt(connected, connection, five_tuple):
                 self._serve(connected, connection, five_tuple, None)
-        elif speech is Speech.TLS and context is not None:
-            self._serve(connected, connection, FiveTuple(Transport.TLS, connection.client, server), context)
+        elif speech is Speech.TLS and self.tls is not None:
+            five_tuple = FiveTuple(Transport.TLS, connection.client, server)
+            if self.tls.pump is not None and self._engine.pump.takes_tls:
+                self._shake_hands(connected, connection, five_tuple, self.tls.pump)
+            else:
+                self._serve(connected, connection, five_tuple, self.tls.current)
         else:
             _log.debug("connection closed", client=str(connection.client), reason=speech.value)
             connection.drop()
 
-    def _adopt(self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple) -> bool:
-        if not self._engine.pump.adopt(connected.fileno(), five_tuple, b""):
+    def _shake_hands(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: TlsContext
+    ) -> None:
+        """Begin TLS here, for the pump to go on with."""
+
+        def done(tls: TlsHandshake) -> None:
+            if not self._adopt(connected, connection, five_tuple, tls):
+                failed("the pump has no room")
+
+        def failed(reason: str) -> None:
+            _log.debug("TLS handshake failed", client=str(connection.client), reason=reason)
+            connection.drop()
+
+        def drop() -> None:
+            handshake.cancel()
+            connected.close()
+            connection.close()
+
+        handshake = Handshake(self._loop, connected, context, _HANDSHAKE_TIMEOUT, done=done, failed=failed)
+        connection.five_tuple = five_tuple
+        connection.drop = drop
+
+    def _adopt(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsHandshake | None = None
+    ) -> bool:
+        if not self._engine.pump.adopt(connected.fileno(), five_tuple, b"", tls):
             return False
         connected.detach()
         connection.five_tuple = five_tuple

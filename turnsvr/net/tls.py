@@ -1,10 +1,17 @@
-"""TLS for clients: the context that new connections take, and its certificate read again without dropping any."""
+"""TLS for clients: the contexts that new connections take, and their certificate read again without dropping any."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+
+import structlog
+
+from turnsvr.relay import tls as pump_tls
+from turnsvr.relay.api import TlsContext
+
+_log = structlog.get_logger()
 
 ALPN_PROTOCOLS = ("stun.turn", "stun.nat-discovery")
 """RFC 7443 section 3. A client that offers none, or others, is served all the same."""
@@ -49,39 +56,55 @@ def make_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
+def make_pump_context(files: TlsFiles, context: ssl.SSLContext) -> TlsContext | None:
+    """The same for connections that the pump serves; None, and a word in the log, where it can serve none."""
+    try:
+        return pump_tls.make_context(context, files.certificate, files.key, ALPN_PROTOCOLS)
+    except ValueError as error:
+        _log.warning("TLS is not served by the pump", certificate=str(files.certificate), reason=str(error))
+        return None
+
+
 class TlsContexts:
-    """The context for new connections, made again when its files change. One that cannot be made leaves the old."""
+    """The contexts for new connections, made again when their files change. One that cannot be made leaves the old."""
 
-    def __init__(self, context: ssl.SSLContext, files: TlsFiles | None = None) -> None:
-        self.current = context
-        self._files = files
+    current: ssl.SSLContext
+    """What asyncio serves TLS with."""
+    pump: TlsContext | None
+    """What the pump serves TLS with; None where it cannot."""
+
+    def __init__(self, files: TlsFiles, *, watch: bool = True) -> None:
+        """watch: whether the files stay and may change. Raises CertificateError."""
         self._stamp = _stat(files)
-
-    @classmethod
-    def of(cls, files: TlsFiles) -> TlsContexts:
-        """The context of files that are watched from now on; raises CertificateError."""
-        return cls(make_context(files), files)
+        self._files = files if watch else None
+        self._make(files)
 
     def reload(self, files: TlsFiles) -> None:
-        """Take these files, or the same again; raises CertificateError and then keeps the context."""
+        """Take these files, or the same again; raises CertificateError and then keeps the contexts."""
         stamp = _stat(files)
-        self.current = make_context(files)
+        self._make(files)
         self._files, self._stamp = files, stamp
 
     def reload_if_changed(self) -> bool:
         """Whether the files had changed and are in use now; raises CertificateError once for each change."""
+        if self._files is None:
+            return False
         stamp = _stat(self._files)
-        if self._files is None or stamp == self._stamp:
+        if stamp == self._stamp:
             return False
         self._stamp = stamp
-        self.current = make_context(self._files)
+        self._make(self._files)
         return True
 
+    def _make(self, files: TlsFiles) -> None:
+        context = make_context(files)
+        self.current, self.pump = context, make_pump_context(files, context)
 
-def _stat(files: TlsFiles | None) -> tuple[object, ...]:
+
+def _stat(files: TlsFiles) -> tuple[object, ...]:
     """What differs once a file was replaced or written."""
     stamp: list[object] = []
-    for path in (files.certificate, files.key) if files is not None else ():
+    for path in (files.certificate, files.key):
         try:
             found = path.stat()
         except OSError:

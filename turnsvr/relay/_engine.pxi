@@ -265,14 +265,19 @@ cdef class Engine(Lanes):
         lane_unlock(lane)
         return 0
 
-    def adopt(self, int descriptor, five_tuple, bytes first not None):
-        """Serve a connected TCP socket and own it. Raises OSError; then the caller still owns it."""
+    def adopt(self, int descriptor, five_tuple, bytes first not None, TlsHandshake tls=None):
+        """Serve a connected TCP socket and own it, over TLS where hands were shaken, which is used up then.
+
+        Raises OSError; then the caller still owns it.
+        """
         cdef FiveTupleKey key
         cdef Stream *stream
         cdef Session *session
         cdef Lane *lane
         cdef int64_t slot
         cdef bint added = False
+        if tls is not None and (tls.link == NULL or tls.link.descriptor != descriptor):
+            raise ValueError("the handshake is another connection's, or used up")
         set_number(descriptor, IPPROTO_TCP, TCP_NODELAY, 1)
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
@@ -298,6 +303,9 @@ cdef class Engine(Lanes):
             if session != NULL:
                 session.stream = stream
             self.batch.now = monotonic()
+            if tls is not None:
+                tls.give(stream)
+                open_records(lane, self.batch, stream, NULL, 0)
             feed_stream(lane, self.batch, stream, <const uint8_t *>first, len(first))
         lane_unlock(lane)
         if not added:
@@ -321,7 +329,8 @@ cdef class Engine(Lanes):
     def drain(self):
         """What lanes have sent up: messages as (five-tuple, bytes), and the other events, in order.
 
-        Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason), ("no_gso", errno).
+        Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason), ("no_gso", errno). Whoever
+        is closed can be sent answers to what it said before, until hang_up().
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
@@ -385,11 +394,10 @@ cdef class Engine(Lanes):
         return 0
 
     cdef int read_closed(self, Lane *lane, const UpRecord *record, list events) except -1:
-        """Free a stream that has ended, unless it was hung up meanwhile."""
+        """Tell of a stream that has ended, unless it was hung up meanwhile."""
         cdef uint32_t at = <uint32_t>record.session
         cdef Slot *slot = &lane.slots[at]
         if slot.kind != IS_STREAM or slot.generation != <uint32_t>(record.session >> 32):
             return 0
         events.append(("closed", five_tuple_of(&record.key), record.first))
-        end_connection(lane, <Stream *>slot.item)
         return 0

@@ -15,7 +15,7 @@ cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) n
         if events & EPOLLERR:
             report_errors(lane, batch, <Relay *>slot.item)
         read_relay(lane, batch, <Relay *>slot.item)
-    elif slot.kind == IS_STREAM and not (<Stream *>slot.item).dead:
+    elif slot.kind == IS_STREAM and not (<Stream *>slot.item).is_over:
         read_stream(lane, batch, <Stream *>slot.item, events)
 
 

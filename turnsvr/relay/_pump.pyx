@@ -12,6 +12,7 @@ from libc.string cimport memchr, memcpy, memmove, memset, strlen
 
 from turnsvr.relay._system cimport *
 
+import os
 import socket
 
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -29,7 +30,10 @@ include "_socket.pxi"
 include "_path.pxi"
 include "_foreign.pxi"
 include "_arrivals.pxi"
+include "_libssl.pxi"
+include "_tls.pxi"
 include "_stream.pxi"
+include "_tls_stream.pxi"
 include "_loop.pxi"
 include "_values.pxi"
 include "_options.pxi"

@@ -98,11 +98,14 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     if session != NULL and session.stream == stream:
         session.stream = NULL
     index_remove(&lane.streams, hash_key(&stream.key), stream)
-    if not stream.dead:
+    if stream.tls != NULL:
+        say_goodbye(lane, stream)
+    if not stream.is_over:
         watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
     give_slot(lane, stream.slot)
     lane_unlock(lane)
     c_close(stream.descriptor)
+    link_free(stream.tls)
     free(stream.pending)
     free(stream.output)
     free(stream)

@@ -23,7 +23,9 @@ cdef enum:
     MAX_LISTENERS = 256
     MAX_LANES = 64
     # What is left of a frame, and what one read may bring besides.
-    STREAM_INPUT = 65556 + 131072
+    MAX_FRAME = 65556
+    STREAM_READ = 131072
+    STREAM_INPUT = MAX_FRAME + STREAM_READ
     FOREIGN_BYTES = 1048576
     MAX_ERRORS = 64
     # Challenges that one sending may have.
@@ -147,6 +149,9 @@ cdef struct Batch:
     Stream *queued
     uint8_t *memory
     uint8_t *stream_input
+    # A frame of which head and data are in two places, and records as they come.
+    uint8_t *frame
+    uint8_t *records
     uint8_t *foreign
     mmsghdr received[RECEIVE_SLOTS]
     iovec received_vectors[RECEIVE_SLOTS]
@@ -198,8 +203,10 @@ cdef Batch *batch_new(uint32_t lane) noexcept nogil:
     batch.lane = lane
     batch.memory = <uint8_t *>batch_map(RECEIVE_SLOTS * SLOT_SIZE)
     batch.stream_input = <uint8_t *>batch_map(STREAM_INPUT)
+    batch.frame = <uint8_t *>batch_map(MAX_FRAME)
+    batch.records = <uint8_t *>batch_map(STREAM_READ)
     batch.foreign = <uint8_t *>batch_map(FOREIGN_BYTES)
-    if batch.memory == NULL or batch.stream_input == NULL or batch.foreign == NULL:
+    if NULL in (batch.memory, batch.stream_input, batch.frame, batch.records, batch.foreign):
         batch_free(batch)
         return NULL
     if getrandom(&batch.random, sizeof(batch.random), 0) != sizeof(batch.random):
@@ -222,6 +229,10 @@ cdef void batch_free(Batch *batch) noexcept nogil:
         munmap(batch.memory, RECEIVE_SLOTS * SLOT_SIZE)
     if batch.stream_input != NULL:
         munmap(batch.stream_input, STREAM_INPUT)
+    if batch.frame != NULL:
+        munmap(batch.frame, MAX_FRAME)
+    if batch.records != NULL:
+        munmap(batch.records, STREAM_READ)
     if batch.foreign != NULL:
         munmap(batch.foreign, FOREIGN_BYTES)
     munmap(batch, sizeof(Batch))

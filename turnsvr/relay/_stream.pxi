@@ -1,20 +1,24 @@
-# Plain-TCP clients: frames in, frames out, what waits for a slow one bounded.
+# TCP and TLS clients: frames in, frames out, what waits for a slow one bounded.
 # A stream is freed by the control thread only.
 
 cdef enum:
     CLOSED_BY_CLIENT = 0
     CLOSED_MALFORMED = 0xFFFF
-    MAX_FRAME = 65556
-    STREAM_READ = 131072
+    CLOSED_BY_TLS = 0xFFFE
     OUTPUT_FIRST_ROOM = 2048
 
 
 cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
-    """Serve it no more and say so; reason is an errno or one of CLOSED_…."""
+    """Read from it no more and say so; reason is an errno or one of CLOSED_….
+
+    Answers to what came before the end are still written, unless the connection has failed.
+    """
     cdef UpRecord record
-    if stream.dead:
+    if reason != CLOSED_BY_CLIENT and reason != CLOSED_MALFORMED:
+        stream.dead = True
+    if stream.is_over:
         return
-    stream.dead = True
+    stream.is_over = True
     watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
     memset(&record, 0, sizeof(record))
     record.key = stream.key
@@ -81,17 +85,23 @@ cdef bint stream_queue(
     """Queue one whole frame, written at the next flush; False when the client is too slow for it."""
     cdef uint32_t size = head_size + body_size + padding
     cdef uint8_t *to
+    if stream.tls != NULL:
+        size = sealed_size(size)
     if stream.output_size + size > lane.policy.stream_buffer and not stream.wants_write:
         stream_write(lane, stream)
     if stream.dead or stream.output_size + size > lane.policy.stream_buffer or not output_room(stream, size):
         return False
-    to = stream.output + stream.output_at + stream.output_size
-    if head_size:
-        memcpy(to, head, head_size)
-    if body_size:
-        memcpy(to + head_size, body, body_size)
-    memset(to + head_size + body_size, 0, padding)
-    stream.output_size += size
+    if stream.tls != NULL:
+        if not seal(lane, batch, stream, head, head_size, body, body_size, padding):
+            return False
+    else:
+        to = stream.output + stream.output_at + stream.output_size
+        if head_size:
+            memcpy(to, head, head_size)
+        if body_size:
+            memcpy(to + head_size, body, body_size)
+        memset(to + head_size + body_size, 0, padding)
+        stream.output_size += size
     if not stream.queued and not stream.wants_write:
         stream.queued = True
         stream.next_queued = batch.queued
@@ -146,6 +156,13 @@ cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexc
     return True
 
 
+cdef uint32_t recall_pending(Batch *batch, Stream *stream) noexcept nogil:
+    """Put the unfinished frame where the rest of it is read; returns its size."""
+    if stream.pending_size:
+        memcpy(batch.stream_input, stream.pending, stream.pending_size)
+    return stream.pending_size
+
+
 cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
     """The frames in so many bytes of stream_input, of which the unfinished one is kept."""
     cdef uint8_t *data = batch.stream_input
@@ -174,10 +191,9 @@ cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) n
 cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, size_t size) noexcept nogil:
     """Take bytes that somebody else has read."""
     cdef uint32_t chunk
-    while size and not stream.dead:
+    while size and not stream.is_over:
         chunk = <uint32_t>min(size, <size_t>STREAM_READ)
-        if stream.pending_size:
-            memcpy(batch.stream_input, stream.pending, stream.pending_size)
+        recall_pending(batch, stream)
         memcpy(batch.stream_input + stream.pending_size, data, chunk)
         take_frames(lane, batch, stream, stream.pending_size + chunk)
         data += chunk
@@ -189,14 +205,19 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
     cdef uint64_t frames = lane.tally.received
     if events & EPOLLOUT:
         stream_write(lane, stream)
-    if stream.dead or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
+    if stream.is_over or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
         return
-    if stream.pending_size:
-        memcpy(batch.stream_input, stream.pending, stream.pending_size)
-    got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, STREAM_READ, MSG_DONTWAIT)
+    if stream.tls != NULL:
+        got = c_recv(stream.descriptor, batch.records, STREAM_READ, MSG_DONTWAIT)
+    else:
+        recall_pending(batch, stream)
+        got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, STREAM_READ, MSG_DONTWAIT)
     if got > 0:
         lane.tally.batches += 1
-        take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
+        if stream.tls != NULL:
+            open_records(lane, batch, stream, batch.records, <uint32_t>got)
+        else:
+            take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
         lane.pace.work += PACE_FRAME * <int64_t>(lane.tally.received - frames)
         lane.pace.more = lane.pace.more or got == STREAM_READ
     elif got == 0:

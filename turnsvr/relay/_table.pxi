@@ -73,10 +73,15 @@ cdef struct Relay:
     # How the socket was last told to send; only IPv4 needs telling.
     bint dont_fragment
 
+cdef struct TlsLink
+
 cdef struct Stream:
-    # A plain-TCP client whose socket the lane serves.
+    # A TCP or TLS client whose socket the lane serves. pending is the frame that has not wholly come, output what is
+    # still to be sent.
     FiveTupleKey key
     int descriptor
+    # NULL for plain TCP.
+    TlsLink *tls
     uint32_t slot
     uint8_t *pending
     uint32_t pending_size
@@ -86,6 +91,8 @@ cdef struct Stream:
     uint32_t output_room
     bint wants_write
     bint queued
+    # Nothing is read from it any more; dead: nothing is written to it either.
+    bint is_over
     bint dead
     Stream *next_queued
 

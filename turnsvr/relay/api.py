@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -207,6 +207,23 @@ class Challenge(Protocol):
         """Seconds."""
 
 
+class TlsHandshake(Protocol):
+    """The server's end of a TLS connection while hands are shaken, over a socket that does not block."""
+
+    def step(self) -> Literal["read", "write", ""]:
+        """Go on as far as the socket allows: what to wait for, "" when hands are shaken.
+
+        Raises ConnectionError with the reason when it has failed; there is no going on then.
+        """
+
+
+class TlsContext(Protocol):
+    """A certificate with its key, and what clients may negotiate."""
+
+    def handshake(self, descriptor: int) -> TlsHandshake:
+        """Begin on a connected socket, which stays the caller's until Pump.adopt() takes both."""
+
+
 class Handler(Protocol):
     """Who hears what the table does not cover."""
 
@@ -232,6 +249,10 @@ class Pump(Protocol):
     @property
     def name(self) -> str:
         """ "portable" or "compiled", for people."""
+
+    @property
+    def takes_tls(self) -> bool:
+        """Whether adopt() takes TLS connections; turnsvr.relay.tls makes their contexts."""
 
     def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
         """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.
@@ -286,10 +307,11 @@ class Pump(Protocol):
     def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
         """Relay what the table covers of an attached client's frames; returns those that must go up, in order."""
 
-    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
-        """Take over a connected plain-TCP socket: framing, relaying, bounded output. False: the pump does not do that.
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
+        """Take over a connected socket: framing, relaying, bounded output. False: the pump does not do that.
 
-        On True the descriptor belongs to the pump. first: bytes already read from it.
+        On True the descriptor belongs to the pump. first: bytes already read from it. tls: over which hands were
+        shaken; it belongs to the pump then, too.
         """
 
     def hang_up(self, five_tuple: FiveTuple) -> None:

@@ -11,10 +11,11 @@ import secrets
 import socket
 from collections.abc import Iterable, Sequence
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
+from turnsvr.relay import tls as tls_room
 from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
     Challenge,
@@ -26,6 +27,7 @@ from turnsvr.relay.api import (
     PumpSettings,
     RelayFailure,
     StreamWriter,
+    TlsHandshake,
     Totals,
 )
 from turnsvr.relay.ports import OpenedPort, RelayPorts
@@ -44,6 +46,7 @@ _MAX_ROUNDS = 16
 
 _CLOSED_BY_CLIENT = 0
 _MALFORMED = 0xFFFF
+_BROKEN_TLS = 0xFFFE
 
 
 class EngineSocket:
@@ -69,6 +72,7 @@ class CompiledPump:
         self, settings: PumpSettings, handler: Handler, *, loop: asyncio.AbstractEventLoop, limiter: object = None
     ) -> None:
         """limiter is not used: the rate of plain Binding answers is kept where they are given."""
+        self.takes_tls = not tls_room.missing()
         self._settings = settings
         self._handler = handler
         self._loop = loop
@@ -115,9 +119,9 @@ class CompiledPump:
     def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
         return self._engine.relay(five_tuple, frames)
 
-    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         try:
-            self._engine.adopt(descriptor, five_tuple, first)
+            self._engine.adopt(descriptor, five_tuple, first, cast(Any, tls))
         except OSError:
             return False
         return True
@@ -250,6 +254,7 @@ class CompiledPump:
             case ("error", session, peer, icmp_type, icmp_code, data):
                 self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
             case ("closed", five_tuple, reason):
+                self._engine.hang_up(five_tuple)
                 self._handler.stream_closed(five_tuple, _why(reason))
             case ("no_gso", number):
                 _log.warning(
@@ -315,4 +320,6 @@ def _why(reason: int) -> str:
     """Why an adopted connection ended, in words."""
     if reason == _CLOSED_BY_CLIENT:
         return "closed by the client"
+    if reason == _BROKEN_TLS:
+        return "broken TLS"
     return "malformed frame" if reason == _MALFORMED else os.strerror(reason)

@@ -26,6 +26,7 @@ from turnsvr.relay.api import (
     PumpSettings,
     RelayFailure,
     StreamWriter,
+    TlsHandshake,
     Totals,
 )
 from turnsvr.relay.fastpath import (
@@ -55,6 +56,7 @@ class PortablePump:
     """A Pump on an asyncio loop that has add_reader."""
 
     name = "portable"
+    takes_tls = False
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class PortablePump:
         self._tally.sent_up += len(up)
         return up
 
-    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes) -> bool:
+    def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         return False
 
     def hang_up(self, five_tuple: FiveTuple) -> None:

@@ -1,0 +1,68 @@
+"""The beginning of a TLS connection that the pump will serve: hands are shaken on the loop, so that no packet waits."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+from turnsvr.relay.api import TlsContext, TlsHandshake
+
+
+class Handshake:
+    """Shakes hands over a connected socket that does not block, and tells of the end once; cancel() forgoes that."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: socket.socket,
+        context: TlsContext,
+        timeout: float,
+        *,
+        done: Callable[[TlsHandshake], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        """timeout in seconds. failed is told why, in words that name no secret."""
+        self._loop = loop
+        self._socket = connected
+        self._done = done
+        self._failed = failed
+        self._tls = context.handshake(connected.fileno())
+        self._waits_for = ""
+        self._timer = loop.call_later(timeout, self._late, timeout)
+        self._next = loop.call_soon(self._go_on)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        self._next.cancel()
+        self._wait_for("")
+
+    def _go_on(self) -> None:
+        try:
+            waits_for = self._tls.step()
+        except ConnectionError as error:
+            self.cancel()
+            self._failed(str(error))
+            return
+        if waits_for:
+            self._wait_for(waits_for)
+        else:
+            self.cancel()
+            self._done(self._tls)
+
+    def _late(self, timeout: float) -> None:
+        self.cancel()
+        self._failed(f"it takes longer than {timeout:g} s")
+
+    def _wait_for(self, what: str) -> None:
+        if what == self._waits_for:
+            return
+        if self._waits_for == "read":
+            self._loop.remove_reader(self._socket)
+        elif self._waits_for == "write":
+            self._loop.remove_writer(self._socket)
+        self._waits_for = what
+        if what == "read":
+            self._loop.add_reader(self._socket, self._go_on)
+        elif what == "write":
+            self._loop.add_writer(self._socket, self._go_on)

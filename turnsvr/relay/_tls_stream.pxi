@@ -1,0 +1,83 @@
+# TLS clients in a lane: records in, records out, a frame each. Every function runs under the lane's lock, since that is
+# what keeps two threads off one connection. OpenSSL's errors are kept by thread: whoever meets one clears them.
+
+cdef inline uint32_t sealed_size(uint32_t size) noexcept nogil:
+    """At the most so many bytes does a frame of this size take as records."""
+    return size + (size // TLS_RECORD + 1) * TLS_OVERHEAD
+
+
+cdef bint seal(
+    Lane *lane, Batch *batch, Stream *stream, const uint8_t *head, uint32_t head_size, const uint8_t *body,
+    uint32_t body_size, uint32_t padding
+) noexcept nogil:
+    """Encrypt one frame that has room into the stream's output; False when the connection has failed.
+
+    Frames larger than a record are the only ones that take more than one.
+    """
+    cdef uint32_t size = head_size + body_size + padding
+    cdef const uint8_t *frame = body
+    if size > MAX_FRAME or size == 0:
+        return size == 0
+    if head_size or padding:
+        frame = head
+        if head + head_size != body or padding:
+            memcpy(batch.frame, head, head_size)
+            memcpy(batch.frame + head_size, body, body_size)
+            memset(batch.frame + head_size + body_size, 0, padding)
+            frame = batch.frame
+    stream.tls.output_limit = lane.policy.stream_buffer + TLS_OWN_OUTPUT
+    if _libssl.SSL_write(stream.tls.ssl, frame, <int>size) == <int>size:
+        return True
+    _libssl.ERR_clear_error()
+    end_stream(lane, stream, CLOSED_BY_TLS)
+    return False
+
+
+cdef void fail_tls(Lane *lane, Stream *stream) noexcept nogil:
+    """End a connection whose client broke the protocol; it is told why where it can be told at once."""
+    _libssl.ERR_clear_error()
+    if not stream.wants_write:
+        stream_write(lane, stream)
+    end_stream(lane, stream, CLOSED_BY_TLS)
+
+
+cdef void open_records(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Take bytes that were read; an unfinished record is kept by OpenSSL, so nothing of them is needed any more."""
+    cdef TlsLink *link = stream.tls
+    cdef uint32_t kept = recall_pending(batch, stream)
+    cdef uint32_t at = kept
+    cdef int got, error
+    link.input = data
+    link.input_size = size
+    link.output_limit = lane.policy.stream_buffer + TLS_OWN_OUTPUT
+    while True:
+        if STREAM_INPUT - at < TLS_RECORD:
+            take_frames(lane, batch, stream, at)
+            kept = at = recall_pending(batch, stream)
+            if stream.is_over:
+                break
+        got = _libssl.SSL_read(link.ssl, batch.stream_input + at, <int>(STREAM_INPUT - at))
+        if got <= 0:
+            break
+        at += <uint32_t>got
+    error = SSL_ERROR_WANT_READ if stream.is_over else _libssl.SSL_get_error(link.ssl, got)
+    link.input = NULL
+    link.input_size = 0
+    if at != kept:
+        take_frames(lane, batch, stream, at)
+    if error == SSL_ERROR_ZERO_RETURN:
+        end_stream(lane, stream, CLOSED_BY_CLIENT)
+    elif error != SSL_ERROR_WANT_READ:
+        fail_tls(lane, stream)
+    if stream.output_size and not stream.wants_write and not stream.dead:
+        stream_write(lane, stream)
+
+
+cdef void say_goodbye(Lane *lane, Stream *stream) noexcept nogil:
+    """Send close_notify where it can be sent at once."""
+    if stream.dead or stream.wants_write:
+        return
+    stream.tls.output_limit = lane.policy.stream_buffer + TLS_OWN_OUTPUT
+    if _libssl.SSL_shutdown(stream.tls.ssl) < 0:
+        _libssl.ERR_clear_error()
+    stream_write(lane, stream)
