@@ -276,8 +276,8 @@ cdef class Engine(Lanes):
         cdef Lane *lane
         cdef int64_t slot
         cdef bint added = False
-        if tls is not None and (tls.link == NULL or tls.link.descriptor != descriptor):
-            raise ValueError("the handshake is another connection's, or used up")
+        if tls is not None and (tls.link == NULL or tls.link.descriptor != descriptor or not tls.is_done):
+            raise ValueError("the handshake is another connection's, used up or not over")
         set_number(descriptor, IPPROTO_TCP, TCP_NODELAY, 1)
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)

@@ -190,6 +190,7 @@ cdef class TlsHandshake:
 
     cdef TlsContext context
     cdef TlsLink *link
+    cdef bint is_done
 
     def __cinit__(self, TlsContext context not None, int descriptor):
         self.context = context
@@ -221,6 +222,7 @@ cdef class TlsHandshake:
             _libssl.ERR_clear_error()
             done = _libssl.SSL_do_handshake(link.ssl)
             error = 0 if done == 1 else _libssl.SSL_get_error(link.ssl, done)
+        self.is_done = done == 1
         if done == 1:
             return ""
         if error == SSL_ERROR_WANT_READ:

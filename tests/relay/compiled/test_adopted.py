@@ -1,4 +1,4 @@
-"""Plain-TCP clients that the pump serves itself: framing, relaying, bounded output, and the end."""
+"""TCP and TLS clients that the pump serves itself: framing, relaying, bounded output, and the end."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from tests.relay.compiled.conftest import WorldFactory
+from tests.relay.compiled.stream_client import Contexts, StreamClient, client_context, server_context
 from tests.relay.world import (
     FAMILIES,
     LOOPBACK,
@@ -22,64 +23,26 @@ from tests.relay.world import (
     request,
     send_indication,
 )
+from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import Drop, PumpSettings
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
-from turnsvr.stun.framing import StreamSplitter
 
 BUFFER = 65_536
 
 
-class Client:
-    """A TCP connection whose other end the pump has adopted, with a session if wanted."""
-
-    def __init__(self, world: World, family: Family = Family.IPV4, *, first: bytes = b"", session: bool = True) -> None:
-        self.world = world
-        with socket.create_server((LOOPBACK[family], 0), family=family.socket_family) as server:
-            self.socket = socket.create_connection(server.getsockname()[:2])
-            served, _ = server.accept()
-        self.socket.setblocking(False)
-        ends = (Address(*each.getsockname()[:2]) for each in (self.socket, served))
-        self.five_tuple = FiveTuple(Transport.TCP, *ends)
-        self.number = 0
-        assert world.pump.adopt(served.detach(), self.five_tuple, first)
-        if session:
-            self.number, opened = world.open(self.five_tuple, (family,))
-            self.relayed = opened.addresses[0]
-            world.pump.permit(self.number, LOOPBACK[family], now(60))
-        self._splitter = StreamSplitter()
-        self._frames: list[bytes] = []
-
-    async def send(self, data: bytes, frames: int = 1) -> None:
-        self.world.sent += frames
-        await asyncio.get_running_loop().sock_sendall(self.socket, data)
-
-    async def read(self) -> bytes:
-        """The next whole frame."""
-        async with asyncio.timeout(10):
-            while not self._frames:
-                data = await asyncio.get_running_loop().sock_recv(self.socket, 65_536)
-                assert data, "the pump has closed the connection"
-                self._frames += self._splitter.feed(data)
-        return self._frames.pop(0)
-
-    async def is_closed(self) -> bool:
-        async with asyncio.timeout(10):
-            try:
-                return not await asyncio.get_running_loop().sock_recv(self.socket, 1)
-            except ConnectionResetError:
-                return True
+Connect = Callable[..., StreamClient]
 
 
-Connect = Callable[..., Client]
+@pytest.fixture(params=["tcp", "tls"])
+async def connect(request: pytest.FixtureRequest, certificate: TlsFiles) -> AsyncIterator[Connect]:
+    clients: list[StreamClient] = []
+    tls = None
+    if request.param == "tls":
+        tls = Contexts(server_context(certificate.certificate, certificate.key), client_context())
 
-
-@pytest.fixture
-async def connect() -> AsyncIterator[Connect]:
-    clients: list[Client] = []
-
-    def make(world: World, *args: Family, first: bytes = b"", session: bool = True) -> Client:
-        clients.append(Client(world, *args, first=first, session=session))
+    def make(world: World, *args: Family, first: bytes = b"", session: bool = True) -> StreamClient:
+        clients.append(StreamClient(world, *args, first=first, session=session, tls=tls))
         return clients[-1]
 
     yield make
