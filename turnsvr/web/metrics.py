@@ -80,8 +80,8 @@ class ServerCollector(Collector):
         yield _gauge("turnsvr_connections", "TCP and TLS connections of TURN clients now.", context.connections)
         yield _gauge(
             "turnsvr_lagging_connections",
-            "Connections with output that waits because the client reads too slowly; plain TCP that the compiled pump "
-            "serves is not among them.",
+            "Connections with output that waits because the client reads too slowly; those that the compiled pump "
+            "serves are not among them.",
             context.lagging,
         )
         if (expiry := context.certificate_expiry()) is not None:

@@ -301,7 +301,9 @@ class KeyUpdater:
 
     def ask(self) -> bool:
         """Take new keys for what we send and ask for those of the other side; whether that could be sent."""
-        return self._library.SSL_key_update(self._tls, 1) == 1 and self._library.SSL_do_handshake(self._tls) == 1
+        asked: int = self._library.SSL_key_update(self._tls, 1)
+        sent: int = self._library.SSL_do_handshake(self._tls)
+        return asked == sent == 1
 
     def write(self, data: bytes) -> None:
         assert load_tls.write_tls(self._tls, data) == len(data)
