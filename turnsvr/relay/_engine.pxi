@@ -156,8 +156,8 @@ cdef class Engine(Lanes):
             lane_lock(lane)
             sent = stream_queue(lane, self.batch, stream, NULL, 0, <const uint8_t *>data, <uint32_t>len(data), 0)
             flush_streams(lane, self.batch)
+            self.tally.drops[<int>(SEND_FAILED if stream.dead else SLOW_CLIENT)] += not sent
             lane_unlock(lane)
-            self.tally.drops[<int>SLOW_CLIENT] += not sent
             return
         write = self.writers.get(five_tuple)
         if write is None:

@@ -178,6 +178,7 @@ cdef class TlsContext:
 
     def __dealloc__(self):
         if self.context != NULL:
+            _libssl.SSL_CTX_set_alpn_select_cb(self.context, NULL, NULL)
             _libssl.SSL_CTX_free(self.context)
 
     def handshake(self, int descriptor):
