@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from enum import Enum, IntEnum
-from struct import Struct
 from typing import Final, NamedTuple
 
 from turnsvr.stun.errors import MalformedMessage
@@ -47,7 +46,7 @@ class Address(NamedTuple):
 
     @property
     def family(self) -> Family:
-        return Family.IPV6 if ":" in self.host else Family.IPV4
+        return family_of(self.host)
 
     @property
     def packed(self) -> bytes:
@@ -69,6 +68,11 @@ class FiveTuple(NamedTuple):
         return f"{self.transport.value} {self.client} -> {self.server}"
 
 
+def family_of(host: str) -> Family:
+    """The family of an IP address as text."""
+    return Family.IPV6 if ":" in host else Family.IPV4
+
+
 def pack_host(host: str) -> bytes:
     """IP address text to 4 or 16 bytes; raises OSError when it is no IP address."""
     if ":" in host:
@@ -83,39 +87,36 @@ def unpack_host(packed: bytes) -> str:
 
 def pack_address(address: Address) -> bytes:
     """MAPPED-ADDRESS value: a zero byte, family, port, address (RFC 8489 section 14.1)."""
-    packed = address.packed
-    return _FAMILY_AND_PORT.pack(_FAMILIES[len(packed)], address.port) + packed
+    packed = pack_host(address.host)
+    return _FAMILIES[len(packed)] + address.port.to_bytes(2, "big") + packed
 
 
 def unpack_address(value: bytes) -> Address:
     """The address in a MAPPED-ADDRESS value; raises MalformedMessage."""
     _check_address(value)
-    return Address(unpack_host(value[4:]), int.from_bytes(value[2:4], "big"))
+    return Address(unpack_host(value[4:]), value[2] << 8 | value[3])
 
 
 def pack_xor_address(address: Address, mask: bytes) -> bytes:
     """XOR-MAPPED-ADDRESS value; mask is magic cookie and transaction id, 16 bytes (RFC 8489 section 14.2)."""
-    packed = address.packed
-    size = len(packed)
+    packed = pack_host(address.host)
     port = address.port ^ (mask[0] << 8 | mask[1])
-    return _FAMILY_AND_PORT.pack(_FAMILIES[size], port) + _xor(packed, mask, size)
+    return _FAMILIES[len(packed)] + port.to_bytes(2, "big") + _xor(packed, mask)
 
 
 def unpack_xor_address(value: bytes, mask: bytes) -> Address:
     """The address in a XOR-MAPPED-ADDRESS value; raises MalformedMessage."""
     _check_address(value)
     port = (value[2] ^ mask[0]) << 8 | value[3] ^ mask[1]
-    return Address(unpack_host(_xor(value[4:], mask, len(value) - 4)), port)
+    return Address(unpack_host(_xor(value[4:], mask)), port)
 
 
-def _xor(packed: bytes, mask: bytes, size: int) -> bytes:
-    return (int.from_bytes(packed, "big") ^ int.from_bytes(mask[:size], "big")).to_bytes(size, "big")
+def _xor(packed: bytes, mask: bytes) -> bytes:
+    return bytes([packed[at] ^ mask[at] for at in range(len(packed))])
 
 
-_FAMILY_AND_PORT: Final = Struct("!HH")
-"""A zero byte and the family are one number here."""
-_FAMILIES: Final = {4: int(Family.IPV4), 16: int(Family.IPV6)}
-"""By the size of an IP address."""
+_FAMILIES: Final = {4: bytes((0, Family.IPV4)), 16: bytes((0, Family.IPV6))}
+"""A zero byte and the family, by the size of an IP address."""
 _ADDRESS_SIZES: Final = {0x01: 8, 0x02: 20}
 
 

@@ -29,10 +29,10 @@ COOKIE_BYTES: Final = MAGIC_COOKIE.to_bytes(4, "big")
 _MAX_ATTRIBUTES: Final = 128
 """More attributes than any client sends; a message with more is malformed."""
 
+_KNOWN: Final = frozenset(ATTRIBUTES)
 _INTEGRITY: Final = MESSAGE_INTEGRITY.number
 _INTEGRITY_SHA256: Final = MESSAGE_INTEGRITY_SHA256.number
 _FINGERPRINT: Final = FINGERPRINT.number
-_PROTECTION: Final = {_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT}
 
 
 class Class(IntEnum):
@@ -133,7 +133,7 @@ class Message:
             end = at + 4 + (data[at + 2] << 8 | data[at + 3])
             if end > size:
                 raise MalformedMessage(f"attribute {number:#06x} runs past the end")
-            if protected or number in _PROTECTION:
+            if protected or number in (_INTEGRITY, _INTEGRITY_SHA256, _FINGERPRINT):
                 if number == _FINGERPRINT:
                     self._check_fingerprint(at, end)
                     break
@@ -189,7 +189,9 @@ class Message:
 
     def unknown_required(self) -> tuple[int, ...]:
         """Comprehension-required attributes that nobody here knows, each once, for 420's UNKNOWN-ATTRIBUTES."""
-        return tuple([number for number in self._first if number not in ATTRIBUTES and number < 0x8000])
+        if _KNOWN.issuperset(self._first):
+            return ()
+        return tuple([number for number in self._first if number not in _KNOWN and number < 0x8000])
 
     def add(self, attribute: Attribute[T], value: T) -> Message:
         """Append an attribute; returns the message, so that calls chain."""
@@ -217,7 +219,11 @@ class Message:
 
         Padding is zeros (RFC 8489 section 14).
         """
-        body = b"".join([_pack_attribute(number, value) for number, value in self._attributes])
+        parts: list[bytes] = []
+        for number, value in self._attributes:
+            size = len(value)
+            parts += _type_and_length(number, size), value, _PADDING[size % 4]
+        body = b"".join(parts)
         method, message_class = self.method, self.message_class
         message_type = (method & 0xF80) << 2 | (method & 0x070) << 1 | method & 0x00F | message_class
         data = _type_and_length(message_type, len(body)) + self.mask + body
@@ -235,14 +241,9 @@ class Message:
         return f"<{method} {self.message_class.name} {self.transaction_id.hex()} [{names}]>"
 
 
-def _pack_attribute(number: int, value: bytes) -> bytes:
-    size = len(value)
-    return _type_and_length(number, size) + value + _PADDING[size % 4]
-
-
 def _type_and_length(number: int, size: int) -> bytes:
     """What a message begins with, and each attribute."""
-    return number.to_bytes(2, "big") + size.to_bytes(2, "big")
+    return (number << 16 | size).to_bytes(4, "big")
 
 
 _PADDING: Final = (b"", bytes(3), bytes(2), bytes(1))

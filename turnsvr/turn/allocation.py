@@ -5,16 +5,14 @@ Every change of a table goes through Allocations, so that its indexes, quotas an
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterator
-from typing import Final, TypeVar, final
+from collections.abc import Iterator
+from typing import Final, final
 
-from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.turn.authentication import Key
 from turnsvr.turn.deadlines import Deadlines
 from turnsvr.turn.reservations import Owner
-
-K = TypeVar("K", bound=Hashable)
+from turnsvr.turn.tally import Tally
 
 _MAX_FINISHED: Final = 1024
 """Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
@@ -109,8 +107,8 @@ class Allocations:
     def __init__(self) -> None:
         self._by_number: dict[int, Allocation] = {}
         self._by_five_tuple: dict[FiveTuple, Allocation] = {}
-        self._by_owner: Counter[Owner] = Counter()
-        self._by_realm: Counter[str] = Counter()
+        self._by_owner: Tally[Owner] = Tally()
+        self._by_realm: Tally[str] = Tally()
         self._finished: dict[tuple[FiveTuple, bytes], tuple[bytes, float]] = {}
         self.deadlines: Deadlines[Expiring] = Deadlines()
 
@@ -128,17 +126,17 @@ class Allocations:
 
     def count(self, owner: Owner) -> int:
         """How many allocations this user of a realm has."""
-        return self._by_owner[owner]
+        return self._by_owner.of(owner)
 
     def count_realm(self, realm: str) -> int:
         """How many allocations the users of this realm have together."""
-        return self._by_realm[realm]
+        return self._by_realm.of(realm)
 
     def add(self, allocation: Allocation) -> None:
         self._by_number[allocation.number] = allocation
         self._by_five_tuple[allocation.five_tuple] = allocation
-        self._by_owner[allocation.owner] += 1
-        self._by_realm[allocation.realm] += 1
+        self._by_owner.add(allocation.owner)
+        self._by_realm.add(allocation.realm)
 
     def remove(self, allocation: Allocation) -> None:
         for family in allocation.relayed:
@@ -149,8 +147,8 @@ class Allocations:
             self.deadlines.discard((allocation.number, number))
         del self._by_number[allocation.number]
         del self._by_five_tuple[allocation.five_tuple]
-        _take_one(self._by_owner, allocation.owner)
-        _take_one(self._by_realm, allocation.realm)
+        self._by_owner.take(allocation.owner)
+        self._by_realm.take(allocation.realm)
 
     def extend(self, allocation: Allocation, family: Family, deadline: float) -> None:
         """Let the relay of one family live until deadline."""
@@ -161,7 +159,7 @@ class Allocations:
         """Remove one relayed transport address with its permissions and channels (RFC 8656 section 8.1)."""
         del allocation.relayed[family], allocation.expires[family]
         self.deadlines.discard((allocation.number, family))
-        for host in [host for host in allocation.permissions if Address(host, 0).family is family]:
+        for host in [host for host in allocation.permissions if family_of(host) is family]:
             self.drop_permission(allocation, host)
         for number in [n for n, channel in allocation.channels.items() if channel.peer.family is family]:
             self.drop_channel(allocation, number)
@@ -194,9 +192,3 @@ class Allocations:
         """The kept answer to this very request."""
         kept = self._finished.get((five_tuple, transaction_id))
         return kept[0] if kept is not None and now < kept[1] else None
-
-
-def _take_one(counter: Counter[K], key: K) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from heapq import heapify, heappop, heappush
-from itertools import count
 from typing import Final, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -21,7 +20,7 @@ class Deadlines(Generic[K]):
     def __init__(self) -> None:
         self._when: dict[K, float] = {}
         self._heap: list[tuple[float, int, K]] = []
-        self._serial = count()
+        self._serial = 0
 
     def __len__(self) -> int:
         return len(self._when)
@@ -31,7 +30,7 @@ class Deadlines(Generic[K]):
         if self._when.get(key) == when:
             return
         self._when[key] = when
-        heappush(self._heap, (when, next(self._serial), key))
+        heappush(self._heap, self._entry(key, when))
         self._sweep()
 
     def discard(self, key: K) -> None:
@@ -42,8 +41,17 @@ class Deadlines(Generic[K]):
     def _sweep(self) -> None:
         """Rebuild the heap from what lives, once more than half of it is outdated."""
         if len(self._heap) > 2 * len(self._when) + _SWEEP_AT_LEAST:
-            self._heap = [(when, next(self._serial), key) for key, when in self._when.items()]
+            self._heap = [self._entry(key, when) for key, when in self._when.items()]
             heapify(self._heap)
+
+    def _entry(self, key: K, when: float) -> tuple[float, int, K]:
+        """For the heap; the number in the middle keeps keys from being compared."""
+        self._serial += 1
+        return when, self._serial, key
+
+    def may_be_due(self, now: float) -> bool:
+        """False where no deadline is now or earlier; cheaper than next()."""
+        return bool(self._heap) and self._heap[0][0] <= now
 
     def next(self) -> float | None:
         """The earliest deadline."""

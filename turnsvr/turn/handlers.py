@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, final
 
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.framing import CHANNEL_FIRST
 from turnsvr.stun.message import Class, Message
@@ -189,16 +189,18 @@ def relay_opened(
         deadline = now + wish.lifetime
         desk.do(ExtendRelay(allocation.number, deadline))
     for address in addresses:
-        allocation.relayed[address.family] = address
-        desk.allocations.extend(allocation, address.family, deadline)
+        family = family_of(address.host)
+        allocation.relayed[family] = address
+        desk.allocations.extend(allocation, family, deadline)
         response.add(a.XOR_RELAYED_ADDRESS, address)
     response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
     if opening.reserve is not None:
         desk.reservations.add(opening.reserve, allocation.owner, now + RESERVATION_LIFETIME)
         response.add(a.RESERVATION_TOKEN, opening.reserve)
-    missing = {wish.missing: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED} if wish.missing is not None else {}
-    for family, code in {**missing, **failures}.items():
-        response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
+    if wish.missing is not None:
+        _add_failure(response, wish.missing, ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
+    for family, code in failures.items():
+        _add_failure(response, family, code)
     add_software(desk, response)
     allocation.response = desk.sign(opening.message, response, opening.proof)
     desk.do(
@@ -213,6 +215,10 @@ def relay_opened(
         )
     )
     return allocation.response
+
+
+def _add_failure(response: Message, family: Family, code: ErrorCode) -> None:
+    response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
 
 
 def relay_failed(desk: Desk, opening: Opening, code: ErrorCode) -> Reject | None:
@@ -297,8 +303,9 @@ def create_permission(desk: Desk, message: Message, five_tuple: FiveTuple, proof
         raise Reject(ErrorCode.BAD_REQUEST)
     for peer in peers:
         _check_peer(desk, allocation, peer)
-    hosts = dict.fromkeys(peer.host for peer in peers)
-    _check_room(len(allocation.permissions.keys() | hosts.keys()), desk.config.permissions_per_allocation)
+    hosts = dict.fromkeys([peer.host for peer in peers])
+    added = sum([host not in allocation.permissions for host in hosts])
+    _check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
     for host in hosts:
         _permit(desk, allocation, host, now)
     return message.reply(Class.SUCCESS)
@@ -312,11 +319,12 @@ def channel_bind(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Pro
         raise Reject(ErrorCode.BAD_REQUEST)
     if not CHANNEL_FIRST <= number <= desk.config.channel_last:
         raise Reject(ErrorCode.BAD_REQUEST)
-    if allocation.channel(number, now) not in {None, peer} or allocation.channel_of(peer, now) not in {None, number}:
+    if allocation.channel(number, now) not in (None, peer) or allocation.channel_of(peer, now) not in (None, number):
         raise Reject(ErrorCode.BAD_REQUEST)
     _check_peer(desk, allocation, peer)
-    _check_room(len(allocation.channels.keys() | {number}), desk.config.channels_per_allocation)
-    _check_room(len(allocation.permissions.keys() | {peer.host}), desk.config.permissions_per_allocation)
+    _check_room(len(allocation.channels) + (number not in allocation.channels), desk.config.channels_per_allocation)
+    added = peer.host not in allocation.permissions
+    _check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
     desk.allocations.bind(allocation, number, peer, now + CHANNEL_LIFETIME)
     _permit(desk, allocation, peer.host, now)
     desk.do(BindChannel(allocation.number, number, peer, now + CHANNEL_LIFETIME))
@@ -345,7 +353,7 @@ def _made_by(allocation: Allocation, proof: Proof) -> bool:
 
 
 def _check_peer(desk: Desk, allocation: Allocation, peer: Address) -> None:
-    if peer.family not in allocation.relayed:
+    if family_of(peer.host) not in allocation.relayed:
         raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
     reason = desk.config.rules_of(allocation.realm).policy.refusal(peer.host)
     if reason is not None:

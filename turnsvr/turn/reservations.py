@@ -5,10 +5,10 @@ A reservation outlives the allocation that made it, because the RFC promises 30 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from turnsvr.turn.deadlines import Deadlines
+from turnsvr.turn.tally import Tally
 
 Owner = tuple[str, str]
 """Whom a limit counts for: a realm, and a user's name there (`quota_user`)."""
@@ -19,7 +19,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._owners: dict[bytes, Owner] = {}
-        self._by_owner: Counter[Owner] = Counter()
+        self._by_owner: Tally[Owner] = Tally()
         self.deadlines: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
@@ -30,12 +30,12 @@ class Reservations:
 
     def count(self, owner: Owner) -> int:
         """How many ports are held for this user."""
-        return self._by_owner[owner]
+        return self._by_owner.of(owner)
 
     def add(self, token: bytes, owner: Owner, deadline: float) -> None:
         """Hold a port that was opened along with an allocation of this user."""
         self._owners[token] = owner
-        self._by_owner[owner] += 1
+        self._by_owner.add(owner)
         self.deadlines.set(token, deadline)
 
     def take(self, token: bytes) -> bool:
@@ -44,7 +44,5 @@ class Reservations:
         owner = self._owners.pop(token, None)
         if owner is None:
             return False
-        self._by_owner[owner] -= 1
-        if not self._by_owner[owner]:
-            del self._by_owner[owner]
+        self._by_owner.take(owner)
         return True

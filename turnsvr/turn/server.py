@@ -6,7 +6,7 @@ allocations is in allocation.py, about credentials in authentication.py.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -67,7 +67,7 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimiter) -> None:
-        self.answers: Counter[tuple[int, int]] = Counter()
+        self.answers: defaultdict[tuple[int, int], int] = defaultdict(int)
         """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""
         self._secret = random(SECRET_SIZE)
         self._limiter = limiter
@@ -310,10 +310,9 @@ class Server:
 
     def handle_timeout(self, now: float) -> None:
         """End whatever has expired by now."""
-        first = self.next_timeout()
-        if first is None or now < first:
-            return
         allocations, reservations = self._desk.allocations, self._desk.reservations
+        if not (allocations.deadlines.may_be_due(now) or reservations.deadlines.may_be_due(now)):
+            return
         for number, what in allocations.deadlines.due(now):
             allocation = allocations.get(number)
             if allocation is None:
