@@ -3,50 +3,72 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.relay.ports import FreePorts
+from turnsvr.relay.ports import FreePorts, RandomNumbers
 
 LOW, HIGH = 50_001, 50_020
 
 
+def drawn(free: FreePorts, *, even: bool) -> list[int]:
+    """All that can be drawn."""
+    return list(iter(lambda: free.draw(even=even), None))
+
+
 @given(st.randoms(use_true_random=False), st.sets(st.integers(LOW, HIGH)), st.booleans())
 def test_every_free_port_is_drawn_once(source: random.Random, taken: set[int], even: bool) -> None:
-    free = FreePorts(LOW, HIGH, source)
+    free = FreePorts(LOW, HIGH, source.randrange)
     for port in taken:
         free.take(port)
-    drawn = list(free.draw(even=even))
-    assert sorted(drawn) == [port for port in range(LOW, HIGH + 1) if port not in taken and not (even and port % 2)]
+    wanted = [port for port in range(LOW, HIGH + 1) if port not in taken and not (even and port % 2)]
+    assert sorted(drawn(free, even=even)) == wanted
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(LOW - 2, HIGH + 2))))
-def test_it_holds_what_was_given_back_and_not_taken(steps: list[tuple[bool, int]]) -> None:
-    free, model = FreePorts(LOW, HIGH, random.Random(1)), set(range(LOW, HIGH + 1))
-    for take, port in steps:
-        if take:
+@given(st.lists(st.tuples(st.sampled_from(["take", "give back", "draw"]), st.integers(LOW - 2, HIGH + 2))))
+def test_it_holds_what_was_given_back_and_not_taken(steps: list[tuple[str, int]]) -> None:
+    free, model = FreePorts(LOW, HIGH, random.Random(1).randrange), set(range(LOW, HIGH + 1))
+    for step, port in steps:
+        if step == "take":
             free.take(port)
             model.discard(port)
-        else:
+        elif step == "give back":
             free.give_back(port)
             model |= {port} & set(range(LOW, HIGH + 1))
-        next(free.draw(even=False), None)
+        else:
+            taken = free.draw(even=False)
+            assert (taken in model) == bool(model)
+            model -= {taken}
         assert len(free) == len(model)
         assert all((port in free) == (port in model) for port in range(LOW - 2, HIGH + 3))
-        assert set(free.draw(even=False)) == model
+    assert set(drawn(free, even=False)) == model
 
 
-def test_the_first_draw_is_uniform() -> None:
+def test_a_draw_is_uniform() -> None:
     source = random.Random(7)
-    free = FreePorts(0, 9, source)
-    counts = Counter(next(free.draw(even=False)) for _ in range(10_000))
+    counts = Counter(FreePorts(0, 9, source.randrange).draw(even=False) for _ in range(10_000))
     assert set(counts) == set(range(10))
     assert max(counts.values()) < 1.2 * min(counts.values())
 
 
 def test_a_range_of_one_port() -> None:
-    free = FreePorts(5, 5, random.Random(1))
-    assert list(free.draw(even=False)) == [5]
-    assert list(free.draw(even=True)) == []
+    assert drawn(FreePorts(5, 5, random.Random(1).randrange), even=True) == []
+    assert drawn(FreePorts(5, 5, random.Random(1).randrange), even=False) == [5]
+
+
+def test_numbers_are_uniform_and_of_fresh_bytes() -> None:
+    source = random.Random(7)
+    below = RandomNumbers(source.randbytes).below
+    counts = Counter(below(10) for _ in range(10_000))
+    assert set(counts) == set(range(10))
+    assert max(counts.values()) < 1.2 * min(counts.values())
+
+
+def test_a_number_that_would_favour_small_ones_is_passed_over() -> None:
+    """Of 2**32 words the last are too few for one more round of three thousand million."""
+    words = iter([2**32 - 1, 7])
+    below = RandomNumbers(lambda size: next(words).to_bytes(4, sys.byteorder) * (size // 4)).below
+    assert {below(3_000_000_000) for _ in range(10)} == {7}

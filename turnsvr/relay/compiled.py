@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import socket
 from collections.abc import Iterable, Sequence
 from threading import Thread
@@ -30,7 +29,7 @@ from turnsvr.relay.api import (
     TlsHandshake,
     Totals,
 )
-from turnsvr.relay.ports import OpenedPort, RelayPorts
+from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
 from turnsvr.relay.udp import open_udp, wildcard
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -82,7 +81,7 @@ class CompiledPump:
         self._segmentation = _has_segmentation()
         if settings.gso and not self._segmentation:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
-        self._ports = RelayPorts(settings, secrets.SystemRandom(), self._open_relay_socket)
+        self._ports = RelayPorts(settings, RandomNumbers().below, self._open_relay_socket)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._engine = Engine(settings.threads, self._event)
         self._configure_engine(settings)

@@ -39,7 +39,7 @@ from turnsvr.relay.fastpath import (
     is_possible_message,
     parse_send_indication,
 )
-from turnsvr.relay.ports import Random, RelayPorts
+from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
 from turnsvr.relay.udp import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -65,25 +65,24 @@ class PortablePump:
         *,
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
-        random: Random | None = None,
+        random: Callable[[int], bytes] = secrets.token_bytes,
         limiter: AnswerLimiter | None = None,
     ) -> None:
-        """random must be cryptographic. limiter: one whose rate is somebody else's to set."""
+        """random(n) gives n unpredictable bytes. limiter: one whose rate is somebody else's to set."""
         self._settings = settings
         self._handler = handler
         self._loop = loop
         self._clock = clock
-        self._random: Random = random or secrets.SystemRandom()
         self._limiter_is_ours = limiter is None
         self._limiter = AnswerLimiter(settings.answers_per_address) if limiter is None else limiter
-        self._ports = RelayPorts(settings, self._random, RelaySocket)
+        self._ports = RelayPorts(settings, RandomNumbers(random).below, RelaySocket)
         self._fenced = frozenset(map(without_zone, settings.fenced))
         self._listeners: dict[HostAndPort, Listener] = {}
         self._sessions: dict[int, Session] = {}
         self._by_client: dict[_Key, Session] = {}
         self._by_relayed: dict[HostAndPort, Relay] = {}
         self._writers: dict[FiveTuple, StreamWriter] = {}
-        self._transaction_ids = TransactionIds(self._random.randbytes)
+        self._transaction_ids = TransactionIds(random)
         self._closed = False
         self._tally = Tally()
 

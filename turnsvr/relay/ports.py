@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+import secrets
+from collections.abc import Callable, Iterable
+from struct import Struct
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
@@ -15,22 +17,36 @@ _MAX_HELD = 4096
 
 _TAKEN_ELSEWHERE = frozenset((errno.EADDRINUSE, errno.EACCES))
 
+_WORDS = 1 << 32
+_MANY_WORDS = Struct("256I")
 
-class Random(Protocol):
-    """What secrets.SystemRandom offers."""
 
-    def randrange(self, stop: int, /) -> int: ...
+class RandomNumbers:
+    """Unpredictable numbers, for ports that nobody can guess (RFC 6056 section 3.1); one system call serves many."""
 
-    def randbytes(self, n: int, /) -> bytes: ...
+    def __init__(self, randbytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
+        self._randbytes = randbytes
+        self._words: list[int] = []
+
+    def below(self, stop: int) -> int:
+        """0 to stop - 1, each as likely; stop at most 2**32."""
+        fair = _WORDS - _WORDS % stop
+        while True:
+            if not self._words:
+                self._words = list(_MANY_WORDS.unpack(self._randbytes(_MANY_WORDS.size)))
+            word = self._words.pop()
+            if word < fair:
+                return word % stop
 
 
 class FreePorts:
     """The ports of a range that are not in use: taken, given back and drawn at random in constant time."""
 
-    def __init__(self, low: int, high: int, random: Random) -> None:
-        """low and high inclusive."""
-        self._random = random
-        self._pools: tuple[list[int], list[int]] = ([], [])
+    def __init__(self, low: int, high: int, below: Callable[[int], int]) -> None:
+        """low and high inclusive; below(n) is a random number from 0 to n - 1."""
+        self._below = below
+        self._even: list[int] = []
+        self._odd: list[int] = []
         self._at: dict[int, int] = {}
         self._range = range(low, high + 1)
         for port in self._range:
@@ -44,35 +60,31 @@ class FreePorts:
 
     def take(self, port: int) -> None:
         """Mark as in use; a port that is not free stays as it is."""
-        if port in self._at:
-            pool, at = self._pools[port % 2], self._at[port]
-            self._swap(pool, at, len(pool) - 1)
-            pool.pop()
-            del self._at[port]
+        at = self._at.pop(port, None)
+        if at is not None:
+            pool = self._odd if port % 2 else self._even
+            last = pool.pop()
+            if last != port:
+                pool[at] = last
+                self._at[last] = at
 
     def give_back(self, port: int) -> None:
         """Mark as free; a port outside the range is ignored."""
         if port in self._range and port not in self._at:
-            pool = self._pools[port % 2]
+            pool = self._odd if port % 2 else self._even
             self._at[port] = len(pool)
             pool.append(port)
 
-    def draw(self, *, even: bool) -> Iterator[int]:
-        """Every free port once, or every even one, in random order. Take no other port while drawing."""
-        pools = self._pools[: 1 if even else 2]
-        left = [len(pool) for pool in pools]
-        while total := sum(left):
-            at = self._random.randrange(total)
-            which = 0 if at < left[0] else 1
-            pool = pools[which]
-            at -= left[0] * which
-            left[which] -= 1
-            self._swap(pool, at, left[which])
-            yield pool[left[which]]
-
-    def _swap(self, pool: list[int], one: int, other: int) -> None:
-        pool[one], pool[other] = pool[other], pool[one]
-        self._at[pool[one]], self._at[pool[other]] = one, other
+    def draw(self, *, even: bool) -> int | None:
+        """Take a free port, or an even one, each as likely; None when there is none."""
+        evens = len(self._even)
+        total = evens if even else len(self._at)
+        if not total:
+            return None
+        at = self._below(total)
+        port = self._even[at] if at < evens else self._odd[at - evens]
+        self.take(port)
+        return port
 
 
 class PortSocket(Protocol):
@@ -97,9 +109,14 @@ class OpenedPort(NamedTuple, Generic[S]):
 class RelayPorts(Generic[S]):
     """Opens and closes relay sockets; holds reserved ones under their tokens."""
 
-    def __init__(self, settings: PumpSettings, random: Random, open_socket: Callable[[Address, int], S]) -> None:
-        """open_socket: binds to exactly this address, with buffers of so many bytes, or raises OSError."""
-        self._random = random
+    def __init__(
+        self, settings: PumpSettings, below: Callable[[int], int], open_socket: Callable[[Address, int], S]
+    ) -> None:
+        """below(n): an unpredictable number from 0 to n - 1.
+
+        open_socket: binds to exactly this address, with buffers of so many bytes, or raises OSError.
+        """
+        self._below = below
         self._open_socket = open_socket
         self._held: dict[bytes, OpenedPort[S]] = {}
         self._turn = 0
@@ -108,11 +125,11 @@ class RelayPorts(Generic[S]):
 
     def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort[S]]) -> None:
         """Take the addresses and the range for what is opened from here on."""
-        self._addresses = [
-            RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in settings.relay_addresses
-        ]
+        given = settings.relay_addresses
+        relays = [RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in given]
+        self._addresses = {family: [relay for relay in relays if relay.family is family] for family in Family}
         self._buffer = settings.socket_buffer
-        self._free = {relay.host: FreePorts(*settings.ports, self._random) for relay in self._addresses}
+        self._free = {relay.host: FreePorts(*settings.ports, self._below) for relay in relays}
         for opened in (*in_use, *self._held.values()):
             if opened.socket.address.host in self._free:
                 self._free[opened.socket.address.host].take(opened.socket.address.port)
@@ -124,12 +141,12 @@ class RelayPorts(Generic[S]):
 
         even: an even one. reserve: an even one whose next port is held under that token.
         """
-        addresses = [relay for relay in self._addresses if relay.family is family]
+        addresses = self._addresses[family]
         if not addresses:
             return RelayFailure.FAMILY
         if reserve is not None and len(self._held) >= _MAX_HELD and reserve not in self._held:
             return RelayFailure.CAPACITY
-        for relay in self._by_preference(addresses, server):
+        for relay in addresses if len(addresses) == 1 else self._by_preference(addresses, server):
             opened = self._open_on(relay, even, reserve)
             if opened is not None:
                 return opened
@@ -146,7 +163,10 @@ class RelayPorts(Generic[S]):
 
     def close(self, opened: OpenedPort[S]) -> None:
         opened.socket.close()
-        self._give_back(opened.socket.address)
+        address = opened.socket.address
+        free = self._free.get(address.host)
+        if free is not None:
+            free.give_back(address.port)
 
     def shutdown(self) -> None:
         for token in list(self._held):
@@ -161,38 +181,39 @@ class RelayPorts(Generic[S]):
 
     def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort[S] | None:
         free = self._free[relay.host]
-        count = 1 if reserve is None else 2
-        for port in free.draw(even=even or reserve is not None):
-            if count == 2 and port + 1 not in free:
-                continue
-            try:
-                opened, *held = self._bind(relay, range(port, port + count))
-            except OSError as error:
-                if error.errno not in _TAKEN_ELSEWHERE:
-                    return None
-                continue
-            for one in (opened, *held):
-                free.take(one.socket.address.port)
-            if reserve is not None:
-                self.release(reserve)
-                self._held[reserve] = held[0]
-            return opened
-        return None
-
-    def _bind(self, relay: RelayAddress, ports: Iterable[int]) -> list[OpenedPort[S]]:
-        """Sockets at all these ports, or OSError and none."""
-        opened: list[OpenedPort[S]] = []
+        taken_elsewhere: list[int] = []
         try:
-            for port in ports:
-                relay_socket = self._open_socket(Address(relay.host, port), self._buffer)
-                opened.append(OpenedPort(relay_socket, Address(relay.advertised, port)))
-        except OSError:
-            for one in opened:
-                one.socket.close()
-            raise
-        return opened
+            while (port := free.draw(even=even or reserve is not None)) is not None:
+                try:
+                    opened = self._bind(relay, port) if reserve is None else self._bind_two(relay, port, reserve)
+                except OSError as error:
+                    taken_elsewhere.append(port)
+                    if error.errno not in _TAKEN_ELSEWHERE:
+                        return None
+                else:
+                    return opened
+            return None
+        finally:
+            for port in taken_elsewhere:
+                free.give_back(port)
 
-    def _give_back(self, address: Address) -> None:
-        free = self._free.get(address.host)
-        if free is not None:
-            free.give_back(address.port)
+    def _bind(self, relay: RelayAddress, port: int) -> OpenedPort[S]:
+        host = Address(relay.host, port)
+        advertised = host if relay.advertised == relay.host else Address(relay.advertised, port)
+        return OpenedPort(self._open_socket(host, self._buffer), advertised)
+
+    def _bind_two(self, relay: RelayAddress, port: int, reserve: bytes) -> OpenedPort[S]:
+        """The port, with the next one held under the token. Raises OSError, also where that is in use."""
+        free = self._free[relay.host]
+        if port + 1 not in free:
+            raise OSError(errno.EADDRINUSE, "the next port is in use")
+        opened = self._bind(relay, port)
+        try:
+            held = self._bind(relay, port + 1)
+        except BaseException:
+            opened.socket.close()
+            raise
+        free.take(port + 1)
+        self.release(reserve)
+        self._held[reserve] = held
+        return opened
