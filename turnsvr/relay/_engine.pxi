@@ -8,9 +8,14 @@ cdef class Engine(Lanes):
     """
 
     cdef dict writers
+    # Datagrams to clients that wait for one another, and their bytes.
+    cdef Sends sends
+    cdef list sent
+    cdef bint holds
 
     def __cinit__(self):
         self.writers = {}
+        self.sent = []
 
     # Sessions
 
@@ -148,8 +153,7 @@ cdef class Engine(Lanes):
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
         if key.transport == UDP:
-            sent = self.send_datagram(lane, &key, data)
-            self.tally.drops[<int>SEND_FAILED] += not sent
+            self.send_datagram(lane, &key, data)
             return
         stream = find_stream(&lane.streams, &key)
         if stream != NULL:
@@ -165,29 +169,32 @@ cdef class Engine(Lanes):
         elif not write(data):
             self.tally.drops[<int>SLOW_CLIENT] += 1
 
-    cdef bint send_datagram(self, Lane *lane, const FiveTupleKey *key, bytes data):
+    cdef int send_datagram(self, Lane *lane, const FiveTupleKey *key, bytes data) except -1:
         cdef Listener *listener = listener_of(lane, &key.server)
-        cdef sockaddr_in6 name
-        cdef uint64_t controls[CONTROL_WORDS]
-        cdef iovec vector
-        cdef msghdr header
-        cdef bint sent
         if listener == NULL:
-            return False
-        memset(&header, 0, sizeof(header))
-        vector.iov_base = <void *><const uint8_t *>data
-        vector.iov_len = len(data)
-        header.msg_name = &name
-        header.msg_namelen = put_name(&name, &key.client)
-        header.msg_iov = &vector
-        header.msg_iovlen = 1
-        if listener.is_wildcard and not same_ip(&key.server.ip, &listener.address.ip):
-            header.msg_control = controls
-            header.msg_controllen = put_source(<uint8_t *>&controls[0], 0, &key.server)
-        sent = c_sendmsg(listener.descriptor, &header, MSG_DONTWAIT) >= 0
-        self.tally.sends += 1
-        self.tally.segments += sent
-        return sent
+            self.tally.drops[<int>SEND_FAILED] += 1
+            return 0
+        if self.sends.count and self.sends.descriptor != listener.descriptor:
+            self.flush_sends()
+        put_send(&self.sends, listener, key, <const uint8_t *>data, len(data))
+        self.sent.append(data)
+        if not self.holds or self.sends.count == SENDS:
+            self.flush_sends()
+        return 0
+
+    cdef int flush_sends(self) except -1:
+        send_all(&self.sends, &self.tally)
+        self.sent.clear()
+        return 0
+
+    def hold(self):
+        """Have datagrams to clients wait for one another, until release()."""
+        self.holds = True
+
+    def release(self):
+        """Send what waits, and each as it comes from here on."""
+        self.holds = False
+        self.flush_sends()
 
     def send_to_peer(self, uint64_t number, peer, bytes data not None, bint dont_fragment):
         cdef Session *session = find_number(&self.shared.numbers, number)

@@ -243,7 +243,11 @@ class CompiledPump:
 
     def _hand_over(self, messages: list[tuple[FiveTuple, bytes]], events: Iterable[tuple[Any, ...]]) -> None:
         if messages and not self._closed:
-            self._handler.client_messages(messages)
+            self._engine.hold()
+            try:
+                self._handler.client_messages(messages)
+            finally:
+                self._engine.release()
         for event in events:
             if not self._closed:
                 self._tell(event)
@@ -279,6 +283,7 @@ class CompiledPump:
         if self._closed:
             return
         self._closed = True
+        self._engine.release()  # a handler may end the pump, and what it sent is to leave
         self._loop.remove_reader(self._event)
         self._engine.stop()
         for thread in self._threads:
