@@ -16,7 +16,7 @@ cdef enum:
     UP_FIRST_ROOM = 16384
     # Nanoseconds that Python takes for a message at the least, and what a lane gives it in one go at the most.
     UP_JUDGING = 20000
-    UP_LONGEST = 300000
+    UP_LONGEST = 600000
 
 cdef struct UpRecord:
     # size bytes follow it, then what lacks to a multiple of eight. session and peer, or stream and reason, by kind.
