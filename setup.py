@@ -40,6 +40,7 @@ _RULES = tuple(
         "relay/api",
         "relay/compiled",
         "relay/ports",
+        "app/events",
         "app/figures",
         "app/sessionlog",
     )
