@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 from turnsvr.credentials.api import Refusal
 from turnsvr.histogram import Histogram
@@ -18,14 +19,17 @@ from turnsvr.turn.commands import (
 )
 from turnsvr.web.context import RealmFigures, Sessions
 
-MAX_REALMS = 50
+MAX_REALMS: Final = 50
 """Realms that are counted one by one; further ones count as OTHER."""
-OTHER = "other"
+OTHER: Final = "other"
 
 _LASTING = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 86_400.0)
 """Bounds in seconds that fit calls."""
-_REASONS = ("wrong password", *(each.value for each in Refusal))
-_FAMILIES = {4: "ipv4", 6: "ipv6", 10: "both"}
+_TRANSPORTS: Final = {transport: transport.value for transport in Transport}
+_ENDS: Final = {reason: reason.name.lower() for reason in EndReason}
+"""Labels of enumerations, whose own properties are slow."""
+_REASONS: Final = ("wrong password", *(each.value for each in Refusal))
+_FAMILIES: Final = {4: "ipv4", 6: "ipv6", 10: "both"}
 """By the sum of the numbers of a session's families."""
 
 
@@ -34,10 +38,10 @@ class SessionFigures:
 
     def __init__(self) -> None:
         """What may be counted begins at zero, so that readers see the first of each as an increase."""
-        transports = [transport.value for transport in Transport]
+        transports = _TRANSPORTS.values()
         self._now = Counter({(transport, family): 0 for transport in transports for family in _FAMILIES.values()})
         self._started = Counter(dict.fromkeys(transports, 0))
-        self._ended = Counter({reason.name.lower(): 0 for reason in EndReason})
+        self._ended = Counter(dict.fromkeys(_ENDS.values(), 0))
         self._failures = Counter({_label(reason): 0 for reason in _REASONS})
         self._refused = 0
         self._allocating = Histogram()
@@ -60,7 +64,7 @@ class SessionFigures:
         )
 
     def started(self, event: AllocationStarted) -> None:
-        transport = event.five_tuple.transport.value
+        transport = _TRANSPORTS[event.five_tuple.transport]
         families = {6 if ":" in address.host else 4 for address in event.relayed}
         way = transport, _FAMILIES[sum(families)]
         self._ways[event.allocation] = way
@@ -76,7 +80,7 @@ class SessionFigures:
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._now[self._ways.pop(event.allocation)] -= 1
-        self._ended[event.reason.name.lower()] += 1
+        self._ended[_ENDS[event.reason]] += 1
         self._lasting.add(event.duration)
         realm = self._realm(event.realm)
         realm.now -= 1

@@ -29,6 +29,8 @@ the pump: the other session sees the sender's advertised address as its peer, an
 for any peer. A fenced host is reached only in this way: anything else for it is dropped. Such a packet counts
 for both sessions.
 
+Values that are made for each session have an __init__ of their own: it is compiled, one that dataclass makes is not.
+
 Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
 Handler is called on that thread.
 """
@@ -36,9 +38,9 @@ Handler is called on that thread.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -113,7 +115,7 @@ class PumpSettings:
     """Bytes that may wait for one slow stream client that the pump serves itself."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class OpenRequest:
     """A session to open.
 
@@ -122,36 +124,75 @@ class OpenRequest:
     PumpSettings, for this session as long as it lives; None for what PumpSettings say, now and after reconfigure().
     """
 
-    session: int
-    five_tuple: FiveTuple
-    families: tuple[Family, ...]
-    deadline: float
-    even_port: bool = False
-    reserve: bytes | None = None
-    claim: bytes | None = None
-    bandwidth: float | None = None
+    session: Final[int]
+    five_tuple: Final[FiveTuple]
+    families: Final[tuple[Family, ...]]
+    deadline: Final[float]
+    even_port: Final[bool]
+    reserve: Final[bytes | None]
+    claim: Final[bytes | None]
+    bandwidth: Final[float | None]
+
+    def __init__(
+        self,
+        session: int,
+        five_tuple: FiveTuple,
+        families: tuple[Family, ...],
+        deadline: float,
+        *,
+        even_port: bool = False,
+        reserve: bytes | None = None,
+        claim: bytes | None = None,
+        bandwidth: float | None = None,
+    ) -> None:
+        self.session = session
+        self.five_tuple = five_tuple
+        self.families = families
+        self.deadline = deadline
+        self.even_port = even_port
+        self.reserve = reserve
+        self.claim = claim
+        self.bandwidth = bandwidth
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Opened:
     """Advertised relayed transport addresses, and the families that failed. At least one of both is not empty.
 
     A session exists only if addresses is not empty.
     """
 
-    addresses: tuple[Address, ...]
-    failures: Mapping[Family, RelayFailure] = field(default_factory=dict)
+    addresses: Final[tuple[Address, ...]]
+    failures: Final[Mapping[Family, RelayFailure]]
+
+    def __init__(self, addresses: tuple[Address, ...], failures: Mapping[Family, RelayFailure]) -> None:
+        self.addresses = addresses
+        self.failures = failures
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Counters:
     """What a session relayed. Bytes of application data, without headers."""
 
-    packets_from_client: int = 0
-    bytes_from_client: int = 0
-    packets_to_client: int = 0
-    bytes_to_client: int = 0
-    dropped: int = 0
+    packets_from_client: Final[int]
+    bytes_from_client: Final[int]
+    packets_to_client: Final[int]
+    bytes_to_client: Final[int]
+    dropped: Final[int]
+
+    def __init__(
+        self,
+        packets_from_client: int = 0,
+        bytes_from_client: int = 0,
+        packets_to_client: int = 0,
+        bytes_to_client: int = 0,
+        dropped: int = 0,
+    ) -> None:
+        self.packets_from_client = packets_from_client
+        self.bytes_from_client = bytes_from_client
+        self.packets_to_client = packets_to_client
+        self.bytes_to_client = bytes_to_client
+        self.dropped = dropped
 
 
 @dataclass(frozen=True, slots=True)

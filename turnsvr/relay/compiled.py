@@ -172,7 +172,7 @@ class CompiledPump:
                     return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
                 raise
             self._relays[request.session] = relays
-        return Opened(tuple(relay.advertised for relay in relays), failures)
+        return Opened(tuple([relay.advertised for relay in relays]), failures)
 
     def close(self, session: int, family: Family | None = None) -> Counters:
         fields = self._engine.close(session, family or 0)

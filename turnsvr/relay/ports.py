@@ -6,19 +6,19 @@ import errno
 import secrets
 from collections.abc import Callable, Iterable
 from struct import Struct
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
 from turnsvr.relay.udp import canonical
 from turnsvr.stun.address import Address, Family
 
-_MAX_HELD = 4096
+_MAX_HELD: Final = 4096
 """Ports held for reservations; when so many are held, a request for one more fails for want of capacity."""
 
-_TAKEN_ELSEWHERE = frozenset((errno.EADDRINUSE, errno.EACCES))
+_TAKEN_ELSEWHERE: Final = frozenset((errno.EADDRINUSE, errno.EACCES))
 
-_WORDS = 1 << 32
-_MANY_WORDS = Struct("256I")
+_WORDS: Final = 1 << 32
+_MANY_WORDS: Final = Struct("256I")
 
 
 class RandomNumbers:
@@ -99,11 +99,14 @@ class PortSocket(Protocol):
 S = TypeVar("S", bound=PortSocket)
 
 
-class OpenedPort(NamedTuple, Generic[S]):
+class OpenedPort(Generic[S]):
     """A relay socket and the address that clients and peers know it by."""
 
-    socket: S
-    advertised: Address
+    __slots__ = ("advertised", "socket")
+
+    def __init__(self, socket: S, advertised: Address) -> None:
+        self.socket: Final = socket
+        self.advertised: Final = advertised
 
 
 class RelayPorts(Generic[S]):

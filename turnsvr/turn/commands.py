@@ -176,6 +176,9 @@ class EndReason(Enum):
     SHUTDOWN = "server stopped"
     REVOKED = "ended by the operator"
 
+    # As that of Transport.
+    __hash__ = object.__hash__
+
 
 @dataclass(init=False, slots=True)
 class AllocationStarted:
