@@ -24,8 +24,13 @@ cdef enum:
     WAKE = 0xFFFFFFFF
 
 
+cdef inline uint64_t packets_of(const Lane *lane) noexcept nogil:
+    """All that came so far but messages for the rules, and those that were answered in their place."""
+    return lane.tally.received - lane.tally.sent_up - lane.tally.challenges
+
+
 cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept nogil:
-    """Nanoseconds to wait after a look that found so many packets which it did not send up."""
+    """Nanoseconds to wait after a look that found so many packets beside messages for the rules."""
     if pace_waits(&lane.pace, began):
         return pace_pause(monotonic() - began)
     # A look wakes a thread beside Python, for messages that wait for Python anyhow.
@@ -48,14 +53,14 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
         lane_lock(lane)
         batch.now = monotonic()
         batch.slots_used = 0
-        packets = lane.tally.received - lane.tally.sent_up
+        packets = packets_of(lane)
         for at in range(count):
             if events[at].data.u64 == WAKE:
                 eventfd_read(lane.wake, &ignored)
             else:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
         flush(lane, batch)
-        packets = lane.tally.received - lane.tally.sent_up - packets
+        packets = packets_of(lane) - packets
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
