@@ -7,6 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.relay.test_challenges import Challenged
 from tests.relay.world import World, channel_data, now, read_from_relay, send_indication
 from turnsvr.relay import PumpKind
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -19,13 +20,11 @@ def _frames() -> st.SearchStrategy[bytes]:
     """Bytes that look like something for a while."""
     u16 = st.integers(0, 0xFFFF).map(lambda number: number.to_bytes(2, "big"))
     body = st.binary(max_size=80)
-    attribute = st.tuples(st.sampled_from([b"\0\x12", b"\0\x13", b"\0\x1a", b"\x80\x22"]) | u16, u16, body).map(
-        b"".join
-    )
+    # XOR-PEER-ADDRESS, DATA, DONT-FRAGMENT, REQUESTED-TRANSPORT, SOFTWARE, FINGERPRINT
+    number = st.sampled_from([b"\0\x12", b"\0\x13", b"\0\x1a", b"\0\x19", b"\x80\x22", b"\x80\x28"]) | u16
+    attribute = st.tuples(number, u16, body).map(b"".join)
     sized = st.builds(
-        lambda number, value: number + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4),
-        st.sampled_from([b"\0\x12", b"\0\x13", b"\0\x1a", b"\x80\x22"]) | u16,
-        body,
+        lambda number, value: number + len(value).to_bytes(2, "big") + value + bytes(-len(value) % 4), number, body
     )
     kinds = st.sampled_from([b"\0\x16", b"\0\x01", b"\0\x03", b"\0\x17"]) | u16
     stun = st.builds(
@@ -45,7 +44,7 @@ def test_any_datagram_to_the_listener_and_the_relay(pump_kind: PumpKind, frames:
 
 
 async def _any_datagram(kind: PumpKind, frames: list[bytes]) -> None:
-    world = World(kind)
+    world = Challenged(World(kind)).world
     try:
         session, peer, stranger, bystander = world.session(), world.endpoint(), world.endpoint(), world.endpoint()
         session.permit(peer.address.host)
