@@ -23,6 +23,7 @@ from turnsvr.client.link import DatagramLink, StreamLink
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import tls as pump_tls
 from turnsvr.stun.address import Address
 
 T = TypeVar("T")
@@ -54,6 +55,13 @@ async def allocated(port: int, *, stream: bool = False, password: str = PASSWORD
 
 async def off_loop(call: Callable[..., T], *arguments: object) -> T:
     return await asyncio.to_thread(call, *arguments)
+
+
+@pytest.mark.parametrize("kind", ["auto", "portable"])
+def test_start_up_tells_who_serves_tls(server_process: Start, certificate: TlsFiles, kind: str) -> None:
+    server = server_process(settings(free_port(), certificate, more=f"pump: {{kind: {kind}}}"))
+    reader = "pump" if kind == "auto" and not pump_tls.missing() else "asyncio"
+    assert f" tls={reader} " in server.wait_logged("^.* serving .*$").group()
 
 
 async def test_sigterm_ends_sessions_cleanly_with_a_line_of_each(server_process: Start) -> None:

@@ -162,6 +162,11 @@ class Application:
         """What new TLS connections take now; None without TLS."""
         return self._streams.tls.current if self._streams.tls is not None else None
 
+    @property
+    def tls_reader(self) -> Reader:
+        """Who reads what new TLS clients send."""
+        return "pump" if self._streams.pump_context is not None else "asyncio"
+
     def reader(self, five_tuple: FiveTuple) -> Reader:
         """Who reads what this client sends."""
         return "pump" if not five_tuple.transport.is_stream or self._streams.is_adopted(five_tuple) else "asyncio"

@@ -89,6 +89,7 @@ class Service:
             version=__version__,
             pump=relay.describe() if kind == "auto" else application.pump.name,
             rules=twins.describe(),
+            **({"tls": application.tls_reader} if application.tls_context is not None else {}),
             listen=",".join(map(str, application.listening)),
             relay=",".join(application.relaying) or "none",
             **({"admin": ",".join(application.admin.listening)} if application.admin is not None else {}),

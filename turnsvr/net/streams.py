@@ -73,6 +73,11 @@ class Streams:
         return five_tuple in self._adopted
 
     @property
+    def pump_context(self) -> TlsContext | None:
+        """What the pump serves new TLS connections with; None where it does not."""
+        return self.tls.pump if self.tls is not None and self._engine.pump.takes_tls else None
+
+    @property
     def lagging(self) -> int:
         """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
         return self._connections.lagging
@@ -147,8 +152,9 @@ class Streams:
                 self._serve(connected, connection, five_tuple, None)
         elif speech is Speech.TLS and self.tls is not None:
             five_tuple = FiveTuple(Transport.TLS, connection.client, server)
-            if self.tls.pump is not None and self._engine.pump.takes_tls:
-                self._shake_hands(connected, connection, five_tuple, self.tls.pump)
+            context = self.pump_context
+            if context is not None:
+                self._shake_hands(connected, connection, five_tuple, context)
             else:
                 self._serve(connected, connection, five_tuple, self.tls.current)
         else:
