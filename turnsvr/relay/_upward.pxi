@@ -15,7 +15,7 @@ cdef enum:
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
     # Nanoseconds that Python takes for a message at the least, and what a lane gives it in one go at the most.
-    UP_JUDGING = 20000
+    UP_JUDGING = 12000
     UP_LONGEST = 600000
 
 cdef struct UpRecord:
