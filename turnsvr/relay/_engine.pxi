@@ -176,8 +176,8 @@ cdef class Engine(Lanes):
             return 0
         if self.sends.count and self.sends.descriptor != listener.descriptor:
             self.flush_sends()
+        self.sent.append(data)  # first, so that nothing is sent that is not there any more
         put_send(&self.sends, listener, key, <const uint8_t *>data, len(data))
-        self.sent.append(data)
         if not self.holds or self.sends.count == SENDS:
             self.flush_sends()
         return 0
