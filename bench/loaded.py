@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -142,15 +143,17 @@ def carried(loaded: Loaded, seconds: float, near: float, *, known: bool = True) 
 
 
 def in_turn(subjects: Sequence[Loaded], rate: float, seconds: float) -> list[Reading]:
-    """WINDOWS runs of each at this rate, A B A B: the medians of their latencies. All windows count.
+    """WINDOWS runs of each at this rate, in rounds of one each: the medians of their latencies. All windows count.
 
-    idle: part of the core that a server took for itself while it had no load. Raises ServerFailed.
+    Who is first in a round is drawn: what comes at regular times, as some threads of the kernel do, could else meet the
+    same one each time. idle: part of the core that a server took for itself while it had no load. Raises ServerFailed.
     """
     length = seconds / WINDOWS
     steps: list[list[Step]] = [[] for _ in subjects]
     idle = [0.0 for _ in subjects]
     for _ in range(WINDOWS):
-        for number, loaded in enumerate(subjects):
+        for number in random.sample(range(len(subjects)), len(subjects)):
+            loaded = subjects[number]
             others = [other for other in range(len(subjects)) if other != number]
             before = {other: process.cpu_seconds(subjects[other].running.pid) for other in others}
             steps[number].append(loaded.step(rate, length, exact=True))
