@@ -71,10 +71,11 @@ class TlsContexts:
     current: ssl.SSLContext
     """What asyncio serves TLS with."""
     pump: TlsContext | None
-    """What the pump serves TLS with; None where it cannot."""
+    """What the pump serves TLS with; None where it cannot, or is not to."""
 
-    def __init__(self, files: TlsFiles, *, watch: bool = True) -> None:
-        """watch: whether the files stay and may change. Raises CertificateError."""
+    def __init__(self, files: TlsFiles, *, watch: bool = True, for_pump: bool = True) -> None:
+        """watch: whether the files stay and may change; for_pump: whether it serves them. Raises CertificateError."""
+        self._for_pump = for_pump
         self._stamp = _stat(files)
         self._files = files if watch else None
         self._make(files)
@@ -98,7 +99,8 @@ class TlsContexts:
 
     def _make(self, files: TlsFiles) -> None:
         context = make_context(files)
-        self.current, self.pump = context, make_pump_context(files, context)
+        self.pump = make_pump_context(files, context) if self._for_pump else None
+        self.current = context
 
 
 def _stat(files: TlsFiles) -> tuple[object, ...]:

@@ -109,6 +109,6 @@ def _own_tls(settings: WebSettings) -> TlsContexts | None:
     if settings.tls is None:
         return None
     try:
-        return TlsContexts(TlsFiles(settings.tls.certificate, settings.tls.key))
+        return TlsContexts(TlsFiles(settings.tls.certificate, settings.tls.key), for_pump=False)
     except CertificateError as error:
         raise WebError(f"web.tls: {error}") from None
