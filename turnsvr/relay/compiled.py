@@ -70,7 +70,7 @@ class CompiledPump:
     def __init__(
         self, settings: PumpSettings, handler: Handler, *, loop: asyncio.AbstractEventLoop, limiter: object = None
     ) -> None:
-        """limiter is not used: the rate of plain Binding answers is kept where they are given."""
+        """limiter is not used: the rate of plain Binding answers and challenges is kept where they are given."""
         self.takes_tls = not tls_room.missing()
         self._settings = settings
         self._handler = handler
