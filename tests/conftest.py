@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import re
@@ -9,10 +10,12 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -72,6 +75,26 @@ def _is_free(host: str, kind: socket.SocketKind, port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+@asynccontextmanager
+async def accepting(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    """A server of a test's own on 127.0.0.1: its port. In the end each connection is served to its end, and closed."""
+    under_way: list[asyncio.Future[None]] = []
+
+    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        under_way.append(ended := asyncio.get_running_loop().create_future())
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+            ended.set_result(None)
+
+    async with await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls) as server:
+        yield server.sockets[0].getsockname()[1]
+        await asyncio.wait_for(asyncio.gather(*under_way), PATIENCE)
 
 
 @pytest.fixture(scope="session", autouse=True)

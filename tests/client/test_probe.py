@@ -10,7 +10,7 @@ import pytest
 
 from tests.client.conftest import Target
 from tests.client.coturn import Coturn, coturn
-from tests.conftest import PASSWORD, USER, Serve, address_of, free_port
+from tests.conftest import PASSWORD, USER, Serve, accepting, address_of, free_port
 from turnsvr.client.probe import probe, run
 from turnsvr.client.probe_report import LegReport, Outcome, ProbeReport, Step, render, to_json
 from turnsvr.client.uri import BadUri
@@ -128,10 +128,8 @@ async def test_a_tcp_server_without_tls_is_named(serve: Serve) -> None:
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"SSH-2.0-what\r\n")
-        writer.close()
 
-    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
+    async with accepting(speak) as port:
         step = failed(await probe(f"stuns:127.0.0.1:{port}", None, None, timeout=SHORT))
     assert step.name == "connect"
     assert "TLS" in step.advice

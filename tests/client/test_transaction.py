@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from tests.conftest import accepting
 from turnsvr.client.link import DatagramLink, LinkClosed, StreamLink, new_request
 from turnsvr.client.transaction import Timers, TransactionFailed, TransactionTimeout
 from turnsvr.stun.address import Address
@@ -134,10 +135,9 @@ async def test_a_closed_port_ends_the_request_at_once() -> None:
 async def test_a_connection_that_the_server_closes_ends_its_requests() -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readexactly(20)
-        writer.close()
 
-    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
-        link = await StreamLink.open(Address(*server.sockets[0].getsockname()))
+    async with accepting(refuse) as port:
+        link = await StreamLink.open(Address("127.0.0.1", port))
         with pytest.raises(LinkClosed):
             await link.request(new_request(Method.BINDING))
         with pytest.raises(LinkClosed):
@@ -150,10 +150,9 @@ async def test_a_server_that_speaks_no_stun_over_tcp_is_named() -> None:
         await reader.readexactly(20)
         writer.write(b"\xffHTTP/1.1 400 Bad Request\r\n\r\n")
         await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
-        link = await StreamLink.open(Address(*server.sockets[0].getsockname()))
+    async with accepting(speak) as port:
+        link = await StreamLink.open(Address("127.0.0.1", port))
         with pytest.raises(LinkClosed, match="no STUN"):
             await link.request(new_request(Method.BINDING))
         await link.close()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, accepting
 from tests.credentials.service import Request, Service, answer
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Caller, Refusal, Unavailable
@@ -277,7 +277,7 @@ async def test_a_service_that_says_nothing_costs_the_time_agreed(service: Servic
 
 async def test_a_service_that_drips_costs_no_more(service: Service) -> None:
     """Each part comes within the time, all of them never."""
-    finished, ended = asyncio.Event(), asyncio.Event()
+    finished = asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
@@ -285,17 +285,13 @@ async def test_a_service_that_drips_costs_no_more(service: Service) -> None:
             writer.write(b" ")
             await asyncio.sleep(0.02)
         writer.transport.abort()
-        ended.set()
 
-    server = await asyncio.start_server(drip, "127.0.0.1", 0)
-    hook = Hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", SECRET, timeout=0.2)
-    with pytest.raises(Unavailable, match=r"no answer in 0\.2 s"):
-        await hook.find("alice", REALM, NOW, HERE)
-    await hook.close(at_once=True)
-    finished.set()
-    await ended.wait()
-    server.close()
-    await server.wait_closed()
+    async with accepting(drip) as port:
+        hook = Hook(f"http://127.0.0.1:{port}/", SECRET, timeout=0.2)
+        with pytest.raises(Unavailable, match=r"no answer in 0\.2 s"):
+            await hook.find("alice", REALM, NOW, HERE)
+        await hook.close(at_once=True)
+        finished.set()
 
 
 async def test_nobody_listens_and_then_somebody_does(service: Service, hook: Hook) -> None:
@@ -346,17 +342,15 @@ async def test_tls_is_checked_against_the_authority(certificate: TlsFiles) -> No
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=make_context(certificate))
-    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    trusting = Hook(url, SECRET, timeout=PATIENCE, ca=certificate.certificate)
-    assert await trusting.find("alice", REALM, NOW, HERE)
-    await trusting.close(at_once=True)
-    wary = Hook(url, SECRET, timeout=PATIENCE)
-    with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
-        await wary.find("alice", REALM, NOW, HERE)
-    await wary.close(at_once=True)
-    server.close()
-    await server.wait_closed()
+    async with accepting(serve, tls=make_context(certificate)) as port:
+        url = f"https://127.0.0.1:{port}/"
+        trusting = Hook(url, SECRET, timeout=PATIENCE, ca=certificate.certificate)
+        assert await trusting.find("alice", REALM, NOW, HERE)
+        await trusting.close(at_once=True)
+        wary = Hook(url, SECRET, timeout=PATIENCE)
+        with pytest.raises(Unavailable, match="CERTIFICATE_VERIFY_FAILED"):
+            await wary.find("alice", REALM, NOW, HERE)
+        await wary.close(at_once=True)
 
 
 def test_an_authority_that_is_none(tmp_path: Path) -> None:
@@ -384,9 +378,8 @@ async def test_a_connection_that_is_reset_has_a_reason_in_the_log() -> None:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.transport.abort()
 
-    server = await asyncio.start_server(reset, "127.0.0.1", 0)
-    hook = Hook(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", SECRET, timeout=PATIENCE)
-    with pytest.raises(Unavailable, match=r": \S+"):
-        await hook.find("alice", REALM, NOW, HERE)
-    await hook.close(at_once=True)
-    server.close()
+    async with accepting(reset) as port:
+        hook = Hook(f"http://127.0.0.1:{port}/", SECRET, timeout=PATIENCE)
+        with pytest.raises(Unavailable, match=r": \S+"):
+            await hook.find("alice", REALM, NOW, HERE)
+        await hook.close(at_once=True)

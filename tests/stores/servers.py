@@ -118,11 +118,16 @@ class Server:
                 os.kill(process, number)
 
     def kill(self) -> None:
-        """End it as a crash does."""
-        if self._process is not None:
-            self.signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        """End it as a crash does, with all that it has started: PostgreSQL refuses to start beside one that is left."""
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)
+        _wait_for((self._process.pid,), "TZX")  # so that it starts no further ones
+        processes = (self._process.pid, *_children(self._process.pid))
+        self.signal(signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+        _wait_for(processes, "ZX")
 
     def stop(self) -> None:
         self.kill()
@@ -156,6 +161,21 @@ def _children(process: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except OSError:
         return []
+
+
+def _wait_for(processes: Sequence[int], states: str) -> None:
+    """Until each is in one of these states of proc(5), or gone."""
+    deadline = time.monotonic() + PATIENCE
+    while any(_state(process) not in states for process in processes):
+        assert time.monotonic() < deadline, f"of {processes} some are not {' or '.join(states)} yet"
+        time.sleep(0.01)
+
+
+def _state(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def _account(name: str) -> pwd.struct_passwd | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import accepting
 from tests.stores import conftest, servers
 from tests.stores.test_contract import REALM, keys
 from turnsvr.app import firstrun
@@ -107,19 +108,18 @@ async def _stripping_tls(server_port: int) -> AsyncIterator[tuple[int, bytearray
 
     async def stand_between(client_reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", server_port)
-        header = await reader.readexactly(4)
-        greeting = bytearray(await reader.readexactly(int.from_bytes(header[:3], "little")))
-        capabilities = greeting.index(0) + 1 + 4 + 8 + 1
-        greeting[capabilities + 1] &= 0xFF ^ 0x08
-        client.write(header + greeting)
-        heard.extend(await client_reader.read())
-        for each in (client, writer):
-            each.close()
-            await each.wait_closed()
+        try:
+            header = await reader.readexactly(4)
+            greeting = bytearray(await reader.readexactly(int.from_bytes(header[:3], "little")))
+            capabilities = greeting.index(0) + 1 + 4 + 8 + 1
+            greeting[capabilities + 1] &= 0xFF ^ 0x08
+            client.write(header + greeting)
+            heard.extend(await client_reader.read())
+        finally:
+            writer.close()
 
-    server = await asyncio.start_server(stand_between, "127.0.0.1", 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1], heard
+    async with accepting(stand_between) as port:
+        yield port, heard
 
 
 async def test_a_unix_socket(postgresql: servers.Server) -> None:
