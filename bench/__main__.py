@@ -38,6 +38,14 @@ _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 )
 @click.option("--quick", is_flag=True, help="A few cases with one short pair each, to see where things stand.")
 @click.option("--pump", type=click.Choice(["auto", "compiled", "portable"]), default="auto", show_default=True)
+@click.option(
+    "--busy-poll",
+    type=click.IntRange(0, 1_000),
+    default=0,
+    show_default=True,
+    metavar="US",
+    help="pump.busy_poll of turnsvr's settings, in microseconds.",
+)
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="Write all that was measured, after each case.")
 @click.option("--resume", is_flag=True, help="Keep the cases that the file of --json has; it must be of this setting.")
 @click.option("--chart", "chart_file", type=_PATH, metavar="FILE", help="Write the ratios as an SVG chart.")
@@ -49,6 +57,7 @@ def main(
     seconds: float,
     quick: bool,
     pump: str,
+    busy_poll: int,
     json_file: Path | None,
     resume: bool,
     chart_file: Path | None,
@@ -72,9 +81,10 @@ def main(
     if json_file and not os.access(json_file.parent, os.W_OK):
         raise click.UsageError(f"no file can be written in {json_file.parent}")
     with tempfile.TemporaryDirectory(prefix="turnsvr-bench-") as folder:
-        ours, theirs = Turnsvr(Path(folder), pump=pump), Coturn(Path(folder), program)
+        ours, theirs = Turnsvr(Path(folder), pump=pump, busy_poll=busy_poll), Coturn(Path(folder), program)
         try:
-            setting = {**describe(), "pump": pump, "coturn": theirs.version(), "pairs": count, "seconds": seconds}
+            asked = {"pump": pump, "busy_poll": busy_poll, "pairs": count, "seconds": seconds}
+            setting = {**describe(), "coturn": theirs.version(), **asked}
             results = _earlier(json_file if resume else None, setting)
         except (ServerFailed, record.BadRecord, OSError) as error:
             raise click.ClickException(str(error)) from None

@@ -171,9 +171,11 @@ class Turnsvr(Server):
 
     name = "turnsvr"
 
-    def __init__(self, folder: Path, *, pump: str = "auto") -> None:
+    def __init__(self, folder: Path, *, pump: str = "auto", busy_poll: int = 0) -> None:
+        """pump and busy_poll as pump.kind and pump.busy_poll of the settings."""
         super().__init__(folder)
         self.pump = pump
+        self.busy_poll = busy_poll
 
     def _command(self, plan: Plan, address: Address, tls: Address) -> list[str]:
         listen = [f"udp://{address}", f"tcp://{address}"]
@@ -190,7 +192,7 @@ class Turnsvr(Server):
                 "connections_per_address": _PLENTY,
                 "answers_per_address": 0,
             },
-            "pump": {"kind": self.pump, "threads": plan.threads},
+            "pump": {"kind": self.pump, "threads": plan.threads, "busy_poll": self.busy_poll},
             "log": {"level": "warning"},
         }
         if plan.transport is Transport.TLS:

@@ -157,6 +157,14 @@ async def test_reload_says_again_and_again_what_needs_a_restart(
     assert await application.is_alive()
 
 
+async def test_reload_changes_what_a_pump_can_change_as_it_runs(serve: Serve) -> None:
+    application = await serve()
+    new = {"gso": False, "busy_poll": 20, "threads": 7}
+    assert application.reload(changed(application, pump=new)) == ["pump.threads"]
+    kept = application.settings.pump
+    assert (kept.gso, kept.busy_poll, kept.threads) == (False, 20, "auto")
+
+
 async def test_reload_with_a_broken_certificate_changes_nothing(serve: Serve, tmp_path: Path) -> None:
     application = await serve()
     before = application.settings

@@ -85,6 +85,7 @@ def test_defaults_are_those_of_the_settings() -> None:
         ({"limits": {"lifetime": "10m"}}, lambda found: found.server.max_lifetime, 600),
         ({"limits": {"allocations": 5}}, lambda found: (found.server.allocations, found.pump.max_sessions), (5, 5)),
         ({"limits": {"stream_buffer": "64 KiB"}}, lambda found: found.streams.buffer, 65_536),
+        ({"pump": {"busy_poll": 20}}, lambda found: found.pump.busy_poll, 20e-6),
         ({"pump": {"threads": 2, "gso": False}}, lambda found: (found.pump.threads, found.pump.gso), (2, False)),
         ({"credentials": {"nonce_lifetime": "5m"}}, lambda found: found.server.nonce_lifetime, 300.0),
         (

@@ -209,7 +209,7 @@ class Application:
             update={
                 "listen": old.named_listeners(),
                 "tls": tls,
-                "pump": old.pump.model_copy(update={"gso": settings.pump.gso}),
+                "pump": settings.pump.model_copy(update={name: getattr(old.pump, name) for name in _FIXED_PUMP}),
                 "nat_discovery": old.nat_discovery,
                 "status": old.status,
                 "web": self._reload_web(settings.web),
@@ -393,6 +393,7 @@ class Application:
 _WILDCARDS = ("0.0.0.0", "::")
 
 _FIXED_ADMIN = ("socket", "listen")
+_FIXED_PUMP = ("kind", "threads")
 
 _FIXED: dict[str, Callable[[Settings], object]] = {
     "listen": Settings.named_listeners,

@@ -129,6 +129,7 @@ def _pump_settings(
         max_channels=limits.channels_per_allocation,
         max_sessions=limits.allocations,
         gso=settings.pump.gso,
+        busy_poll=settings.pump.busy_poll / 1e6,
         threads=settings.pump.thread_count(host.cores),
         stream_buffer=limits.stream_buffer,
     )

@@ -179,6 +179,8 @@ class PumpSettings(fields.Section):
     """Threads of the compiled pump; auto is one a core."""
     gso: bool = True
     """Send equal packets to one destination as one (UDP_SEGMENT) where the kernel can."""
+    busy_poll: int = Field(default=0, ge=0, le=1_000)
+    """Microseconds for which a thread of the compiled pump looks for another packet before it sleeps."""
 
     def thread_count(self, cores: int) -> int:
         """Threads to start on a host that lends us this many cores."""

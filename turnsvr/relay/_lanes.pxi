@@ -96,8 +96,10 @@ cdef class Lanes:
 
     # Settings and listeners
 
-    def configure(self, double bandwidth, double answers, bint gso, uint32_t stream_buffer, fenced):
-        """Bytes a second for sessions without a limit of their own, answers a second, bytes, and hosts: from now on."""
+    def configure(self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, fenced):
+        """From now on: bytes a second for sessions without a limit of their own, answers a second, seconds awake after
+        packets, bytes that may wait for a stream, and hosts.
+        """
         cdef uint32_t at
         cdef Lane *lane
         cdef Endpoint host
@@ -111,6 +113,7 @@ cdef class Lanes:
             try:
                 lane.policy.bandwidth = bandwidth
                 lane.policy.gso = gso
+                lane.policy.busy_poll = nanoseconds(busy_poll)
                 lane.policy.stream_buffer = stream_buffer
                 free_items(&lane.policy.fenced)
                 for name in fenced:

@@ -29,6 +29,16 @@ cdef inline uint64_t packets_of(const Lane *lane) noexcept nogil:
     return lane.tally.received - lane.tally.sent_up - lane.tally.challenges
 
 
+cdef int wait_for_events(Lane *lane, epoll_event *events, int64_t awake_until) noexcept nogil:
+    """As epoll_wait, which sleeps only when nothing comes until that time."""
+    cdef int count
+    while awake_until and monotonic() < awake_until:
+        count = epoll_wait(lane.epoll, events, EVENTS, 0)
+        if count:
+            return count
+    return epoll_wait(lane.epoll, events, EVENTS, -1)
+
+
 cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept nogil:
     """Nanoseconds to wait after a look that found so many packets beside messages for the rules."""
     if pace_waits(&lane.pace, began):
@@ -42,12 +52,14 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef int count, at
     cdef uint64_t ignored, packets
+    cdef int64_t busy_poll
+    cdef int64_t awake_until = 0
     cdef timespec pause
     # Else the kernel rounds a short sleep up by as much again.
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
     pause.tv_sec = 0
     while not load(&lane.is_stopping):
-        count = epoll_wait(lane.epoll, events, EVENTS, -1)
+        count = wait_for_events(lane, events, awake_until)
         if count <= 0:
             continue
         lane_lock(lane)
@@ -61,9 +73,11 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
         flush(lane, batch)
         packets = packets_of(lane) - packets
+        busy_poll = lane.policy.busy_poll if packets else 0
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
-        pause.tv_nsec = pause_after(lane, batch.now, packets)
+        awake_until = batch.now + busy_poll if busy_poll else 0
+        pause.tv_nsec = 0 if busy_poll else pause_after(lane, batch.now, packets)
         if pause.tv_nsec:
             nanosleep(&pause, NULL)

@@ -37,7 +37,13 @@ class Engine:
     def run(self, lane: int) -> None: ...
     def stop(self) -> None: ...
     def configure(
-        self, bandwidth: float, answers: float, gso: bool, stream_buffer: int, fenced: Iterable[str]
+        self,
+        bandwidth: float,
+        answers: float,
+        gso: bool,
+        busy_poll: float,
+        stream_buffer: int,
+        fenced: Iterable[str],
     ) -> None: ...
     def add_listener(
         self, lane: int, descriptor: int, address: Address, suffix: bytes, mapped_address: bool

@@ -76,6 +76,8 @@ cdef struct Listener:
 cdef struct Policy:
     double bandwidth
     bint gso
+    # Nanoseconds that a lane stays awake after packets, instead of letting more gather; 0 to sleep at once.
+    int64_t busy_poll
     uint32_t stream_buffer
     # Hosts that are fenced, and hosts at which sessions are advertised.
     Index fenced

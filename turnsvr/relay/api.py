@@ -108,6 +108,8 @@ class PumpSettings:
     """Bounds a session; the rules keep them, a pump may refuse more with RuntimeError."""
     max_sessions: int = 10_000
     gso: bool = True
+    busy_poll: float = 0.0
+    """Seconds for which a thread that has relayed something looks for more before it sleeps; it gathers none then."""
     threads: int = 1
     socket_buffer: int = 0
     """SO_RCVBUF and SO_SNDBUF of listeners and relay sockets in bytes; 0 leaves them to the pump."""

@@ -301,6 +301,7 @@ class CompiledPump:
             settings.bandwidth,
             settings.answers_per_address,
             settings.gso and self._segmentation,
+            settings.busy_poll,
             settings.stream_buffer,
             settings.fenced,
         )

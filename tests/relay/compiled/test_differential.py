@@ -30,6 +30,7 @@ SETTINGS_TRIED = [
     replace(SETTINGS, answers_per_address=0.0),
     replace(SETTINGS, answers_per_address=0.0, gso=False, fenced=frozenset(("127.0.0.1",))),
     replace(SETTINGS, answers_per_address=0.0, bandwidth=0.5, fenced=frozenset(("127.0.0.9",))),
+    replace(SETTINGS, answers_per_address=0.0, busy_poll=0.001),
 ]
 
 Outcome = list[object]
@@ -216,7 +217,7 @@ def _hostile(rng: random.Random, channel: int) -> bytes:
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
-@pytest.mark.parametrize("settings", SETTINGS_TRIED, ids=["plain", "fenced", "narrow"])
+@pytest.mark.parametrize("settings", SETTINGS_TRIED, ids=["plain", "fenced", "narrow", "awake"])
 async def test_both_do_the_same(settings: PumpSettings, ipv6: bool) -> None:
     seed = secrets.randbits(32)
     rng = random.Random(seed)

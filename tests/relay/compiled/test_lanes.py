@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.relay.compiled.conftest import WorldFactory
+from tests.relay.compiled.threads import sleeps, threads
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Session, World, channel_data, request, send_indication
 from turnsvr.relay import compiled
@@ -126,27 +127,17 @@ async def test_wildcards(make_world: WorldFactory, steering: str, host: str) -> 
 
 
 async def test_each_thread_has_work_and_ends(make_world: WorldFactory) -> None:
-    before = _threads()
+    before = threads()
     world = make_world(THREADS)
-    started = _threads() - before
+    started = threads() - before
     assert len(started) == 3
     sessions, peer = sessions_of(world, Family.IPV4), world.endpoint()
     for session in sessions:
         session.bind(0x4000, peer.address)
-    used = {thread: _switches(thread) for thread in started}
+    used = {thread: sleeps(thread) for thread in started}
     for session in sessions:
         session.send(channel_data(0x4000, b"abc"))
         await peer.receive()
-    assert all(_switches(thread) > used[thread] for thread in started)
+    assert all(sleeps(thread) > used[thread] for thread in started)
     world.pump.shutdown()
-    await world.until(lambda: not _threads() & started)
-
-
-def _threads() -> set[str]:
-    return set(os.listdir("/proc/self/task"))
-
-
-def _switches(thread: str) -> int:
-    """How often a thread went to sleep."""
-    with open(f"/proc/self/task/{thread}/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt_switches"))
+    await world.until(lambda: not threads() & started)
