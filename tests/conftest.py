@@ -82,19 +82,21 @@ async def accepting(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """A server of a test's own on 127.0.0.1: its port. In the end each connection is served to its end, and closed."""
-    under_way: list[asyncio.Future[None]] = []
+    under_way: list[asyncio.Event] = []
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        under_way.append(ended := asyncio.get_running_loop().create_future())
+        under_way.append(ended := asyncio.Event())
         try:
             await serve(reader, writer)
         finally:
             writer.close()
-            ended.set_result(None)
+            ended.set()
 
     async with await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1]
-        await asyncio.wait_for(asyncio.gather(*under_way), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            for ended in under_way:
+                await ended.wait()
 
 
 @pytest.fixture(scope="session", autouse=True)
