@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +18,7 @@ from click.testing import CliRunner
 
 from bench.__main__ import main
 from tests.conftest import need
+from tests.processes import children, wait_for
 
 pytestmark = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 PATIENCE = 120
@@ -69,7 +69,8 @@ def test_a_signal_keeps_what_there_is_and_a_later_run_takes_it_up(
         running.send_signal(number)
         out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == status, err
-    await_end(server)
+    # One that was just being made when the signal came ends by itself, a moment after the bench.
+    wait_for((server,), "Z", PATIENCE)
     assert "stopped: interrupted" in out
     assert "not measured to the end: threads" in out
     assert [(case["name"], case["error"]) for case in cases_of(figures)] == [
@@ -92,22 +93,11 @@ def test_a_signal_keeps_what_there_is_and_a_later_run_takes_it_up(
 
 def child_of(pid: int) -> int:
     """The first process that it starts from now on, or has running."""
-    children = Path(f"/proc/{pid}/task/{pid}/children")
     deadline = time.monotonic() + PATIENCE
-    while not (found := children.read_text().split()):
+    while not (found := children(pid)):
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    return int(found[0])
-
-
-def await_end(pid: int) -> None:
-    """One that was just being made when the signal came ends by itself, a moment after the bench."""
-    stat = Path(f"/proc/{pid}/stat")
-    deadline = time.monotonic() + PATIENCE
-    with suppress(FileNotFoundError, ProcessLookupError):
-        while stat.read_text().rpartition(")")[2].split()[0] != "Z":
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    return found[0]
 
 
 def test_its_options_are_checked() -> None:

@@ -21,6 +21,7 @@ from bench.metrics import goals
 from bench.pairs import Result, run
 from bench.servers import Coturn, Running, Server, ServerFailed, Turnsvr
 from tests.conftest import need
+from tests.processes import state, threads
 from turnsvr.client.load_flows import Traffic
 from turnsvr.client.load_session import LoadError
 from turnsvr.client.load_values import Load
@@ -132,13 +133,9 @@ def stop(running: Running) -> None:
     """Returns when every thread stands still: on a busy machine that is not at once."""
     running.process.send_signal(signal.SIGSTOP)
     deadline = time.monotonic() + 10
-    while not all(_is_stopped(task) for task in Path(f"/proc/{running.pid}/task").iterdir()):
+    while any(state(thread) != "T" for thread in threads(running.pid)):
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-def _is_stopped(task: Path) -> bool:
-    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def test_a_server_that_has_ended_is_an_error(server: Server) -> None:

@@ -18,6 +18,7 @@ from typing import ClassVar, NoReturn
 import pytest
 
 from tests.conftest import PATIENCE, free_port, need
+from tests.processes import children, wait_for
 from turnsvr.app import firstrun
 
 USER = "turnsvr"
@@ -113,7 +114,7 @@ class Server:
     def signal(self, number: signal.Signals) -> None:
         """To it and the processes that it has started, each of which may lead a session of its own."""
         assert self._process is not None
-        for process in (self._process.pid, *_children(self._process.pid)):
+        for process in (self._process.pid, *children(self._process.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
@@ -122,12 +123,12 @@ class Server:
         if self._process is None:
             return
         self._process.send_signal(signal.SIGSTOP)
-        _wait_for((self._process.pid,), "TZX")  # so that it starts no further ones
-        processes = (self._process.pid, *_children(self._process.pid))
+        wait_for((self._process.pid,), "TZX")  # so that it starts no further ones
+        processes = (self._process.pid, *children(self._process.pid))
         self.signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
-        _wait_for(processes, "ZX")
+        wait_for(processes, "ZX")
 
     def stop(self) -> None:
         self.kill()
@@ -154,28 +155,6 @@ class Server:
             return command
         who = self._account
         return (need("setpriv"), f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups", *command)
-
-
-def _children(process: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def _wait_for(processes: Sequence[int], states: str) -> None:
-    """Until each is in one of these states of proc(5), or gone."""
-    deadline = time.monotonic() + PATIENCE
-    while any(_state(process) not in states for process in processes):
-        assert time.monotonic() < deadline, f"of {processes} some are not {' or '.join(states)} yet"
-        time.sleep(0.01)
-
-
-def _state(process: int) -> str:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
 
 
 def _account(name: str) -> pwd.struct_passwd | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tests.processes import sleeps, state, threads
 from tests.relay.compiled.conftest import WorldFactory
-from tests.relay.compiled.threads import is_asleep, sleeps, threads
 from tests.relay.world import SETTINGS, Endpoint, Session, World, channel_data, request
 from turnsvr.relay.api import PumpSettings
 
@@ -34,7 +34,7 @@ class Awake:
         assert (await self.session.endpoint.receive())[0] == channel_data(CHANNEL, b"down")
 
     async def falls_asleep(self) -> None:
-        await self.world.until(lambda: is_asleep(self.thread))
+        await self.world.until(lambda: state(self.thread) == "S")
 
 
 async def test_after_packets_a_thread_is_awake(make_world: WorldFactory) -> None:

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from tests.processes import sleeps, threads
 from tests.relay.compiled.conftest import WorldFactory
-from tests.relay.compiled.threads import sleeps, threads
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Session, World, channel_data, request, send_indication
 from turnsvr.relay import compiled
