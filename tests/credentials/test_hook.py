@@ -339,8 +339,6 @@ async def test_tls_is_checked_against_the_authority(certificate: TlsFiles) -> No
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer(200, PASSWORD, Connection="close"))
         await writer.drain()
-        writer.close()
-        await writer.wait_closed()
 
     async with accepting(serve, tls=make_context(certificate)) as port:
         url = f"https://127.0.0.1:{port}/"
