@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -398,8 +399,7 @@ _FIXED_PUMP = ("kind", "threads")
 _FIXED: dict[str, Callable[[Settings], object]] = {
     "listen": Settings.named_listeners,
     "tls": lambda settings: settings.tls is None,
-    "pump.kind": lambda settings: settings.pump.kind,
-    "pump.threads": lambda settings: settings.pump.threads,
+    **{f"pump.{name}": attrgetter(f"pump.{name}") for name in _FIXED_PUMP},
     "nat_discovery": lambda settings: settings.nat_discovery,
     "status": lambda settings: settings.status,
     "admin": lambda settings: [getattr(settings.admin, name) for name in _FIXED_ADMIN],

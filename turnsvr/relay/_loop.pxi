@@ -52,7 +52,6 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     cdef epoll_event events[EVENTS]
     cdef int count, at
     cdef uint64_t ignored, packets
-    cdef int64_t busy_poll
     cdef int64_t awake_until = 0
     cdef timespec pause
     # Else the kernel rounds a short sleep up by as much again.
@@ -73,11 +72,10 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
         flush(lane, batch)
         packets = packets_of(lane) - packets
-        busy_poll = lane.policy.busy_poll if packets else 0
+        awake_until = batch.now + lane.policy.busy_poll if packets and lane.policy.busy_poll else 0
         lane_unlock(lane)
         if batch.foreign_used:
             flush_foreign(lanes, batch)
-        awake_until = batch.now + busy_poll if busy_poll else 0
-        pause.tv_nsec = 0 if busy_poll else pause_after(lane, batch.now, packets)
+        pause.tv_nsec = 0 if awake_until else pause_after(lane, batch.now, packets)
         if pause.tv_nsec:
             nanosleep(&pause, NULL)
