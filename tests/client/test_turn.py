@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from dataclasses import replace
 
@@ -11,9 +12,10 @@ import pytest
 from tests.client.conftest import LOGIN, TIMERS, Target
 from tests.conftest import PASSWORD, USER, Serve, address_of
 from turnsvr.client.credentials import MD5, SHA256, Login, Security
-from turnsvr.client.link import DatagramLink
+from turnsvr.client.link import DatagramLink, open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import PeerData, PeerError, TurnClient, Wish
+from turnsvr.config.settings import StunSettings
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.attributes import EvenPort
 
@@ -85,7 +87,10 @@ async def test_both_kinds_of_integrity_work_with_our_server(
 
 
 async def test_an_icmp_error_of_the_relay_comes_to_the_client_of_our_server(serve: Serve) -> None:
-    server = address_of(await serve(), "udp")
+    application = await serve()
+    told = StunSettings(icmp_indications=True)
+    assert application.reload(application.settings.model_copy(update={"stun": told})) == []
+    server = address_of(application, "udp")
     gone = await DatagramLink.open(local=Address("127.0.0.1", 0))
     await gone.close()
     client = TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN)
@@ -97,6 +102,30 @@ async def test_an_icmp_error_of_the_relay_comes_to_the_client_of_our_server(serv
     assert isinstance(event, PeerError)
     assert (event.peer.host, event.icmp.type, event.icmp.code) == ("127.0.0.1", 3, 3)
     await client.close()
+
+
+@pytest.mark.parametrize("kind", ["compiled", "portable"])
+@EVERY_TRANSPORT
+async def test_only_data_comes_of_a_dead_peer_by_default(serve: Serve, transport: Transport, kind: str) -> None:
+    """What comes first is a live peer's packet, not one of the errors that came before it."""
+    server = address_of(await serve(pump={"kind": kind}), transport.value)
+    tls = tls_context(insecure=True) if transport is Transport.TLS else None
+    gone = await DatagramLink.open(local=Address("127.0.0.1", 0))
+    await gone.close()
+    alive = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with alive:
+        alive.bind(("127.0.0.1", 0))
+        client = TurnClient(await open_link(transport, server, tls=tls, timers=TIMERS), LOGIN)
+        await client.allocate()
+        await client.permit(gone.local)
+        for _ in range(3):
+            client.send(gone.local, b"is anybody there?")
+        await client.permit(gone.local)
+        alive.sendto(b"here", client.relayed[0])
+        async with asyncio.timeout(10):
+            event = await client.receive()
+        assert isinstance(event, PeerData)
+        await client.close()
 
 
 async def test_a_dual_allocation_has_an_address_of_each_family(serve: Serve) -> None:

@@ -53,6 +53,7 @@ CONFIG = ServerConfig(
     max_lifetime=1200,
     nonce_lifetime=900,
     rfc3489=True,
+    icmp_indications=True,
     anonymity=True,
 )
 
@@ -320,6 +321,7 @@ class Rules(RuleBasedStateMachine):
             for channel, (peer, deadline) in session.channels.items():
                 bound = allocation.channels[channel]
                 assert deadline <= now or (peer, deadline) == (bound.peer, bound.deadline)
+                assert deadline <= session.permissions[peer.host]
         assert set(world.plane.held) == set(desk.reservations)
 
     @invariant()

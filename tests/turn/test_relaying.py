@@ -148,24 +148,92 @@ def test_permissions_of_one_allocation_are_nothing_to_another() -> None:
 # ChannelBind (section 12.2)
 
 
-def test_a_channel_lasts_600_seconds_and_its_permission_300() -> None:
+BOTH_PEERS = pytest.mark.parametrize("peer", [PEER, PEER_V6])
+
+
+def passes(world: World, peer: Address) -> bool:
+    """Whether the data plane would relay between the first allocation and this peer now."""
+    return world.plane.covers(1, peer, world.now)
+
+
+@BOTH_PEERS
+def test_a_channel_lasts_600_seconds_and_so_does_its_permission(peer: Address) -> None:
+    world = World()
+    client = world.client()
+    client.allocate(DUAL, (a.LIFETIME, 3600))
+    answer = client.bind(0x4000, peer)
+    assert names(answer) == ["MESSAGE-INTEGRITY"]
+    assert world.of(BindChannel) == [BindChannel(1, 0x4000, peer, world.now + 600)]
+    assert world.of(Permit) == [Permit(1, peer.host, world.now + 600)]
+    world.pass_time(599.999)
+    assert client.channel_data(0x4000, b"data")
+    assert client.send(peer, b"data")
+    assert passes(world, peer)
+    world.pass_time(0.001)
+    assert not client.channel_data(0x4000, b"no channel")
+    assert not client.send(peer, b"no permission")
+    assert not passes(world, peer)
+
+
+@BOTH_PEERS
+@pytest.mark.parametrize("transport", Transport)
+def test_a_client_that_refreshes_its_channels_alone_is_relayed_for(peer: Address, transport: Transport) -> None:
+    """As those do that refresh a channel every 500 s and never a permission."""
+    world = World()
+    client = world.client(transport=transport)
+    client.allocate(DUAL, (a.LIFETIME, 3600))
+    for _ in range(6):
+        assert code(client.bind(0x4000, peer)) == 0
+        for _ in range(10):
+            world.pass_time(50)
+            assert client.channel_data(0x4000, b"data")
+            assert passes(world, peer)
+
+
+@BOTH_PEERS
+def test_create_permission_never_shortens_what_a_channel_permits(peer: Address) -> None:
+    world = World()
+    client = world.client()
+    client.allocate(DUAL, (a.LIFETIME, 3600))
+    client.bind(0x4000, peer)
+    world.clear()
+    world.pass_time(100)
+    client.permit(peer)
+    assert world.of(Permit) == [Permit(1, peer.host, world.now + 500)]
+    world.pass_time(499.999)
+    assert client.channel_data(0x4000, b"data")
+    assert passes(world, peer)
+    client.permit(peer)
+    world.pass_time(299.999)
+    assert client.send(peer, b"longer than the channel")
+    assert not client.channel_data(0x4000, b"no channel")
+
+
+def test_two_channels_to_one_host_permit_for_as_long_as_the_later_one() -> None:
     world = World()
     client = world.client()
     client.allocate((a.LIFETIME, 3600))
-    answer = client.bind(0x4000, PEER)
-    assert names(answer) == ["MESSAGE-INTEGRITY"]
-    assert world.of(BindChannel) == [BindChannel(1, 0x4000, PEER, world.now + 600)]
-    assert world.of(Permit) == [Permit(1, PEER.host, world.now + 300)]
-    world.pass_time(299.999)
-    assert client.channel_data(0x4000, b"data")
+    client.bind(0x4000, PEER)
+    world.pass_time(400)
+    client.bind(0x4001, Address(PEER.host, PEER.port + 1))
+    world.pass_time(599.999)
+    assert client.channel_data(0x4001, b"data")
+    assert not client.channel_data(0x4000, b"expired")
     world.pass_time(0.001)
-    assert not client.channel_data(0x4000, b"no permission")
-    client.permit(PEER)
-    world.pass_time(299.999)
+    assert not client.send(PEER, b"no permission")
+
+
+def test_the_permission_of_a_channel_goes_with_its_family() -> None:
+    world = World()
+    client = world.client()
+    client.allocate(DUAL, (a.LIFETIME, 3600))
+    client.bind(0x4000, PEER)
+    client.bind(0x4001, PEER_V6)
+    client.refresh((a.LIFETIME, 0), V6)
+    assert not passes(world, PEER_V6)
+    assert code(client.permit(PEER_V6)) == 443
+    world.pass_time(540)
     assert client.channel_data(0x4000, b"data")
-    world.pass_time(0.001)
-    client.permit(PEER)
-    assert not client.channel_data(0x4000, b"no channel")
 
 
 def test_binding_again_refreshes_channel_and_permission() -> None:
@@ -175,21 +243,24 @@ def test_binding_again_refreshes_channel_and_permission() -> None:
     client.bind(0x4000, PEER)
     world.pass_time(500)
     assert code(client.bind(0x4000, PEER)) == 0
-    world.pass_time(299)
+    world.pass_time(599)
     assert client.channel_data(0x4000, b"data")
 
 
 def test_data_refreshes_nothing() -> None:
     world = World()
     client = world.client()
-    client.allocate()
+    client.allocate((a.LIFETIME, 3600))
     client.bind(0x4000, PEER)
+    client.permit(OTHER_PEER)
+    world.pass_time(299)
+    assert client.send(OTHER_PEER, b"data")
+    world.pass_time(1)
+    assert not client.send(OTHER_PEER, b"data")
     world.pass_time(299)
     assert client.channel_data(0x4000, b"data")
-    assert client.send(PEER, b"data")
     world.pass_time(1)
     assert not client.channel_data(0x4000, b"data")
-    assert not client.send(PEER, b"data")
 
 
 @pytest.mark.parametrize("number", [0x4000, 0x4FFF, 0x5000, 0x7FFF])
@@ -403,13 +474,45 @@ def denying(host: str) -> PeerPolicy:
 
 # ICMP (section 11.5)
 
+TELL_ICMP = ServerConfig(RealmConfig(REALM), icmp_indications=True)
+
+
+@pytest.mark.parametrize(("peer", "icmp_type"), [(PEER, 3), (PEER, 11), (PEER_V6, 1), (PEER_V6, 2), (PEER_V6, 3)])
+@pytest.mark.parametrize("transport", Transport)
+def test_nothing_of_an_icmp_error_reaches_a_client_by_default(
+    peer: Address, icmp_type: int, transport: Transport
+) -> None:
+    world = World()
+    client = world.client(transport=transport)
+    client.allocate(DUAL)
+    client.bind(0x4000, peer)
+    world.clear()
+    world.server.peer_error(1, peer, icmp_type, 0, bytes(4), world.now)
+    world.carry_out()
+    assert not world.commands
+
+
+def test_icmp_indications_follow_a_reload() -> None:
+    world = World()
+    client = world.client()
+    client.allocate()
+    client.permit(PEER)
+    told = []
+    for icmp_indications in (True, False, True):
+        config = ServerConfig(RealmConfig(REALM), icmp_indications=icmp_indications)
+        world.server.reconfigure(config, world.now)
+        world.server.peer_error(1, PEER, 3, 3, bytes(4), world.now)
+        world.carry_out()
+        told.append(len(client.mailbox()))
+    assert told == [1, 0, 1]
+
 
 @pytest.mark.parametrize(
     ("peer", "icmp_type", "icmp_code", "data"),
     [(PEER, 3, 3, bytes(4)), (PEER, 3, 4, b"\0\0\x05\x14"), (PEER, 11, 0, bytes(4)), (PEER_V6, 2, 0, b"\0\0\x05\0")],
 )
 def test_an_icmp_error_is_a_data_indication(peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
-    world = World()
+    world = World(TELL_ICMP)
     client = world.client(style=Style.SHA256)
     client.allocate(DUAL)
     client.permit(peer)
@@ -430,7 +533,7 @@ def names_of(message: Message) -> list[str]:
     ("peer", "icmp_type"), [(PEER, 0), (PEER, 5), (PEER, 1), (PEER, 255), (PEER_V6, 4), (PEER_V6, 128)]
 )
 def test_other_icmp_types_are_not_told(peer: Address, icmp_type: int) -> None:
-    world = World()
+    world = World(TELL_ICMP)
     client = world.client()
     client.allocate(DUAL)
     client.permit(peer)
@@ -440,7 +543,7 @@ def test_other_icmp_types_are_not_told(peer: Address, icmp_type: int) -> None:
 
 
 def test_an_icmp_error_needs_a_live_permission_and_allocation() -> None:
-    world = World()
+    world = World(TELL_ICMP)
     client = world.client()
     client.allocate()
     world.clear()

@@ -88,6 +88,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         channel_last=stun.last_channel,
         software=f"turnsvr {__version__}" if stun.software else None,
         rfc3489=stun.rfc3489,
+        icmp_indications=stun.icmp_indications,
         anonymity=traits.anonymity,
         md5_first=traits.md5_alone,
         redirect=_redirect(settings.redirect),

@@ -91,6 +91,8 @@ class ServerConfig:
     channel_last: int = CHANNEL_LAST_5766
     software: str | None = "turnsvr"
     rfc3489: bool = False
+    icmp_indications: bool = False
+    """Whether clients are told of ICMP errors (RFC 8656 section 11.5)."""
     anonymity: bool = False
     """Whether USERHASH can be resolved for every user of every realm."""
     md5_first: bool = False

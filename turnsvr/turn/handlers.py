@@ -307,12 +307,15 @@ def create_permission(desk: Desk, message: Message, five_tuple: FiveTuple, proof
     added = sum([host not in allocation.permissions for host in hosts])
     _check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
     for host in hosts:
-        _permit(desk, allocation, host, now)
+        _permit(desk, allocation, host, now + PERMISSION_LIFETIME)
     return message.reply(Class.SUCCESS)
 
 
 def channel_bind(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
-    """RFC 8656 section 12.2."""
+    """RFC 8656 section 12.2, but that the permission lives as long as the channel, not for 5 minutes.
+
+    coturn does so, and there are clients that refresh their channels alone.
+    """
     allocation = _allocation(desk, five_tuple, proof)
     number, peer = message.get(a.CHANNEL_NUMBER), message.get(a.XOR_PEER_ADDRESS)
     if number is None or peer is None or peer.port == 0:
@@ -325,9 +328,10 @@ def channel_bind(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Pro
     _check_room(len(allocation.channels) + (number not in allocation.channels), desk.config.channels_per_allocation)
     added = peer.host not in allocation.permissions
     _check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
-    desk.allocations.bind(allocation, number, peer, now + CHANNEL_LIFETIME)
-    _permit(desk, allocation, peer.host, now)
-    desk.do(BindChannel(allocation.number, number, peer, now + CHANNEL_LIFETIME))
+    deadline = now + CHANNEL_LIFETIME
+    desk.allocations.bind(allocation, number, peer, deadline)
+    _permit(desk, allocation, peer.host, deadline)
+    desk.do(BindChannel(allocation.number, number, peer, deadline))
     return message.reply(Class.SUCCESS)
 
 
@@ -367,8 +371,9 @@ def _check_room(size: int, bound: int) -> None:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
 
 
-def _permit(desk: Desk, allocation: Allocation, host: str, now: float) -> None:
-    deadline = now + PERMISSION_LIFETIME
+def _permit(desk: Desk, allocation: Allocation, host: str, deadline: float) -> None:
+    """Install a permission, or extend it: that of a channel, which lives longer, is never shortened."""
+    deadline = max(deadline, allocation.permissions.get(host, deadline))
     desk.allocations.permit(allocation, host, deadline)
     desk.do(Permit(allocation.number, host, deadline))
 

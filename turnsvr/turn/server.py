@@ -153,9 +153,12 @@ class Server:
     ) -> None:
         """An ICMP error came back for a packet to this peer: type and code of its family, 4 bytes of error data.
 
-        The client is told if a permission covers the peer and the type is one it can use (RFC 8656 section 11.5).
+        With icmp_indications the client is told if a permission covers the peer and the type is one it can use
+        (RFC 8656 section 11.5).
         """
         self.handle_timeout(now)
+        if not self._desk.config.icmp_indications:
+            return
         found = self._desk.allocations.get(allocation)
         if found is None or not found.may_reach(peer.host, now) or icmp_type not in _ICMP_TYPES[peer.family]:
             return
