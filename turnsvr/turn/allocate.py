@@ -1,55 +1,59 @@
-"""What an Allocate request asks for, by the numbered steps of RFC 8656 section 7.2."""
+"""The Allocate method (RFC 8656 section 7.2): from the request to the relay that is open or could not be opened."""
 
 from __future__ import annotations
 
-from typing import Final, final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Family
+from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
-from turnsvr.stun.message import Message
-from turnsvr.turn.config import DEFAULT_LIFETIME, ServerConfig
+from turnsvr.stun.message import Class, Message
+from turnsvr.turn.allocation import Allocation
+from turnsvr.turn.alternate_server import redirect
+from turnsvr.turn.authentication import Proof
+from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, OpenRelay, ReleaseReservation
+from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, read_lifetime
+from turnsvr.turn.pending import Opening, Wish
+from turnsvr.turn.quota import check_quotas
 from turnsvr.turn.reject import Reject
+from turnsvr.turn.state import Answer, Desk, add_software, made_by
 
 UDP_PROTOCOL: Final = 17
 """REQUESTED-TRANSPORT for UDP: the IANA protocol number."""
 
 RESERVATION_TOKEN_SIZE: Final = 8
 
+_BARELY: Final = 0.1
+"""Seconds that opening a relay may take of an allocation's lifetime."""
 
-@final
-class Wish:
-    """What the client wants, once it is known to be well formed and served here."""
 
-    def __init__(
-        self,
-        families: tuple[Family, ...],
-        lifetime: int,
-        *,
-        even_port: bool = False,
-        reserve: bool = False,
-        token: bytes | None = None,
-        dual: bool = False,
-        missing: Family | None = None,
-    ) -> None:
-        """lifetime in seconds.
+def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
+    """RFC 8656 section 7.2; the numbers are its steps."""
+    existing = desk.allocations.of(five_tuple)
+    if existing is not None:  # 2
+        return _answer_again(existing, message, proof)
+    wish = read_wish(message, desk.config)  # 3 to 9
+    redirect(desk, five_tuple)  # 11
+    check_quotas(desk, proof, wish)  # 10
+    if wish.token is not None and not desk.reservations.take(wish.token):  # 5, last: a refused request keeps its token
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+    _open(desk, message, five_tuple, proof, wish, now)
+    return None
 
-        dual: whether a relayed transport address of each family was asked for. missing: a family of a dual allocation
-        that is not served here; it gets ADDRESS-ERROR-CODE 440.
-        """
-        self.families: Final = families
-        self.lifetime: Final = lifetime
-        self.even_port: Final = even_port
-        self.reserve: Final = reserve
-        self.token: Final = token
-        self.dual: Final = dual
-        self.missing: Final = missing
+
+def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> bytes | None:
+    """A retransmission gets the same answer; another Allocate on the five-tuple is 437."""
+    if allocation.transaction_id != message.transaction_id or not made_by(allocation, proof):
+        raise Reject(ErrorCode.ALLOCATION_MISMATCH)
+    return allocation.response or None
 
 
 def read_wish(message: Message, config: ServerConfig) -> Wish:
     """Steps 3 to 9; raises Reject 400, 440 or 442, or MalformedMessage."""
     _check_transport(message)
-    lifetime = read_lifetime(message, config)
+    lifetime = read_lifetime(message, config.max_lifetime)
     token = message.get(a.RESERVATION_TOKEN)
     even_port = message.get(a.EVEN_PORT)
     requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
@@ -75,15 +79,6 @@ def read_wish(message: Message, config: ServerConfig) -> Wish:
     )
 
 
-def read_lifetime(message: Message, config: ServerConfig) -> int:
-    """The desired lifetime in seconds: never below the default, nor above the maximum (section 7.2).
-
-    An operator's maximum below the RFC's default wins. LIFETIME zero is Refresh's business, not looked at here.
-    """
-    asked = message.get(a.LIFETIME) or 0
-    return min(max(asked, DEFAULT_LIFETIME), config.max_lifetime)
-
-
 def _check_transport(message: Message) -> None:
     transport = message.get(a.REQUESTED_TRANSPORT)
     if transport is None:
@@ -107,3 +102,85 @@ def _dual_wish(additional: int, even_port: a.EvenPort | None, lifetime: int, con
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     missing = next((family for family in Family if family not in served), None)
     return Wish(served, lifetime, even_port=even_port is not None, dual=True, missing=missing)
+
+
+def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wish: Wish, now: float) -> None:
+    reserve = desk.random(RESERVATION_TOKEN_SIZE) if wish.reserve else None
+    deadline = now + wish.lifetime
+    number = desk.next_number
+    desk.next_number += 1
+    allocation = Allocation(number, five_tuple, proof.realm, proof.key, now, message.transaction_id)
+    desk.allocations.add(allocation)
+    desk.openings[number] = Opening(allocation, message, proof, wish, reserve, deadline)
+    desk.do(
+        OpenRelay(
+            number,
+            five_tuple,
+            wish.families,
+            deadline,
+            even_port=wish.even_port,
+            reserve=reserve,
+            claim=wish.token,
+            bandwidth=desk.config.rules_of(proof.realm).bandwidth,
+        )
+    )
+
+
+def opened(
+    desk: Desk, opening: Opening, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
+) -> bytes:
+    """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
+    allocation, wish = opening.allocation, opening.wish
+    response = opening.message.reply(Class.SUCCESS)
+    deadline = opening.deadline
+    if now + wish.lifetime > deadline + _BARELY:
+        deadline = now + wish.lifetime
+        desk.do(ExtendRelay(allocation.number, deadline))
+    for address in addresses:
+        family = family_of(address.host)
+        allocation.relayed[family] = address
+        desk.allocations.extend(allocation, family, deadline)
+        response.add(a.XOR_RELAYED_ADDRESS, address)
+    response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
+    if opening.reserve is not None:
+        desk.reservations.add(opening.reserve, allocation.owner, now + RESERVATION_LIFETIME)
+        response.add(a.RESERVATION_TOKEN, opening.reserve)
+    if wish.missing is not None:
+        _add_failure(response, wish.missing, ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
+    for family, code in failures.items():
+        _add_failure(response, family, code)
+    add_software(desk, response)
+    allocation.response = desk.sign(opening.message, response, opening.proof)
+    desk.do(
+        AllocationStarted(
+            allocation.number,
+            allocation.shown,
+            allocation.five_tuple,
+            tuple(addresses),
+            wish.lifetime,
+            allocation.realm,
+            took=now - opening.proof.claim.arrived,
+        )
+    )
+    return allocation.response
+
+
+def _add_failure(response: Message, family: Family, code: ErrorCode) -> None:
+    response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
+
+
+def failed(desk: Desk, opening: Opening, code: ErrorCode) -> Reject | None:
+    """Forget an allocation whose relay could not be opened; neither family of a dual one is 508 (step 9)."""
+    if opening.wish.token is not None:
+        desk.do(ReleaseReservation(opening.wish.token))
+    if opening.abandoned:
+        return None
+    desk.allocations.remove(opening.allocation)
+    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if opening.wish.dual else code)
+
+
+def close_abandoned(desk: Desk, opening: Opening) -> None:
+    """Close a relay, and give up the port held with it, that came after its allocation had ended."""
+    desk.do(CloseRelay(opening.allocation.number))
+    if opening.reserve is not None:
+        desk.do(ReleaseReservation(opening.reserve))

@@ -11,13 +11,12 @@ from typing import Final, final
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.turn.authentication import Key
 from turnsvr.turn.deadlines import Deadlines
+from turnsvr.turn.lifetimes import FINISHED_LIFETIME
 from turnsvr.turn.reservations import Owner
 from turnsvr.turn.tally import Tally
 
 _MAX_FINISHED: Final = 1024
 """Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
-FINISHED_LIFETIME: Final = 40.0
-"""Seconds that a client may go on retransmitting a request (RFC 8489 section 6.2.1)."""
 
 
 @final

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.framing import CHANNEL_LAST_5766
 from turnsvr.turn.policy import PeerPolicy
-
-DEFAULT_LIFETIME: Final = 600
-"""Seconds (RFC 8656 section 3.2)."""
-PERMISSION_LIFETIME: Final = 300
-"""Seconds (RFC 8656 section 9)."""
-CHANNEL_LIFETIME: Final = 600
-"""Seconds (RFC 8656 section 12)."""
-RESERVATION_LIFETIME: Final = 30
-"""Seconds (RFC 8656 section 7.2)."""
 
 
 @dataclass(frozen=True, slots=True)

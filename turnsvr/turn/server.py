@@ -14,9 +14,9 @@ from turnsvr.limits import AnswerLimiter
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
-from turnsvr.stun.framing import is_channel_data, unpack_channel_data
+from turnsvr.stun.framing import is_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
-from turnsvr.turn import binding, handlers, realms
+from turnsvr.turn import allocate, binding, channel, icmp, permission, realms, refresh, send
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import ALGORITHMS, MD5_FIRST, Key, Proof, read_claim
 from turnsvr.turn.commands import (
@@ -28,17 +28,13 @@ from turnsvr.turn.commands import (
     FindCredential,
     Permit,
     Send,
-    SendToPeer,
 )
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.handlers import Answer, Desk
 from turnsvr.turn.nonce import SECRET_SIZE, Challenge, Nonces
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
+from turnsvr.turn.state import Answer, Desk, add_software, release
 from turnsvr.turn.waiting import Waiting
-
-_ICMP_TYPES: Final = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
-"""What a client is told of: unreachable, too big, time exceeded (RFC 8656 section 11.5)."""
 
 _TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
@@ -52,10 +48,10 @@ _NO_ANSWER: Final = 0
 """What Server.answers calls a request that was answered well, and one that was not answered at all."""
 
 _HANDLERS: Final[Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Answer]]] = {
-    Method.ALLOCATE: handlers.allocate,
-    Method.REFRESH: handlers.refresh,
-    Method.CREATE_PERMISSION: handlers.create_permission,
-    Method.CHANNEL_BIND: handlers.channel_bind,
+    Method.ALLOCATE: allocate.allocate,
+    Method.REFRESH: refresh.refresh,
+    Method.CREATE_PERMISSION: permission.create_permission,
+    Method.CHANNEL_BIND: channel.channel_bind,
 }
 
 
@@ -90,13 +86,13 @@ class Server:
         self.handle_timeout(now)
         try:
             if is_channel_data(data):
-                self._channel_data(data, five_tuple, now)
+                channel.channel_data(self._desk, data, five_tuple, now)
                 return
             message = Message.parse(data, classic=self._desk.config.rfc3489)
             if message.message_class is Class.REQUEST:
                 self._request(message, five_tuple, now)
             elif message.message_class is Class.INDICATION and message.method == Method.SEND:
-                self._send_indication(message, five_tuple, now)
+                send.send_indication(self._desk, message, five_tuple, now)
         except MalformedMessage:
             return
 
@@ -122,32 +118,6 @@ class Server:
         if self._may_answer(message, five_tuple, now):
             self._answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
 
-    def _channel_data(self, data: bytes, five_tuple: FiveTuple, now: float) -> None:
-        number, payload = unpack_channel_data(data)
-        allocation = self._desk.allocations.of(five_tuple)
-        if allocation is None:
-            return
-        peer = allocation.channel(number, now)
-        if peer is not None:
-            self._relay(allocation, peer, payload, False, now)
-
-    def _send_indication(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        """RFC 8656 section 11.2: anything wrong with it is met with silence."""
-        allocation = self._desk.allocations.of(five_tuple)
-        peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
-        if allocation is None or peer is None or payload is None or peer.port == 0:
-            return
-        if message.unknown_required() or message.is_classic:
-            return
-        self._relay(allocation, peer, payload, a.DONT_FRAGMENT in message, now)
-
-    def _relay(self, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
-        if now >= allocation.expires.get(peer.family, 0.0) or not allocation.may_reach(peer.host, now):
-            return
-        if self._desk.config.rules_of(allocation.realm).policy.refusal(peer.host):
-            return
-        self._commands.append(SendToPeer(allocation.number, peer, payload, dont_fragment))
-
     def peer_error(
         self, allocation: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes, now: float
     ) -> None:
@@ -157,14 +127,7 @@ class Server:
         (RFC 8656 section 11.5).
         """
         self.handle_timeout(now)
-        if not self._desk.config.icmp_indications:
-            return
-        found = self._desk.allocations.get(allocation)
-        if found is None or not found.may_reach(peer.host, now) or icmp_type not in _ICMP_TYPES[peer.family]:
-            return
-        indication = Message(Method.DATA, Class.INDICATION, self._desk.random(12))
-        indication.add(a.XOR_PEER_ADDRESS, peer).add(a.ICMP, a.Icmp(icmp_type, icmp_code, data))
-        self._commands.append(Send(found.five_tuple, indication.encode()))
+        icmp.peer_error(self._desk, allocation, peer, icmp_type, icmp_code, data, now)
 
     # Who it is (RFC 8489 section 9.2.4)
 
@@ -251,7 +214,7 @@ class Server:
         """Answer somebody who is who he says."""
         response = self._error(message, five_tuple, reject, proof.realm, now)
         if message.method in _TELL_SOFTWARE:
-            handlers.add_software(self._desk, response)
+            add_software(self._desk, response)
         self._answer(message, five_tuple, self._desk.sign(message, response, proof), reject.code)
 
     def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
@@ -279,10 +242,10 @@ class Server:
             self._commands.append(CloseRelay(allocation))
             return
         if opening.abandoned:
-            handlers.close_abandoned(self._desk, opening)
+            allocate.close_abandoned(self._desk, opening)
             return
         self.handle_timeout(now)
-        response = handlers.relay_opened(self._desk, opening, addresses, failures, now)
+        response = allocate.opened(self._desk, opening, addresses, failures, now)
         self._answer(opening.message, opening.allocation.five_tuple, response)
 
     def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
@@ -290,7 +253,7 @@ class Server:
         opening = self._desk.openings.pop(allocation, None)
         if opening is None:
             return
-        reject = handlers.relay_failed(self._desk, opening, code)
+        reject = allocate.failed(self._desk, opening, code)
         if reject is not None:
             self._refuse(opening.message, opening.allocation.five_tuple, opening.proof, reject, now)
 
@@ -321,13 +284,13 @@ class Server:
             if allocation is None:
                 continue
             if isinstance(what, Family):
-                handlers.expire_family(self._desk, allocation, what, now)
+                refresh.expire_family(self._desk, allocation, what, now)
             elif isinstance(what, str):
                 allocations.drop_permission(allocation, what)
             else:
                 allocations.drop_channel(allocation, what)
         for token in reservations.deadlines.due(now):
-            handlers.release(self._desk, token)
+            release(self._desk, token)
 
     def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
         self._desk.allocations.remove(allocation)
@@ -394,7 +357,7 @@ class Server:
         for allocation in self._desk.allocations:
             self._end(allocation, EndReason.SHUTDOWN, now)
         for token in list(self._desk.reservations):
-            handlers.release(self._desk, token)
+            release(self._desk, token)
 
     def allocation_of(self, five_tuple: FiveTuple) -> int | None:
         """The allocation of a client, if it has one."""

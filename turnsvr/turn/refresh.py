@@ -1,0 +1,71 @@
+"""The Refresh method (RFC 8656 section 8.2), and how an allocation or one family of it ends."""
+
+from __future__ import annotations
+
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Family, FiveTuple
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.stun.message import Class, Message
+from turnsvr.turn.allocation import Allocation
+from turnsvr.turn.authentication import Proof
+from turnsvr.turn.commands import AllocationRefreshed, CloseRelay, EndReason, ExtendRelay
+from turnsvr.turn.lifetimes import read_lifetime
+from turnsvr.turn.reject import Reject
+from turnsvr.turn.state import Answer, Desk, add_software, allocation_for
+
+
+def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
+    """RFC 8656 section 8.2."""
+    finished = desk.allocations.finished(five_tuple, message.transaction_id, now)
+    if finished is not None:
+        return finished
+    allocation = allocation_for(desk, five_tuple, proof)
+    families = _refreshed_families(allocation, message)
+    if message.get(a.LIFETIME) == 0:
+        return _delete(desk, allocation, families, message, proof, now)
+    lifetime = read_lifetime(message, desk.config.max_lifetime)
+    for family in families:
+        desk.allocations.extend(allocation, family, now + lifetime)
+    desk.do(ExtendRelay(allocation.number, max(allocation.expires.values())))
+    desk.do(AllocationRefreshed(allocation.number, lifetime))
+    response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
+    add_software(desk, response)
+    return response
+
+
+def _refreshed_families(allocation: Allocation, message: Message) -> list[Family]:
+    requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
+    if requested is None:
+        return list(allocation.relayed)
+    family = next((family for family in allocation.relayed if family == requested), None)
+    if family is None:
+        raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
+    return [family]
+
+
+def _delete(
+    desk: Desk, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
+) -> bytes:
+    """End these families, and keep the answer: the same request again finds nothing to end."""
+    response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
+    add_software(desk, response)
+    if len(families) < len(allocation.relayed):
+        close_family(desk, allocation, families[0])
+    else:
+        desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
+    data = desk.sign(message, response, proof)
+    desk.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
+    return data
+
+
+def expire_family(desk: Desk, allocation: Allocation, family: Family, now: float) -> None:
+    """The relay of one family is past its deadline; the last one takes the allocation along."""
+    if len(allocation.relayed) > 1:
+        close_family(desk, allocation, family)
+    else:
+        desk.end(allocation, EndReason.EXPIRED, now)
+
+
+def close_family(desk: Desk, allocation: Allocation, family: Family) -> None:
+    desk.allocations.drop_family(allocation, family)
+    desk.do(CloseRelay(allocation.number, family))

@@ -1,0 +1,86 @@
+"""What every handler of a request works with.
+
+A handler answers with a success response, with the bytes of one that was signed before, or with None where the
+answer comes later, and raises Reject.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Address, FiveTuple, family_of
+from turnsvr.stun.errors import ErrorCode
+from turnsvr.stun.message import Message
+from turnsvr.turn.allocation import Allocation, Allocations
+from turnsvr.turn.authentication import Proof
+from turnsvr.turn.commands import Command, EndReason, PeerRefused, ReleaseReservation
+from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.pending import Opening
+from turnsvr.turn.reject import Reject
+from turnsvr.turn.reservations import Reservations
+
+Answer = Message | bytes | None
+
+
+@dataclass(slots=True)
+class Desk:
+    """What every handler works with."""
+
+    config: ServerConfig
+    random: Callable[[int], bytes]
+    allocations: Allocations
+    reservations: Reservations
+    do: Callable[[Command], None]
+    end: Callable[[Allocation, EndReason, float], None]
+    draining: bool = False
+    openings: dict[int, Opening] = field(default_factory=dict)
+    next_number: int = 1
+    redirected: int = 0
+
+    def sign(self, message: Message, response: Message, proof: Proof) -> bytes:
+        """The response to message, encoded."""
+        return proof.sign(response, fingerprint=a.FINGERPRINT in message)
+
+
+def release(desk: Desk, token: bytes) -> None:
+    """Give up a held port."""
+    desk.reservations.take(token)
+    desk.do(ReleaseReservation(token))
+
+
+def allocation_for(desk: Desk, five_tuple: FiveTuple, proof: Proof) -> Allocation:
+    """The allocation that a request is about; its user must have made it (RFC 8656 section 5)."""
+    allocation = desk.allocations.of(five_tuple)
+    if allocation is None or not allocation.relayed:
+        raise Reject(ErrorCode.ALLOCATION_MISMATCH)
+    if not made_by(allocation, proof):
+        raise Reject(ErrorCode.WRONG_CREDENTIALS)
+    return allocation
+
+
+def made_by(allocation: Allocation, proof: Proof) -> bool:
+    """Users of one name in two realms are two."""
+    return allocation.realm == proof.realm and allocation.username == proof.key.username
+
+
+def check_peer(desk: Desk, allocation: Allocation, peer: Address) -> None:
+    if family_of(peer.host) not in allocation.relayed:
+        raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
+    reason = desk.config.rules_of(allocation.realm).policy.refusal(peer.host)
+    if reason is not None:
+        number, realm = allocation.number, allocation.realm
+        desk.do(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
+        raise Reject(ErrorCode.FORBIDDEN)
+
+
+def check_room(size: int, bound: int) -> None:
+    if size > bound:
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+
+
+def add_software(desk: Desk, response: Message) -> None:
+    """SOFTWARE, where the operator lets it be told."""
+    if desk.config.software is not None:
+        response.add(a.SOFTWARE, desk.config.software)
