@@ -244,7 +244,7 @@ def unauthenticated(client: Client) -> dict[str, Callable[[], bytes]]:
 def test_an_answer_is_never_much_larger_than_its_request(what: str, host: str) -> None:
     """On the wire, with IP and UDP headers, less than three and a half times as large."""
     headers = 28 if "." in host else 48
-    client = World(ServerConfig(RealmConfig(REALM), alternates=FOUR)).client(address=Address(host, 1))
+    client = World(ServerConfig(RealmConfig(REALM), other_addresses=FOUR)).client(address=Address(host, 1))
     request = unauthenticated(client)[what]()
     (answer,) = client.deliver(request)
     assert len(answer) + headers < 3.5 * (len(request) + headers)

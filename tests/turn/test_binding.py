@@ -10,21 +10,21 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import Send
-from turnsvr.turn.config import Alternate, RealmConfig, ServerConfig
+from turnsvr.turn.config import OtherAddress, RealmConfig, ServerConfig
 
 A1, A2, P1, P2 = "192.0.2.1", "192.0.2.2", 3478, 3479
 FOUR = {
-    Address(host, port): Alternate(A2 if host == A1 else A1, P2 if port == P1 else P1)
+    Address(host, port): OtherAddress(A2 if host == A1 else A1, P2 if port == P1 else P1)
     for host in (A1, A2)
     for port in (P1, P2)
 }
 """Two addresses with two ports each (RFC 5780 section 6)."""
-TWO = {Address(A1, port): Alternate(None, P2 if port == P1 else P1) for port in (P1, P2)}
+TWO = {Address(A1, port): OtherAddress(None, P2 if port == P1 else P1) for port in (P1, P2)}
 """One address with two ports."""
 
 
-def behaviour(config: dict[Address, Alternate] | None = None) -> World:
-    return World(ServerConfig(RealmConfig(REALM), alternates=FOUR if config is None else config))
+def behaviour(config: dict[Address, OtherAddress] | None = None) -> World:
+    return World(ServerConfig(RealmConfig(REALM), other_addresses=FOUR if config is None else config))
 
 
 def binding(client: Client, *pairs: Pair) -> Message | None:
@@ -129,7 +129,7 @@ def test_an_rfc_3489_client_that_asks_for_a_change_is_told_420() -> None:
 
 
 def test_an_rfc_3489_client_gets_its_change_where_it_is_served() -> None:
-    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, alternates=FOUR))
+    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, other_addresses=FOUR))
     client = world.client()
     assert classic(client, (a.CHANGE_REQUEST, 6)) is None
     ((path, (data,)),) = world.mail.items()
@@ -163,23 +163,21 @@ def test_change_request_by_table_1(server: Address, flags: int | None) -> None:
     world = behaviour()
     client = world.client(server=server)
     other = FOUR[server]
-    assert other.other_host is not None
+    assert other.host is not None
     client.deliver(client.message(Method.BINDING, *([] if flags is None else [(a.CHANGE_REQUEST, flags)])).encode())
     (send,) = world.of(Send)
-    source = Address(
-        other.other_host if (flags or 0) & 4 else server.host, other.other_port if (flags or 0) & 2 else server.port
-    )
+    source = Address(other.host if (flags or 0) & 4 else server.host, other.port if (flags or 0) & 2 else server.port)
     assert send.five_tuple == FiveTuple(Transport.UDP, client.five_tuple.client, source)
     answer = Message.parse(send.data)
     assert answer.get(a.RESPONSE_ORIGIN) == source
-    assert answer.get(a.OTHER_ADDRESS) == Address(other.other_host, other.other_port)
+    assert answer.get(a.OTHER_ADDRESS) == Address(other.host, other.port)
     assert answer.get(a.XOR_MAPPED_ADDRESS) == answer.get(a.MAPPED_ADDRESS) == client.five_tuple.client
 
 
 @pytest.mark.parametrize(
     "pair", [(a.CHANGE_REQUEST, 0), (a.CHANGE_REQUEST, 2), (a.RESPONSE_PORT, 9), (a.PADDING, b"x")]
 )
-def test_what_a_server_without_alternates_cannot_do_is_420(pair: Pair) -> None:
+def test_what_a_server_without_another_address_cannot_do_is_420(pair: Pair) -> None:
     answer = binding(World().client(), pair)
     assert answer is not None
     assert code(answer) == 420
@@ -249,10 +247,10 @@ def test_a_malformed_change_request_is_400() -> None:
     assert code(client.transact(raw(client.message(Method.BINDING), a.CHANGE_REQUEST.number, b"\0").encode())) == 400
 
 
-@pytest.mark.parametrize("alternates", [{}, TWO, FOUR])
-def test_the_suffix_for_the_pump_is_what_the_rules_say(alternates: dict[Address, Alternate]) -> None:
+@pytest.mark.parametrize("other_addresses", [{}, TWO, FOUR])
+def test_the_suffix_for_the_pump_is_what_the_rules_say(other_addresses: dict[Address, OtherAddress]) -> None:
     """All but MAPPED-ADDRESS, which no fixed suffix can hold."""
-    world = behaviour(alternates)
+    world = behaviour(other_addresses)
     answer = binding(world.client())
     assert answer is not None
     suffix = world.server.binding_suffix(SERVER)

@@ -155,8 +155,8 @@ def clean(world: World) -> None:
     assert len(world.server) == 0
     assert not world.plane.sessions
     assert not world.plane.held
-    assert not world.server._desk.openings
-    assert not world.server._desk.reservations
+    assert not world.server._state.pending
+    assert not world.server._state.reservations
     assert not world.of(AllocationStarted)
     assert not world.of(AllocationEnded)
     assert world.server.next_timeout() is None

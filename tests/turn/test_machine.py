@@ -310,9 +310,9 @@ class Rules(RuleBasedStateMachine):
     @invariant()
     def the_data_plane_lives_no_longer_than_the_rules(self) -> None:
         world, now = self.world, self.world.now
-        desk = world.server._desk
+        state = world.server._state
         for number, session in world.plane.sessions.items():
-            allocation = desk.allocations.get(number)
+            allocation = state.allocations.get(number)
             assert allocation is not None
             assert session.relayed == allocation.relayed
             assert now < session.deadline == max(allocation.expires.values())
@@ -322,56 +322,56 @@ class Rules(RuleBasedStateMachine):
                 bound = allocation.channels[channel]
                 assert deadline <= now or (peer, deadline) == (bound.peer, bound.deadline)
                 assert deadline <= session.permissions[peer.host]
-        assert set(world.plane.held) == set(desk.reservations)
+        assert set(world.plane.held) == set(state.reservations)
 
     @invariant()
     def nothing_is_kept_past_its_time(self) -> None:
         now = self.world.now
-        desk = self.world.server._desk
-        for allocation in desk.allocations:
+        state = self.world.server._state
+        for allocation in state.allocations:
             assert all(now < deadline for deadline in allocation.expires.values())
             assert all(now < deadline for deadline in allocation.permissions.values())
             assert all(now < channel.deadline for channel in allocation.channels.values())
             assert allocation.numbers == {channel.peer: number for number, channel in allocation.channels.items()}
             assert allocation.expires.keys() == allocation.relayed.keys()
-            assert bool(allocation.relayed) != (allocation.number in desk.openings)
+            assert bool(allocation.relayed) != (allocation.number in state.pending)
         when = self.world.server.next_timeout()
         assert when is None or when > now
 
     @invariant()
     def every_deadline_is_somebodys(self) -> None:
-        desk = self.world.server._desk
-        expected = sum(len(one.expires) + len(one.permissions) + len(one.channels) for one in desk.allocations)
-        assert len(desk.allocations.deadlines) == expected
-        assert len(desk.reservations.deadlines) == len(desk.reservations)
-        every: list[Deadlines[Any]] = [desk.allocations.deadlines, desk.reservations.deadlines]
+        state = self.world.server._state
+        expected = sum(len(one.expires) + len(one.permissions) + len(one.channels) for one in state.allocations)
+        assert len(state.allocations.deadlines) == expected
+        assert len(state.reservations.deadlines) == len(state.reservations)
+        every: list[Deadlines[Any]] = [state.allocations.deadlines, state.reservations.deadlines]
         for deadlines in every:
             assert len(deadlines._heap) <= 2 * len(deadlines) + _SWEEP_AT_LEAST
 
     @invariant()
     def no_table_passes_its_bound(self) -> None:
         server = self.world.server
-        desk = server._desk
-        assert len(server) + sum(one.abandoned for one in desk.openings.values()) <= CONFIG.allocations
-        assert len(desk.reservations) <= CONFIG.reservations
-        for allocation in desk.allocations:
+        state = server._state
+        assert len(server) + sum(one.abandoned for one in state.pending.values()) <= CONFIG.allocations
+        assert len(state.reservations) <= CONFIG.reservations
+        for allocation in state.allocations:
             assert len(allocation.permissions) <= CONFIG.permissions_per_allocation
             assert len(allocation.channels) <= CONFIG.channels_per_allocation
-        assert len(desk.openings) == len(self.world.opens)
+        assert len(state.pending) == len(self.world.opens)
         assert len(server._waiting) == len(server._waiting._asked) <= len(self.world.lookups)
 
     @invariant()
     def quotas_add_up(self) -> None:
-        desk = self.world.server._desk
-        users = Counter(allocation.owner for allocation in desk.allocations)
-        assert desk.allocations._by_owner._counts == users
+        state = self.world.server._state
+        users = Counter(allocation.owner for allocation in state.allocations)
+        assert state.allocations._by_owner._counts == users
         assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in users.items())
-        by_realm = Counter(allocation.realm for allocation in desk.allocations)
-        assert desk.allocations._by_realm._counts == by_realm
+        by_realm = Counter(allocation.realm for allocation in state.allocations)
+        assert state.allocations._by_realm._counts == by_realm
         assert by_realm[SHOP] <= CONFIG.realms[SHOP].allocations
-        assert len(desk.allocations._by_five_tuple) == len(desk.allocations)
-        held = Counter(desk.reservations._owners.values())
-        assert desk.reservations._by_owner._counts == held
+        assert len(state.allocations._by_five_tuple) == len(state.allocations)
+        held = Counter(state.reservations._owners.values())
+        assert state.reservations._by_owner._counts == held
         assert all(count <= CONFIG.rules_of(realm).allocations_per_user for (realm, _), count in held.items())
 
     @invariant()
@@ -398,16 +398,16 @@ class Rules(RuleBasedStateMachine):
         assert len(server) == 0
         assert not self.world.plane.sessions
         assert not self.world.plane.held
-        assert not server._desk.reservations
+        assert not server._state.reservations
         assert server.next_timeout() is None
         if not openings:
             assert not len(server._waiting)
-            assert not server._desk.openings
+            assert not server._state.pending
 
     def teardown(self) -> None:
         """Time alone must end everything, and a shutdown what is on its way."""
         self.world.pass_time(CONFIG.max_lifetime + 1)
-        started = [allocation for allocation in self.world.server._desk.allocations if allocation.relayed]
+        started = [allocation for allocation in self.world.server._state.allocations if allocation.relayed]
         assert not started
         self.world.server.shutdown(self.world.now)
         self.world.carry_out()

@@ -86,7 +86,7 @@ def test_send_is_judged_by_itself_not_only_by_the_missing_permission() -> None:
     world = World()
     client = world.client()
     client.allocate(DUAL)
-    (allocation,) = world.server._desk.allocations
+    (allocation,) = world.server._state.allocations
     for host in REFUSED:
         allocation.permissions[host] = world.now + 300
         assert not client.send(Address(host, 4000), b"x")

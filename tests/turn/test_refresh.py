@@ -110,7 +110,7 @@ def test_answers_kept_for_retransmissions_are_bounded() -> None:
     for _ in range(1100):
         client.allocate()
         client.refresh(ZERO)
-    assert len(world.server._desk.allocations._finished) == 1024
+    assert len(world.server._state.allocations._finished) == 1024
 
 
 @pytest.mark.parametrize("family", Family)

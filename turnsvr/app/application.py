@@ -348,7 +348,7 @@ class Application:
         bound = self.pump.listen(
             address,
             binding_suffix=self.server.binding_suffix(address),
-            mapped_address=address in assemble.alternates(self.settings.nat_discovery),
+            mapped_address=address in assemble.other_addresses(self.settings.nat_discovery),
         )
         self.pump.challenge(bound, self.server.challenge(bound))
         return bound

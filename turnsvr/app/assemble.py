@@ -19,7 +19,7 @@ from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address
-from turnsvr.turn.config import Alternate, Redirect, ServerConfig
+from turnsvr.turn.config import OtherAddress, Redirect, ServerConfig
 
 _NO_TABLES = Tables()
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -92,11 +92,11 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         anonymity=traits.anonymity,
         md5_first=traits.md5_alone,
         redirect=_redirect(settings.redirect),
-        alternates=alternates(settings.nat_discovery),
+        other_addresses=other_addresses(settings.nat_discovery),
     )
 
 
-def alternates(discovery: NatDiscoverySettings | None) -> dict[Address, Alternate]:
+def other_addresses(discovery: NatDiscoverySettings | None) -> dict[Address, OtherAddress]:
     """What is on the other side of each discovery listener (RFC 5780 section 6.1): other address, other port."""
     if discovery is None:
         return {}
@@ -105,7 +105,7 @@ def alternates(discovery: NatDiscoverySettings | None) -> dict[Address, Alternat
     partners |= {other: host for host, other in partners.items() if other is not None}
     ports = {discovery.port: discovery.alternate_port, discovery.alternate_port: discovery.port}
     return {
-        Address(host, port): Alternate(partner, ports[port]) for host, partner in partners.items() for port in ports
+        Address(host, port): OtherAddress(partner, ports[port]) for host, partner in partners.items() for port in ports
     }
 
 

@@ -15,10 +15,10 @@ from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, OpenRelay, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, read_lifetime
-from turnsvr.turn.pending import Opening, Wish
+from turnsvr.turn.pending import AllocateRequest, PendingAllocation
 from turnsvr.turn.quota import check_quotas
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import Answer, Desk, add_software, made_by
+from turnsvr.turn.state import Answer, State, add_software, made_by
 
 UDP_PROTOCOL: Final = 17
 """REQUESTED-TRANSPORT for UDP: the IANA protocol number."""
@@ -29,17 +29,19 @@ _BARELY: Final = 0.1
 """Seconds that opening a relay may take of an allocation's lifetime."""
 
 
-def allocate(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
+def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
     """RFC 8656 section 7.2; the numbers are its steps."""
-    existing = desk.allocations.of(five_tuple)
+    existing = state.allocations.of(five_tuple)
     if existing is not None:  # 2
         return _answer_again(existing, message, proof)
-    wish = read_wish(message, desk.config)  # 3 to 9
-    redirect(desk, five_tuple)  # 11
-    check_quotas(desk, proof, wish)  # 10
-    if wish.token is not None and not desk.reservations.take(wish.token):  # 5, last: a refused request keeps its token
+    request = read_request(message, state.config)  # 3 to 9
+    redirect(state, five_tuple)  # 11
+    check_quotas(state, proof, request)  # 10
+    if request.token is not None and not state.reservations.remove(
+        request.token
+    ):  # 5, last: a refused request keeps its token
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-    _open(desk, message, five_tuple, proof, wish, now)
+    _open(state, message, five_tuple, proof, request, now)
     return None
 
 
@@ -50,7 +52,7 @@ def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> byt
     return allocation.response or None
 
 
-def read_wish(message: Message, config: ServerConfig) -> Wish:
+def read_request(message: Message, config: ServerConfig) -> AllocateRequest:
     """Steps 3 to 9; raises Reject 400, 440 or 442, or MalformedMessage."""
     _check_transport(message)
     lifetime = read_lifetime(message, config.max_lifetime)
@@ -63,15 +65,15 @@ def read_wish(message: Message, config: ServerConfig) -> Wish:
     if token is not None:
         if even_port is not None or requested is not None or additional is not None:
             raise Reject(ErrorCode.BAD_REQUEST)
-        return Wish((), lifetime, token=token)
+        return AllocateRequest((), lifetime, token=token)
     if requested is not None and additional is not None:
         raise Reject(ErrorCode.BAD_REQUEST)
     if additional is not None:
-        return _dual_wish(additional, even_port, lifetime, config)
+        return _read_dual(additional, even_port, lifetime, config)
     family = _family(requested) if requested is not None else Family.IPV4
     if family not in config.families:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
-    return Wish(
+    return AllocateRequest(
         (family,),
         lifetime,
         even_port=even_port is not None,
@@ -94,72 +96,78 @@ def _family(number: int) -> Family:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED) from None
 
 
-def _dual_wish(additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig) -> Wish:
+def _read_dual(additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig) -> AllocateRequest:
     if additional != Family.IPV6 or (even_port is not None and even_port.reserve):
         raise Reject(ErrorCode.BAD_REQUEST)
     served = tuple(family for family in (Family.IPV4, Family.IPV6) if family in config.families)
     if not served:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     missing = next((family for family in Family if family not in served), None)
-    return Wish(served, lifetime, even_port=even_port is not None, dual=True, missing=missing)
+    return AllocateRequest(served, lifetime, even_port=even_port is not None, dual=True, missing=missing)
 
 
-def _open(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, wish: Wish, now: float) -> None:
-    reserve = desk.random(RESERVATION_TOKEN_SIZE) if wish.reserve else None
-    deadline = now + wish.lifetime
-    number = desk.next_number
-    desk.next_number += 1
+def _open(
+    state: State, message: Message, five_tuple: FiveTuple, proof: Proof, request: AllocateRequest, now: float
+) -> None:
+    reserve = state.random(RESERVATION_TOKEN_SIZE) if request.reserve else None
+    deadline = now + request.lifetime
+    number = state.next_number
+    state.next_number += 1
     allocation = Allocation(number, five_tuple, proof.realm, proof.key, now, message.transaction_id)
-    desk.allocations.add(allocation)
-    desk.openings[number] = Opening(allocation, message, proof, wish, reserve, deadline)
-    desk.do(
+    state.allocations.add(allocation)
+    state.pending[number] = PendingAllocation(allocation, message, proof, request, reserve, deadline)
+    state.emit(
         OpenRelay(
             number,
             five_tuple,
-            wish.families,
+            request.families,
             deadline,
-            even_port=wish.even_port,
+            even_port=request.even_port,
             reserve=reserve,
-            claim=wish.token,
-            bandwidth=desk.config.rules_of(proof.realm).bandwidth,
+            claim=request.token,
+            bandwidth=state.config.rules_of(proof.realm).bandwidth,
         )
     )
 
 
 def opened(
-    desk: Desk, opening: Opening, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
+    state: State,
+    pending: PendingAllocation,
+    addresses: Sequence[Address],
+    failures: Mapping[Family, ErrorCode],
+    now: float,
 ) -> bytes:
     """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
-    allocation, wish = opening.allocation, opening.wish
-    response = opening.message.reply(Class.SUCCESS)
-    deadline = opening.deadline
-    if now + wish.lifetime > deadline + _BARELY:
-        deadline = now + wish.lifetime
-        desk.do(ExtendRelay(allocation.number, deadline))
+    allocation, request = pending.allocation, pending.request
+    response = pending.message.reply(Class.SUCCESS)
+    deadline = pending.deadline
+    if now + request.lifetime > deadline + _BARELY:
+        deadline = now + request.lifetime
+        state.emit(ExtendRelay(allocation.number, deadline))
     for address in addresses:
         family = family_of(address.host)
         allocation.relayed[family] = address
-        desk.allocations.extend(allocation, family, deadline)
+        state.allocations.extend(allocation, family, deadline)
         response.add(a.XOR_RELAYED_ADDRESS, address)
-    response.add(a.LIFETIME, wish.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
-    if opening.reserve is not None:
-        desk.reservations.add(opening.reserve, allocation.owner, now + RESERVATION_LIFETIME)
-        response.add(a.RESERVATION_TOKEN, opening.reserve)
-    if wish.missing is not None:
-        _add_failure(response, wish.missing, ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
+    response.add(a.LIFETIME, request.lifetime).add(a.XOR_MAPPED_ADDRESS, allocation.five_tuple.client)
+    if pending.reserve is not None:
+        state.reservations.add(pending.reserve, allocation.owner, now + RESERVATION_LIFETIME)
+        response.add(a.RESERVATION_TOKEN, pending.reserve)
+    if request.missing is not None:
+        _add_failure(response, request.missing, ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     for family, code in failures.items():
         _add_failure(response, family, code)
-    add_software(desk, response)
-    allocation.response = desk.sign(opening.message, response, opening.proof)
-    desk.do(
+    add_software(state, response)
+    allocation.response = state.sign(pending.message, response, pending.proof)
+    state.emit(
         AllocationStarted(
             allocation.number,
             allocation.shown,
             allocation.five_tuple,
             tuple(addresses),
-            wish.lifetime,
+            request.lifetime,
             allocation.realm,
-            took=now - opening.proof.claim.arrived,
+            took=now - pending.proof.claim.arrived,
         )
     )
     return allocation.response
@@ -169,18 +177,18 @@ def _add_failure(response: Message, family: Family, code: ErrorCode) -> None:
     response.add(a.ADDRESS_ERROR_CODE, a.AddressError(family, int(code), code.reason))
 
 
-def failed(desk: Desk, opening: Opening, code: ErrorCode) -> Reject | None:
+def failed(state: State, pending: PendingAllocation, code: ErrorCode) -> Reject | None:
     """Forget an allocation whose relay could not be opened; neither family of a dual one is 508 (step 9)."""
-    if opening.wish.token is not None:
-        desk.do(ReleaseReservation(opening.wish.token))
-    if opening.abandoned:
+    if pending.request.token is not None:
+        state.emit(ReleaseReservation(pending.request.token))
+    if pending.abandoned:
         return None
-    desk.allocations.remove(opening.allocation)
-    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if opening.wish.dual else code)
+    state.allocations.remove(pending.allocation)
+    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if pending.request.dual else code)
 
 
-def close_abandoned(desk: Desk, opening: Opening) -> None:
+def close_abandoned(state: State, pending: PendingAllocation) -> None:
     """Close a relay, and give up the port held with it, that came after its allocation had ended."""
-    desk.do(CloseRelay(opening.allocation.number))
-    if opening.reserve is not None:
-        desk.do(ReleaseReservation(opening.reserve))
+    state.emit(CloseRelay(pending.allocation.number))
+    if pending.reserve is not None:
+        state.emit(ReleaseReservation(pending.reserve))

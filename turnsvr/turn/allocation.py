@@ -10,17 +10,17 @@ from typing import Final, final
 
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.turn.authentication import Key
+from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
 from turnsvr.turn.lifetimes import FINISHED_LIFETIME
 from turnsvr.turn.reservations import Owner
-from turnsvr.turn.tally import Tally
 
 _MAX_FINISHED: Final = 1024
 """Answers kept for clients that ask again after their allocation is gone; the oldest goes first."""
 
 
 @final
-class Channel:
+class ChannelBinding:
     """What a channel number is bound to, and until when."""
 
     __slots__ = ("deadline", "peer")
@@ -73,7 +73,7 @@ class Allocation:
         self.expires: Final[dict[Family, float]] = {}
         self.permissions: Final[dict[str, float]] = {}
         """Deadline by peer IP address."""
-        self.channels: Final[dict[int, Channel]] = {}
+        self.channels: Final[dict[int, ChannelBinding]] = {}
         self.numbers: Final[dict[Address, int]] = {}
         """Channel number by peer address: the other way round."""
 
@@ -106,8 +106,8 @@ class Allocations:
     def __init__(self) -> None:
         self._by_number: dict[int, Allocation] = {}
         self._by_five_tuple: dict[FiveTuple, Allocation] = {}
-        self._by_owner: Tally[Owner] = Tally()
-        self._by_realm: Tally[str] = Tally()
+        self._by_owner: Counts[Owner] = Counts()
+        self._by_realm: Counts[str] = Counts()
         self._finished: dict[tuple[FiveTuple, bytes], tuple[bytes, float]] = {}
         self.deadlines: Deadlines[Expiring] = Deadlines()
 
@@ -134,8 +134,8 @@ class Allocations:
     def add(self, allocation: Allocation) -> None:
         self._by_number[allocation.number] = allocation
         self._by_five_tuple[allocation.five_tuple] = allocation
-        self._by_owner.add(allocation.owner)
-        self._by_realm.add(allocation.realm)
+        self._by_owner.increment(allocation.owner)
+        self._by_realm.increment(allocation.realm)
 
     def remove(self, allocation: Allocation) -> None:
         for family in allocation.relayed:
@@ -146,8 +146,8 @@ class Allocations:
             self.deadlines.discard((allocation.number, number))
         del self._by_number[allocation.number]
         del self._by_five_tuple[allocation.five_tuple]
-        self._by_owner.take(allocation.owner)
-        self._by_realm.take(allocation.realm)
+        self._by_owner.decrement(allocation.owner)
+        self._by_realm.decrement(allocation.realm)
 
     def extend(self, allocation: Allocation, family: Family, deadline: float) -> None:
         """Let the relay of one family live until deadline."""
@@ -172,7 +172,7 @@ class Allocations:
         self.deadlines.discard((allocation.number, host))
 
     def bind(self, allocation: Allocation, number: int, peer: Address, deadline: float) -> None:
-        allocation.channels[number] = Channel(peer, deadline)
+        allocation.channels[number] = ChannelBinding(peer, deadline)
         allocation.numbers[peer] = number
         self.deadlines.set((allocation.number, number), deadline)
 

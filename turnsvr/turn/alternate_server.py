@@ -8,21 +8,21 @@ from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message
 from turnsvr.turn.quota import is_full
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import Desk
+from turnsvr.turn.state import State
 
 
-def redirect(desk: Desk, five_tuple: FiveTuple) -> None:
+def redirect(state: State, five_tuple: FiveTuple) -> None:
     """300 with ALTERNATE-SERVER of the client's family first, then one of the other (RFC 8489 section 10)."""
-    redirect = desk.config.redirect
-    if redirect is None or not (redirect.always or is_full(desk)):
+    redirect = state.config.redirect
+    if redirect is None or not (redirect.always or is_full(state)):
         return
     family = five_tuple.client.family
     same = [address for address in redirect.to if address.family is family]
     other = [address for address in redirect.to if address.family is not family]
     if not same:
         return
-    turn = desk.redirected
-    desk.redirected += 1
+    turn = state.redirected
+    state.redirected += 1
 
     def details(response: Message) -> None:
         response.add(a.ALTERNATE_SERVER, same[turn % len(same)])

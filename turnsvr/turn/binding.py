@@ -8,7 +8,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
-from turnsvr.turn.config import Alternate, ServerConfig
+from turnsvr.turn.config import OtherAddress, ServerConfig
 from turnsvr.turn.reject import Reject
 
 _CHANGE_IP: Final = 0x04
@@ -19,15 +19,15 @@ _MAX_PADDING: Final = 1500
 
 def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tuple[FiveTuple, Message]:
     """The success response, and the path it takes; raises Reject or MalformedMessage."""
-    alternate = config.alternates.get(five_tuple.server)
-    _refuse_unserved(message, five_tuple, alternate)
+    other = config.other_addresses.get(five_tuple.server)
+    _refuse_unserved(message, five_tuple, other)
     response = message.reply(Class.SUCCESS)
-    source = _source(message, five_tuple.server, alternate)
+    source = _source(message, five_tuple.server, other)
     if message.is_classic:
-        _describe_classic(response, five_tuple, source, alternate)
+        _describe_classic(response, five_tuple, source, other)
     else:
         response.add(a.XOR_MAPPED_ADDRESS, five_tuple.client)
-        if alternate is not None:
+        if other is not None:
             response.add(a.MAPPED_ADDRESS, five_tuple.client)
         describe(response, five_tuple.server, source, config)
     padding = message.get(a.PADDING)
@@ -40,16 +40,16 @@ def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tup
 
 def describe(response: Message, server: Address, source: Address, config: ServerConfig) -> None:
     """Add what a Binding answer from `source` says of a listener, whoever asks."""
-    alternate = config.alternates.get(server)
-    if alternate is not None:
+    other = config.other_addresses.get(server)
+    if other is not None:
         response.add(a.RESPONSE_ORIGIN, source)
-        if alternate.other_host is not None:
-            response.add(a.OTHER_ADDRESS, Address(alternate.other_host, alternate.other_port))
+        if other.host is not None:
+            response.add(a.OTHER_ADDRESS, Address(other.host, other.port))
     if config.software is not None:
         response.add(a.SOFTWARE, config.software)
 
 
-def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alternate | None) -> None:
+def _refuse_unserved(message: Message, five_tuple: FiveTuple, other: OtherAddress | None) -> None:
     """RFC 5780 section 6.1: 420 where an attribute cannot be served, 400 for PADDING with RESPONSE-PORT.
 
     Only UDP answers can leave from another address or go to another port.
@@ -59,15 +59,13 @@ def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alterna
     if message.is_classic and not change:
         change = None  # RFC 3489 clients send it with every request
     if change is not None and (
-        five_tuple.transport is not Transport.UDP
-        or alternate is None
-        or (change & _CHANGE_IP and alternate.other_host is None)
+        five_tuple.transport is not Transport.UDP or other is None or (change & _CHANGE_IP and other.host is None)
     ):
         unserved.append(a.CHANGE_REQUEST.number)
     port = message.get(a.RESPONSE_PORT)
-    if port is not None and (five_tuple.transport is not Transport.UDP or alternate is None):
+    if port is not None and (five_tuple.transport is not Transport.UDP or other is None):
         unserved.append(a.RESPONSE_PORT.number)
-    if a.PADDING in message and alternate is None:
+    if a.PADDING in message and other is None:
         unserved.append(a.PADDING.number)
     if unserved:
         raise unknown_attributes(*unserved)
@@ -75,21 +73,21 @@ def _refuse_unserved(message: Message, five_tuple: FiveTuple, alternate: Alterna
         raise Reject(ErrorCode.BAD_REQUEST)
 
 
-def _source(message: Message, server: Address, alternate: Alternate | None) -> Address:
+def _source(message: Message, server: Address, other: OtherAddress | None) -> Address:
     """Where the answer leaves from (RFC 5780 section 6.1, table 1)."""
     change = message.get(a.CHANGE_REQUEST)
-    if not change or alternate is None:
+    if not change or other is None:
         return server
-    host = alternate.other_host if change & _CHANGE_IP and alternate.other_host else server.host
-    return Address(host, alternate.other_port if change & _CHANGE_PORT else server.port)
+    host = other.host if change & _CHANGE_IP and other.host else server.host
+    return Address(host, other.port if change & _CHANGE_PORT else server.port)
 
 
-def _describe_classic(response: Message, five_tuple: FiveTuple, source: Address, alternate: Alternate | None) -> None:
+def _describe_classic(response: Message, five_tuple: FiveTuple, source: Address, other: OtherAddress | None) -> None:
     """What an RFC 3489 client expects (its section 8.1); it knows no other attribute."""
     response.add(a.MAPPED_ADDRESS, five_tuple.client)
     response.add(a.SOURCE_ADDRESS, source)
-    if alternate is not None and alternate.other_host is not None:
-        response.add(a.CHANGED_ADDRESS, Address(alternate.other_host, alternate.other_port))
+    if other is not None and other.host is not None:
+        response.add(a.CHANGED_ADDRESS, Address(other.host, other.port))
 
 
 def unknown_attributes(*numbers: int) -> Reject:

@@ -13,38 +13,38 @@ from turnsvr.turn.lifetimes import CHANNEL_LIFETIME
 from turnsvr.turn.permission import permit
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.send import relay
-from turnsvr.turn.state import Desk, allocation_for, check_peer, check_room
+from turnsvr.turn.state import State, allocation_for, check_peer, check_room
 
 
-def channel_bind(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
+def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
     """RFC 8656 section 12.2, but that the permission lives as long as the channel, not for 5 minutes.
 
     coturn does so, and there are clients that refresh their channels alone.
     """
-    allocation = allocation_for(desk, five_tuple, proof)
+    allocation = allocation_for(state, five_tuple, proof)
     number, peer = message.get(a.CHANNEL_NUMBER), message.get(a.XOR_PEER_ADDRESS)
     if number is None or peer is None or peer.port == 0:
         raise Reject(ErrorCode.BAD_REQUEST)
-    if not CHANNEL_FIRST <= number <= desk.config.channel_last:
+    if not CHANNEL_FIRST <= number <= state.config.channel_last:
         raise Reject(ErrorCode.BAD_REQUEST)
     if allocation.channel(number, now) not in (None, peer) or allocation.channel_of(peer, now) not in (None, number):
         raise Reject(ErrorCode.BAD_REQUEST)
-    check_peer(desk, allocation, peer)
-    check_room(len(allocation.channels) + (number not in allocation.channels), desk.config.channels_per_allocation)
+    check_peer(state, allocation, peer)
+    check_room(len(allocation.channels) + (number not in allocation.channels), state.config.channels_per_allocation)
     added = peer.host not in allocation.permissions
-    check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
+    check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
     deadline = now + CHANNEL_LIFETIME
-    desk.allocations.bind(allocation, number, peer, deadline)
-    permit(desk, allocation, peer.host, deadline)
-    desk.do(BindChannel(allocation.number, number, peer, deadline))
+    state.allocations.bind(allocation, number, peer, deadline)
+    permit(state, allocation, peer.host, deadline)
+    state.emit(BindChannel(allocation.number, number, peer, deadline))
     return message.reply(Class.SUCCESS)
 
 
-def channel_data(desk: Desk, data: bytes, five_tuple: FiveTuple, now: float) -> None:
+def channel_data(state: State, data: bytes, five_tuple: FiveTuple, now: float) -> None:
     number, payload = unpack_channel_data(data)
-    allocation = desk.allocations.of(five_tuple)
+    allocation = state.allocations.of(five_tuple)
     if allocation is None:
         return
     peer = allocation.channel(number, now)
     if peer is not None:
-        relay(desk, allocation, peer, payload, False, now)
+        relay(state, allocation, peer, payload, False, now)

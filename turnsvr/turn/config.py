@@ -25,11 +25,11 @@ class Redirect:
 
 
 @dataclass(frozen=True, slots=True)
-class Alternate:
-    """The other address and port of one listener for RFC 5780's tests; a single address has only other_port."""
+class OtherAddress:
+    """The other IP address and port of a listener, for the tests of RFC 5780; no host where there is but one."""
 
-    other_host: str | None
-    other_port: int
+    host: str | None
+    port: int
 
 
 class Listener(NamedTuple):
@@ -89,7 +89,7 @@ class ServerConfig:
     md5_first: bool = False
     """Whether MD5 is offered before SHA-256: for users of whom no other key is known."""
     redirect: Redirect | None = None
-    alternates: Mapping[Address, Alternate] = field(default_factory=dict)
+    other_addresses: Mapping[Address, OtherAddress] = field(default_factory=dict)
     """RFC 5780: by listener address."""
 
     @property

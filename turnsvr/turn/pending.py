@@ -11,7 +11,7 @@ from turnsvr.turn.authentication import Proof
 
 
 @final
-class Wish:
+class AllocateRequest:
     """What the client wants, once it is known to be well formed and served here."""
 
     def __init__(
@@ -40,24 +40,24 @@ class Wish:
 
 
 @final
-class Opening:
+class PendingAllocation:
     """An allocation whose relay is being opened."""
 
-    __slots__ = ("abandoned", "allocation", "deadline", "message", "proof", "reserve", "wish")
+    __slots__ = ("abandoned", "allocation", "deadline", "message", "proof", "request", "reserve")
 
     def __init__(
         self,
         allocation: Allocation,
         message: Message,
         proof: Proof,
-        wish: Wish,
+        request: AllocateRequest,
         reserve: bytes | None,
         deadline: float,
     ) -> None:
         self.allocation: Final = allocation
         self.message: Final = message
         self.proof: Final = proof
-        self.wish: Final = wish
+        self.request: Final = request
         self.reserve: Final = reserve
         self.deadline: Final = deadline
         self.abandoned = False

@@ -11,27 +11,27 @@ from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import Permit
 from turnsvr.turn.lifetimes import PERMISSION_LIFETIME
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import Desk, allocation_for, check_peer, check_room
+from turnsvr.turn.state import State, allocation_for, check_peer, check_room
 
 
-def create_permission(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
+def create_permission(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
     """RFC 8656 section 10.2: all of the addresses or none."""
-    allocation = allocation_for(desk, five_tuple, proof)
+    allocation = allocation_for(state, five_tuple, proof)
     peers = list(message.all(a.XOR_PEER_ADDRESS))
     if not peers:
         raise Reject(ErrorCode.BAD_REQUEST)
     for peer in peers:
-        check_peer(desk, allocation, peer)
+        check_peer(state, allocation, peer)
     hosts = dict.fromkeys([peer.host for peer in peers])
     added = sum([host not in allocation.permissions for host in hosts])
-    check_room(len(allocation.permissions) + added, desk.config.permissions_per_allocation)
+    check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
     for host in hosts:
-        permit(desk, allocation, host, now + PERMISSION_LIFETIME)
+        permit(state, allocation, host, now + PERMISSION_LIFETIME)
     return message.reply(Class.SUCCESS)
 
 
-def permit(desk: Desk, allocation: Allocation, host: str, deadline: float) -> None:
+def permit(state: State, allocation: Allocation, host: str, deadline: float) -> None:
     """Install a permission, or extend it: that of a channel, which lives longer, is never shortened."""
     deadline = max(deadline, allocation.permissions.get(host, deadline))
-    desk.allocations.permit(allocation, host, deadline)
-    desk.do(Permit(allocation.number, host, deadline))
+    state.allocations.permit(allocation, host, deadline)
+    state.emit(Permit(allocation.number, host, deadline))

@@ -11,25 +11,25 @@ from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import AllocationRefreshed, CloseRelay, EndReason, ExtendRelay
 from turnsvr.turn.lifetimes import read_lifetime
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import Answer, Desk, add_software, allocation_for
+from turnsvr.turn.state import Answer, State, add_software, allocation_for
 
 
-def refresh(desk: Desk, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
+def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
     """RFC 8656 section 8.2."""
-    finished = desk.allocations.finished(five_tuple, message.transaction_id, now)
+    finished = state.allocations.finished(five_tuple, message.transaction_id, now)
     if finished is not None:
         return finished
-    allocation = allocation_for(desk, five_tuple, proof)
+    allocation = allocation_for(state, five_tuple, proof)
     families = _refreshed_families(allocation, message)
     if message.get(a.LIFETIME) == 0:
-        return _delete(desk, allocation, families, message, proof, now)
-    lifetime = read_lifetime(message, desk.config.max_lifetime)
+        return _delete(state, allocation, families, message, proof, now)
+    lifetime = read_lifetime(message, state.config.max_lifetime)
     for family in families:
-        desk.allocations.extend(allocation, family, now + lifetime)
-    desk.do(ExtendRelay(allocation.number, max(allocation.expires.values())))
-    desk.do(AllocationRefreshed(allocation.number, lifetime))
+        state.allocations.extend(allocation, family, now + lifetime)
+    state.emit(ExtendRelay(allocation.number, max(allocation.expires.values())))
+    state.emit(AllocationRefreshed(allocation.number, lifetime))
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
-    add_software(desk, response)
+    add_software(state, response)
     return response
 
 
@@ -44,28 +44,28 @@ def _refreshed_families(allocation: Allocation, message: Message) -> list[Family
 
 
 def _delete(
-    desk: Desk, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
+    state: State, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
 ) -> bytes:
     """End these families, and keep the answer: the same request again finds nothing to end."""
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
-    add_software(desk, response)
+    add_software(state, response)
     if len(families) < len(allocation.relayed):
-        close_family(desk, allocation, families[0])
+        close_family(state, allocation, families[0])
     else:
-        desk.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
-    data = desk.sign(message, response, proof)
-    desk.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
+        state.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
+    data = state.sign(message, response, proof)
+    state.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
     return data
 
 
-def expire_family(desk: Desk, allocation: Allocation, family: Family, now: float) -> None:
+def expire_family(state: State, allocation: Allocation, family: Family, now: float) -> None:
     """The relay of one family is past its deadline; the last one takes the allocation along."""
     if len(allocation.relayed) > 1:
-        close_family(desk, allocation, family)
+        close_family(state, allocation, family)
     else:
-        desk.end(allocation, EndReason.EXPIRED, now)
+        state.end(allocation, EndReason.EXPIRED, now)
 
 
-def close_family(desk: Desk, allocation: Allocation, family: Family) -> None:
-    desk.allocations.drop_family(allocation, family)
-    desk.do(CloseRelay(allocation.number, family))
+def close_family(state: State, allocation: Allocation, family: Family) -> None:
+    state.allocations.drop_family(allocation, family)
+    state.emit(CloseRelay(allocation.number, family))

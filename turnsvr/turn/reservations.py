@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
-from turnsvr.turn.tally import Tally
 
 Owner = tuple[str, str]
 """Whom a limit counts for: a realm, and a user's name there (`quota_user`)."""
@@ -19,7 +19,7 @@ class Reservations:
 
     def __init__(self) -> None:
         self._owners: dict[bytes, Owner] = {}
-        self._by_owner: Tally[Owner] = Tally()
+        self._by_owner: Counts[Owner] = Counts()
         self.deadlines: Deadlines[bytes] = Deadlines()
 
     def __len__(self) -> int:
@@ -35,14 +35,14 @@ class Reservations:
     def add(self, token: bytes, owner: Owner, deadline: float) -> None:
         """Hold a port that was opened along with an allocation of this user."""
         self._owners[token] = owner
-        self._by_owner.add(owner)
+        self._by_owner.increment(owner)
         self.deadlines.set(token, deadline)
 
-    def take(self, token: bytes) -> bool:
+    def remove(self, token: bytes) -> bool:
         """Stop holding it; whether it was held."""
         self.deadlines.discard(token)
         owner = self._owners.pop(token, None)
         if owner is None:
             return False
-        self._by_owner.take(owner)
+        self._by_owner.decrement(owner)
         return True

@@ -7,23 +7,23 @@ from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.message import Message
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import SendToPeer
-from turnsvr.turn.state import Desk
+from turnsvr.turn.state import State
 
 
-def send_indication(desk: Desk, message: Message, five_tuple: FiveTuple, now: float) -> None:
+def send_indication(state: State, message: Message, five_tuple: FiveTuple, now: float) -> None:
     """RFC 8656 section 11.2: anything wrong with it is met with silence."""
-    allocation = desk.allocations.of(five_tuple)
+    allocation = state.allocations.of(five_tuple)
     peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
     if allocation is None or peer is None or payload is None or peer.port == 0:
         return
     if message.unknown_required() or message.is_classic:
         return
-    relay(desk, allocation, peer, payload, a.DONT_FRAGMENT in message, now)
+    relay(state, allocation, peer, payload, a.DONT_FRAGMENT in message, now)
 
 
-def relay(desk: Desk, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
+def relay(state: State, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
     if now >= allocation.expires.get(peer.family, 0.0) or not allocation.may_reach(peer.host, now):
         return
-    if desk.config.rules_of(allocation.realm).policy.refusal(peer.host):
+    if state.config.rules_of(allocation.realm).policy.refusal(peer.host):
         return
-    desk.do(SendToPeer(allocation.number, peer, payload, dont_fragment))
+    state.emit(SendToPeer(allocation.number, peer, payload, dont_fragment))

@@ -33,7 +33,7 @@ from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.nonce import SECRET_SIZE, Challenge, Nonces
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
-from turnsvr.turn.state import Answer, Desk, add_software, release
+from turnsvr.turn.state import Answer, State, add_software, release
 from turnsvr.turn.waiting import Waiting
 
 _TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
@@ -47,7 +47,7 @@ _SUCCESS: Final = 200
 _NO_ANSWER: Final = 0
 """What Server.answers calls a request that was answered well, and one that was not answered at all."""
 
-_HANDLERS: Final[Mapping[int, Callable[[Desk, Message, FiveTuple, Proof, float], Answer]]] = {
+_HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: allocate.allocate,
     Method.REFRESH: refresh.refresh,
     Method.CREATE_PERMISSION: permission.create_permission,
@@ -69,15 +69,15 @@ class Server:
         self._limiter = limiter
         self._commands: list[Command] = []
         self._waiting = Waiting()
-        self._desk = Desk(
+        self._state = State(
             config=config,
             random=random,
             allocations=Allocations(),
             reservations=Reservations(),
-            do=self._commands.append,
+            emit=self._commands.append,
             end=self._end,
         )
-        self._go_by(config)
+        self._apply(config)
 
     # Messages
 
@@ -86,13 +86,13 @@ class Server:
         self.handle_timeout(now)
         try:
             if is_channel_data(data):
-                channel.channel_data(self._desk, data, five_tuple, now)
+                channel.channel_data(self._state, data, five_tuple, now)
                 return
-            message = Message.parse(data, classic=self._desk.config.rfc3489)
+            message = Message.parse(data, classic=self._state.config.rfc3489)
             if message.message_class is Class.REQUEST:
                 self._request(message, five_tuple, now)
             elif message.message_class is Class.INDICATION and message.method == Method.SEND:
-                send.send_indication(self._desk, message, five_tuple, now)
+                send.send_indication(self._state, message, five_tuple, now)
         except MalformedMessage:
             return
 
@@ -102,7 +102,7 @@ class Server:
         try:
             if message.method == Method.BINDING:
                 self._binding(message, five_tuple, now)
-            elif self._desk.config.stun_only:
+            elif self._state.config.stun_only:
                 raise Reject(ErrorCode.FORBIDDEN)
             else:
                 self._authenticate(message, five_tuple, now)
@@ -114,7 +114,7 @@ class Server:
     def _binding(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
         if unknown := message.unknown_required():
             raise binding.unknown_attributes(*unknown)
-        path, response = binding.answer(message, five_tuple, self._desk.config)
+        path, response = binding.answer(message, five_tuple, self._state.config)
         if self._may_answer(message, five_tuple, now):
             self._answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
 
@@ -127,20 +127,20 @@ class Server:
         (RFC 8656 section 11.5).
         """
         self.handle_timeout(now)
-        icmp.peer_error(self._desk, allocation, peer, icmp_type, icmp_code, data, now)
+        icmp.peer_error(self._state, allocation, peer, icmp_type, icmp_code, data, now)
 
     # Who it is (RFC 8489 section 9.2.4)
 
     def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
         claim = read_claim(message, five_tuple, self._nonces, now)
-        allocation = self._desk.allocations.of(five_tuple)
+        allocation = self._state.allocations.of(five_tuple)
         if (
             allocation is not None
             and claim.names(allocation.username, allocation.realm)
             and claim.proven_by(message, allocation.key)
         ):
             self._proven(message, five_tuple, Proof(claim, allocation.key), now)
-        elif self._desk.config.find(claim.realm) is None:
+        elif self._state.config.find(claim.realm) is None:
             raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
         elif self._waiting.has(message, five_tuple):
             return
@@ -152,12 +152,12 @@ class Server:
 
     def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
         """The answer to FindCredential: candidates in the order to try them; without any, refusal says why."""
-        waiting = self._waiting.take(request)
+        waiting = self._waiting.pop(request)
         if waiting is None:
             return
         self.handle_timeout(now)
         message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
-        if self._desk.config.find(claim.realm) is None:
+        if self._state.config.find(claim.realm) is None:
             self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
             return
         for key in keys:
@@ -170,7 +170,7 @@ class Server:
 
     def credential_failed(self, request: int, now: float) -> None:
         """FindCredential cannot be answered: the client gets 500."""
-        waiting = self._waiting.take(request)
+        waiting = self._waiting.pop(request)
         if waiting is not None:
             self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
 
@@ -181,14 +181,14 @@ class Server:
                 raise Reject(ErrorCode.STALE_NONCE, challenge=True)
             if unknown := message.unknown_required():
                 raise binding.unknown_attributes(*unknown)
-            response = _HANDLERS[message.method](self._desk, message, five_tuple, proof, now)
+            response = _HANDLERS[message.method](self._state, message, five_tuple, proof, now)
         except Reject as reject:
             self._refuse(message, five_tuple, proof, reject, now)
         except MalformedMessage:
             self._refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
         else:
             if isinstance(response, Message):
-                response = self._desk.sign(message, response, proof)
+                response = self._state.sign(message, response, proof)
             if response is not None:
                 self._answer(message, five_tuple, response)
 
@@ -214,13 +214,13 @@ class Server:
         """Answer somebody who is who he says."""
         response = self._error(message, five_tuple, reject, proof.realm, now)
         if message.method in _TELL_SOFTWARE:
-            add_software(self._desk, response)
-        self._answer(message, five_tuple, self._desk.sign(message, response, proof), reject.code)
+            add_software(self._state, response)
+        self._answer(message, five_tuple, self._state.sign(message, response, proof), reject.code)
 
     def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
         """Answer somebody who has proven nothing: unsigned, and only so often."""
         if self._may_answer(message, five_tuple, now):
-            realm = realms.of_request(self._desk.config, message, five_tuple).name if reject.challenge else ""
+            realm = realms.of_request(self._state.config, message, five_tuple).name if reject.challenge else ""
             response = self._error(message, five_tuple, reject, realm, now)
             self._answer(message, five_tuple, response.encode(fingerprint=a.FINGERPRINT in message), reject.code)
 
@@ -237,30 +237,30 @@ class Server:
         self, allocation: int, addresses: Sequence[Address], failures: Mapping[Family, ErrorCode], now: float
     ) -> None:
         """OpenRelay worked, at least in part: advertised addresses, and what kept the other family away."""
-        opening = self._desk.openings.pop(allocation, None)
-        if opening is None:
+        pending = self._state.pending.pop(allocation, None)
+        if pending is None:
             self._commands.append(CloseRelay(allocation))
             return
-        if opening.abandoned:
-            allocate.close_abandoned(self._desk, opening)
+        if pending.abandoned:
+            allocate.close_abandoned(self._state, pending)
             return
         self.handle_timeout(now)
-        response = allocate.opened(self._desk, opening, addresses, failures, now)
-        self._answer(opening.message, opening.allocation.five_tuple, response)
+        response = allocate.opened(self._state, pending, addresses, failures, now)
+        self._answer(pending.message, pending.allocation.five_tuple, response)
 
     def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
         """OpenRelay did not work: 440 or 508."""
-        opening = self._desk.openings.pop(allocation, None)
-        if opening is None:
+        pending = self._state.pending.pop(allocation, None)
+        if pending is None:
             return
-        reject = allocate.failed(self._desk, opening, code)
+        reject = allocate.failed(self._state, pending, code)
         if reject is not None:
-            self._refuse(opening.message, opening.allocation.five_tuple, opening.proof, reject, now)
+            self._refuse(pending.message, pending.allocation.five_tuple, pending.proof, reject, now)
 
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
         self._waiting.forget(five_tuple)
-        allocation = self._desk.allocations.of(five_tuple)
+        allocation = self._state.allocations.of(five_tuple)
         if allocation is not None:
             self._end(allocation, EndReason.DISCONNECTED, now)
 
@@ -268,15 +268,15 @@ class Server:
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() wants to be called; None for never."""
-        allocations = self._desk.allocations.deadlines.next()
-        reservations = self._desk.reservations.deadlines.next()
+        allocations = self._state.allocations.deadlines.next()
+        reservations = self._state.reservations.deadlines.next()
         if allocations is None or reservations is None:
             return allocations if reservations is None else reservations
         return min(allocations, reservations)
 
     def handle_timeout(self, now: float) -> None:
         """End whatever has expired by now."""
-        allocations, reservations = self._desk.allocations, self._desk.reservations
+        allocations, reservations = self._state.allocations, self._state.reservations
         if not (allocations.deadlines.may_be_due(now) or reservations.deadlines.may_be_due(now)):
             return
         for number, what in allocations.deadlines.due(now):
@@ -284,19 +284,19 @@ class Server:
             if allocation is None:
                 continue
             if isinstance(what, Family):
-                refresh.expire_family(self._desk, allocation, what, now)
+                refresh.expire_family(self._state, allocation, what, now)
             elif isinstance(what, str):
                 allocations.drop_permission(allocation, what)
             else:
                 allocations.drop_channel(allocation, what)
         for token in reservations.deadlines.due(now):
-            release(self._desk, token)
+            release(self._state, token)
 
     def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
-        self._desk.allocations.remove(allocation)
-        opening = self._desk.openings.get(allocation.number)
-        if opening is not None:
-            opening.abandoned = True
+        self._state.allocations.remove(allocation)
+        pending = self._state.pending.get(allocation.number)
+        if pending is not None:
+            pending.abandoned = True
             return
         relayed = tuple(allocation.relayed.values())
         self._commands.append(
@@ -325,28 +325,28 @@ class Server:
 
         A permission for a peer that is refused from now on ends at once.
         """
-        self._go_by(config)
-        for allocation in self._desk.allocations:
+        self._apply(config)
+        for allocation in self._state.allocations:
             realm = config.find(allocation.realm)
             if realm is None:
                 self._end(allocation, EndReason.REVOKED, now)
                 continue
             for host in [host for host in allocation.permissions if realm.policy.refusal(host)]:
-                self._desk.allocations.drop_permission(allocation, host)
+                self._state.allocations.drop_permission(allocation, host)
                 self._commands.append(Permit(allocation.number, host, _PAST))
 
-    def _go_by(self, config: ServerConfig) -> None:
-        self._desk.config = config
+    def _apply(self, config: ServerConfig) -> None:
+        self._state.config = config
         algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
         self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
 
     def drain(self, draining: bool = True) -> None:
         """Refuse new allocations from now on, or with False take them again."""
-        self._desk.draining = draining
+        self._state.draining = draining
 
     def end(self, allocation: int, reason: EndReason, now: float) -> None:
         """End one allocation; an unknown one is fine."""
-        found = self._desk.allocations.get(allocation)
+        found = self._state.allocations.get(allocation)
         if found is not None:
             self._end(found, reason, now)
 
@@ -354,29 +354,29 @@ class Server:
         """End every allocation, give up every reserved port, and forget who is waiting."""
         self.drain()
         self._waiting.clear()
-        for allocation in self._desk.allocations:
+        for allocation in self._state.allocations:
             self._end(allocation, EndReason.SHUTDOWN, now)
-        for token in list(self._desk.reservations):
-            release(self._desk, token)
+        for token in list(self._state.reservations):
+            release(self._state, token)
 
     def allocation_of(self, five_tuple: FiveTuple) -> int | None:
         """The allocation of a client, if it has one."""
-        allocation = self._desk.allocations.of(five_tuple)
+        allocation = self._state.allocations.of(five_tuple)
         return allocation.number if allocation is not None else None
 
     def allocations(self) -> Iterator[Allocation]:
         """Every allocation that has its relay, in the order in which they began: to be read, never changed."""
-        return (allocation for allocation in self._desk.allocations if allocation.relayed)
+        return (allocation for allocation in self._state.allocations if allocation.relayed)
 
     def allocation(self, number: int) -> Allocation | None:
         """The one of this number, once it has its relay: to be read, never changed."""
-        found = self._desk.allocations.get(number)
+        found = self._state.allocations.get(number)
         return found if found is not None and found.relayed else None
 
     def binding_suffix(self, listener: Address) -> bytes:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""
         response = Message(Method.BINDING, Class.SUCCESS, bytes(12))
-        binding.describe(response, listener, listener, self._desk.config)
+        binding.describe(response, listener, listener, self._state.config)
         return response.encode()[HEADER_SIZE:]
 
     def challenge(self, listener: Address) -> Challenge | None:
@@ -385,7 +385,7 @@ class Server:
         Only where it names neither REALM nor ORIGIN, and until the next reconfigure(). None where it is no challenge,
         or not always the same one.
         """
-        config = self._desk.config
+        config = self._state.config
         realm = realms.of_listener(config, listener)
         if config.stun_only or realm is None:
             return None
@@ -397,4 +397,4 @@ class Server:
 
     def __len__(self) -> int:
         """Allocations, also those whose relay is still being opened."""
-        return len(self._desk.allocations)
+        return len(self._state.allocations)

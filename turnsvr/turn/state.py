@@ -17,7 +17,7 @@ from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import Command, EndReason, PeerRefused, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.pending import Opening
+from turnsvr.turn.pending import PendingAllocation
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 
@@ -25,17 +25,17 @@ Answer = Message | bytes | None
 
 
 @dataclass(slots=True)
-class Desk:
+class State:
     """What every handler works with."""
 
     config: ServerConfig
     random: Callable[[int], bytes]
     allocations: Allocations
     reservations: Reservations
-    do: Callable[[Command], None]
+    emit: Callable[[Command], None]
     end: Callable[[Allocation, EndReason, float], None]
     draining: bool = False
-    openings: dict[int, Opening] = field(default_factory=dict)
+    pending: dict[int, PendingAllocation] = field(default_factory=dict)
     next_number: int = 1
     redirected: int = 0
 
@@ -44,15 +44,15 @@ class Desk:
         return proof.sign(response, fingerprint=a.FINGERPRINT in message)
 
 
-def release(desk: Desk, token: bytes) -> None:
+def release(state: State, token: bytes) -> None:
     """Give up a held port."""
-    desk.reservations.take(token)
-    desk.do(ReleaseReservation(token))
+    state.reservations.remove(token)
+    state.emit(ReleaseReservation(token))
 
 
-def allocation_for(desk: Desk, five_tuple: FiveTuple, proof: Proof) -> Allocation:
+def allocation_for(state: State, five_tuple: FiveTuple, proof: Proof) -> Allocation:
     """The allocation that a request is about; its user must have made it (RFC 8656 section 5)."""
-    allocation = desk.allocations.of(five_tuple)
+    allocation = state.allocations.of(five_tuple)
     if allocation is None or not allocation.relayed:
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
     if not made_by(allocation, proof):
@@ -65,13 +65,13 @@ def made_by(allocation: Allocation, proof: Proof) -> bool:
     return allocation.realm == proof.realm and allocation.username == proof.key.username
 
 
-def check_peer(desk: Desk, allocation: Allocation, peer: Address) -> None:
+def check_peer(state: State, allocation: Allocation, peer: Address) -> None:
     if family_of(peer.host) not in allocation.relayed:
         raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
-    reason = desk.config.rules_of(allocation.realm).policy.refusal(peer.host)
+    reason = state.config.rules_of(allocation.realm).policy.refusal(peer.host)
     if reason is not None:
         number, realm = allocation.number, allocation.realm
-        desk.do(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
+        state.emit(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
         raise Reject(ErrorCode.FORBIDDEN)
 
 
@@ -80,7 +80,7 @@ def check_room(size: int, bound: int) -> None:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
 
 
-def add_software(desk: Desk, response: Message) -> None:
+def add_software(state: State, response: Message) -> None:
     """SOFTWARE, where the operator lets it be told."""
-    if desk.config.software is not None:
-        response.add(a.SOFTWARE, desk.config.software)
+    if state.config.software is not None:
+        response.add(a.SOFTWARE, state.config.software)

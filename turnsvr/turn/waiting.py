@@ -51,7 +51,7 @@ class Waiting:
         self._asked.add((five_tuple, message.transaction_id))
         return number
 
-    def take(self, number: int) -> WaitingRequest | None:
+    def pop(self, number: int) -> WaitingRequest | None:
         """Hand out a request and forget it; None for one that nobody waits for any more."""
         waiting = self._requests.pop(number, None)
         if waiting is not None:
@@ -61,7 +61,7 @@ class Waiting:
     def forget(self, five_tuple: FiveTuple) -> None:
         """The client is gone."""
         for number in [number for number, waiting in self._requests.items() if waiting.five_tuple == five_tuple]:
-            self.take(number)
+            self.pop(number)
 
     def clear(self) -> None:
         self._requests.clear()

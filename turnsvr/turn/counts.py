@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 
-class Tally(Generic[K]):
+class Counts(Generic[K]):
     """Counts by key. A Counter would do, but for its own methods in Python that every change goes through."""
 
     __slots__ = ("_counts",)
@@ -19,10 +19,10 @@ class Tally(Generic[K]):
     def of(self, key: K) -> int:
         return self._counts.get(key, 0)
 
-    def add(self, key: K) -> None:
+    def increment(self, key: K) -> None:
         self._counts[key] = self._counts.get(key, 0) + 1
 
-    def take(self, key: K) -> None:
+    def decrement(self, key: K) -> None:
         """Raises KeyError when there is none."""
         left = self._counts[key] - 1
         if left:
