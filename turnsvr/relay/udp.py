@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from turnsvr.stun.address import Address, Family, pack_host, unpack_host
+from turnsvr.stun.icmp import ICMP_TYPES
 
 _LINUX = sys.platform == "linux"
 
@@ -38,8 +39,6 @@ _ANCILLARY = 128
 _MAX_SERVER_ADDRESSES = 1024
 """Local addresses that a wildcard listener remembers the encoding of."""
 
-_ERROR_TYPES = {Family.IPV4: frozenset((3, 11)), Family.IPV6: frozenset((1, 2, 3))}
-"""ICMP errors that a client is told of (RFC 8656 section 11.5)."""
 _TOO_BIG = {(Family.IPV4, 3, 4), (Family.IPV6, 2, 0)}
 
 _WILDCARDS = frozenset(("0.0.0.0", "::"))
@@ -235,7 +234,7 @@ class RelaySocket:
 
     def _read_error(self, value: bytes, destination: tuple[str, int]) -> IcmpError | None:
         _, origin, icmp_type, code, _, info, _ = _EXTENDED_ERR.unpack_from(value)
-        if origin not in _ORIGIN_ICMP or icmp_type not in _ERROR_TYPES[self.family]:
+        if origin not in _ORIGIN_ICMP or icmp_type not in ICMP_TYPES[self.family]:
             return None
         mtu = info if (self.family, icmp_type, code) in _TOO_BIG else 0
         return IcmpError(Address(*destination[:2]), icmp_type, code, mtu.to_bytes(4, "big"))

@@ -1,6 +1,6 @@
 """STUN messages: bytes in, values out, and back (RFC 8489 sections 5 and 6).
 
-Parsing checks the frame and walks the attributes; a value is unpacked when somebody asks for it, so that a
+Parsing checks the frame and walks the attributes; a value is unpacked when it is asked for, so that a
 flood of nonsense costs little.
 """
 
@@ -188,7 +188,7 @@ class Message:
         return [number for number, _ in self._attributes]
 
     def unknown_required(self) -> tuple[int, ...]:
-        """Comprehension-required attributes that nobody here knows, each once, for 420's UNKNOWN-ATTRIBUTES."""
+        """Comprehension-required attributes that are not known here, each once, for 420's UNKNOWN-ATTRIBUTES."""
         if _KNOWN.issuperset(self._first):
             return ()
         return tuple([number for number in self._first if number not in _KNOWN and number < 0x8000])

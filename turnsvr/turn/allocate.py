@@ -30,30 +30,38 @@ _BARELY: Final = 0.1
 
 
 def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
-    """RFC 8656 section 7.2; the numbers are its steps."""
+    """RFC 8656 section 7.2; the numbers are its steps, of which authentication.py has step 1.
+
+    Step 5 comes last in part: a request that is refused for another reason does not spend its token.
+    """
+    # 2: "The server checks if the 5-tuple is currently in use by an existing allocation."
     existing = state.allocations.of(five_tuple)
-    if existing is not None:  # 2
+    if existing is not None:
         return _answer_again(existing, message, proof)
-    request = read_request(message, state.config)  # 3 to 9
-    redirect(state, five_tuple)  # 11
-    check_quotas(state, proof, request)  # 10
-    if request.token is not None and not state.reservations.remove(
-        request.token
-    ):  # 5, last: a refused request keeps its token
+    request = read_request(message, state.config)
+    # 11: "the server MAY choose to reject the request with a 300 (Try Alternate)"
+    redirect(state, five_tuple)
+    # 10: "the server MAY choose to reject the request with a 486 (Allocation Quota Reached)"
+    check_quotas(state, proof, request)
+    # 5: "If the token is not valid for some reason, the server rejects the request with a 508"
+    if request.token is not None and not state.reservations.remove(request.token):
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
     _open(state, message, five_tuple, proof, request, now)
     return None
 
 
 def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> bytes | None:
-    """A retransmission gets the same answer; another Allocate on the five-tuple is 437."""
+    """Step 2: a retransmission gets the same answer, as the section's note has it; another Allocate is 437."""
     if allocation.transaction_id != message.transaction_id or not made_by(allocation, proof):
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
     return allocation.response or None
 
 
 def read_request(message: Message, config: ServerConfig) -> AllocateRequest:
-    """Steps 3 to 9; raises Reject 400, 440 or 442, or MalformedMessage."""
+    """Steps 3 to 9, as far as the attributes go; raises Reject 400, 440 or 442, or MalformedMessage.
+
+    Step 4 has nothing to refuse: both pumps send with the DF bit where DONT-FRAGMENT asks for it.
+    """
     _check_transport(message)
     lifetime = read_lifetime(message, config.max_lifetime)
     token = message.get(a.RESERVATION_TOKEN)
@@ -63,13 +71,16 @@ def read_request(message: Message, config: ServerConfig) -> AllocateRequest:
     if additional is None:
         additional = message.get(a.DRAFT_ADDITIONAL_ADDRESS_FAMILY)
     if token is not None:
+        # 5: RESERVATION-TOKEN and "an EVEN-PORT or REQUESTED-ADDRESS-FAMILY or ADDITIONAL-ADDRESS-FAMILY": 400
         if even_port is not None or requested is not None or additional is not None:
             raise Reject(ErrorCode.BAD_REQUEST)
         return AllocateRequest((), lifetime, token=token)
+    # 6: "both REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY attributes": 400
     if requested is not None and additional is not None:
         raise Reject(ErrorCode.BAD_REQUEST)
     if additional is not None:
         return _read_dual(additional, even_port, lifetime, config)
+    # 7: "REQUESTED-ADDRESS-FAMILY attribute is absent": IPv4; a family that is not served: 440
     family = _family(requested) if requested is not None else Family.IPV4
     if family not in config.families:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
@@ -82,6 +93,7 @@ def read_request(message: Message, config: ServerConfig) -> AllocateRequest:
 
 
 def _check_transport(message: Message) -> None:
+    """Step 3: "If the REQUESTED-TRANSPORT attribute is not included or is malformed": 400; not UDP: 442."""
     transport = message.get(a.REQUESTED_TRANSPORT)
     if transport is None:
         raise Reject(ErrorCode.BAD_REQUEST)
@@ -90,6 +102,7 @@ def _check_transport(message: Message) -> None:
 
 
 def _family(number: int) -> Family:
+    """Step 7: an address family that does not exist is not supported either."""
     try:
         return Family(number)
     except ValueError:
@@ -97,8 +110,14 @@ def _family(number: int) -> Family:
 
 
 def _read_dual(additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig) -> AllocateRequest:
-    if additional != Family.IPV6 or (even_port is not None and even_port.reserve):
+    """What a request for an address of each family asks for."""
+    # 8: "EVEN-PORT attribute with the R bit set to 1" and "an ADDITIONAL-ADDRESS-FAMILY": 400
+    if even_port is not None and even_port.reserve:
         raise Reject(ErrorCode.BAD_REQUEST)
+    # 9: "the attribute value is 0x01 (IPv4 address family)": 400
+    if additional != Family.IPV6:
+        raise Reject(ErrorCode.BAD_REQUEST)
+    # 9: "it can only allocate one relayed transport address of a specific address type": ADDRESS-ERROR-CODE
     served = tuple(family for family in (Family.IPV4, Family.IPV6) if family in config.families)
     if not served:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
@@ -109,6 +128,7 @@ def _read_dual(additional: int, even_port: a.EvenPort | None, lifetime: int, con
 def _open(
     state: State, message: Message, five_tuple: FiveTuple, proof: Proof, request: AllocateRequest, now: float
 ) -> None:
+    """Create the allocation, and have its relay opened: opened() or failed() answers the request."""
     reserve = state.random(RESERVATION_TOKEN_SIZE) if request.reserve else None
     deadline = now + request.lifetime
     number = state.next_number
@@ -137,7 +157,11 @@ def opened(
     failures: Mapping[Family, ErrorCode],
     now: float,
 ) -> bytes:
-    """The signed success response of an Allocate request whose relay is open (RFC 8656 section 7.2, its end)."""
+    """The signed success response of an Allocate request whose relay is open.
+
+    "The success response contains" XOR-RELAYED-ADDRESS for each address, LIFETIME, RESERVATION-TOKEN "if a second
+    relayed transport address was reserved", and XOR-MAPPED-ADDRESS (section 7.2, its end).
+    """
     allocation, request = pending.allocation, pending.request
     response = pending.message.reply(Class.SUCCESS)
     deadline = pending.deadline
@@ -178,7 +202,10 @@ def _add_failure(response: Message, family: Family, code: ErrorCode) -> None:
 
 
 def failed(state: State, pending: PendingAllocation, code: ErrorCode) -> Reject | None:
-    """Forget an allocation whose relay could not be opened; neither family of a dual one is 508 (step 9)."""
+    """Remove an allocation whose relay could not be opened; the refusal, unless the allocation ended before.
+
+    9: "If the server cannot satisfy the request": 508, where neither family of a dual allocation could be opened.
+    """
     if pending.request.token is not None:
         state.emit(ReleaseReservation(pending.request.token))
     if pending.abandoned:
@@ -188,7 +215,7 @@ def failed(state: State, pending: PendingAllocation, code: ErrorCode) -> Reject 
 
 
 def close_abandoned(state: State, pending: PendingAllocation) -> None:
-    """Close a relay, and give up the port held with it, that came after its allocation had ended."""
+    """Close a relay that was opened after its allocation had ended, and release the port that was reserved with it."""
     state.emit(CloseRelay(pending.allocation.number))
     if pending.reserve is not None:
         state.emit(ReleaseReservation(pending.reserve))

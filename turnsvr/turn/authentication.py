@@ -43,7 +43,7 @@ class Key(Protocol):
 
 @final
 class Claim:
-    """Who a request says it is from, before anything is proven."""
+    """The credentials that a request names, before anything is proven."""
 
     __slots__ = ("algorithm", "arrived", "expired", "realm", "sha256_answer", "userhash", "username")
 
@@ -93,7 +93,7 @@ class Claim:
 
 @final
 class Proof:
-    """A request that is from who it says."""
+    """The credentials of a request, proven."""
 
     __slots__ = ("claim", "key", "realm")
 
@@ -113,20 +113,25 @@ class Proof:
 def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: float) -> Claim:
     """The steps of RFC 8489 section 9.2.4 that need no key; raises Reject 400, 401 or 438, or MalformedMessage.
 
-    A nonce that this client never got is refused here, before anybody looks the user name up, so that a flood
+    A nonce that this client never got is refused here, before the user name is looked up, so that a flood
     of made-up credentials stays cheap. One that is merely too old is told after the integrity is proven, in the
     order of the RFC.
     """
+    # No MESSAGE-INTEGRITY of either kind: 401 with a challenge.
     sha256 = a.MESSAGE_INTEGRITY_SHA256 in message
     if not sha256 and a.MESSAGE_INTEGRITY not in message:
         raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
+    # USERNAME and USERHASH, REALM, or NONCE is missing: 400.
     username, hashed = message.get(a.USERNAME), message.get(a.USERHASH)
     realm, nonce = message.get(a.REALM), message.get(a.NONCE)
     if (username is None and hashed is None) or realm is None or nonce is None:
         raise Reject(ErrorCode.BAD_REQUEST)
+    # The NONCE is not valid: 438 with a challenge.
     verdict = nonces.judge(nonce, five_tuple.client, now)
     if verdict is Verdict.FOREIGN:
         raise Reject(ErrorCode.STALE_NONCE, challenge=True)
+    # Neither PASSWORD-ALGORITHMS nor PASSWORD-ALGORITHM: MD5. Else both, the list as offered with this nonce, and the
+    # chosen one of it: or 400, for the list may have been cut on its way (a bid-down attack).
     offered, chosen = message.get(a.PASSWORD_ALGORITHMS), message.get(a.PASSWORD_ALGORITHM)
     if offered is None and chosen is None:
         algorithm = MD5

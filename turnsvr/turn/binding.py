@@ -39,7 +39,7 @@ def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tup
 
 
 def describe(response: Message, server: Address, source: Address, config: ServerConfig) -> None:
-    """Add what a Binding answer from `source` says of a listener, whoever asks."""
+    """Add what a Binding answer from `source` says of a listener, to every client."""
     other = config.other_addresses.get(server)
     if other is not None:
         response.add(a.RESPONSE_ORIGIN, source)

@@ -1,4 +1,4 @@
-"""Channels: the ChannelBind method and ChannelData from clients (RFC 8656 section 12)."""
+"""Channels: binding and rebinding them with ChannelBind, and ChannelData from clients (RFC 8656 section 12)."""
 
 from __future__ import annotations
 
@@ -23,16 +23,25 @@ def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: P
     """
     allocation = allocation_for(state, five_tuple, proof)
     number, peer = message.get(a.CHANNEL_NUMBER), message.get(a.XOR_PEER_ADDRESS)
+    # "The request contains both a CHANNEL-NUMBER and an XOR-PEER-ADDRESS attribute", else 400
     if number is None or peer is None or peer.port == 0:
         raise Reject(ErrorCode.BAD_REQUEST)
+    # "The channel number is in the range", that of RFC 5766 unless the operator narrows it
     if not CHANNEL_FIRST <= number <= state.config.channel_last:
         raise Reject(ErrorCode.BAD_REQUEST)
-    if allocation.channel(number, now) not in (None, peer) or allocation.channel_of(peer, now) not in (None, number):
+    # "The channel number is not currently bound to a different transport address (same transport address is OK)"
+    if allocation.channel(number, now) not in (None, peer):
         raise Reject(ErrorCode.BAD_REQUEST)
+    # "The transport address is not currently bound to a different channel number"
+    if allocation.channel_of(peer, now) not in (None, number):
+        raise Reject(ErrorCode.BAD_REQUEST)
+    # "an address family that is not the same": 443; "if a value is not allowed": 403
     check_peer(state, allocation, peer)
+    # "unable to fulfill the request due to some capacity limit": 508
     check_room(len(allocation.channels) + (number not in allocation.channels), state.config.channels_per_allocation)
     added = peer.host not in allocation.permissions
     check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
+    # "The server also installs or refreshes a permission for the IP address in the XOR-PEER-ADDRESS attribute"
     deadline = now + CHANNEL_LIFETIME
     state.allocations.bind(allocation, number, peer, deadline)
     permit(state, allocation, peer.host, deadline)
@@ -41,6 +50,7 @@ def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: P
 
 
 def channel_data(state: State, data: bytes, five_tuple: FiveTuple, now: float) -> None:
+    """Section 12.6: relay to the peer that the channel is bound to; "If no channel is bound", silence."""
     number, payload = unpack_channel_data(data)
     allocation = state.allocations.of(five_tuple)
     if allocation is None:

@@ -262,7 +262,7 @@ class AllocationEnded:
 
 @dataclass(init=False, slots=True)
 class AuthenticationFailed:
-    """An event for the log: somebody offered credentials, and they were wrong."""
+    """An event for the log: a client offered credentials, and they were wrong."""
 
     five_tuple: Final[FiveTuple]
     username: Final[str]

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family
+from turnsvr.stun.address import Address
+from turnsvr.stun.icmp import ICMP_TYPES
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import Send
 from turnsvr.turn.state import State
-
-_ICMP_TYPES: Final = {Family.IPV4: frozenset({3, 11}), Family.IPV6: frozenset({1, 2, 3})}
-"""What a client is told of: unreachable, too big, time exceeded (RFC 8656 section 11.5)."""
 
 
 def peer_error(
@@ -24,8 +20,12 @@ def peer_error(
     """
     if not state.config.icmp_indications:
         return
+    # "compares this address with the IP address associated with each permission": none is silence
     found = state.allocations.get(allocation)
-    if found is None or not found.may_reach(peer.host, now) or icmp_type not in _ICMP_TYPES[peer.family]:
+    if found is None or not found.may_reach(peer.host, now):
+        return
+    # "either 3 or 11 for an ICMPv4 packet or either 1, 2, or 3 for an ICMPv6 packet"
+    if icmp_type not in ICMP_TYPES[peer.family]:
         return
     indication = Message(Method.DATA, Class.INDICATION, state.random(12))
     indication.add(a.XOR_PEER_ADDRESS, peer).add(a.ICMP, a.Icmp(icmp_type, icmp_code, data))

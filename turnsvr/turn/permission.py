@@ -1,4 +1,7 @@
-"""Permissions, and the CreatePermission method that installs them (RFC 8656 sections 9 and 10)."""
+"""Permissions, and the CreatePermission method that installs them (RFC 8656 sections 9 and 10).
+
+A permission lives for 5 minutes (turn/lifetimes.py), that of a channel for as long as the channel.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,16 @@ from turnsvr.turn.state import State, allocation_for, check_peer, check_room
 
 
 def create_permission(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
-    """RFC 8656 section 10.2: all of the addresses or none."""
+    """RFC 8656 section 10.2: all of the addresses are permitted, or none."""
     allocation = allocation_for(state, five_tuple, proof)
     peers = list(message.all(a.XOR_PEER_ADDRESS))
+    # "If no such attribute exists, or if any of these attributes are invalid, then a 400": parsing finds the latter
     if not peers:
         raise Reject(ErrorCode.BAD_REQUEST)
+    # "an address family that is not the same": 443; "if a value is not allowed": 403
     for peer in peers:
         check_peer(state, allocation, peer)
+    # "unable to satisfy the request due to some capacity limit": 508; "The port portion of each attribute is ignored"
     hosts = dict.fromkeys([peer.host for peer in peers])
     added = sum([host not in allocation.permissions for host in hosts])
     check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)

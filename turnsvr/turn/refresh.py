@@ -16,13 +16,16 @@ from turnsvr.turn.state import Answer, State, add_software, allocation_for
 
 def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
     """RFC 8656 section 8.2."""
+    # A retransmission of the request that ended the allocation.
     finished = state.allocations.finished(five_tuple, message.transaction_id, now)
     if finished is not None:
         return finished
     allocation = allocation_for(state, five_tuple, proof)
     families = _refreshed_families(allocation, message)
+    # "If the 'desired lifetime' is zero, then the request succeeds and the allocation is deleted."
     if message.get(a.LIFETIME) == 0:
         return _delete(state, allocation, families, message, proof, now)
+    # "the request succeeds and the allocation's time-to-expiry is set to the 'desired lifetime'"
     lifetime = read_lifetime(message, state.config.max_lifetime)
     for family in families:
         state.allocations.extend(allocation, family, now + lifetime)
@@ -34,6 +37,7 @@ def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof,
 
 
 def _refreshed_families(allocation: Allocation, message: Message) -> list[Family]:
+    """REQUESTED-ADDRESS-FAMILY that "does not match the address family of the allocation": 443; without it, all."""
     requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
     if requested is None:
         return list(allocation.relayed)
@@ -46,7 +50,7 @@ def _refreshed_families(allocation: Allocation, message: Message) -> list[Family
 def _delete(
     state: State, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
 ) -> bytes:
-    """End these families, and keep the answer: the same request again finds nothing to end."""
+    """End these families, and keep the answer for retransmissions, which find nothing to end."""
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
     add_software(state, response)
     if len(families) < len(allocation.relayed):
@@ -67,5 +71,6 @@ def expire_family(state: State, allocation: Allocation, family: Family, now: flo
 
 
 def close_family(state: State, allocation: Allocation, family: Family) -> None:
+    """Close the relay of one family, with its permissions and channels; another one stays."""
     state.allocations.drop_family(allocation, family)
     state.emit(CloseRelay(allocation.number, family))

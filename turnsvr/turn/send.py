@@ -1,4 +1,7 @@
-"""The Send method: what a client sends to a peer, and no route of the data plane covers (RFC 8656 section 11.2)."""
+"""The Send method (RFC 8656 section 11.2), and what all data of clients must pass on its way to a peer.
+
+Only data that the pump's table does not cover comes here.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from turnsvr.turn.state import State
 
 def send_indication(state: State, message: Message, five_tuple: FiveTuple, now: float) -> None:
     """RFC 8656 section 11.2: anything wrong with it is met with silence."""
+    # "If one of these attributes is missing or invalid, then the message is discarded."
     allocation = state.allocations.of(five_tuple)
     peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
     if allocation is None or peer is None or payload is None or peer.port == 0:
@@ -22,8 +26,11 @@ def send_indication(state: State, message: Message, five_tuple: FiveTuple, now: 
 
 
 def relay(state: State, allocation: Allocation, peer: Address, payload: bytes, dont_fragment: bool, now: float) -> None:
+    """Relay data of a client to a peer that it may reach now."""
+    # "If no such permission exists, the message is discarded."
     if now >= allocation.expires.get(peer.family, 0.0) or not allocation.may_reach(peer.host, now):
         return
+    # "if a value is not allowed, the server silently discards the Send indication"
     if state.config.rules_of(allocation.realm).policy.refusal(peer.host):
         return
     state.emit(SendToPeer(allocation.number, peer, payload, dont_fragment))

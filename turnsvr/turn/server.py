@@ -38,7 +38,7 @@ from turnsvr.turn.waiting import Waiting
 
 _TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
-answer to anybody else stays as small as it can."""
+answer to a stranger stays as small as it can."""
 
 _PAST: Final = 0.0
 """A deadline that no clock is before."""
@@ -129,7 +129,7 @@ class Server:
         self.handle_timeout(now)
         icmp.peer_error(self._state, allocation, peer, icmp_type, icmp_code, data, now)
 
-    # Who it is (RFC 8489 section 9.2.4)
+    # Authentication (RFC 8489 section 9.2.4)
 
     def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
         claim = read_claim(message, five_tuple, self._nonces, now)
@@ -175,7 +175,7 @@ class Server:
             self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
 
     def _proven(self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> None:
-        """Carry out a request that is from who it says, and answer it."""
+        """Carry out a request whose credentials are proven, and answer it."""
         try:
             if proof.claim.expired:
                 raise Reject(ErrorCode.STALE_NONCE, challenge=True)
@@ -211,14 +211,14 @@ class Server:
         return response
 
     def _refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
-        """Answer somebody who is who he says."""
+        """Refuse a request whose credentials were proven: the answer is signed."""
         response = self._error(message, five_tuple, reject, proof.realm, now)
         if message.method in _TELL_SOFTWARE:
             add_software(self._state, response)
         self._answer(message, five_tuple, self._state.sign(message, response, proof), reject.code)
 
     def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
-        """Answer somebody who has proven nothing: unsigned, and only so often."""
+        """Refuse a request whose credentials were not proven: the answer is unsigned, and its rate is bounded."""
         if self._may_answer(message, five_tuple, now):
             realm = realms.of_request(self._state.config, message, five_tuple).name if reject.challenge else ""
             response = self._error(message, five_tuple, reject, realm, now)
@@ -351,7 +351,7 @@ class Server:
             self._end(found, reason, now)
 
     def shutdown(self, now: float) -> None:
-        """End every allocation, give up every reserved port, and forget who is waiting."""
+        """End every allocation, give up every reserved port, and forget the requests that wait."""
         self.drain()
         self._waiting.clear()
         for allocation in self._state.allocations:

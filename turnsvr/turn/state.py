@@ -45,13 +45,16 @@ class State:
 
 
 def release(state: State, token: bytes) -> None:
-    """Give up a held port."""
+    """Release a reserved port."""
     state.reservations.remove(token)
     state.emit(ReleaseReservation(token))
 
 
 def allocation_for(state: State, five_tuple: FiveTuple, proof: Proof) -> Allocation:
-    """The allocation that a request is about; its user must have made it (RFC 8656 section 5)."""
+    """The allocation on the five-tuple of a request (RFC 8656 section 5); raises Reject 437 or 441.
+
+    437 where the five-tuple has no allocation, 441 where another user made it.
+    """
     allocation = state.allocations.of(five_tuple)
     if allocation is None or not allocation.relayed:
         raise Reject(ErrorCode.ALLOCATION_MISMATCH)
@@ -61,11 +64,12 @@ def allocation_for(state: State, five_tuple: FiveTuple, proof: Proof) -> Allocat
 
 
 def made_by(allocation: Allocation, proof: Proof) -> bool:
-    """Users of one name in two realms are two."""
+    """Whether the same user of the same realm made the allocation."""
     return allocation.realm == proof.realm and allocation.username == proof.key.username
 
 
 def check_peer(state: State, allocation: Allocation, peer: Address) -> None:
+    """443 for a peer of a family that the allocation has no relayed address of, 403 for one that the policy refuses."""
     if family_of(peer.host) not in allocation.relayed:
         raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
     reason = state.config.rules_of(allocation.realm).policy.refusal(peer.host)
@@ -76,11 +80,12 @@ def check_peer(state: State, allocation: Allocation, peer: Address) -> None:
 
 
 def check_room(size: int, bound: int) -> None:
+    """508 where a table would pass its bound."""
     if size > bound:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
 
 
 def add_software(state: State, response: Message) -> None:
-    """SOFTWARE, where the operator lets it be told."""
+    """Add SOFTWARE, unless the operator hides it."""
     if state.config.software is not None:
         response.add(a.SOFTWARE, state.config.software)

@@ -52,7 +52,7 @@ class Waiting:
         return number
 
     def pop(self, number: int) -> WaitingRequest | None:
-        """Hand out a request and forget it; None for one that nobody waits for any more."""
+        """Remove a request and return it; None where it was forgotten meanwhile."""
         waiting = self._requests.pop(number, None)
         if waiting is not None:
             self._asked.discard((waiting.five_tuple, waiting.message.transaction_id))
