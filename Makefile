@@ -12,6 +12,7 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h) \
 	$(wildcard turnsvr/*.py turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/relay/*.py) \
 	$(wildcard turnsvr/credentials/*.py) turnsvr/app/figures.py turnsvr/app/sessionlog.py
+NPM_PACKAGES := tests/browser/node_modules/.package-lock.json
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
 .PHONY: run install test lint fuzz environment
@@ -21,7 +22,7 @@ run: install
 
 install: $(VENV)/.installed
 
-test: $(VENV)/.installed-test
+test: $(VENV)/.installed-test $(NPM_PACKAGES)
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
 	TURNSVR_RULES=interpreted $(VENV)/bin/python -m pytest -n $(WORKERS) $(TESTS_OF_RULES)
 
@@ -36,6 +37,13 @@ lint: $(VENV)/.installed-lint
 environment:
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz
 	@touch $(VENV)/.installed-fuzz $(VENV)/.installed-lint $(VENV)/.installed-test $(VENV)/.installed
+
+# What drives the browsers. Without npm, or where it reaches no registry, the tests that need it are skipped.
+$(NPM_PACKAGES): tests/browser/package-lock.json
+	@if ! command -v npm >/dev/null; then echo "no npm: the tests with browsers will be skipped"; \
+	elif ! npm ci --prefix tests/browser --no-audit --no-fund --loglevel=error; then \
+		echo "npm failed: the tests with browsers will be skipped"; \
+	else touch $@; fi
 
 $(VENV)/.installed: $(SOURCES_OF_INSTALL)
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) web
