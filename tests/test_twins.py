@@ -17,8 +17,9 @@ SOURCES = ("turnsvr/one.py", "turnsvr/room/two.py")
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sources, and what a build leaves of them."""
+    monkeypatch.delenv(twins.VARIABLE, raising=False)
     for source in SOURCES:
         path = tmp_path / source
         path.parent.mkdir(exist_ok=True)
@@ -40,10 +41,24 @@ def unusable(root: Path) -> str:
 def test_twins_are_found_by_the_names_of_their_modules(root: Path) -> None:
     found = twins.find_twins(root / "twins", root)
     assert found.keys() == {"turnsvr.one", "turnsvr.room.two"}
-    spec = twins.TwinFinder(found).find_spec("turnsvr.room.two", None)
+    finder = twins.TwinFinder(str(root / "twins"), str(root))
+    spec = finder.find_spec("turnsvr.room.two", None)
     assert spec is not None
     assert spec.origin == str(found["turnsvr.room.two"])
-    assert twins.TwinFinder(found).find_spec("turnsvr.three", None) is None
+    assert finder.find_spec("turnsvr.three", None) is None
+    assert finder.describe() == "compiled"
+
+
+def test_what_was_settled_first_holds(root: Path) -> None:
+    """Else some of the modules would be twins and some not."""
+    finder = twins.TwinFinder(str(root / "twins"), str(root))
+    changed = root / SOURCES[1]
+    with changed.open("a") as source:
+        source.write("\n")
+    assert finder.find_spec("turnsvr.one", None) is None
+    changed.write_text(f"# {SOURCES[1]}\n")
+    assert finder.find_spec("turnsvr.room.two", None) is None
+    assert finder.describe() == "interpreted (turnsvr/room/two.py is not what was compiled on install)"
 
 
 def test_one_source_that_has_changed_puts_all_out_of_use(root: Path) -> None:

@@ -30,7 +30,7 @@ TLS = ListenAddress.parse("tls://0.0.0.0:5349")
     ],
 )
 def test_a_secret_is_made_only_where_nobody_could_relay(text: str, wanted: bool) -> None:
-    assert firstrun.wanted(Settings.model_validate_json(text)) is wanted
+    assert Settings.model_validate_json(text).serves_nobody is wanted
 
 
 def test_the_invitation_is_an_rtc_configuration_with_credentials_for_a_day() -> None:

@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -327,10 +326,3 @@ def test_over_tcp_with_the_token(tmp_path: Path, run: Run, certificate: TlsFiles
 def test_the_log_level_command(served: Served) -> None:
     assert served.run("log-level", "debug", "--for", "10m") == "logging from debug up for 600 s\n"
     assert served.run("log-level", "info") == "logging from info up until the next reload\n"
-
-
-def test_without_the_optional_package_it_is_one_line() -> None:
-    program = "import sys; sys.modules['httpx'] = None; from turnsvr.cli import main; main(['status'])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr == "turnsvr: the package httpx is not installed; pip install 'turnsvr[web]'\n"

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from turnsvr.config import wording
+from turnsvr.config.descriptions import description
 from turnsvr.config.ranges import ListenAddress
 from turnsvr.config.settings import RelaySettings, Settings, json_schema
 
@@ -58,9 +59,8 @@ def test_discovery_listens_on_each_of_its_addresses_and_elsewhere_as_before() ->
 @pytest.mark.parametrize("section", sections())
 def test_every_setting_has_a_meaning(section: type[BaseModel]) -> None:
     assert section.__doc__
-    for name, field in section.model_fields.items():
-        assert field.description, f"{section.__name__}.{name}"
-        assert field.description.endswith("."), f"{section.__name__}.{name}"
+    for name in section.model_fields:
+        assert description(section, name).endswith("."), f"{section.__name__}.{name}"
 
 
 @pytest.mark.parametrize("section", sections())

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import socket
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
-
-import httpx
+from urllib.parse import urlencode, urlsplit
 
 from turnsvr.admin import NoServer, Refused
 
 _TIMEOUT = 10.0
 """Seconds within which a server answers anything."""
 _PAGE = 1_000
+_MAX_ANSWER = 64 * 1_048_576
+"""Bytes; a page of sessions with all that is known of them has some 10 MB."""
 
 Answer = dict[str, Any]
 """One of the objects that models.py describes."""
 
+_Open = Callable[[], http.client.HTTPConnection]
+
 
 class AdminClient:
-    """One server. Calls raise NoServer and Refused."""
+    """One server. Calls raise NoServer and Refused; each is a connection of its own, so that none can be stale."""
 
-    def __init__(self, http: httpx.Client, name: str, socket: Path | None = None) -> None:
-        """name: where it is, for people; socket: the same when it is a path."""
+    def __init__(
+        self, open_connection: _Open, name: str, path: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """name: where it is, for people; path: what stands before those of the endpoints."""
         self.name = name
-        self._http = http
-        self._socket = socket
+        self._open = open_connection
+        self._path = path
+        self._headers = headers or {}
 
     @classmethod
     def on_socket(cls, path: Path) -> AdminClient:
-        transport = httpx.HTTPTransport(uds=str(path))
-        http = httpx.Client(transport=transport, base_url="http://localhost", trust_env=False, timeout=_TIMEOUT)
-        return cls(http, str(path), path)
+        return cls(lambda: _UnixConnection(path), str(path))
 
     @classmethod
     def at_url(cls, url: str, token: str) -> AdminClient:
-        """Certificates are judged by the system's authorities, or those of the variable SSL_CERT_FILE."""
-        http = httpx.Client(
-            base_url=url,
-            headers={b"Authorization": b"Bearer " + token.encode()},
-            verify=ssl.create_default_context(),
-            trust_env=False,
-            timeout=_TIMEOUT,
-        )
-        return cls(http, url)
+        """Certificates are judged by the system's authorities, or those of the variable SSL_CERT_FILE.
+
+        Raises NoServer where the URL or the token cannot be one.
+        """
+        if not token.isprintable():
+            raise NoServer("the token is more than one line of text")
+        headers = {"Authorization": f"Bearer {token.encode().decode('latin-1')}"}
+        return cls(_opener(url), url, urlsplit(url).path.rstrip("/"), headers)
 
     def __enter__(self) -> Self:
         return self
@@ -54,7 +60,7 @@ class AdminClient:
         self.close()
 
     def close(self) -> None:
-        self._http.close()
+        """Nothing is held between calls."""
 
     def status(self) -> Answer:
         return self._call("GET", "/status")
@@ -95,24 +101,74 @@ class AdminClient:
         return self._call("PUT", "/log-level", {"level": level, "for": seconds})
 
     def _call(self, method: str, path: str, body: Answer | None = None, **query: Any) -> Answer:
-        if self._socket is not None and (reason := _unreachable(self._socket)):
-            raise NoServer(f"no server answers at {self.name}: {reason}")
-        asked = {name: value for name, value in query.items() if value is not None}
-        try:
-            response = self._http.request(method, path, params=asked, json=body)
-            answer = response.json()
-        except httpx.ConnectError as error:
-            raise NoServer(f"no server answers at {self.name}: {_unconnected(error)}") from None
-        except httpx.TimeoutException:
-            raise NoServer(f"the server at {self.name} does not answer within {_TIMEOUT:.0f} s") from None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError):
-            raise NoServer(f"what answers at {self.name} is no admin interface, or has just ended") from None
-        if response.is_success and isinstance(answer, dict):
+        asked = {name: _text(value) for name, value in query.items() if value is not None}
+        status, answer = self._exchange(method, f"{self._path}{path}?{urlencode(asked)}".rstrip("?"), body)
+        if status < 300 and isinstance(answer, dict):
             return answer
         text = str(answer.get("error", "")) if isinstance(answer, dict) else ""
-        if response.status_code in (401, 403):
+        if status in (401, 403):
             raise NoServer(f"{self.name}: {text or 'refused'}")
-        raise Refused(text or f"the server answers {response.status_code}", answer if isinstance(answer, dict) else {})
+        raise Refused(text or f"the server answers {status}", answer if isinstance(answer, dict) else {})
+
+    def _exchange(self, method: str, target: str, body: Answer | None) -> tuple[int, Any]:
+        """Status and answer, which is JSON; raises NoServer."""
+        headers = {**self._headers, "Connection": "close"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        with closing(self._open()) as connection:
+            self._connect(connection)
+            try:
+                connection.request(method, target, None if body is None else json.dumps(body), headers)
+                response = connection.getresponse()
+                content = response.read(_MAX_ANSWER + 1)
+                if len(content) > _MAX_ANSWER:
+                    raise ValueError
+                return response.status, json.loads(content)
+            except TimeoutError:
+                raise NoServer(f"the server at {self.name} does not answer within {_TIMEOUT:.0f} s") from None
+            except (OSError, http.client.HTTPException, ValueError, RecursionError):
+                raise NoServer(f"what answers at {self.name} is no admin interface, or has just ended") from None
+
+    def _connect(self, connection: http.client.HTTPConnection) -> None:
+        """Raises NoServer."""
+        try:
+            connection.connect()
+        except TimeoutError:
+            raise NoServer(f"the server at {self.name} does not answer within {_TIMEOUT:.0f} s") from None
+        except (OSError, ValueError) as error:
+            raise NoServer(f"no server answers at {self.name}: {_unconnected(error)}") from None
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=_TIMEOUT)
+        self._socket_path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(_TIMEOUT)
+        self.sock.connect(str(self._socket_path))
+
+
+def _opener(url: str) -> _Open:
+    """What connects to the server of a URL; raises NoServer where it is no URL of HTTP."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        host, port = "", None
+    if not host or parts.scheme not in ("http", "https") or parts.query or not url.isprintable() or " " in url:
+        raise NoServer(f"{url!a} is no address of an admin interface; write it as https://turn.example.org:5766")
+    if parts.scheme == "http":
+        return lambda: http.client.HTTPConnection(host, port, timeout=_TIMEOUT)
+    context = ssl.create_default_context()
+    return lambda: http.client.HTTPSConnection(host, port, timeout=_TIMEOUT, context=context)
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def find(places: Iterable[Path]) -> AdminClient:
@@ -132,18 +188,21 @@ def _unreachable(place: Path) -> str:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(_TIMEOUT)
             probe.connect(str(place))
-    except PermissionError:
-        return "this user may not use it"
-    except FileNotFoundError:
-        return "not there"
-    except ConnectionRefusedError:
-        return "nobody listens"
     except OSError as error:
-        return error.strerror or str(error)
+        return _unconnected(error)
     return ""
 
 
-def _unconnected(error: httpx.ConnectError) -> str:
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return "its certificate is not trusted; name its issuer's file in the variable SSL_CERT_FILE"
+def _unconnected(error: Exception) -> str:
+    match error:
+        case ssl.SSLCertVerificationError():
+            return "its certificate is not trusted; name its issuer's file in the variable SSL_CERT_FILE"
+        case PermissionError():
+            return "this user may not use it"
+        case FileNotFoundError():
+            return "not there"
+        case ConnectionRefusedError():
+            return "nobody listens"
+        case OSError(strerror=str(text)):
+            return text
     return str(error) or "it cannot be reached"

@@ -13,7 +13,7 @@ import structlog
 
 from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
-from turnsvr.app import assemble, firstrun
+from turnsvr.app import assemble
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
@@ -38,6 +38,7 @@ from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
 
 if TYPE_CHECKING:
+    from turnsvr.app import firstrun
     from turnsvr.app.sessionstatus import SessionStatus
 
 _HOUSEKEEPING = 60.0
@@ -83,7 +84,9 @@ class Application:
         """Build every room and serve. Raises StartError, and then nothing is left open."""
         loop = asyncio.get_running_loop()
         self._host = _this_host()
-        if firstrun.wanted(self.settings):
+        if self.settings.serves_nobody:
+            from turnsvr.app import firstrun  # with what makes certificates, which a server with settings never needs
+
             self.first_run = firstrun.improvise(self.settings, self._host.own)
             self.settings = self.first_run.settings
         settings = self.settings

@@ -64,11 +64,6 @@ class FirstRun:
         )
 
 
-def wanted(settings: Settings) -> bool:
-    """Whether there is nobody who could relay, as without a settings file."""
-    return not settings.stun_only and not settings.has_credentials
-
-
 def improvise(settings: Settings, own_addresses: Iterable[str]) -> FirstRun:
     """Make the secret and the certificate; TLS is served besides, unless the settings say where to listen."""
     secret = secrets.token_hex(32)

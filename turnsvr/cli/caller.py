@@ -42,10 +42,8 @@ class Where:
 
     def connect(self) -> AdminClient:
         """A client of the server; raises NoServer, ConfigError and OSError."""
-        try:
-            from turnsvr.admin import client
-        except ModuleNotFoundError as error:
-            raise NoServer(f"the package {error.name} is not installed; pip install 'turnsvr[web]'") from None
+        from turnsvr.admin import client
+
         if self.url is not None:
             return client.AdminClient.at_url(self.url, self._token(None))
         if self.socket is not None:

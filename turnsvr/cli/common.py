@@ -11,14 +11,15 @@ import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, NoReturn, ParamSpec, TypeVar
 
 import click
 
 from turnsvr import config
 from turnsvr.config import units
-from turnsvr.config.settings import Settings
-from turnsvr.credentials import shared_secret
+
+if TYPE_CHECKING:
+    from turnsvr.config.settings import Settings
 
 _SECRET_VARIABLE = "TURN_SECRET"
 _PASSWORD_VARIABLE = "TURN_PASSWORD"
@@ -66,6 +67,8 @@ def operator_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def time_limited(shared: str, user: str, ttl: float, now: float) -> tuple[str, str]:
+    from turnsvr.credentials import shared_secret
+
     try:
         return shared_secret.make(shared, user, ttl, now)
     except ValueError as error:

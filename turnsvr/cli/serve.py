@@ -7,16 +7,16 @@ import platform
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import yaml
 
 from turnsvr import __version__, config
 from turnsvr.cli.common import FILE, config_option, operator_errors
-from turnsvr.config import hostfacts
-from turnsvr.config.advice import Advice, advise
-from turnsvr.config.settings import Settings, json_schema
-from turnsvr.config.websettings import for_trying_out
+
+if TYPE_CHECKING:
+    from turnsvr.config.advice import Advice
+    from turnsvr.config.settings import Settings
 
 
 @click.command()
@@ -39,12 +39,15 @@ def run(config_file: Path | None, with_web: bool) -> None:
     Example:
       turnsvr run -c /etc/turnsvr/turnsvr.yaml
     """
+    from turnsvr import app
+    from turnsvr.config.settings import Settings
+
     settings = config.load(config_file) if config_file else Settings()
     if with_web and settings.web is None:
+        from turnsvr.config.websettings import for_trying_out
+
         tls = config_file is None or settings.tls is not None
         settings = settings.model_copy(update={"web": for_trying_out(tls=tls)})
-    from turnsvr import app
-
     sys.exit(app.run(settings, path=config_file))
 
 
@@ -72,12 +75,17 @@ def check(file: Path, strict: bool) -> None:
 
 
 def _effective(settings: Settings) -> str:
+    import yaml
+
     values = settings.model_dump(mode="json")
     values["listen"] = [str(address) for address in settings.listeners()]
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100))
 
 
 def _advice(settings: Settings, file: Path) -> list[Advice]:
+    from turnsvr.config import hostfacts
+    from turnsvr.config.advice import advise
+
     return advise(
         settings,
         time.time(),
@@ -98,6 +106,8 @@ def schema() -> None:
     and then as the first line of turnsvr.yaml:
       # yaml-language-server: $schema=turnsvr.schema.json
     """
+    from turnsvr.config.settings import json_schema
+
     click.echo(json.dumps(json_schema(), indent=2))
 
 

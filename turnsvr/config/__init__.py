@@ -1,6 +1,7 @@
 """The settings file: YAML to Settings, with file and line of every mistake.
 
-All mistakes are reported together. None repeats a value that may be secret.
+All mistakes are reported together. None repeats a value that may be secret. The models are imported when a file is
+read: commands that read none import this room for its errors and units, and start without them.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from turnsvr import origin
-from turnsvr.config import document, fields, wording
-from turnsvr.config.document import Document, Location, Problem
-from turnsvr.config.settings import ListenAddress, RelaySettings, Settings
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from turnsvr.config.document import Document, Location, Problem
+    from turnsvr.config.ranges import ListenAddress
+    from turnsvr.config.settings import RelaySettings, Settings
 
 _MAX_FILE_BYTES = 4 * 1_048_576
 
@@ -67,6 +71,11 @@ def loads(text: str, name: str, *, directory: Path = Path(), environ: Mapping[st
 
     Raises ConfigError.
     """
+    from pydantic import ValidationError
+
+    from turnsvr.config import document, fields, wording
+    from turnsvr.config.settings import Settings
+
     content = document.read(text, directory, environ)
     problems = list(content.problems)
     settings: Settings | None = None
@@ -86,6 +95,9 @@ def loads(text: str, name: str, *, directory: Path = Path(), environ: Mapping[st
 
 def _model_problems(error: ValidationError, content: Document) -> Iterator[Problem]:
     """What the models refuse, without what follows from a value that the document already complains of."""
+    from turnsvr.config import wording
+    from turnsvr.config.document import Problem
+
     spoiled = [problem.location for problem in content.problems]
     for detail in error.errors(include_url=False, include_input=False):
         location = wording.location_of(detail)
@@ -101,11 +113,12 @@ def _nested(one: Location, other: Location) -> bool:
 
 def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
     """What each setting allows and together makes no sense."""
+    from turnsvr.config.document import Problem
 
     def problem(text: str, hint: str, *location: str | int) -> Problem:
         return Problem(location, content.line_of(location), text, hint)
 
-    if not settings.has_credentials and not settings.stun_only:
+    if settings.serves_nobody:
         yield problem(
             "are missing, so nobody could relay",
             'add "credentials: {secret: …}" with the output of: turnsvr secret; or "stun_only: true"',
@@ -142,6 +155,8 @@ def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]
 
 
 def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    from turnsvr.config import fields
+
     if relay.addresses is None:
         return
     for address in relay.external:

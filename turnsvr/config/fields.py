@@ -49,9 +49,13 @@ _MAX_THREADS = 1_024
 
 
 class Section(BaseModel):
-    """A section of the settings: frozen, without unknown keys; one that is named and left empty has its defaults."""
+    """A section of the settings: frozen, without unknown keys; one that is named and left empty has its defaults.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
+    What a field means stands under it; descriptions.py reads that where somebody asks. Validators are built on first
+    use, so defaults that are sections come from a factory: nothing is built by importing this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     @model_validator(mode="before")
     @classmethod

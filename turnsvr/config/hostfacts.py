@@ -8,11 +8,12 @@ import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from typing import TYPE_CHECKING
 
 from turnsvr.config.settings import Settings, TlsSettings
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 _UNPRIVILEGED_PORTS = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _STATUS = Path("/proc/self/status")
@@ -33,6 +34,9 @@ class CertificateFacts:
 
 def read_certificate(tls: TlsSettings) -> CertificateFacts:
     """The facts about the first certificate of the file and its key; a problem is a fact, not an error."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
     setting, path = "tls.certificate", tls.certificate
     try:
         certificate = x509.load_pem_x509_certificates(path.read_bytes())[0]
@@ -55,6 +59,8 @@ def read_certificate(tls: TlsSettings) -> CertificateFacts:
 
 
 def _has_names(certificate: x509.Certificate) -> bool:
+    from cryptography import x509
+
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (x509.ExtensionNotFound, ValueError):

@@ -5,6 +5,7 @@ The models hold for Python callers as for the file; what a file must say beyond 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -216,11 +217,11 @@ class RealmSettings(fields.Section):
     """Values of ORIGIN that choose this realm, as https://app.example.org."""
     listen: fields.ListenAddresses = ()
     """Listeners, of those that serve, that choose this realm."""
-    credentials: KnownUsers = KnownUsers()
+    credentials: KnownUsers = Field(default_factory=KnownUsers)
     """Users and secrets of this realm alone; a store, hook or token source serves all realms."""
-    peers: PeerSettings = PeerSettings()
+    peers: PeerSettings = Field(default_factory=PeerSettings)
     """Peers beyond those that `peers` allows and denies to every realm."""
-    limits: RealmLimitSettings = RealmLimitSettings()
+    limits: RealmLimitSettings = Field(default_factory=RealmLimitSettings)
     """Bounds of this realm; those of `limits` where absent."""
 
 
@@ -233,17 +234,17 @@ class Settings(fields.Section):
     """Where clients are served; when absent UDP and TCP on 3478 of every address, with tls TLS on 5349."""
     tls: TlsSettings | None = None
     """Certificate for TLS clients; no TLS when absent."""
-    relay: RelaySettings = RelaySettings()
+    relay: RelaySettings = Field(default_factory=RelaySettings)
     """Where relayed transport addresses come from."""
-    credentials: CredentialSettings = CredentialSettings()
+    credentials: CredentialSettings = Field(default_factory=CredentialSettings)
     """Who may relay."""
     realms: dict[fields.Realm, RealmSettings] = Field(default_factory=dict)
     """More realms by name, each chosen by ORIGIN or by listener; `realm` is that of everybody else."""
-    peers: PeerSettings = PeerSettings()
+    peers: PeerSettings = Field(default_factory=PeerSettings)
     """Which peers may be reached beyond the safe default."""
-    limits: LimitSettings = LimitSettings()
+    limits: LimitSettings = Field(default_factory=LimitSettings)
     """Bounds of what clients can take."""
-    stun: StunSettings = StunSettings()
+    stun: StunSettings = Field(default_factory=StunSettings)
     """How the server speaks STUN."""
     redirect: RedirectSettings | None = None
     """Other servers that clients are sent to; none when absent."""
@@ -251,15 +252,15 @@ class Settings(fields.Section):
     """Serve STUN Binding alone: no relay, no credentials."""
     nat_discovery: NatDiscoverySettings | None = None
     """NAT behaviour discovery (RFC 5780); off when absent."""
-    pump: PumpSettings = PumpSettings()
+    pump: PumpSettings = Field(default_factory=PumpSettings)
     """What moves relayed packets."""
     web: WebSettings | None = None
     """HTTP: ICE-server lists, health, metrics, signalling and a test page; off when absent."""
-    admin: AdminSettings = AdminSettings()
+    admin: AdminSettings = Field(default_factory=AdminSettings)
     """Seeing and steering over a socket of its own."""
     status: StatusSettings | None = None
     """Sessions as coturn tells of them in Redis; off when absent."""
-    log: LogSettings = LogSettings()
+    log: LogSettings = Field(default_factory=LogSettings)
     """Log on standard error."""
 
     @property
@@ -267,6 +268,11 @@ class Settings(fields.Section):
         """Whether anybody could relay."""
         realms = (realm.credentials for realm in self.realms.values())
         return self.credentials.anybody or any(known.users or known.secrets for known in realms)
+
+    @property
+    def serves_nobody(self) -> bool:
+        """Whether nobody could relay though relaying is wanted, as without a settings file."""
+        return not self.stun_only and not self.has_credentials
 
     def listeners(self) -> tuple[ListenAddress, ...]:
         """Every listener with a concrete address; never empty.
@@ -296,7 +302,12 @@ def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (2020-12) of the settings file, its defaults written as the file writes them."""
+    from turnsvr.config.descriptions import describe
+
     schema = Settings.model_json_schema()
+    describe(schema, Settings)
+    for kind in _sections():
+        describe(schema["$defs"].get(kind.__name__, {}), kind)
     written = Settings().model_dump(mode="json")
     for name, section in schema["properties"].items():
         definition = schema["$defs"].get(section.get("$ref", "").rpartition("/")[2])
@@ -313,3 +324,10 @@ def json_schema() -> dict[str, Any]:
         "description": "One shared secret.",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "turnsvr.yaml"}
+
+
+def _sections(kind: type[fields.Section] = fields.Section) -> Iterator[type[fields.Section]]:
+    """Every section, however deep."""
+    for each in kind.__subclasses__():
+        yield each
+        yield from _sections(each)

@@ -220,7 +220,7 @@ class WebSettings(fields.Section):
     """Serve the test page at /."""
     metrics: fields.Ranges = (AddressRange.parse("127.0.0.0/8"), AddressRange.parse("::1"))
     """Addresses that may read /metrics; an empty list switches it off."""
-    signalling: SignallingSettings | None = SignallingSettings()
+    signalling: SignallingSettings | None = Field(default_factory=SignallingSettings)
     """Bounds of rooms, in which two browsers find each other."""
 
     @model_validator(mode="after")

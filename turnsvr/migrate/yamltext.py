@@ -10,6 +10,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel
 from pydantic.fields import FieldInfo
 
+from turnsvr.config.descriptions import description
 from turnsvr.config.settings import Settings
 from turnsvr.config.wording import section_of
 from turnsvr.migrate.draft import Made, Value
@@ -55,7 +56,7 @@ def _block(model: type[BaseModel], name: str, above: tuple[str, ...], made: Mapp
     for written in _spellings(name, field):
         path = (*above, written)
         if each := made.get(".".join(path)):
-            yield from _comment(field, each, indent)
+            yield from _comment(description(model, name), each, indent)
             yield from _setting(written, each.value, indent)
     section = section_of(field.annotation)
     if section is not None:
@@ -71,10 +72,10 @@ def _spellings(name: str, field: FieldInfo) -> tuple[str, ...]:
     return (name,)
 
 
-def _comment(field: FieldInfo, made: Made, indent: str) -> Iterator[str]:
+def _comment(meaning: str, made: Made, indent: str) -> Iterator[str]:
     keys = ", ".join(dict.fromkeys(option.shown_key for option in made.options))
     origin = f"From {keys}, {line_numbers(option.line for option in made.options)}." if made.options else ""
-    text = " ".join(filter(None, (field.description, origin, made.remark)))
+    text = " ".join(filter(None, (meaning, origin, made.remark)))
     for line in textwrap.wrap(text, _WIDTH - len(indent), break_long_words=False, break_on_hyphens=False):
         yield f"{indent}# {line}"
 
