@@ -12,7 +12,7 @@ from tests.client.conftest import Target
 from tests.client.coturn import Coturn, coturn
 from tests.conftest import PASSWORD, USER, Serve, accepting, address_of, free_port
 from turnsvr.client.probe import probe, run
-from turnsvr.client.probe_report import LegReport, Outcome, ProbeReport, Step, render, to_json
+from turnsvr.client.probe_report import FROM_OUTSIDE, LegReport, Outcome, ProbeReport, Step, render, to_json
 from turnsvr.client.uri import BadUri
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address, Transport
@@ -29,8 +29,11 @@ STEPS = [
     "channel",
     "echo by channels",
     "Refresh",
+    "reached from outside",
     "echo by aioice",
 ]
+HERE = [Outcome.SKIPPED if name == FROM_OUTSIDE else Outcome.OK for name in STEPS]
+"""On the server's own host nobody can tell whether others reach it."""
 
 
 def failed(report: ProbeReport) -> Step:
@@ -44,8 +47,9 @@ async def test_every_step_works(target: Target, transport: Transport) -> None:
     report = await probe(url, USER, PASSWORD, timeout=PATIENCE)
     (leg,) = report.legs
     assert [step.name for step in leg.steps] == STEPS
-    assert [step.outcome for step in leg.steps] == [Outcome.OK] * len(STEPS), render(report)
+    assert [step.outcome for step in leg.steps] == HERE, render(report)
     assert report.ok
+    assert "cannot be told" in render(report)
 
 
 @pytest.mark.parametrize(("relay", "aioice"), [("127.0.0.1", Outcome.OK), ("::1", Outcome.SKIPPED)])
@@ -54,9 +58,18 @@ async def test_every_step_works_over_ipv6(serve: Serve, relay: str, aioice: Outc
     application = await serve(listen=["udp://[::1]:0"], relay={"addresses": [relay]}, peers={"allow": [relay]})
     report = await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=PATIENCE)
     *ours, second = (step.outcome for step in report.legs[0].steps)
-    assert ours == [Outcome.OK] * (len(STEPS) - 1), render(report)
+    assert ours == HERE[:-1], render(report)
     assert second is aioice
     assert report.ok
+
+
+async def test_an_external_address_that_is_nobodys_is_red_on_the_servers_own_host_too(serve: Serve) -> None:
+    application = await serve(relay={"addresses": ["127.0.0.1"], "external": "192.0.2.77"})
+    report = await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=SHORT)
+    step = failed(report)
+    assert (step.name, report.ok) == (FROM_OUTSIDE, False)
+    assert "correct relay.external" in step.advice
+    assert "192.0.2.77" in step.advice
 
 
 async def test_a_server_that_relays_nothing_is_named(serve: Serve) -> None:

@@ -58,7 +58,7 @@ def _coturn(lab: Lab, directory: Path) -> Iterator[None]:
     ports = ("-p", str(COTURN.port), "--alt-listening-port", str(COTURN.alternate_port), "--no-tls")
     addresses = [option for address in (*lab.servers_v4, *lab.servers_v6) for option in ("-L", address)]
     command = lab.core.inside(*coturn_command(directory, *ports, *addresses))
-    with running(command, directory / "coturn.log", _ready(lab.core, Address(lab.servers_v4[0], COTURN.port))):
+    with running(command, directory / "coturn.log", ready(lab.core, Address(lab.servers_v4[0], COTURN.port))):
         yield
 
 
@@ -89,11 +89,11 @@ def turnsvr(node: Node, directory: Path, settings: dict[str, Any]) -> Iterator[N
     command = [sys.executable, "-c", "from turnsvr.cli import main; main()", "run", "-c", str(file)]
     first = next(text for text in settings["listen"] if text.startswith("tcp://"))
     server = Address(first.removeprefix("tcp://"), OURS.port)
-    with running(node.inside(*command), directory / "turnsvr.app.log", _ready(node, server)):
+    with running(node.inside(*command), directory / "turnsvr.app.log", ready(node, server)):
         yield
 
 
-def _ready(node: Node, server: Address) -> Callable[[], bool]:
+def ready(node: Node, server: Address) -> Callable[[], bool]:
     async def look() -> bool:
         return listens(server)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from turnsvr import config
+from turnsvr.cli import listeners
 from turnsvr.cli.common import FILE, config_option, login, operator_errors, parse_duration, secret_file_option
+
+if TYPE_CHECKING:
+    from turnsvr.client.probe import Served
 
 
 @click.command()
@@ -35,10 +40,11 @@ def probe(
 ) -> None:
     """Try a server as a client does, over UDP, TCP and TLS.
 
-    Binding, Allocate, permission, channel and an echo through the relay, with round-trip times. A turn: URL needs
-    credentials: a shared secret (from --config, --secret-file or the environment variable TURN_SECRET), or --user
-    with a password (from --config, --password-file or TURN_PASSWORD). Exit status 0 when all works, 1 when
-    something does not.
+    Binding, Allocate, permission, channel and an echo through the relay, with round-trip times; then whether others
+    reach a relayed address, for which the server has to allow this host as a peer. A turn: URL needs credentials: a
+    shared secret (from --config, --secret-file or the environment variable TURN_SECRET), or --user with a password
+    (from --config, --password-file or TURN_PASSWORD). With --config what that file serves is tried, and nothing else.
+    Exit status 0 when all that can be tried from here works, 1 when something does not.
 
     \b
     Examples:
@@ -48,12 +54,18 @@ def probe(
     """
     if timeout <= 0:
         raise click.UsageError("--timeout is longer than nothing")
-    identity: tuple[str | None, str | None] = (None, None)
-    if url.lower().startswith("turn"):
-        identity = login(config.load(config_file) if config_file else None, secret_file, user, password_file)
     from turnsvr.client import probe as client
 
-    sys.exit(client.run(url, *identity, insecure=insecure, timeout=timeout, json=as_json))
+    identity: tuple[str | None, str | None] = (None, None)
+    served: list[Served] = []
+    relaying = url.lower().startswith("turn")
+    if config_file is not None:
+        if secret_file is not None:
+            raise click.UsageError("take the secret either from --config or from --secret-file")
+        served = listeners.served(config.load(config_file), user, password_file, relaying=relaying)
+    elif relaying:
+        identity = login(None, secret_file, user, password_file)
+    sys.exit(client.run(url, *identity, served=served, insecure=insecure, timeout=timeout, json=as_json))
 
 
 @click.command()

@@ -19,12 +19,14 @@ from turnsvr import config
 from turnsvr.config import units
 
 if TYPE_CHECKING:
-    from turnsvr.config.settings import Settings
+    from turnsvr.config.settings import KnownUsers, Settings
 
 _SECRET_VARIABLE = "TURN_SECRET"
 _PASSWORD_VARIABLE = "TURN_PASSWORD"
 _MAX_SECRET_CHARACTERS = 65_536
 _CLIENT_USER = "probe"
+_CLIENT_USERS = 4
+"""Allocations that a command holds at once."""
 _CLIENT_TTL = 600
 """Seconds that a command's own time-limited credentials last."""
 
@@ -99,13 +101,36 @@ def login(
     settings: Settings | None, secret_file: Path | None, user: str | None, password_file: Path | None
 ) -> tuple[str, str]:
     """User name and password: those of a static user, else time-limited ones."""
+    if (named := _named_user(user, password_file, settings.credentials if settings else None)) is not None:
+        return named
+    return time_limited(shared_secret_of(settings, secret_file), user or _CLIENT_USER, _CLIENT_TTL, time.time())
+
+
+def logins_of_realm(known: KnownUsers, user: str | None, password_file: Path | None) -> list[tuple[str, str]]:
+    """User names and passwords with which clients may relay in a realm of the settings, one for each allocation.
+
+    Time-limited ones are each of a user of its own, so that one user's limit does not stop a command that wants a few.
+    Empty where the settings alone give nobody's.
+    """
+    if (named := _named_user(user, password_file, known)) is not None:
+        return [named]
+    if known.secrets:
+        secret = known.secrets[0].get_secret_value()
+        names = [user] if user else [f"{_CLIENT_USER}-{number}" for number in range(_CLIENT_USERS)]
+        return [time_limited(secret, name, _CLIENT_TTL, time.time()) for name in names]
+    passwords = {name: value.get_secret_value() for name, value in known.users.items()}
+    return [(name, password) for name, password in passwords.items() if not units.parse_hex_key(password)]
+
+
+def _named_user(user: str | None, password_file: Path | None, known: KnownUsers | None) -> tuple[str, str] | None:
+    """The user that the command line names with a password, or that the settings have one for."""
     password = read_secret(password_file) if password_file else os.environ.get(_PASSWORD_VARIABLE)
-    if user and not password and settings is not None and user in settings.credentials.users:
-        password = settings.credentials.users[user].get_secret_value()
+    if user and not password and known is not None and user in known.users:
+        password = known.users[user].get_secret_value()
         if units.parse_hex_key(password):
             fail(f"turnsvr: the file has a key for {user}, not the password; give that with --password-file")
-    if password:
-        if not user:
-            raise click.UsageError("a password needs its --user")
-        return user, password
-    return time_limited(shared_secret_of(settings, secret_file), user or _CLIENT_USER, _CLIENT_TTL, time.time())
+    if not password:
+        return None
+    if not user:
+        raise click.UsageError("a password needs its --user")
+    return user, password

@@ -8,9 +8,13 @@ from enum import Enum
 from typing import Any
 
 from turnsvr.client.credentials import BidDown
+from turnsvr.client.outside_rules import NotReached
 from turnsvr.client.transaction import TransactionFailed, TransactionTimeout
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import ErrorCode
+
+FROM_OUTSIDE = "reached from outside"
+"""The step that tells whether others reach a relayed address."""
 
 
 class Outcome(Enum):
@@ -46,6 +50,12 @@ class LegReport:
         """Whether something was tried and nothing failed."""
         outcomes = {step.outcome for step in self.steps}
         return Outcome.OK in outcomes and Outcome.FAILED not in outcomes
+
+    @property
+    def untold(self) -> str:
+        """Why nobody can tell from here whether others reach a relayed address; empty when that was found out."""
+        step = next((step for step in self.steps if step.name == FROM_OUTSIDE), None)
+        return step.detail if step is not None and step.outcome is Outcome.SKIPPED else ""
 
     @property
     def was_tried(self) -> bool:
@@ -85,8 +95,22 @@ def render(report: ProbeReport) -> str:
         for row in zip(*table, strict=True)
     ]
     lines += _remarks(report)
-    lines.append("all works" if report.ok else "not everything works")
+    lines.append(_verdict(report))
     return "\n".join(lines)
+
+
+def _verdict(report: ProbeReport) -> str:
+    if not report.ok:
+        return "not everything works"
+    untold = list(dict.fromkeys(leg.untold for leg in report.legs if leg.was_tried and leg.untold))
+    if not untold:
+        return "all works"
+    return "\n".join(
+        (
+            "what was tried works; whether others reach a relayed address cannot be told from here:",
+            *(f"    {each}" for each in untold),
+        )
+    )
 
 
 def to_json(report: ProbeReport) -> dict[str, Any]:
@@ -95,6 +119,7 @@ def to_json(report: ProbeReport) -> dict[str, Any]:
         "url": report.url,
         "ok": report.ok,
         "problem": report.problem,
+        "reached_from_outside": _reached(report),
         "notes": list(report.notes),
         "legs": [
             {
@@ -115,6 +140,14 @@ def to_json(report: ProbeReport) -> dict[str, Any]:
             for leg in report.legs
         ],
     }
+
+
+def _reached(report: ProbeReport) -> bool | None:
+    """Whether others reach the relayed addresses; None when it cannot be told."""
+    outcomes = {step.outcome for leg in report.legs for step in leg.steps if step.name == FROM_OUTSIDE}
+    if Outcome.FAILED in outcomes:
+        return False
+    return True if Outcome.OK in outcomes else None
 
 
 def _cell(step: Step) -> str:
@@ -159,6 +192,8 @@ _BY_CODE: dict[int, str] = {
 def advice_for(error: Exception, leg: Transport, *, insecure: bool = False) -> str:
     """What a user can do about an error on a leg; empty when there is nothing to add."""
     match error:
+        case NotReached():
+            return error.advice
         case TransactionFailed(code=400) | TransactionFailed(code=420):
             return "the server does not understand the request: is it a TURN server?"
         case TransactionFailed():

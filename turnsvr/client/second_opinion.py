@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, cast
 
@@ -24,16 +25,16 @@ def available() -> bool:
     return importlib.util.find_spec("aioice") is not None
 
 
-async def echo(transport: Transport, server: Address, login: Login, patience: float) -> float:
-    """Round-trip time in seconds through two allocations of aioice, over UDP or TCP.
+async def echo(transport: Transport, server: Address, logins: Sequence[Login], patience: float) -> float:
+    """Round-trip time in seconds through two allocations of aioice, one for each login, over UDP or TCP.
 
     Raises Disagreement, after patience seconds at the latest; closing takes as long again at most.
     """
     endpoints: list[_Endpoint] = []
     try:
         async with asyncio.timeout(patience):
-            endpoints.append(await _open(transport, server, login))
-            endpoints.append(await _open(transport, server, login))
+            for login in logins:
+                endpoints.append(await _open(transport, server, login))  # noqa: PERF401 - those opened have to close
             return await _exchange(*endpoints)
     except TimeoutError:
         raise Disagreement(f"aioice had no echo within {patience:g} s") from None
