@@ -11,13 +11,15 @@ import pytest
 
 from tests.client.conftest import LOGIN, TIMERS, Target
 from tests.conftest import PASSWORD, USER, Serve, address_of
+from tests.turn.world import raw
 from turnsvr.client.credentials import MD5, SHA256, Login, Security
-from turnsvr.client.link import DatagramLink, open_link, tls_context
+from turnsvr.client.link import DatagramLink, new_request, open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import PeerData, PeerError, TurnClient, Wish
 from turnsvr.config.settings import StunSettings
 from turnsvr.stun.address import Address, Family, Transport
-from turnsvr.stun.attributes import EvenPort
+from turnsvr.stun.attributes import ATTRIBUTES, UNKNOWN_ATTRIBUTES, EvenPort
+from turnsvr.stun.message import Method
 
 EVERY_TRANSPORT = pytest.mark.parametrize("transport", list(Transport))
 
@@ -126,6 +128,28 @@ async def test_only_data_comes_of_a_dead_peer_by_default(serve: Serve, transport
             event = await client.receive()
         assert isinstance(event, PeerData)
         await client.close()
+
+
+@pytest.mark.parametrize("kind", ["compiled", "portable"])
+@EVERY_TRANSPORT
+async def test_what_fills_a_message_is_answered(serve: Serve, transport: Transport, kind: str) -> None:
+    """As many peers as the server grants, and one more; attributes that it does not know, as many as there is room."""
+    server = address_of(await serve(pump={"kind": kind}), transport.value)
+    tls = tls_context(insecure=True) if transport is Transport.TLS else None
+    client = TurnClient(await open_link(transport, server, tls=tls, timers=TIMERS), LOGIN)
+    await client.allocate()
+    peers = [Address(f"127.0.{number >> 8}.{number & 255}", 9) for number in range(1, 258)]
+    await client.permit(*peers[:256])
+    with pytest.raises(TransactionFailed, match="508"):
+        await client.permit(*peers)
+    unknown = [number for number in range(0x7FFF) if number not in ATTRIBUTES][:16_000]
+    request = new_request(Method.BINDING)
+    for number in unknown:
+        raw(request, number)
+    with pytest.raises(TransactionFailed, match="420") as refused:
+        await client.link.request(request)
+    assert refused.value.response.message.get(UNKNOWN_ATTRIBUTES) == tuple(unknown)
+    await client.close()
 
 
 async def test_a_dual_allocation_has_an_address_of_each_family(serve: Serve) -> None:

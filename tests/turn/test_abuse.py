@@ -119,7 +119,6 @@ BROKEN = {
     "first bits set": b"\xc0\x03" + framed(b"")[2:],
     "no cookie": framed(b"")[:4] + bytes(16),
     "header cut": framed(b"")[:19],
-    "a thousand attributes": framed(b"\x80\x99\x00\x00" * 1000),
     "nothing": b"",
 }
 
@@ -382,3 +381,82 @@ def test_a_captured_request_is_of_no_use_elsewhere() -> None:
     other = world.client()
     assert code(other.transact(data)) == 438
     assert code(client.transact(data)) == 0
+
+
+# Sizes: what a message can hold is answered
+
+
+MOST = 16_383
+"""Attributes that the 16 bits of a message's length leave room for."""
+
+
+def many_peers(count: int) -> list[Address]:
+    return [Address(f"8.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1) for number in range(count)]
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize(("count", "expected"), [(125, 0), (256, 0), (257, 508), (5_400, 508)])
+def test_as_many_peers_as_the_rules_grant_fit_one_request(count: int, expected: int, transport: Transport) -> None:
+    world = World()
+    client = world.client(transport=transport)
+    client.allocate()
+    assert code(client.permit(*many_peers(count))) == expected
+    assert len(world.plane.sessions[1].permissions) == (count if not expected else 0)
+
+
+def test_peers_are_as_many_as_the_operator_grants() -> None:
+    client = World(ServerConfig(RealmConfig(REALM), permissions_per_allocation=65_536)).client()
+    client.allocate()
+    assert code(client.permit(*many_peers(5_400))) == 0
+
+
+def test_one_host_many_times_is_one_permission() -> None:
+    world = World()
+    client = world.client()
+    client.allocate()
+    assert code(client.permit(*(Address(PEER.host, port) for port in range(5_000)))) == 0
+    assert world.plane.sessions[1].permissions.keys() == {PEER.host}
+
+
+def test_a_malformed_peer_among_thousands_is_400() -> None:
+    client = World().client()
+    client.allocate()
+    message = client.message(Method.CREATE_PERMISSION, *((a.XOR_PEER_ADDRESS, peer) for peer in many_peers(256)))
+    assert code(client.transact(client.sign(raw(message, a.XOR_PEER_ADDRESS.number)))) == 400
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("count", [127, 128, 129, 1_000, 16_000])
+def test_many_unknown_attributes_are_420_with_all_of_them(count: int, transport: Transport) -> None:
+    client = World().client(transport=transport)
+    unknown = [number for number in range(0x7FFF) if number not in a.ATTRIBUTES][:count]
+    message = client.message(Method.BINDING)
+    for number in (*unknown, unknown[0]):
+        raw(message, number)
+    answer = client.transact(message.encode())
+    assert code(answer) == 420
+    assert answer is not None
+    assert answer.get(a.UNKNOWN_ATTRIBUTES) == tuple(unknown)
+
+
+@pytest.mark.parametrize("method", [Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND])
+@pytest.mark.parametrize("number", [0x7FFF, a.SOFTWARE.number, a.XOR_PEER_ADDRESS.number, a.USERNAME.number])
+def test_a_request_full_of_attributes_is_answered(method: Method, number: int) -> None:
+    client = World().client()
+    client.allocate()
+    message = client.message(method)
+    for _ in range(MOST):
+        raw(message, number)
+    assert code(client.transact(message.encode())) == 401
+    message = client.message(method, UDP_RELAY)
+    for _ in range(MOST - 100):
+        raw(message, number)
+    assert code(client.transact(client.sign(message))) in {0, 400, 401, 420, 437}
+
+
+def test_a_binding_request_full_of_attributes_is_answered() -> None:
+    client = World().client()
+    message = client.message(Method.BINDING)
+    for _ in range(MOST):
+        raw(message, a.SOFTWARE.number)
+    assert code(client.transact(message.encode())) == 0

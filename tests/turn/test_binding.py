@@ -121,6 +121,7 @@ def test_an_rfc_3489_client_gets_mapped_and_source_address() -> None:
 
 
 def test_an_rfc_3489_client_may_ask_for_no_change() -> None:
+    """Such clients send a blank CHANGE-REQUEST with every request."""
     assert code(classic(World(ServerConfig(RealmConfig(REALM), rfc3489=True)).client(), (a.CHANGE_REQUEST, 0))) == 0
 
 
@@ -175,13 +176,45 @@ def test_change_request_by_table_1(server: Address, flags: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "pair", [(a.CHANGE_REQUEST, 0), (a.CHANGE_REQUEST, 2), (a.RESPONSE_PORT, 9), (a.PADDING, b"x")]
+    "pair",
+    [*((a.CHANGE_REQUEST, flags) for flags in (2, 4, 6, 0xFFFFFFFF)), (a.RESPONSE_PORT, 9), (a.PADDING, b"x")],
 )
 def test_what_a_server_without_another_address_cannot_do_is_420(pair: Pair) -> None:
     answer = binding(World().client(), pair)
     assert answer is not None
     assert code(answer) == 420
     assert answer.get(a.UNKNOWN_ATTRIBUTES) == (pair[0].number,)
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("other_addresses", [{}, TWO, FOUR])
+@pytest.mark.parametrize("reserved_bits", [0, 1, 8, 0xFFFFFFF9])
+def test_a_change_request_without_flags_asks_for_nothing(
+    other_addresses: dict[Address, OtherAddress], transport: Transport, reserved_bits: int
+) -> None:
+    client = behaviour(other_addresses).client(transport=transport)
+    answer = binding(client, (a.CHANGE_REQUEST, reserved_bits))
+    assert code(answer) == 0
+    assert names(answer) == names(binding(client))
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("other_addresses", [{}, TWO, FOUR])
+def test_the_clients_own_port_as_response_port_asks_for_nothing(
+    other_addresses: dict[Address, OtherAddress], transport: Transport
+) -> None:
+    client = behaviour(other_addresses).client(transport=transport)
+    assert code(binding(client, (a.RESPONSE_PORT, client.five_tuple.client.port))) == 0
+
+
+@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("other_addresses", [{}, TWO, FOUR])
+def test_no_bytes_of_padding_are_answered_with_none(
+    other_addresses: dict[Address, OtherAddress], transport: Transport
+) -> None:
+    answer = binding(behaviour(other_addresses).client(transport=transport), (a.PADDING, b""))
+    assert answer is not None
+    assert answer.get(a.PADDING) == b""
 
 
 @pytest.mark.parametrize(("flags", "port"), [(0, P1), (2, P2)])
@@ -205,7 +238,7 @@ def test_a_stream_cannot_change_its_addresses() -> None:
     world = behaviour()
     for transport in (Transport.TCP, Transport.TLS):
         client = world.client(transport=transport)
-        for pair in ((a.CHANGE_REQUEST, 0), (a.CHANGE_REQUEST, 6), (a.RESPONSE_PORT, 99)):
+        for pair in ((a.CHANGE_REQUEST, 2), (a.CHANGE_REQUEST, 6), (a.RESPONSE_PORT, 99)):
             assert code(binding(client, pair)) == 420
         assert names(binding(client)) == [
             "XOR-MAPPED-ADDRESS",

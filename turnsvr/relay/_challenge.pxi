@@ -10,7 +10,7 @@ cdef enum:
     ORIGIN = 0x802F
     FINGERPRINT_SIZE = 8
     FINGERPRINT_XOR = 0x5354554E
-    # With more attributes a message is malformed: turnsvr.stun.message.
+    # More attributes than any client sends go up.
     MAX_ATTRIBUTES = 128
     EXPIRY_SIZE = 4
     MAC_SIZE = 12

@@ -1,7 +1,8 @@
 """STUN messages: bytes in, values out, and back (RFC 8489 sections 5 and 6).
 
 Parsing checks the frame and walks the attributes; a value is unpacked when it is asked for, so that a
-flood of nonsense costs little.
+flood of nonsense costs little. What bounds the attributes of a message is its length, which has 16 bits: 16,383 of
+them, or 5,461 IPv4 peers. How many peers one request may name is for the rules to say, and for them to answer.
 """
 
 from __future__ import annotations
@@ -25,9 +26,6 @@ T = TypeVar("T")
 HEADER_SIZE: Final = 20
 MAGIC_COOKIE: Final = 0x2112A442
 COOKIE_BYTES: Final = MAGIC_COOKIE.to_bytes(4, "big")
-
-_MAX_ATTRIBUTES: Final = 128
-"""More attributes than any client sends; a message with more is malformed."""
 
 _KNOWN: Final = frozenset(ATTRIBUTES)
 _INTEGRITY: Final = MESSAGE_INTEGRITY.number
@@ -149,8 +147,6 @@ class Message:
             attributes.append((number, value))
             if number not in first:
                 first[number] = value
-            if len(attributes) > _MAX_ATTRIBUTES:
-                raise MalformedMessage(f"more than {_MAX_ATTRIBUTES} attributes")
             at = end + -end % 4
 
     def _check_fingerprint(self, at: int, end: int) -> None:

@@ -52,24 +52,22 @@ def describe(response: Message, server: Address, source: Address, config: Server
 def _refuse_unserved(message: Message, five_tuple: FiveTuple, other: OtherAddress | None) -> None:
     """RFC 5780 section 6.1: 420 where an attribute cannot be served, 400 for PADDING with RESPONSE-PORT.
 
-    Only UDP answers can leave from another address or go to another port.
+    Only UDP answers can leave from another address or go to another port. What asks for nothing can be served by every
+    listener over every transport: a CHANGE-REQUEST without a flag, the client's own port, no bytes of PADDING.
     """
     unserved = []
-    change = message.get(a.CHANGE_REQUEST)
-    if message.is_classic and not change:
-        change = None  # RFC 3489 clients send it with every request
-    if change is not None and (
-        five_tuple.transport is not Transport.UDP or other is None or (change & _CHANGE_IP and other.host is None)
-    ):
+    can_choose = five_tuple.transport is Transport.UDP and other is not None
+    change, port, padding = message.get(a.CHANGE_REQUEST), message.get(a.RESPONSE_PORT), message.get(a.PADDING)
+    flags = change & (_CHANGE_IP | _CHANGE_PORT) if change is not None else 0
+    if flags and (not can_choose or (flags & _CHANGE_IP and other is not None and other.host is None)):
         unserved.append(a.CHANGE_REQUEST.number)
-    port = message.get(a.RESPONSE_PORT)
-    if port is not None and (five_tuple.transport is not Transport.UDP or other is None):
+    if port is not None and port != five_tuple.client.port and not can_choose:
         unserved.append(a.RESPONSE_PORT.number)
-    if a.PADDING in message and other is None:
+    if padding and other is None:
         unserved.append(a.PADDING.number)
     if unserved:
         raise unknown_attributes(*unserved)
-    if port == 0 or (port is not None and a.PADDING in message):
+    if port == 0 or (port is not None and padding is not None):
         raise Reject(ErrorCode.BAD_REQUEST)
 
 

@@ -6,7 +6,7 @@ A permission lives for 5 minutes (turn/lifetimes.py), that of a channel for as l
 from __future__ import annotations
 
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import FiveTuple
+from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
 from turnsvr.turn.allocation import Allocation
@@ -20,15 +20,18 @@ from turnsvr.turn.state import State, allocation_for, check_peer, check_room
 def create_permission(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
     """RFC 8656 section 10.2: all of the addresses are permitted, or none."""
     allocation = allocation_for(state, five_tuple, proof)
-    peers = list(message.all(a.XOR_PEER_ADDRESS))
-    # "If no such attribute exists, or if any of these attributes are invalid, then a 400": parsing finds the latter
-    if not peers:
+    # "The port portion of each attribute is ignored": the first peer of each host stands for all
+    hosts: dict[str, Address] = {}
+    for peer in message.all(a.XOR_PEER_ADDRESS):
+        hosts.setdefault(peer.host, peer)
+    # "If no such attribute exists, or if any of these attributes are invalid, then a 400": reading finds the latter
+    if not hosts:
         raise Reject(ErrorCode.BAD_REQUEST)
+    # "unable to satisfy the request due to some capacity limit": 508, before thousands of peers are judged one by one
+    check_room(len(hosts), state.config.permissions_per_allocation)
     # "an address family that is not the same": 443; "if a value is not allowed": 403
-    for peer in peers:
+    for peer in hosts.values():
         check_peer(state, allocation, peer)
-    # "unable to satisfy the request due to some capacity limit": 508; "The port portion of each attribute is ignored"
-    hosts = dict.fromkeys([peer.host for peer in peers])
     added = sum([host not in allocation.permissions for host in hosts])
     check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
     for host in hosts:
