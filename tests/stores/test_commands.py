@@ -1,4 +1,4 @@
-"""The commands user, secret and realm on every kind of database; tests/cli/test_stores.py has what else they do."""
+"""The commands user, secret and realm on every kind of database; tests/cli/test_users.py has what else they do."""
 
 from __future__ import annotations
 

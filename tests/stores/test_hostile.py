@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.stores.test_contract import REALM, keys, names
-from turnsvr.stores import bounds
+from turnsvr.stores import columns
 from turnsvr.stores.api import NotStorable, Store
 
 NASTY = [
@@ -70,7 +70,7 @@ async def test_a_nasty_realm_is_a_realm(store: Store, realm: str) -> None:
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(realm=st.text(max_size=20), name=st.text(max_size=40), secret=st.text(min_size=1, max_size=40))
 async def test_any_text_is_kept_as_it_is_or_refused(store: Store, realm: str, name: str, secret: str) -> None:
-    if not bounds.holds(realm=realm, user_name=name, secret=secret):
+    if not columns.holds(realm=realm, user_name=name, secret=secret):
         assert await store.user(realm, name) is None
         assert await store.remove_secret(realm, secret) is False
         return

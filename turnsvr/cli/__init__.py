@@ -27,11 +27,11 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "reload": ("steer.reload", "Have the server read its settings again."),
     "run": ("serve.run", "Serve until SIGTERM."),
     "schema": ("serve.schema", "Print the settings file's JSON Schema, for editors."),
-    "secret": ("stores.secret", "Print a new shared secret, or manage those of the database."),
+    "secret": ("users.secret", "Print a new shared secret, or manage those of the database."),
     "sessions": ("steer.sessions", "List the sessions of the running server."),
     "status": ("steer.status", "Show how the running server is."),
     "top": ("top.top", "Watch the sessions of the running server, and end them."),
-    "user": ("stores.user", "Add, list and remove users of the database."),
+    "user": ("users.user", "Add, list and remove users of the database."),
     "version": ("serve.version", "Print versions, and what runs compiled and why."),
 }
 """Where each command is, and the first line of its help."""

@@ -10,7 +10,7 @@ import click
 import yaml
 
 from turnsvr.cli.common import fail
-from turnsvr.cli.storage import Place, on_store
+from turnsvr.cli.storeaccess import Place, on_store
 from turnsvr.cli.text import printable
 from turnsvr.config import units
 from turnsvr.config.ranges import AddressRange

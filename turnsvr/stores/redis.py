@@ -19,12 +19,12 @@ from redis.exceptions import ConnectionError, NoPermissionError, RedisError, Res
 
 from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.api import Unavailable
-from turnsvr.stores import bounds, hexkeys
+from turnsvr.stores import columns, hexkeys
 from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
-from turnsvr.stores.bounded import Bounded
-from turnsvr.stores.gather import Gathering, shown
+from turnsvr.stores.deadline import Deadlines
 from turnsvr.stores.options import parse, place
 from turnsvr.stores.redislink import database_number, pool, reason
+from turnsvr.stores.tablebuilder import TableBuilder, quoted
 
 _POOL_SIZE = 5
 """Connections to one database; one of them watches for changes."""
@@ -61,14 +61,14 @@ class RedisStore:
         self._name = place(url)
         self._pool = pool(url, parse(url), self._database, timeout, _POOL_SIZE)
         self._client = Redis(connection_pool=self._pool)
-        self._bounded = Bounded()
+        self._deadlines = Deadlines()
 
     @property
     def name(self) -> str:
         return self._name
 
     async def user(self, realm: str, name: str) -> UserKeys | None:
-        if not bounds.holds(realm=realm, user_name=name):
+        if not columns.holds(realm=realm, user_name=name):
             return None
         try:
             value = _text(await self._ask(self._client.get(_user_key(realm, name))))
@@ -79,7 +79,7 @@ class RedisStore:
         return hexkeys.read(value) or hexkeys.of_password(realm, name, value)
 
     async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
-        if realm is not None and not bounds.holds(realm=realm):
+        if realm is not None and not columns.holds(realm=realm):
             return ()
         prefix = _REALMS if realm is None else f"{_REALMS}{realm}/user/"
         pattern = f"{_escaped(prefix)}*/key" if realm is not None else f"{_REALMS}*/user/*/key"
@@ -121,50 +121,50 @@ class RedisStore:
                     await watch.aclose()  # type: ignore[no-untyped-call]
 
     async def close(self) -> None:
-        await self._bounded.finish()
+        await self._deadlines.finish()
         with contextlib.suppress(RedisError, OSError, TimeoutError):
-            await self._bounded.run(self._client.aclose(close_connection_pool=True), self._timeout)
+            await self._deadlines.run(self._client.aclose(close_connection_pool=True), self._timeout)
 
     async def prepare(self) -> None:
         await self._ask(self._client.ping())
 
     async def set_user(self, realm: str, name: str, keys: UserKeys) -> bool:
-        bounds.check(realm=realm, user_name=name)
+        columns.check(realm=realm, user_name=name)
         before = await self._ask(self._client.set(_user_key(realm, name), hexkeys.write(keys), get=True))
         return before is None
 
     async def remove_user(self, realm: str, name: str) -> bool:
-        return bounds.holds(realm=realm, user_name=name) and bool(
+        return columns.holds(realm=realm, user_name=name) and bool(
             await self._ask(self._client.delete(_user_key(realm, name)))
         )
 
     async def add_secret(self, realm: str, secret: str) -> bool:
-        bounds.check(realm=realm, secret=secret)
+        columns.check(realm=realm, secret=secret)
         return bool(await self._ask(self._client.sadd(f"{_REALMS}{realm}/secret", secret)))
 
     async def remove_secret(self, realm: str, secret: str) -> bool:
-        return bounds.holds(realm=realm, secret=secret) and bool(
+        return columns.holds(realm=realm, secret=secret) and bool(
             await self._ask(self._client.srem(f"{_REALMS}{realm}/secret", secret))
         )
 
     async def set_option(self, realm: str, option: Option, value: int | None) -> None:
-        bounds.check(realm=realm)
+        columns.check(realm=realm)
         key = f"{_REALMS}{realm}/{option}"
         await self._ask(self._client.delete(key) if value is None else self._client.set(key, str(value)))
 
     async def set_origin(self, origin: str, realm: str | None) -> bool:
         if realm is None:
-            return bounds.holds(origin=origin) and bool(await self._ask(self._client.delete(f"{_ORIGINS}{origin}")))
-        bounds.check(origin=origin, realm=realm)
+            return columns.holds(origin=origin) and bool(await self._ask(self._client.delete(f"{_ORIGINS}{origin}")))
+        columns.check(origin=origin, realm=realm)
         before = await self._ask(self._client.set(f"{_ORIGINS}{origin}", realm, get=True))
         return _text(before) != realm
 
     async def set_range(self, realm: str, kind: Literal["allowed", "denied"], text: str, present: bool) -> bool:
         key = f"{_REALMS}{realm}/{kind}-peer-ip"
         if present:
-            bounds.check(realm=realm, peer_range=text)
+            columns.check(realm=realm, peer_range=text)
             return bool(await self._ask(self._client.sadd(key, text)))
-        return bounds.holds(realm=realm, peer_range=text) and bool(await self._ask(self._client.srem(key, text)))
+        return columns.holds(realm=realm, peer_range=text) and bool(await self._ask(self._client.srem(key, text)))
 
     async def _scan(self, pattern: str, wanted: Callable[[str], bool] = lambda key: True) -> list[str]:
         """Keys that match and are wanted, each once, at most MAX_NAMES + 1; KEYS would halt the server meanwhile."""
@@ -178,7 +178,7 @@ class RedisStore:
                 return list(found)[: MAX_NAMES + 1]
 
     async def _read_tables(self) -> Tables:
-        found = Gathering()
+        found = TableBuilder()
         # Of all keys below turn/realm those of users are the most, and end in another letter.
         realms = await self._scan(f"{_REALMS}*[tpsa]", lambda key: key.rpartition("/")[2] in _LEAVES)
         origins = await self._scan(f"{_ORIGINS}*")
@@ -191,7 +191,7 @@ class RedisStore:
                     key
                 )
             for key, value in zip(some, await pipeline.execute(raise_on_error=False), strict=True):
-                _gather(found, key, value)
+                _add(found, key, value)
         return found.tables()
 
     async def _tells_of_changes(self) -> bool:
@@ -237,7 +237,7 @@ class RedisStore:
 
         seconds = self._timeout * patience
         try:
-            return await self._bounded.run(awaited(), seconds)
+            return await self._deadlines.run(awaited(), seconds)
         except TimeoutError:
             raise Unavailable(f"{self.name}: no answer within {seconds:g} s") from None
         except ResponseError as error:
@@ -275,17 +275,17 @@ def _text(value: object) -> str | None:
         return None
 
 
-def _bounded(found: Gathering, entries: Sequence[_T], where: str) -> Sequence[_T]:
+def _bounded(found: TableBuilder, entries: Sequence[_T], where: str) -> Sequence[_T]:
     if len(entries) > MAX_NAMES:
-        found.mistake(f"more than {MAX_NAMES} entries in {shown(where)}; the further ones are left out")
+        found.mistake(f"more than {MAX_NAMES} entries in {quoted(where)}; the further ones are left out")
     return entries[:MAX_NAMES]
 
 
-def _gather(found: Gathering, key: str, value: object) -> None:
+def _add(found: TableBuilder, key: str, value: object) -> None:
     if key.startswith(_ORIGINS):
         realm = _text(value)
         if realm is None:
-            found.mistake(f"{shown(key)} holds no realm")
+            found.mistake(f"{quoted(key)} holds no realm")
         else:
             found.origin(key.removeprefix(_ORIGINS), realm)
         return
@@ -294,7 +294,7 @@ def _gather(found: Gathering, key: str, value: object) -> None:
     for each in _bounded(found, values, key):
         text = _text(each)
         if text is None:
-            found.mistake(f"{shown(key)} holds something else than text")
+            found.mistake(f"{quoted(key)} holds something else than text")
         elif leaf == "secret":
             found.secret(realm, text)
         elif leaf in _OPTIONS:

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import CHAR, BigInteger, Column, Integer, MetaData, String, Table
 
-from turnsvr.stores.bounds import MAX_CHARACTERS
+from turnsvr.stores.columns import MAX_CHARACTERS
 
 _REALM = MAX_CHARACTERS["realm"]
 _RANGE = MAX_CHARACTERS["peer range"]

@@ -18,11 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.api import Unavailable
-from turnsvr.stores import bounds, engines, failures, hexkeys, schema
+from turnsvr.stores import columns, engines, failures, hexkeys, schema
 from turnsvr.stores.api import MAX_NAMES, NotStorable, Option, Tables, UserKeys
-from turnsvr.stores.bounded import Bounded
-from turnsvr.stores.gather import Gathering
+from turnsvr.stores.deadline import Deadlines
 from turnsvr.stores.options import place
+from turnsvr.stores.tablebuilder import TableBuilder
 
 _BULK = 10
 """How many times longer than one answer a list may take."""
@@ -38,7 +38,7 @@ class SqlStore:
         """timeout in seconds for one answer. Raises BadValue for options of the URL that mean nothing."""
         self._engine = engines.make(url, timeout)
         self._timeout = timeout
-        self._bounded = Bounded()
+        self._deadlines = Deadlines()
         self._file = Path(url.database) if url.dialect == "sqlite" else None
         self._name = place(url)
 
@@ -47,7 +47,7 @@ class SqlStore:
         return self._name
 
     async def user(self, realm: str, name: str) -> UserKeys | None:
-        if not bounds.holds(realm=realm, user_name=name):
+        if not columns.holds(realm=realm, user_name=name):
             return None
         table = schema.users.c
         query = select(table.realm, table.name, table.hmackey).where(table.realm == realm, table.name == name)
@@ -61,7 +61,7 @@ class SqlStore:
         return await self._look(read, None)
 
     async def users(self, realm: str | None = None) -> Sequence[tuple[str, str]]:
-        if realm is not None and not bounds.holds(realm=realm):
+        if realm is not None and not columns.holds(realm=realm):
             return ()
         table = schema.users.c
         query = select(table.realm, table.name).order_by(table.realm, table.name).limit(MAX_NAMES)
@@ -81,10 +81,10 @@ class SqlStore:
         return None
 
     async def close(self) -> None:
-        await self._bounded.finish()
+        await self._deadlines.finish()
         with contextlib.suppress(Exception):
-            await self._bounded.run(self._engine.dispose(), self._timeout)
-        await self._bounded.finish()
+            await self._deadlines.run(self._engine.dispose(), self._timeout)
+        await self._deadlines.finish()
         await asyncio.sleep(0)  # in which sockets close
 
     async def prepare(self) -> None:
@@ -113,7 +113,7 @@ class SqlStore:
         return True
 
     async def set_user(self, realm: str, name: str, keys: UserKeys) -> bool:
-        bounds.check(realm=realm, user_name=name)
+        columns.check(realm=realm, user_name=name)
         where = {"realm": realm, "name": name}
         try:
             return await self._put(schema.users, where, {"hmackey": hexkeys.write(keys)})
@@ -124,21 +124,21 @@ class SqlStore:
             return await self._put(schema.users, where, {"hmackey": hexkeys.write(UserKeys(md5=keys.md5))})
 
     async def remove_user(self, realm: str, name: str) -> bool:
-        return bounds.holds(realm=realm, user_name=name) and await self._remove(
+        return columns.holds(realm=realm, user_name=name) and await self._remove(
             schema.users, {"realm": realm, "name": name}
         )
 
     async def add_secret(self, realm: str, secret: str) -> bool:
-        bounds.check(realm=realm, secret=secret)
+        columns.check(realm=realm, secret=secret)
         return await self._put(schema.secrets, {"realm": realm, "value": secret}, {})
 
     async def remove_secret(self, realm: str, secret: str) -> bool:
-        return bounds.holds(realm=realm, secret=secret) and await self._remove(
+        return columns.holds(realm=realm, secret=secret) and await self._remove(
             schema.secrets, {"realm": realm, "value": secret}
         )
 
     async def set_option(self, realm: str, option: Option, value: int | None) -> None:
-        bounds.check(realm=realm)
+        columns.check(realm=realm)
         where = {"realm": realm, "opt": option}
         if value is None:
             await self._remove(schema.options, where)
@@ -147,8 +147,8 @@ class SqlStore:
 
     async def set_origin(self, origin: str, realm: str | None) -> bool:
         if realm is None:
-            return bounds.holds(origin=origin) and await self._remove(schema.origins, {"origin": origin})
-        bounds.check(origin=origin, realm=realm)
+            return columns.holds(origin=origin) and await self._remove(schema.origins, {"origin": origin})
+        columns.check(origin=origin, realm=realm)
         known = (await self.tables()).origins.get(origin)
         await self._put(schema.origins, {"origin": origin}, {"realm": realm})
         return known != realm
@@ -157,9 +157,9 @@ class SqlStore:
         table = schema.allowed if kind == "allowed" else schema.denied
         where = {"realm": realm, "ip_range": text}
         if present:
-            bounds.check(realm=realm, peer_range=text)
+            columns.check(realm=realm, peer_range=text)
             return await self._put(table, where, {})
-        return bounds.holds(realm=realm, peer_range=text) and await self._remove(table, where)
+        return columns.holds(realm=realm, peer_range=text) and await self._remove(table, where)
 
     async def _put(self, table: Table, where: dict[str, str], values: dict[str, str]) -> bool:
         """Insert a row or change the one that is there; whether it is new."""
@@ -209,7 +209,7 @@ class SqlStore:
 
         seconds = self._timeout * patience
         try:
-            return await self._bounded.run(connected(), seconds)
+            return await self._deadlines.run(connected(), seconds)
         except NotStorable:
             raise
         except TimeoutError:
@@ -249,7 +249,7 @@ async def _make_tables(connection: AsyncConnection) -> None:
 
 
 async def _read_tables(connection: AsyncConnection) -> Tables:
-    found = Gathering()
+    found = TableBuilder()
     for realm, secret in await _rows(connection, schema.secrets, found):
         found.secret(realm, secret)
     for realm, text_of_range in await _rows(connection, schema.allowed, found):
@@ -263,7 +263,7 @@ async def _read_tables(connection: AsyncConnection) -> Tables:
     return found.tables()
 
 
-async def _rows(connection: AsyncConnection, table: Table, found: Gathering) -> list[tuple[str, ...]]:
+async def _rows(connection: AsyncConnection, table: Table, found: TableBuilder) -> list[tuple[str, ...]]:
     """A table's rows in the order of its key, NULL as an empty text."""
     query = select(table).order_by(*table.primary_key).limit(MAX_NAMES + 1)
     rows = [tuple("" if value is None else str(value) for value in row) for row in await connection.execute(query)]

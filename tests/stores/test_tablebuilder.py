@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnsvr.stores.api import RealmTable, UserKeys
-from turnsvr.stores.gather import Gathering, shown
 from turnsvr.stores.hexkeys import of_password, read, write
+from turnsvr.stores.tablebuilder import TableBuilder, quoted
 
 
 def test_rows_in_any_order() -> None:
-    rows = Gathering()
+    rows = TableBuilder()
     rows.option("b", "user-quota", " 4 ")
     rows.origin("https://b", "b")
     rows.secret("a", "north")
@@ -26,7 +26,7 @@ def test_rows_in_any_order() -> None:
 
 
 def test_numbers_are_plain() -> None:
-    rows = Gathering()
+    rows = TableBuilder()
     for text in ("", "-1", "1.5", "1e9", "٤", "0x10", "9" * 19, "4 5", "%n"):
         rows.option("a", "user-quota", text)
     assert rows.tables().realms == {}
@@ -34,7 +34,7 @@ def test_numbers_are_plain() -> None:
 
 
 def test_realms_have_a_bound() -> None:
-    rows = Gathering(max_realms=2)
+    rows = TableBuilder(max_realms=2)
     for realm in ("a", "b", "c", "a"):
         rows.secret(realm, "north")
     tables = rows.tables()
@@ -43,7 +43,7 @@ def test_realms_have_a_bound() -> None:
 
 
 def test_mistakes_have_a_bound() -> None:
-    rows = Gathering()
+    rows = TableBuilder()
     for number in range(1_000):
         rows.option(f"realm {number}", "user-quota", "many")
     mistakes = rows.tables().mistakes
@@ -53,7 +53,7 @@ def test_mistakes_have_a_bound() -> None:
 
 @given(st.text())
 def test_a_strangers_text_is_shown_on_one_line(text: str) -> None:
-    line = shown(text)
+    line = quoted(text)
     assert line.isascii()
     assert line.isprintable()
     assert len(line) < 800

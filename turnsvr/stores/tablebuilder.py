@@ -36,7 +36,7 @@ class _Realm:
         )
 
 
-class Gathering:
+class TableBuilder:
     """Takes rows in any order; `tables` is what they say together."""
 
     def __init__(self, max_realms: int = MAX_REALMS) -> None:
@@ -49,7 +49,7 @@ class Gathering:
 
     def secret(self, realm: str, value: str) -> None:
         if not value:
-            self.mistake(f"an empty secret of realm {shown(realm)}")
+            self.mistake(f"an empty secret of realm {quoted(realm)}")
         elif (entry := self._realm(realm)) is not None:
             entry.secrets.append(value)
 
@@ -57,7 +57,7 @@ class Gathering:
         try:
             addresses = AddressRange.parse(text)
         except BadValue as error:
-            self.mistake(f"{kind} peers {shown(text)} of realm {shown(realm)}: {error.problem}; {error.hint}")
+            self.mistake(f"{kind} peers {quoted(text)} of realm {quoted(realm)}: {error.problem}; {error.hint}")
             return
         if (entry := self._realm(realm)) is not None:
             entry.ranges[kind].append(addresses)
@@ -67,7 +67,7 @@ class Gathering:
         if option not in ("max-bps", "total-quota", "user-quota"):
             return
         if not _LIMIT.fullmatch(text.strip()):
-            self.mistake(f"{option} {shown(text)} of realm {shown(realm)} is no number")
+            self.mistake(f"{option} {quoted(text)} of realm {quoted(realm)} is no number")
         elif (entry := self._realm(realm)) is not None:
             entry.limits[option] = int(text)
 
@@ -97,7 +97,7 @@ class Gathering:
         return found
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """A text of a stranger's for one line of the log: quoted, escaped, cut."""
     cut = text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
     return ascii(cut)

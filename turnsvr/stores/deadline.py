@@ -12,7 +12,7 @@ _PARTING = 5.0
 _T = TypeVar("_T")
 
 
-class Bounded:
+class Deadlines:
     """Runs what speaks with a database. What is late is given up and ends by itself: nobody waits for its end.
 
     Drivers take seconds to part with a server that has stopped answering; their connection pools bound how many of

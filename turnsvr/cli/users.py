@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from turnsvr.cli.common import FILE, fail, secret_file_option
-from turnsvr.cli.storage import Place, checked, new_text, on_store
+from turnsvr.cli.storeaccess import Place, checked, new_text, on_store
 from turnsvr.cli.text import printable
 from turnsvr.config import fields
 from turnsvr.stores import hexkeys

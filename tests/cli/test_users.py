@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from turnsvr.cli import storage
+from turnsvr.cli import storeaccess
 from turnsvr.config import loads
 from turnsvr.config.locations import StoreUrl
 from turnsvr.stores import hexkeys, open_store
@@ -25,7 +25,7 @@ REALM = "example.org"
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where databases that nobody names are, in place of this machine's; neither directory is there yet."""
-    monkeypatch.setattr(storage, "SYSTEM_FILE", tmp_path / "system" / "turnsvr.sqlite")
+    monkeypatch.setattr(storeaccess, "SYSTEM_FILE", tmp_path / "system" / "turnsvr.sqlite")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("TURN_STORE", raising=False)
     return tmp_path / "data" / "turnsvr" / "turnsvr.sqlite"
@@ -59,15 +59,15 @@ def test_nobody_names_a_database(run: Run, home: Path) -> None:
 
 
 def test_the_systems_file_comes_first_when_it_can_be_written(run: Run, home: Path) -> None:
-    storage.SYSTEM_FILE.parent.mkdir()
+    storeaccess.SYSTEM_FILE.parent.mkdir()
     run("user", "add", "alice", "--realm", REALM, stdin="wonderland\n")
-    assert storage.SYSTEM_FILE.exists()
+    assert storeaccess.SYSTEM_FILE.exists()
     assert not home.exists()
 
 
 def test_nothing_to_list_yet(run: Run, home: Path) -> None:
     result = run("user", "list")
-    assert result.exit_code == storage.UNAVAILABLE
+    assert result.exit_code == storeaccess.UNAVAILABLE
     assert "there is no such file; turnsvr user add makes it" in result.stderr
     assert not home.exists()
 
@@ -124,7 +124,7 @@ def test_a_password_that_is_none(run: Run, home: Path, stdin: str) -> None:
 def test_a_database_that_does_not_answer(run: Run, tmp_path: Path) -> None:
     url = f"postgresql://turn:hush-hush@localhost/turn?socket={tmp_path}"
     result = run("user", "list", TURN_STORE=url)
-    assert result.exit_code == storage.UNAVAILABLE
+    assert result.exit_code == storeaccess.UNAVAILABLE
     assert result.stderr == f"turnsvr: postgresql://{tmp_path}/turn: no such file or directory\n"
 
 
