@@ -37,6 +37,7 @@ _RULES = tuple(
         "net/engine",
         "credentials/shared_secret",
         "credentials/static",
+        "credentials/timedname",
         "relay/api",
         "relay/compiled",
         "relay/ports",

@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "net": {"stun", "turn", "relay", "credentials", "histogram", "limits"},
     "client": {"stun"},
     "web": {"config", "credentials", "histogram", "limits", "net", "relay"},
-    "admin": {"config", "limits", "relay", "stun", "web"},
+    "admin": {"config", "credentials", "limits", "relay", "stun", "web"},
     "migrate": {"config", "special"},
     "app": {
         "admin",

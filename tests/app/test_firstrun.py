@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from tests.credentials.callers import CALLER
 from turnsvr.app import firstrun
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.credentials.shared_secret import SharedSecrets
@@ -43,8 +44,8 @@ def test_the_invitation_is_an_rtc_configuration_with_credentials_for_a_day() -> 
     assert stun == {"urls": ["stun:192.168.1.7:3478"]}
     assert turn["urls"] == ["turn:192.168.1.7:3478?transport=udp", "turn:192.168.1.7:3478?transport=tcp"]
     source = SharedSecrets([run.settings.credentials.secrets[0].get_secret_value()])
-    assert source.find(turn["username"], "turnsvr", now + 86_399)
-    assert not source.find(turn["username"], "turnsvr", now + 86_400)
+    assert source.find_now(turn["username"], "turnsvr", now + 86_399, CALLER)
+    assert not source.find_now(turn["username"], "turnsvr", now + 86_400, CALLER)
     assert run.secret not in text
 
 

@@ -33,7 +33,7 @@ from turnsvr.client.link import DatagramLink, StreamLink, tls_context
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.config.settings import Settings
-from turnsvr.credentials.api import Source, takes_io
+from turnsvr.credentials.api import Caller
 from turnsvr.stores.client import StoreClient
 from turnsvr.turn.commands import EndReason
 
@@ -375,10 +375,10 @@ async def test_stopping_waits_for_no_service_that_says_nothing(serve: Serve, ser
 
 async def test_reload_without_anything_but_the_file_is_immediate_again(serve: Serve, service: Service) -> None:
     application = await serve(credentials={"users": {USER: PASSWORD}, **hook(service)})
-    assert takes_io(application.identities.source)
+    nobody = ("nobody", application.settings.realm, time.time(), Caller("192.0.2.1", secure=False))
+    assert application.identities.source.find_now(*nobody) is None
     application.reload(changed(application, credentials={"users": {USER: PASSWORD}}))
-    assert isinstance(application.identities.source, Source)
-    assert not takes_io(application.identities.source)
+    assert application.identities.source.find_now(*nobody) == ()
     await assert_relays(application, USER, PASSWORD)
     assert application.sources == ()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
+from tests.credentials.callers import CALLER
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.stun.integrity import long_term_key
 
@@ -17,7 +18,7 @@ SECRET = "north-north-north"
 
 
 def serves(username: str, password: str) -> bool:
-    found = SharedSecrets([SECRET]).find(username, "r", time.time())
+    found = SharedSecrets([SECRET]).find_now(username, "r", time.time(), CALLER)
     return [candidate.md5_key for candidate in found] == [long_term_key(username, "r", password)]
 
 

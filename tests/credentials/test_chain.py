@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from tests.credentials.callers import CALLER
 from turnsvr import credentials
 from turnsvr.config.settings import CredentialSettings, Settings
-from turnsvr.credentials.api import AsyncSource, Caller, Credential, Refusal, Source, Unavailable, takes_io
-from turnsvr.credentials.chain import AsyncChain, ByRealm, Chain, chain
+from turnsvr.credentials.api import Caller, Credential, Refusal, Source, Unavailable
+from turnsvr.credentials.chain import ByRealm, Chain
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.stun.integrity import userhash
@@ -19,24 +20,25 @@ def both() -> Chain:
 
 
 def test_each_name_is_answered_by_the_source_that_knows_it() -> None:
-    assert len(both().find("alice", "r", NOW)) == 1
-    assert len(both().find(TIMED, "r", NOW)) == 2
-    assert both().find("eve", "r", NOW) == ()
+    assert len(both().find_now("alice", "r", NOW, CALLER) or ()) == 1
+    assert len(both().find_now(TIMED, "r", NOW, CALLER) or ()) == 2
+    assert both().find_now("eve", "r", NOW, CALLER) == ()
 
 
 def test_a_static_user_comes_before_a_time_limited_one_of_the_same_name() -> None:
     static, timed = StaticUsers({TIMED: "wonderland"}), SharedSecrets(["new"])
-    assert Chain([static, timed]).find(TIMED, "r", NOW) == static.find(TIMED, "r", NOW) + timed.find(TIMED, "r", NOW)
+    first, second = (source.find_now(TIMED, "r", NOW, CALLER) for source in (static, timed))
+    assert Chain([static, timed]).find_now(TIMED, "r", NOW, CALLER) == first + second
 
 
 async def test_a_time_limited_name_is_tried_with_the_secrets_of_all_that_know_some() -> None:
     file, store, hook = SharedSecrets(["file"]), Slow(), Slow(None)
-    store.remembered[TIMED] = SharedSecrets(["store"]).find(TIMED, "r", NOW)
-    mixed = AsyncChain([file, store, hook])
-    every = file.find(TIMED, "r", NOW) + store.remembered[TIMED]
+    store.remembered[TIMED] = SharedSecrets(["store"]).find_now(TIMED, "r", NOW, CALLER)
+    mixed = Chain([file, store, hook])
+    every = file.find_now(TIMED, "r", NOW, CALLER) + store.remembered[TIMED]
     assert mixed.find_now(TIMED, "r", NOW, CALLER) == await mixed.find(TIMED, "r", NOW, CALLER) == every
-    assert AsyncChain([hook, file]).find_now(TIMED, "r", NOW, CALLER) == file.find(TIMED, "r", NOW)
-    assert AsyncChain([StaticUsers({}), hook]).find_now(TIMED, "r", NOW, CALLER) is None
+    assert Chain([hook, file]).find_now(TIMED, "r", NOW, CALLER) == file.find_now(TIMED, "r", NOW, CALLER)
+    assert Chain([StaticUsers({}), hook]).find_now(TIMED, "r", NOW, CALLER) is None
     assert hook.asked == 0
 
 
@@ -46,7 +48,7 @@ def test_md5_is_offered_first_where_some_user_may_have_no_other_key() -> None:
     assert not StaticUsers({"alice": "wonderland", "bob": "0x" + "0" * 64}).md5_alone
     assert Chain([both(), stored]).md5_alone
     assert not both().md5_alone
-    assert AsyncChain([both(), Slow()]).md5_alone
+    assert Chain([both(), Slow()]).md5_alone
     assert ByRealm({"one": both(), "two": stored}).md5_alone
 
 
@@ -66,22 +68,19 @@ def test_the_most_telling_refusal() -> None:
 
 def test_a_chain_is_a_source_and_chains() -> None:
     assert isinstance(both(), Source)
-    assert Chain([both()]).find("alice", "r", NOW)
+    assert Chain([both()]).find_now("alice", "r", NOW, CALLER)
 
 
 def test_from_settings() -> None:
     def source(**values: object) -> Source:
         return credentials.from_settings(CredentialSettings.model_validate(values))
 
-    assert source(users={"alice": "wonderland"}).find("alice", "r", NOW)
-    assert len(source(secrets=["new", "old"]).find(TIMED, "r", NOW)) == 2
+    assert source(users={"alice": "wonderland"}).find_now("alice", "r", NOW, CALLER)
+    assert len(source(secrets=["new", "old"]).find_now(TIMED, "r", NOW, CALLER) or ()) == 2
     mixed = source(users={"alice": "wonderland"}, secret="new")
-    assert mixed.find("alice", "r", NOW)
-    assert mixed.find(TIMED, "r", NOW)
-    assert source().find("alice", "r", NOW) == ()
-
-
-CALLER = Caller("192.0.2.1", secure=False)
+    assert mixed.find_now("alice", "r", NOW, CALLER)
+    assert mixed.find_now(TIMED, "r", NOW, CALLER)
+    assert source().find_now("alice", "r", NOW, CALLER) == ()
 
 
 class Slow:
@@ -99,10 +98,10 @@ class Slow:
         return self.remembered.get(username)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
-        return self._users().find(username, realm, wall_time)
+        return self._users().find_now(username, realm, wall_time, caller)
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        return self._users().by_userhash(userhash, realm)
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return Refusal.UNAVAILABLE if self.user is None else Refusal.UNKNOWN
@@ -115,52 +114,48 @@ class Slow:
 
 
 async def test_a_slow_source_gives_the_same_answers_later() -> None:
-    slow: AsyncSource = Slow()
-    assert takes_io(slow)
-    assert not takes_io(both())
-    expected = StaticUsers({"alice": "wonderland"}).find("alice", "r", NOW)
+    slow: Source = Slow()
+    assert slow.find_now("alice", "r", NOW, CALLER) is None
+    expected = StaticUsers({"alice": "wonderland"}).find_now("alice", "r", NOW, CALLER)
     assert await slow.find("alice", "r", NOW, CALLER) == expected
 
 
-def test_a_chain_stays_immediate_as_long_as_its_sources_are() -> None:
-    users = StaticUsers({"alice": "wonderland"})
-    assert chain([users]) is users
-    assert isinstance(chain([users, both()]), Chain)
-    assert isinstance(chain([]), Chain)
-    assert isinstance(chain([users, Slow()]), AsyncChain)
-    assert takes_io(chain([Slow()]))
+async def test_sources_without_io_say_later_what_they_say_at_once() -> None:
+    sources: tuple[Source, ...] = (StaticUsers({"alice": "wonderland"}), SharedSecrets(["new"]), both(), Chain([]))
+    for source in (*sources, ByRealm({"r": both()})):
+        for name in ("alice", TIMED, "eve"):
+            found = source.find_now(name, "r", NOW, CALLER)
+            assert found is not None
+            assert await source.find(name, "r", NOW, CALLER) == found
 
 
 async def test_the_first_that_knows_answers_and_later_ones_are_not_asked() -> None:
     slow, never = Slow(), Slow("carol")
-    mixed = AsyncChain([StaticUsers({"bob": "builder"}), slow, never])
+    mixed = Chain([StaticUsers({"bob": "builder"}), slow, never])
     assert len(await mixed.find("bob", "r", NOW, CALLER)) == 1
     assert slow.asked == 0
     assert len(await mixed.find("alice", "r", NOW, CALLER)) == 1
-    assert await mixed.by_userhash(userhash("alice", "r"), "r") == "alice"
+    assert mixed.by_userhash(userhash("bob", "r"), "r") == "bob"
     assert never.asked == 0
     assert await mixed.find("eve", "r", NOW, CALLER) == ()
-    assert await mixed.by_userhash(userhash("eve", "r"), "r") is None
+    assert mixed.by_userhash(userhash("eve", "r"), "r") is None
     assert mixed.anonymity
-    assert not AsyncChain([slow, SharedSecrets(["new"])]).anonymity
+    assert not Chain([slow, SharedSecrets(["new"])]).anonymity
 
 
 async def test_a_source_that_is_away_hides_no_later_one() -> None:
-    mixed = AsyncChain([Slow(None), Slow("alice"), StaticUsers({"bob": "builder"})])
+    mixed = Chain([Slow(None), Slow("alice"), StaticUsers({"bob": "builder"})])
     for name in ("alice", "bob"):
         assert len(await mixed.find(name, "r", NOW, CALLER)) == 1
-        assert await mixed.by_userhash(userhash(name, "r"), "r") == name
     with pytest.raises(Unavailable):
         await mixed.find("eve", "r", NOW, CALLER)
-    with pytest.raises(Unavailable):
-        await mixed.by_userhash(userhash("eve", "r"), "r")
     assert mixed.refusal("eve", NOW) is Refusal.UNAVAILABLE
 
 
 def test_what_is_remembered_needs_nobody_to_be_asked() -> None:
     first, second = Slow(), Slow(None)
-    mixed = AsyncChain([StaticUsers({"bob": "builder"}), first, second])
-    known = StaticUsers({"alice": "wonderland"}).find("alice", "r", NOW)
+    mixed = Chain([StaticUsers({"bob": "builder"}), first, second])
+    known = StaticUsers({"alice": "wonderland"}).find_now("alice", "r", NOW, CALLER)
 
     def find_now(name: str) -> tuple[Credential, ...] | None:
         return mixed.find_now(name, "r", NOW, CALLER)
@@ -178,10 +173,10 @@ def test_what_is_remembered_needs_nobody_to_be_asked() -> None:
 
 def test_each_realm_has_its_own_users() -> None:
     realms = ByRealm({"one": StaticUsers({"alice": "wonderland"}), "two": StaticUsers({"bob": "builder"})})
-    assert realms.find("alice", "one", NOW)
-    assert realms.find("bob", "two", NOW)
+    assert realms.find_now("alice", "one", NOW, CALLER)
+    assert realms.find_now("bob", "two", NOW, CALLER)
     for name, realm in (("alice", "two"), ("bob", "one"), ("alice", "three")):
-        assert realms.find(name, realm, NOW) == ()
+        assert realms.find_now(name, realm, NOW, CALLER) == ()
         assert realms.by_userhash(userhash(name, realm), realm) is None
     assert realms.by_userhash(userhash("bob", "two"), "two") == "bob"
     assert realms.anonymity
@@ -198,7 +193,7 @@ def test_the_realms_of_the_settings() -> None:
         }
     )
     source = credentials.of_realms(settings)
-    assert source.find("alice", "example.org", NOW)
-    assert source.find(TIMED, "shop", NOW)
+    assert source.find_now("alice", "example.org", NOW, CALLER)
+    assert source.find_now(TIMED, "shop", NOW, CALLER)
     for name, realm in (("alice", "shop"), (TIMED, "example.org"), ("alice", "elsewhere")):
-        assert source.find(name, realm, NOW) == ()
+        assert source.find_now(name, realm, NOW, CALLER) == ()

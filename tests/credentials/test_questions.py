@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 
 from tests.conftest import PATIENCE
 from turnsvr.credentials.api import Unavailable
-from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.health import Health
+from turnsvr.credentials.questions import Memory, Questions, may_be_asked
 
 
 class Remote:

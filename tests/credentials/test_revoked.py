@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from tests.credentials.callers import CALLER
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source
-from turnsvr.credentials.chain import AsyncChain
-from turnsvr.credentials.revoked import AsyncRevocable, Revocable, Revocations, revocable
+from turnsvr.credentials.chain import Chain
+from turnsvr.credentials.revoked import Revocable, Revocations, TooManyRevoked
 from turnsvr.credentials.shared_secret import SharedSecrets, make
 
 NOW = 1_700_000_000.0
@@ -22,13 +25,13 @@ def test_a_revoked_name_is_refused_and_the_reason_is_told() -> None:
     source = Revocable(SharedSecrets(["north"]), revocations)
     assert isinstance(source, Source)
     alice, bob = named("alice"), named("bob")
-    assert source.find(alice, REALM, NOW)
+    assert source.find_now(alice, REALM, NOW, CALLER)
     assert revocations.add(alice, NOW)
-    assert source.find(alice, REALM, NOW) == ()
+    assert source.find_now(alice, REALM, NOW, CALLER) == ()
     assert source.refusal(alice, NOW) is Refusal.REVOKED
-    assert source.find(bob, REALM, NOW)
+    assert source.find_now(bob, REALM, NOW, CALLER)
     assert source.refusal("nobody", NOW) is Refusal.UNKNOWN
-    assert source.find(named("alice", 601), REALM, NOW)
+    assert source.find_now(named("alice", 601), REALM, NOW, CALLER)
 
 
 def test_names_go_when_they_expire() -> None:
@@ -54,20 +57,57 @@ def test_twice_is_once() -> None:
     assert len(revocations) == 1
 
 
-def test_the_table_is_bounded_and_the_soonest_to_expire_goes() -> None:
+def test_a_full_table_refuses_and_forgets_none() -> None:
     revocations = Revocations(max_names=3)
-    for ttl in (300, 100, 400, 200):
-        revocations.add(named("a", ttl), NOW)
-    assert len(revocations) == 3
-    assert named("a", 100) not in revocations
-    assert named("a", 200) in revocations
+    names = [named("a", ttl) for ttl in (300, 100, 400)]
+    for name in names:
+        assert revocations.add(name, NOW)
+    with pytest.raises(TooManyRevoked, match="full") as caught:
+        revocations.add(named("a", 50), NOW)
+    assert caught.value.retry_after == 100
+    assert all(name in revocations for name in names)
+    assert named("a", 50) not in revocations
+    assert revocations.add(names[0], NOW)
+    assert revocations.add(named("a", 500), NOW + 100)
+
+
+def test_a_caller_has_its_share_and_takes_no_other_ones() -> None:
+    revocations = Revocations(max_names=10)
+    share = revocations.share_of(4)
+    assert share == 2
+    for owner in "abcd":
+        for ttl in (100, 200):
+            assert revocations.add(named(owner, ttl), NOW, owner=owner, share=share)
+        with pytest.raises(TooManyRevoked, match="2 user names are revoked already") as caught:
+            revocations.add(named(owner, 300), NOW + 40.5, owner=owner, share=share)
+        assert caught.value.retry_after == 60
+        assert revocations.add(named(owner, 100), NOW, owner=owner, share=share)
+    for ttl in (100, 200):
+        assert revocations.add(named("operator", ttl), NOW)
+    assert len(revocations) == 10
+    assert revocations.add(named("a", 300), NOW + 100, owner="a", share=share)
+    assert Revocations(max_names=10).share_of(0) == 10
+    assert Revocations(max_names=10).share_of(1000) == 1
+
+
+def test_100_000_names_of_one_caller_push_none_of_another_out() -> None:
+    revocations = Revocations()
+    victim = named("victim", 60)
+    assert revocations.add(victim, NOW, owner="b", share=revocations.share_of(2))
+    refused = 0
+    for number in range(100_000):
+        try:
+            assert revocations.add(named(str(number), 86_400), NOW, owner="a", share=revocations.share_of(2))
+        except TooManyRevoked:
+            refused += 1
+    assert victim in revocations
+    assert refused == 100_000 - revocations.share_of(2)
+    assert revocations.add(named("another", 60), NOW, owner="b", share=revocations.share_of(2))
 
 
 async def test_a_source_that_takes_io_is_revocable_too() -> None:
     revocations = Revocations()
-    source = revocable(AsyncChain([SharedSecrets(["north"])]), revocations)
-    assert isinstance(source, AsyncRevocable)
-    assert isinstance(revocable(SharedSecrets(["north"]), revocations), Revocable)
+    source = Revocable(Chain([SharedSecrets(["north"]), Slow()]), revocations)
     caller = Caller("192.0.2.1", secure=True)
     assert await source.find(named("alice"), REALM, NOW, caller)
     assert source.find_now(named("alice"), REALM, NOW, caller)
@@ -76,7 +116,7 @@ async def test_a_source_that_takes_io_is_revocable_too() -> None:
     assert await source.find(named("alice"), REALM, NOW, caller) == ()
     assert source.refusal(named("alice"), NOW) is Refusal.REVOKED
     assert await source.find(named("bob"), REALM, NOW, caller)
-    assert await source.by_userhash(bytes(32), REALM) is None
+    assert source.by_userhash(bytes(32), REALM) is None
     assert not source.anonymity
 
 
@@ -96,9 +136,9 @@ class Slow:
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         self.asked.set()
         await self.let.wait()
-        return self._known.find(username, realm, wall_time)
+        return self._known.find_now(username, realm, wall_time, caller)
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
@@ -107,7 +147,7 @@ class Slow:
 
 async def test_a_name_that_is_revoked_while_it_is_looked_up_is_refused() -> None:
     revocations, slow = Revocations(), Slow()
-    source = AsyncRevocable(slow, revocations)
+    source = Revocable(slow, revocations)
     looking = asyncio.ensure_future(source.find(named("alice"), REALM, NOW, Caller("192.0.2.1", secure=True)))
     await slow.asked.wait()
     revocations.add(named("alice"), NOW)

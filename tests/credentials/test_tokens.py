@@ -309,5 +309,5 @@ async def test_a_token_is_never_shown() -> None:
 
 async def test_userhash_is_not_resolved() -> None:
     source = tokens(SHARED.encode(), "HS256")
-    assert await source.by_userhash(bytes(32), REALM) is None
+    assert source.by_userhash(bytes(32), REALM) is None
     assert not source.anonymity

@@ -34,7 +34,7 @@ class Slow:
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         return self.remembered.get(username)
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return "alice" if userhash == b"alice" else None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:

@@ -11,9 +11,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.conftest import PATIENCE
-from turnsvr.credentials.api import AsyncSource, Caller, Refusal, Unavailable
-from turnsvr.credentials.asking import Questions
+from turnsvr.credentials.api import Caller, Refusal, Source, Unavailable
 from turnsvr.credentials.health import Health
+from turnsvr.credentials.questions import Questions
 from turnsvr.credentials.shared_secret import make
 from turnsvr.stores import source as source_module
 from turnsvr.stores.api import RealmTable, Tables, UserKeys
@@ -102,7 +102,7 @@ async def knows(source: StoreSource, name: str = "alice", realm: str = REALM) ->
 
 
 async def test_users_by_realm_and_name(source: StoreSource) -> None:
-    assert isinstance(source, AsyncSource)
+    assert isinstance(source, Source)
     (found,) = await source.find("alice", REALM, NOW, HERE)
     assert (found.md5_key, found.sha256_key, found.quota_user) == (ALICE.md5, ALICE.sha256, "alice")
     assert not await knows(source, "Alice")
@@ -302,7 +302,7 @@ async def test_userhash_is_not_resolved_and_costs_the_database_nothing(
     reader: MemoryReader, source: StoreSource
 ) -> None:
     assert not source.anonymity
-    assert await source.by_userhash(userhash("alice", REALM), REALM) is None
+    assert source.by_userhash(userhash("alice", REALM), REALM) is None
     assert reader.asked == []
 
 

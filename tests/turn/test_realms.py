@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.credentials.callers import CALLER
 from tests.turn.test_allocate import DUAL, PAIR
 from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, UDP_RELAY, USERS, Client, World, code, names, raw
-from turnsvr.credentials.api import Credential, Refusal
+from turnsvr.credentials.api import Caller, Credential, Refusal
 from turnsvr.credentials.chain import ByRealm
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.stun import attributes as a
@@ -286,8 +287,11 @@ class Special:
         self._users = StaticUsers(USERS)
         self._more = more
 
-    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
-        return tuple(replace(each, **self._more) for each in self._users.find(username, realm, wall_time))
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        return tuple(replace(each, **self._more) for each in self._users.find_now(username, realm, wall_time, CALLER))
+
+    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
+        return self.find_now(username, realm, wall_time, caller)
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
@@ -366,7 +370,7 @@ def test_own_addresses_are_refused_in_a_realm_that_allows_everything() -> None:
 
 
 def test_events_name_the_realm_and_what_may_be_shown_of_the_user() -> None:
-    world = World(CONFIG, source=Special(shown="somebody"))
+    world = World(CONFIG, source=Special(label="somebody"))
     client = world.client(realm=SHOP)
     client.allocate()
     client.permit(Address("127.0.0.1", 1))

@@ -8,6 +8,7 @@ from itertools import count
 from random import Random
 from typing import Any, TypeAlias, assert_never
 
+from tests.credentials.callers import CALLER
 from tests.turn.plane import Plane
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.credentials.static import StaticUsers
@@ -159,7 +160,7 @@ class World:
         username = command.username
         if username is None and command.userhash is not None:
             username = self.source.by_userhash(command.userhash, command.realm)
-        return self.source.find(username, command.realm, self.wall_time) if username is not None else ()
+        return self.source.find_now(username or "", command.realm, self.wall_time, CALLER) or ()
 
     def answer_lookup(self, command: FindCredential) -> None:
         self.lookups.remove(command)

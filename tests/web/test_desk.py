@@ -9,8 +9,10 @@ from typing import Any, cast
 import pytest
 
 from turnsvr.config.ranges import ListenAddress
-from turnsvr.config.websettings import WebSettings
+from turnsvr.config.websettings import MAX_TTL, WebSettings
 from turnsvr.credentials import shared_secret
+from turnsvr.credentials.revoked import TooManyRevoked
+from turnsvr.credentials.timedname import TimedNames
 from turnsvr.web.callers import Caller
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.desk import Desk
@@ -33,13 +35,17 @@ class Server:
         self.draining = False
         self.has_secret = True
         self.revoked: list[str] = []
+        self.full = False
+        self.names = TimedNames()
 
     def credentials(self, user: str, ttl: float) -> tuple[str, str]:
         if not self.has_secret:
             raise CannotIssue("no secret")
-        return shared_secret.make("north", user, ttl, WALL)
+        return shared_secret.make("north", user, ttl, WALL, self.names)
 
-    def revoke(self, username: str) -> int:
+    def revoke(self, username: str, caller: str, callers: int) -> int:
+        if self.full:
+            raise TooManyRevoked("7 user names are revoked already", 30)
         self.revoked.append(username)
         return 1
 
@@ -185,9 +191,46 @@ def test_a_draining_server_gives_none() -> None:
 def test_a_caller_revokes_its_own_alone() -> None:
     scene = Scene(public=True, keys=[{"name": "a", "key": KEY, "tag": "t"}])
     mine = f"{int(WALL)}:t:bob"
-    scene.desk.revoke(scene.caller(), mine)
+    scene.desk.revoke(scene.caller(), mine, WALL)
     assert scene.server.revoked == [mine]
     for other in (f"{int(WALL)}:tt:bob", f"{int(WALL)}:public:bob", f"{int(WALL)}", "alice", "t:bob"):
-        scene.refuse(404, scene.desk.revoke, scene.caller(), other)
-    scene.refuse(404, scene.desk.revoke, scene.caller(None), f"{int(WALL)}:public:bob")
+        scene.refuse(404, scene.desk.revoke, scene.caller(), other, WALL)
+    scene.refuse(404, scene.desk.revoke, scene.caller(None), f"{int(WALL)}:public:bob", WALL)
     assert scene.server.revoked == [mine]
+
+
+@pytest.mark.parametrize(
+    ("separator", "tag", "user", "name", "other"),
+    [
+        ("-", "a", "bob", "{}-a:bob", "{}-a-b:bob"),
+        (".", "a", "bob.c", "{}.a:bob.c", "{}.a.b:bob"),
+        ("-", "a-b", "bob", "{}-a-b:bob", "{}-a:bob"),
+        (":", "a", "bob:1900000000", "{}:a:bob:1900000000", "{}:ab:bob"),
+    ],
+)
+def test_a_caller_revokes_its_own_with_any_separator(
+    separator: str, tag: str, user: str, name: str, other: str
+) -> None:
+    scene = Scene(keys=[{"name": "k", "key": KEY, "tag": tag}])
+    scene.server.names = TimedNames(separator)
+    expiry = int(WALL) + 600
+    issued = scene.desk.issue(scene.caller(), "h", user, 600, WALL)
+    assert issued.username == name.format(expiry)
+    scene.desk.revoke(scene.caller(), issued.username, WALL)
+    assert scene.server.revoked == [issued.username]
+    scene.refuse(404, scene.desk.revoke, scene.caller(), other.format(expiry), WALL)
+
+
+def test_what_no_caller_was_given_is_not_revoked() -> None:
+    scene = Scene(keys=[{"name": "a", "key": KEY}])
+    longest = int(WALL + MAX_TTL)
+    scene.desk.revoke(scene.caller(), f"{longest}:a:bob", WALL)
+    for expiry in (longest + 86_400, 999_999_999_999):
+        scene.refuse(404, scene.desk.revoke, scene.caller(), f"{expiry}:a:bob", WALL)
+
+
+def test_a_full_table_is_told() -> None:
+    scene = Scene(keys=[{"name": "a", "key": KEY}])
+    scene.server.full = True
+    refused = scene.refuse(429, scene.desk.revoke, scene.caller(), f"{int(WALL)}:a:bob", WALL)
+    assert (refused.text, refused.retry_after) == ("it is not revoked: 7 user names are revoked already", 30)

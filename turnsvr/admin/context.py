@@ -148,7 +148,10 @@ class Context(Protocol):
         """End these sessions, of which unknown ones are fine; returns how many ended."""
 
     def revoke(self, username: str) -> bool:
-        """Refuse a time-limited user name until it expires; False for any other, and for one that has expired."""
+        """Refuse a time-limited user name until it expires; False for any other, and for one that has expired.
+
+        Raises TooManyRevoked.
+        """
 
     def drain(self) -> None:
         """Take no new sessions; the server ends with the last one."""

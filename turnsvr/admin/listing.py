@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from turnsvr.admin.context import Allocation
 from turnsvr.admin.rates import Rates
+from turnsvr.credentials.shown import shown
 
 Sort = Literal[
     "id", "-id", "user", "-user", "age", "-age", "remaining", "-remaining", "rate", "-rate", "bytes", "-bytes"
@@ -87,7 +88,7 @@ def _words(allocation: Allocation) -> str:
     return "\n".join(
         (
             allocation.shown,
-            allocation.key.quota_user,
+            shown(allocation.key.quota_user),
             allocation.realm,
             five_tuple.transport.value,
             str(five_tuple.client),

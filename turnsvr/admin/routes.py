@@ -11,6 +11,7 @@ from turnsvr.admin import models, views
 from turnsvr.admin.context import CannotReload, Context, Ending
 from turnsvr.admin.listing import Endpoint, Filter, Sort, page
 from turnsvr.admin.rates import Rates
+from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.web.refusal import Refused
 
 _MAX_PAGE = 1_000
@@ -75,7 +76,10 @@ def _sessions(context: Context, rates: Rates) -> APIRouter:
         revoked = 0
         if revoke:
             names = {user, *(each.key.username for each in matching)}
-            revoked = sum(map(context.revoke, sorted(names)))
+            try:
+                revoked = sum(map(context.revoke, sorted(names)))
+            except TooManyRevoked as error:
+                raise Refused(409, f"not every user name could be revoked, and no session has ended: {error}") from None
             if not revoked:
                 raise Refused(409, "no such time-limited user name is in use: a user of a list is taken off that list")
         return models.Ended(ended=context.end([each.number for each in matching]), revoked=revoked)

@@ -8,6 +8,7 @@ import time
 from turnsvr.admin import models
 from turnsvr.admin.context import Allocation, Context
 from turnsvr.admin.rates import Rate, Rates
+from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
 
 
@@ -87,7 +88,7 @@ def _channels(allocation: Allocation, now: float) -> list[models.Channel]:
 def _quota_user(allocation: Allocation) -> str:
     """Where the user name may not be shown, neither may a name to count by that is the same."""
     key = allocation.key
-    return allocation.shown if key.quota_user == key.username else key.quota_user
+    return allocation.shown if key.quota_user == key.username else shown(key.quota_user)
 
 
 def _flows(counters: Counters, rate: Rate) -> models.SessionTraffic:

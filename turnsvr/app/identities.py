@@ -13,10 +13,10 @@ from turnsvr.app.extras import not_installed
 from turnsvr.config.credentialsettings import HookSettings, StoreSettings, TokenSettings
 from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
-from turnsvr.credentials.api import AnySource
-from turnsvr.credentials.chain import chain
+from turnsvr.credentials.api import Source
+from turnsvr.credentials.chain import Chain
 from turnsvr.credentials.health import Health
-from turnsvr.credentials.revoked import Revocations, revocable
+from turnsvr.credentials.revoked import Revocable, Revocations
 from turnsvr.stores import MissingPackages
 from turnsvr.stores.api import Tables
 from turnsvr.stores.client import StoreClient
@@ -36,7 +36,7 @@ class _Part:
     """A source that takes I/O, as made from its section of the settings."""
 
     section: StoreSettings | HookSettings | TokenSettings
-    source: AnySource
+    source: Source
     start: Callable[[], Work]
     close: Callable[[bool], Work]
     """Takes whether to give up what is under way."""
@@ -73,8 +73,8 @@ class Identities:
         self._take(settings, tuple(self._make(settings)))
 
     @property
-    def source(self) -> AnySource:
-        """Whom the engine asks: immediate when every source is."""
+    def source(self) -> Source:
+        """All of them together, as the engine asks them."""
         return self._source
 
     @property
@@ -159,8 +159,13 @@ class Identities:
     def _take(self, settings: Settings, parts: tuple[_Part, ...]) -> None:
         self._settings = settings
         self._parts = parts
+        names = credentials.names_of(settings)
         sources = [credentials.of_realms(settings), *(part.source for part in parts)]
-        self._source = revocable(chain(sources), self._revocations)
+        self._revocations.names = names
+        for part in parts:
+            if part.store is not None:
+                part.store.source.read_names(names)
+        self._source = Revocable(Chain(sources, names), self._revocations)
 
     def _make(self, settings: Settings) -> Iterator[_Part]:
         """The sources besides the file's in the order to ask them, of the present ones those that stay."""

@@ -14,6 +14,7 @@ from turnsvr.config.settings import Settings
 from turnsvr.credentials import shared_secret
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
+from turnsvr.credentials.timedname import TimedNames
 from turnsvr.relay.api import Pump, Totals
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import EndReason
@@ -165,9 +166,14 @@ class ApplicationContext:
             raise CannotIssue(
                 "credentials.secrets is empty, and no store has a secret: time-limited credentials need one"
             )
-        return shared_secret.make(secret, user, ttl, time.time())
+        return shared_secret.make(secret, user, ttl, time.time(), self.names)
 
-    def revoke(self, username: str) -> int:
-        self._application.revocations.add(username, time.time())
+    @property
+    def names(self) -> TimedNames:
+        return self._application.revocations.names
+
+    def revoke(self, username: str, caller: str, callers: int) -> int:
+        revocations = self._application.revocations
+        revocations.add(username, time.time(), owner=caller, share=revocations.share_of(callers))
         held = [each.number for each in self._application.server.allocations() if each.username == username]
         return self._application.end_sessions(held, EndReason.REVOKED)

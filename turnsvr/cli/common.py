@@ -68,11 +68,12 @@ def operator_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
     return run
 
 
-def time_limited(shared: str, user: str, ttl: float, now: float) -> tuple[str, str]:
-    from turnsvr.credentials import shared_secret
+def time_limited(shared: str, user: str, ttl: float, now: float, settings: Settings | None = None) -> tuple[str, str]:
+    """User name and password, the name as the settings write such names."""
+    from turnsvr.credentials import names_of, shared_secret
 
     try:
-        return shared_secret.make(shared, user, ttl, now)
+        return shared_secret.make(shared, user, ttl, now, names_of(settings) if settings is not None else None)
     except ValueError as error:
         fail(f"turnsvr: {error}")
 
@@ -103,10 +104,13 @@ def login(
     """User name and password: those of a static user, else time-limited ones."""
     if (named := _named_user(user, password_file, settings.credentials if settings else None)) is not None:
         return named
-    return time_limited(shared_secret_of(settings, secret_file), user or _CLIENT_USER, _CLIENT_TTL, time.time())
+    secret = shared_secret_of(settings, secret_file)
+    return time_limited(secret, user or _CLIENT_USER, _CLIENT_TTL, time.time(), settings)
 
 
-def logins_of_realm(known: KnownUsers, user: str | None, password_file: Path | None) -> list[tuple[str, str]]:
+def logins_of_realm(
+    settings: Settings, known: KnownUsers, user: str | None, password_file: Path | None
+) -> list[tuple[str, str]]:
     """User names and passwords with which clients may relay in a realm of the settings, one for each allocation.
 
     Time-limited ones are each of a user of its own, so that one user's limit does not stop a command that wants a few.
@@ -117,7 +121,7 @@ def logins_of_realm(known: KnownUsers, user: str | None, password_file: Path | N
     if known.secrets:
         secret = known.secrets[0].get_secret_value()
         names = [user] if user else [f"{_CLIENT_USER}-{number}" for number in range(_CLIENT_USERS)]
-        return [time_limited(secret, name, _CLIENT_TTL, time.time()) for name in names]
+        return [time_limited(secret, name, _CLIENT_TTL, time.time(), settings) for name in names]
     passwords = {name: value.get_secret_value() for name, value in known.users.items()}
     return [(name, password) for name, password in passwords.items() if not units.parse_hex_key(password)]
 

@@ -62,7 +62,7 @@ def credentials(
     if form == "ice-servers" and not host:
         raise click.UsageError("ice-servers needs --host, the name by which clients reach the server")
     now = time.time()
-    username, password = time_limited(shared_secret_of(settings, secret_file), user, ttl, now)
+    username, password = time_limited(shared_secret_of(settings, secret_file), user, ttl, now, settings)
     listeners = (settings or Settings()).listeners()
     if form == "ice-servers":
         click.echo(json.dumps(ice.ice_servers(host or "", listeners, username, password), indent=2))

@@ -50,7 +50,7 @@ def _logins(settings: Settings, realm: str, user: str | None, password_file: Pat
 
     credentials = settings.realms[realm].credentials if realm in settings.realms else settings.credentials
     known = KnownUsers(users=credentials.users, secrets=credentials.secrets)
-    found = logins_of_realm(known, user, password_file)
+    found = logins_of_realm(settings, known, user, password_file)
     if not found:
         fail(
             f"turnsvr: the settings have neither a shared secret nor a password for the realm {realm}; "

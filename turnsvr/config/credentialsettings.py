@@ -97,6 +97,8 @@ class CredentialSettings(KnownUsers):
     """Web service that is asked for users that nobody else knows; none when absent."""
     tokens: TokenSettings | None = None
     """JSON Web Tokens as credentials; not accepted when absent."""
+    separator: fields.Separator = ":"
+    """What stands between the expiry and the user in time-limited user names: one character, as in EXPIRY:user."""
     nonce_lifetime: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = _HOUR
     """How long a nonce serves before clients are asked to take a new one, 1 s to 1 day."""
 

@@ -103,6 +103,12 @@ def _check_username(name: str) -> str:
     return name
 
 
+def _check_separator(separator: str) -> str:
+    if len(separator) != 1 or separator.isalnum() or not separator.isprintable() or separator.isspace():
+        raise BadValue("is no separator", "write one character that is no letter, digit or space, such as : - or .")
+    return separator
+
+
 def _check_secret(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value():
         raise BadValue("is empty", "make one with: turnsvr secret")
@@ -177,6 +183,7 @@ _ORIGIN = {"type": "string", "minLength": 1, "examples": ["https://app.example.o
 
 Realm = Annotated[str, AfterValidator(_check_realm)]
 Username = Annotated[str, AfterValidator(_check_username)]
+Separator = Annotated[str, AfterValidator(_check_separator)]
 Password = Annotated[SecretStr, AfterValidator(_check_password), WithJsonSchema(_SECRET)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_one_or_more), _listing(_SECRET)]
 StoreLocation = Annotated[

@@ -23,6 +23,8 @@ from turnsvr.config.ranges import EVERY_ADDRESS, AddressRange, parse_host
 from turnsvr.config.units import BadValue
 
 _DAY = 86_400.0
+MAX_TTL = 30 * _DAY
+"""Seconds that credentials last at most, whatever the settings and the caller say."""
 _KIB = 1_024
 _HTTP_PORT = 8_080
 _HTTPS_PORT = 8_443
@@ -135,7 +137,7 @@ WebListens = Annotated[
 ]
 KeyHash = Annotated[str, PlainValidator(_parse_hash), WithJsonSchema({"type": "string", "pattern": _HASH.pattern})]
 HostName = Annotated[str, AfterValidator(_check_host)]
-Ttl = Annotated[fields.Seconds, Field(ge=30, le=30 * _DAY)]
+Ttl = Annotated[fields.Seconds, Field(ge=30, le=MAX_TTL)]
 
 
 class WebTlsSettings(fields.Section):

@@ -1,15 +1,17 @@
 """Who may relay: what every source of credentials promises to the rules.
 
-A source answers from what it holds and never proves anything itself: the rules check MESSAGE-INTEGRITY
-against each candidate's key, in constant time (RFC 8489 section 9.2.4).
+A source gives candidates and never proves anything itself: the rules check MESSAGE-INTEGRITY against each candidate's
+key, in constant time (RFC 8489 section 9.2.4).
 """
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from enum import Enum
-from inspect import iscoroutinefunction
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from turnsvr.credentials.shown import shown
 
 MAX_USERNAME_BYTES = 508
 """USERNAME holds fewer than 509 bytes of UTF-8 (RFC 8489 section 14.3)."""
@@ -20,6 +22,7 @@ class Refusal(Enum):
 
     UNKNOWN = "unknown user"
     EXPIRED = "expired credential"
+    NOT_IN_SECONDS = "expiry is not in seconds"
     REVOKED = "revoked credential"
     INVALID = "token not accepted"
     INSECURE = "token from a client without TLS"
@@ -40,8 +43,13 @@ class Credential:
     quota_user: str
     quota: int | None = None
     """Allocations that this user may hold at once, in place of the limit of the settings."""
-    shown: str | None = None
-    """What logs and lists show in place of a user name that is itself a secret, such as a token."""
+    label: str | None = None
+    """What logs and lists show in place of the user name, where the source knows better."""
+
+    @property
+    def shown(self) -> str:
+        """The user name as logs and lists show it: without what is a secret in it, such as a token."""
+        return shown(self.username) if self.label is None else self.label
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +61,7 @@ class Caller:
 
 
 class Traits(Protocol):
-    """What is to be known of all of a source's credentials before anybody says who he is."""
+    """What is known of all of a source's credentials before any request names a user."""
 
     @property
     def anonymity(self) -> bool:
@@ -68,47 +76,36 @@ class Traits(Protocol):
 
 @runtime_checkable
 class Source(Traits, Protocol):
-    """Credentials that are in memory: every answer is immediate and no method blocks."""
+    """A place that credentials come from: the settings file, a secret, a database, a web hook, or several in a chain.
 
-    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
-        """Candidates in the order to try them, () when unknown; wall_time in seconds since 1970."""
-        ...
-
-    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        """The user name whose USERHASH this is (RFC 8489 section 14.4), None when unknown."""
-        ...
-
-    def refusal(self, username: str, wall_time: float) -> Refusal:
-        """Why `find` gave nothing for this name at this time."""
-        ...
-
-
-@runtime_checkable
-class AsyncSource(Traits, Protocol):
-    """Credentials that take I/O (a database, a web hook): the same answers, later.
-
-    The engine awaits `find` while the request waits and carries on with others. The source bounds its own
-    waiting and what it keeps; when it cannot answer it raises Unavailable, and the request gets error 500.
+    Whoever looks a user up calls find_now, which never blocks, and awaits find only after it gave None. A source that
+    takes I/O bounds how long and for how many users it waits, and what it remembers.
     """
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
-        """What `find` would say, when nobody needs to be asked for it; None when somebody does."""
+        """Candidates in the order to try them, () when unknown, None when only `find` can tell.
+
+        wall_time in seconds since 1970.
+        """
         ...
 
-    async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]: ...
+    def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> Awaitable[tuple[Credential, ...]]:
+        """The same, later and always; raises Unavailable, and then the request gets error 500."""
+        ...
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None: ...
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        """The user name whose USERHASH this is (RFC 8489 section 14.4), None when unknown. Never blocks."""
+        ...
 
-    def refusal(self, username: str, wall_time: float) -> Refusal: ...
-
-
-AnySource = Source | AsyncSource
-
-
-def takes_io(source: AnySource) -> TypeGuard[AsyncSource]:
-    """Whether its answers come later."""
-    return iscoroutinefunction(source.find)
+    def refusal(self, username: str, wall_time: float) -> Refusal:
+        """Why there was no candidate for this name at this time."""
+        ...
 
 
 class Unavailable(Exception):
-    """An AsyncSource cannot answer now; the text names the store, never its password."""
+    """A source cannot answer now; the text names the store or service, never its password."""
+
+
+async def answered(found: tuple[Credential, ...]) -> tuple[Credential, ...]:
+    """What `find` of a source without I/O returns."""
+    return found

@@ -16,10 +16,10 @@ import httpx
 
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
-from turnsvr.credentials.asking import Memory, Questions, may_be_asked
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
 from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded
+from turnsvr.credentials.questions import Memory, Questions, may_be_asked
 
 TIMESTAMP = "X-Turnsvr-Timestamp"
 SIGNATURE = "X-Turnsvr-Signature"
@@ -36,7 +36,7 @@ _Key = tuple[str, str, str]
 
 
 class Hook:
-    """An AsyncSource that asks a web service.
+    """A Source that asks a web service.
 
     Answers are remembered for the same user name, realm and client address, because the service may go by all three.
     USERHASH cannot be resolved.
@@ -89,7 +89,7 @@ class Hook:
         self._questions.forget()
         self._known.discard_each(lambda key: key[:2] == (username, realm))
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:

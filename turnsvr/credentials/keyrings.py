@@ -13,9 +13,9 @@ import structlog
 
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Unavailable
-from turnsvr.credentials.asking import Questions
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded
+from turnsvr.credentials.questions import Questions
 from turnsvr.credentials.tokenkeys import MAX_BYTES, BadKeys, TokenKey, read_keys
 
 _FILE_SECONDS = 5.0

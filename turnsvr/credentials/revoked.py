@@ -1,76 +1,85 @@
-"""User names that are refused although their credentials are good: a bounded table, and a source that asks it."""
+"""User names that are refused although their credentials are good: a bounded table, and a source that asks it.
+
+A name stays until it expires by itself. None is forgotten before: a table that is full takes no further one, and of
+each caller it takes no more than that caller's share.
+"""
 
 from __future__ import annotations
 
 import heapq
-from typing import cast
+import math
 
-from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Refusal, Source, takes_io
-from turnsvr.credentials.shared_secret import parse
+from turnsvr.credentials.api import Caller, Credential, Refusal, Source
+from turnsvr.credentials.timedname import TimedNames
 
-_MAX_REVOKED = 100_000
+MAX_REVOKED = 100_000
+"""Names that are revoked at once, whoever revoked them."""
+
+
+class TooManyRevoked(Exception):
+    """One more name cannot be revoked; `retry_after` is in how many seconds there will be room, at least 1."""
+
+    def __init__(self, reason: str, retry_after: int) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class Revocations:
-    """Revoked time-limited user names, each until it expires by itself.
+    """Revoked time-limited user names, each until it expires by itself. Times are in seconds since 1970."""
 
-    When the table is full the name that expires first goes: it is the one that matters for the shortest time.
-    """
-
-    def __init__(self, max_names: int = _MAX_REVOKED) -> None:
+    def __init__(self, names: TimedNames | None = None, max_names: int = MAX_REVOKED) -> None:
+        """names reads the user names; with the default separator when absent."""
+        self.names = names or TimedNames()
         self._max_names = max_names
-        self._names: set[str] = set()
-        self._by_expiry: list[tuple[int, str]] = []
+        self._revoked: set[str] = set()
+        self._by_owner: dict[str, list[tuple[int, str]]] = {}
+        """A heap for each caller: expiry and name, the first to expire first."""
 
-    def add(self, username: str, wall_time: float) -> bool:
-        """Refuse this name from now on; wall_time in seconds since 1970.
+    def share_of(self, owners: int) -> int:
+        """How many names each of so many callers may have revoked, while the operator has as much room left."""
+        return max(1, self._max_names // (owners + 1))
 
-        False when there is nothing to do: the name is not time-limited, or has expired.
+    def add(self, username: str, wall_time: float, *, owner: str = "", share: int | None = None) -> bool:
+        """Refuse this name from now on, on account of `owner`, who may have `share` names revoked at once.
+
+        False when there is nothing to do: the name is not time-limited, or has expired. Raises TooManyRevoked.
         """
         self._forget(wall_time)
-        timed = parse(username)
+        timed = self.names.parse(username)
         if timed is None or timed.expiry <= wall_time:
             return False
-        if username not in self._names:
-            self._names.add(username)
-            heapq.heappush(self._by_expiry, (timed.expiry, username))
-            if len(self._names) > self._max_names:
-                self._names.discard(heapq.heappop(self._by_expiry)[1])
+        if username not in self._revoked:
+            self._check_room(owner, share, wall_time)
+            self._revoked.add(username)
+            heapq.heappush(self._by_owner.setdefault(owner, []), (timed.expiry, username))
         return True
 
     def __contains__(self, username: str) -> bool:
-        return username in self._names
+        return username in self._revoked
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._revoked)
+
+    def _check_room(self, owner: str, share: int | None, wall_time: float) -> None:
+        held = self._by_owner.get(owner, [])
+        if share is not None and len(held) >= share:
+            raise TooManyRevoked(f"{share} user names are revoked already", _seconds_until(held[0][0], wall_time))
+        if len(self._revoked) >= self._max_names:
+            first = min(names[0][0] for names in self._by_owner.values())
+            raise TooManyRevoked("the table of revoked user names is full", _seconds_until(first, wall_time))
 
     def _forget(self, wall_time: float) -> None:
-        while self._by_expiry and self._by_expiry[0][0] <= wall_time:
-            self._names.discard(heapq.heappop(self._by_expiry)[1])
+        for owner, names in list(self._by_owner.items()):
+            while names and names[0][0] <= wall_time:
+                self._revoked.discard(heapq.heappop(names)[1])
+            if not names:
+                del self._by_owner[owner]
 
 
 class Revocable:
     """A source without those names that have been revoked."""
 
     def __init__(self, source: Source, revocations: Revocations) -> None:
-        self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
-        self._source = source
-        self._revocations = revocations
-
-    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
-        return () if username in self._revocations else self._source.find(username, realm, wall_time)
-
-    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        return self._source.by_userhash(userhash, realm)
-
-    def refusal(self, username: str, wall_time: float) -> Refusal:
-        return Refusal.REVOKED if username in self._revocations else self._source.refusal(username, wall_time)
-
-
-class AsyncRevocable:
-    """The same for a source that takes I/O."""
-
-    def __init__(self, source: AsyncSource, revocations: Revocations) -> None:
         self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
         self._source = source
         self._revocations = revocations
@@ -84,15 +93,12 @@ class AsyncRevocable:
         found = await self._source.find(username, realm, wall_time, caller)
         return () if username in self._revocations else found
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
-        return await self._source.by_userhash(userhash, realm)
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+        return self._source.by_userhash(userhash, realm)
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
         return Refusal.REVOKED if username in self._revocations else self._source.refusal(username, wall_time)
 
 
-def revocable(source: AnySource, revocations: Revocations) -> AnySource:
-    """The source without those names that have been revoked; immediate when it was."""
-    if takes_io(source):
-        return AsyncRevocable(source, revocations)
-    return Revocable(cast(Source, source), revocations)
+def _seconds_until(expiry: float, wall_time: float) -> int:
+    return max(1, math.ceil(expiry - wall_time))

@@ -1,16 +1,19 @@
-"""User names that are secrets themselves, and what is shown of them."""
+"""User names as people may see them: in the log, in lists, figures, errors and the keys of Redis."""
 
 from __future__ import annotations
 
 import re
 from hashlib import sha256
 
-_TOKEN = re.compile(r"eyJ[\w-]*\.[\w-]+\.[\w-]*", re.ASCII)
-"""A JSON Web Token in its compact form (RFC 7519): three parts in base64url, and the first begins a JSON object."""
+_TOKEN = re.compile(r"eyJ[\w-]*(?:\.[\w-]*){2,4}", re.ASCII)
+"""A JSON Web Token in its compact form (RFC 7519): three parts in base64url, of which the first begins a JSON object;
+an encrypted one has five."""
 
 
 def shown(username: str) -> str:
-    """A user name as logs may show it: one that looks like a token becomes a mark that is the same each time."""
-    if not _TOKEN.fullmatch(username):
-        return username
-    return f"token sha256:{sha256(username.encode()).hexdigest()[:8]}"
+    """The name; what looks like a token, wherever in the name, becomes a mark that is the same each time."""
+    return _TOKEN.sub(_mark, username) if "eyJ" in username else username
+
+
+def _mark(token: re.Match[str]) -> str:
+    return f"token sha256:{sha256(token[0].encode()).hexdigest()[:8]}"

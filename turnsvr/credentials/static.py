@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from functools import lru_cache
 
 from turnsvr.config.units import parse_hex_key
-from turnsvr.credentials.api import Credential, Refusal
+from turnsvr.credentials.api import Caller, Credential, Refusal, answered
 from turnsvr.stun import integrity
 
 _MAX_HASHED_REALMS = 64
@@ -27,9 +27,12 @@ class StaticUsers:
         self._names_by_hash: dict[str, dict[bytes, str]] = {}
         self.md5_alone = any(isinstance(each, bytes) and len(each) == _MD5_SIZE for each in self._secrets.values())
 
-    def find(self, username: str, realm: str, wall_time: float) -> tuple[Credential, ...]:
+    def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         secret = self._secrets.get(username)
         return () if secret is None else (self._credential(username, realm, secret),)
+
+    def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> Awaitable[tuple[Credential, ...]]:
+        return answered(self.find_now(username, realm, wall_time, caller))
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return self._names(realm).get(userhash)

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import jwt
 
 from turnsvr.credentials.api import MAX_USERNAME_BYTES, Caller, Credential, Refusal, Unavailable
-from turnsvr.credentials.asking import Memory
 from turnsvr.credentials.keyrings import KeyRing
+from turnsvr.credentials.questions import Memory
 from turnsvr.credentials.shared_secret import password_of
 from turnsvr.credentials.tokenkeys import TokenKey
 from turnsvr.stun.integrity import long_term_key, long_term_key_sha256
@@ -61,7 +61,7 @@ class _Refused(Exception):
 
 
 class Tokens:
-    """An AsyncSource of tokens, for every realm. Immediate, but for tokens that name a key which is not known."""
+    """A Source of tokens, for every realm. Immediate, but for tokens that name a key which is not known."""
 
     anonymity = False
     md5_alone = False
@@ -110,7 +110,7 @@ class Tokens:
                 found = self.find_now(username, realm, wall_time, caller)
         return found or ()
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
@@ -193,5 +193,5 @@ def _credential(token: str, realm: str, verified: _Verified) -> Credential:
         long_term_key_sha256(token, realm, password),
         verified.user,
         verified.quota,
-        shown=f"{verified.user} (token)",
+        label=f"{verified.user} (token)",
     )

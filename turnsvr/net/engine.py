@@ -9,7 +9,7 @@ from typing import Protocol, assert_never
 
 import structlog
 
-from turnsvr.credentials.api import AnySource, Credential
+from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
 from turnsvr.relay.api import Counters, Handler, OpenRequest, Pump, RelayFailure
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -68,7 +68,7 @@ class Engine:
         self,
         server: Server,
         make_pump: Callable[[Handler], Pump],
-        credentials: AnySource,
+        credentials: Source,
         events: EventSink,
         *,
         loop: asyncio.AbstractEventLoop,

@@ -1,4 +1,4 @@
-"""Asks a source of credentials on behalf of the rules: at once where it can answer, in a task where it takes I/O."""
+"""Looks credentials up for the rules: at once where the source can answer, in a task where it takes I/O."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import structlog
 
-from turnsvr.credentials.api import AnySource, AsyncSource, Caller, Credential, Source, Unavailable, takes_io
+from turnsvr.credentials.api import Caller, Credential, Source, Unavailable
 from turnsvr.credentials.health import Trouble
 from turnsvr.histogram import Histogram
 from turnsvr.limits import client_of
@@ -41,7 +40,7 @@ class Lookups:
 
     def __init__(
         self,
-        source: AnySource,
+        source: Source,
         found: Found,
         failed: Callable[[int], None],
         *,
@@ -52,6 +51,7 @@ class Lookups:
         max_waiting_of_one: int = _MAX_WAITING_OF_ONE,
     ) -> None:
         self.source = source
+        """The place that is asked."""
         self.took = Histogram()
         """Seconds of look-ups that took I/O, those that failed among them."""
         self.failures = 0
@@ -72,29 +72,22 @@ class Lookups:
         """Look-ups that have no answer yet."""
         return len(self._waiting)
 
-    @property
-    def source(self) -> AnySource:
-        """Who is asked."""
-        return self._source
-
-    @source.setter
-    def source(self, source: AnySource) -> None:
-        self._source = source
-        self._later = source if takes_io(source) else None
-
     def ask(self, command: FindCredential) -> None:
-        source = self._later
-        if source is None:
-            self._ask_now(command, cast(Source, self._source))
-        elif self._ask_memory(command, source):
-            pass
+        source, now = self.source, self._wall_time()
+        username = command.username
+        if username is None and command.userhash is not None:
+            username = source.by_userhash(command.userhash, command.realm)
+        if username is None:
+            self._answer(command, source, "", (), now)
+        elif (keys := source.find_now(username, command.realm, now, _caller(command))) is not None:
+            self._answer(command, source, username, keys, now)
         elif len(self._waiting) >= self._max_waiting:
             self._warn(f"{self._max_waiting} are under way")
             self._fail(command)
         elif self._by_client[client := client_of(command.five_tuple.client.packed)] >= self._max_waiting_of_one:
             self._fail(command)
         else:
-            task = asyncio.get_running_loop().create_task(self._ask_later(command, source))
+            task = asyncio.get_running_loop().create_task(self._ask_later(command, source, username))
             self._waiting.add(task)
             self._by_client[client] += 1
             task.add_done_callback(lambda task: self._done(task, client))
@@ -110,29 +103,15 @@ class Lookups:
         if not self._by_client[client]:
             del self._by_client[client]
 
-    def _ask_now(self, command: FindCredential, source: Source) -> None:
-        now = self._wall_time()
-        username = command.username
-        if username is None and command.userhash is not None:
-            username = source.by_userhash(command.userhash, command.realm)
-        keys = source.find(username, command.realm, now) if username is not None else ()
-        self._found(command.request, keys, "" if keys else source.refusal(username or "", now).value)
+    def _answer(
+        self, command: FindCredential, source: Source, username: str, keys: Sequence[Credential], wall_time: float
+    ) -> None:
+        self._found(command.request, keys, "" if keys else source.refusal(username, wall_time).value)
 
-    def _ask_memory(self, command: FindCredential, source: AsyncSource) -> bool:
-        """Whether the source could tell without I/O, so that those whom it knows wait for nobody."""
-        if command.username is None:
-            return False
-        now = self._wall_time()
-        keys = source.find_now(command.username, command.realm, now, _caller(command))
-        if keys is None:
-            return False
-        self._found(command.request, keys, "" if keys else source.refusal(command.username, now).value)
-        return True
-
-    async def _ask_later(self, command: FindCredential, source: AsyncSource) -> None:
+    async def _ask_later(self, command: FindCredential, source: Source, username: str) -> None:
         now = self._wall_time()
         try:
-            username, keys = await self._find(command, source, now)
+            keys = await self._find(command, source, username, now)
         except Unavailable as error:
             _log.debug("credential not looked up", reason=str(error))
             self._fail(command)
@@ -144,22 +123,16 @@ class Lookups:
             self._fail(command)
         else:
             self._works()
-            self._found(command.request, keys, "" if keys else source.refusal(username or "", now).value)
+            self._answer(command, source, username, keys, now)
 
-    async def _find(
-        self, command: FindCredential, source: AsyncSource, now: float
-    ) -> tuple[str | None, tuple[Credential, ...]]:
-        """The user name and its candidates; raises what the source raises, and TimeoutError."""
-        username = command.username
+    async def _find(self, command: FindCredential, source: Source, username: str, now: float) -> tuple[Credential, ...]:
+        """The candidates; raises what the source raises, and TimeoutError."""
         started = self._clock()
         try:
             async with asyncio.timeout(self._timeout):
-                if username is None and command.userhash is not None:
-                    username = await source.by_userhash(command.userhash, command.realm)
-                keys = await source.find(username, command.realm, now, _caller(command)) if username is not None else ()
+                return await source.find(username, command.realm, now, _caller(command))
         finally:
             self.took.add(self._clock() - started)
-        return username, keys
 
     def _fail(self, command: FindCredential) -> None:
         self.failures += 1

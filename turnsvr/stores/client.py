@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from turnsvr.config.credentialsettings import StoreSettings
-from turnsvr.credentials.asking import Questions
 from turnsvr.credentials.health import Health
+from turnsvr.credentials.questions import Questions
 from turnsvr.stores import open_store
 from turnsvr.stores.api import Tables
 from turnsvr.stores.poller import Poller

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 import structlog
 
 from turnsvr.credentials.api import Unavailable
-from turnsvr.credentials.asking import Questions
+from turnsvr.credentials.questions import Questions
 from turnsvr.stores.api import Reader, Tables
 
 _RETRY_SECONDS = 2.0

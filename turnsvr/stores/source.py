@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
-from turnsvr.credentials.asking import Memory, Questions, may_be_asked
-from turnsvr.credentials.shared_secret import SharedSecrets, parse
+from turnsvr.credentials.questions import Memory, Questions, may_be_asked
+from turnsvr.credentials.shared_secret import SharedSecrets
+from turnsvr.credentials.timedname import TimedNames
 from turnsvr.stores.api import Reader, Tables, UserKeys
 
 _MAX_KNOWN = 20_000
@@ -22,7 +23,7 @@ _Key = tuple[str, str]
 
 
 class StoreSource:
-    """An AsyncSource over a store.
+    """A Source over a store.
 
     A user's keys are remembered for `cache` seconds. While the database is away they serve for as long once more, and
     no longer: a user who was removed is refused at most twice that time later. Time-limited names are checked with
@@ -41,6 +42,8 @@ class StoreSource:
         self._reader = reader
         self._questions = questions
         self._cache = cache
+        self._names = TimedNames()
+        self._tables: Tables | None = None
         self._clock = clock
         self._known: Memory[_Key, UserKeys] = Memory(_MAX_KNOWN)
         self._unknown: Memory[_Key, bool] = Memory(_MAX_UNKNOWN)
@@ -49,7 +52,16 @@ class StoreSource:
 
     def take(self, tables: Tables) -> None:
         """Go by these secrets from now on; until the first the time-limited names cannot be judged."""
-        self._secrets = {name: SharedSecrets(realm.secrets) for name, realm in tables.realms.items() if realm.secrets}
+        self._tables = tables
+        self._secrets = {
+            name: SharedSecrets(realm.secrets, self._names) for name, realm in tables.realms.items() if realm.secrets
+        }
+
+    def read_names(self, names: TimedNames) -> None:
+        """Read time-limited names in this way from now on."""
+        self._names = names
+        if self._tables is not None:
+            self.take(self._tables)
 
     def forget(self) -> None:
         """Users may have changed: ask anew, also where an answer is under way."""
@@ -67,11 +79,11 @@ class StoreSource:
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
         if not may_be_asked(username):
             return ()
-        if _is_live(username, wall_time):
+        if self._is_live(username, wall_time):
             if self._secrets is None:
                 return None
             if realm in self._secrets:
-                return self._secrets[realm].find(username, realm, wall_time)
+                return self._secrets[realm].find_now(username, realm, wall_time, caller)
         key, now = (realm, username), self._clock()
         if self._unknown.get(key, now):
             return ()
@@ -83,16 +95,20 @@ class StoreSource:
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         if (found := self.find_now(username, realm, wall_time, caller)) is not None:
             return found
-        if self._secrets is None and _is_live(username, wall_time):
+        if self._secrets is None and self._is_live(username, wall_time):
             raise Unavailable(f"{self._reader.name}: its secrets are not known yet")
         return _credentials(username, await self._keys((realm, username)))
 
-    async def by_userhash(self, userhash: bytes, realm: str) -> str | None:
+    def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
-        timed = parse(username)
-        return Refusal.EXPIRED if timed is not None and timed.expiry <= wall_time else Refusal.UNKNOWN
+        return self._names.refusal(username, wall_time)
+
+    def _is_live(self, username: str, wall_time: float) -> bool:
+        """Whether it is a time-limited name that has not expired."""
+        timed = self._names.parse(username)
+        return timed is not None and timed.expiry > wall_time
 
     async def _keys(self, key: _Key) -> UserKeys | None:
         """The user's keys, None when there is no such user; asks the database. Raises Unavailable."""
@@ -118,12 +134,6 @@ class StoreSource:
             self._unknown.put(key, True, now + min(self._cache, _UNKNOWN_SECONDS))
         else:
             self._known.put(key, found, now + self._cache)
-
-
-def _is_live(username: str, wall_time: float) -> bool:
-    """Whether it is a time-limited name whose time has not come."""
-    timed = parse(username)
-    return timed is not None and timed.expiry > wall_time
 
 
 def _credentials(username: str, keys: UserKeys | None) -> tuple[Credential, ...]:

@@ -61,7 +61,7 @@ class Allocation:
         self.realm: Final = realm
         self.key: Final = key
         self.username: Final = key.username
-        self.shown: Final = key.shown or key.username
+        self.shown: Final = key.shown
         """The user name as logs and lists may show it."""
         self.owner: Final[Owner] = realm, key.quota_user
         """Whom it counts for."""

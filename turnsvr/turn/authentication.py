@@ -37,8 +37,8 @@ class Key(Protocol):
         """Allocations that this user may hold at once, in place of the realm's limit."""
 
     @property
-    def shown(self) -> str | None:
-        """What logs and lists show in place of a user name that is a secret itself."""
+    def shown(self) -> str:
+        """The user name as logs and lists show it."""
 
 
 @final

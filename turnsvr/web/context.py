@@ -9,6 +9,7 @@ from typing import Protocol
 
 from turnsvr.config.ranges import ListenAddress
 from turnsvr.credentials.health import Health
+from turnsvr.credentials.timedname import TimedNames
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Totals
 
@@ -122,5 +123,12 @@ class Context(Protocol):
     def credentials(self, user: str, ttl: float) -> tuple[str, str]:
         """User name and password good for ttl seconds from now; raises CannotIssue."""
 
-    def revoke(self, username: str) -> int:
-        """Refuse this time-limited user name from now on and end its sessions; returns how many ended."""
+    @property
+    def names(self) -> TimedNames:
+        """How time-limited user names are made and read."""
+
+    def revoke(self, username: str, caller: str, callers: int) -> int:
+        """Refuse this time-limited user name from now on and end its sessions; returns how many ended.
+
+        It counts for this caller, one of so many. Raises TooManyRevoked, and then nothing has changed.
+        """

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from turnsvr.config.websettings import WebSettings
+from turnsvr.config.websettings import MAX_TTL, WebSettings
 from turnsvr.credentials import ice
-from turnsvr.credentials.shared_secret import parse
+from turnsvr.credentials.revoked import TooManyRevoked
+from turnsvr.credentials.shown import shown
 from turnsvr.limits import AnswerLimiter, TokenBucket
 from turnsvr.web.callers import Caller, Callers
 from turnsvr.web.context import CannotIssue, Context
@@ -20,6 +21,10 @@ from turnsvr.web.refusal import Refused
 
 _MAX_USER_CHARACTERS = 128
 _RANDOM_USER_BYTES = 9
+_TAG_END = ":"
+"""Between the caller's tag and its user, whatever the separator is: no tag holds one."""
+_CLOCK_STEP = 3_600
+"""Seconds that the clock may have been set back since a credential was made."""
 
 _log = structlog.get_logger()
 
@@ -88,7 +93,7 @@ class Desk:
         part = _checked_user(user) if user else self._random(_RANDOM_USER_BYTES).hex()
         in_force = self._in_force_of(caller, wall_time)
         try:
-            username, password = self._context.credentials(f"{caller.tag}:{part}", lifetime)
+            username, password = self._context.credentials(f"{caller.tag}{_TAG_END}{part}", lifetime)
         except CannotIssue as error:
             _log.error("no credentials to give", reason=str(error))
             raise Refused(503, "the server has no credentials to give") from None
@@ -106,13 +111,24 @@ class Desk:
             self._settings.relay_only,
         )
 
-    def revoke(self, caller: Caller, username: str) -> None:
-        """Refuse a user name that the caller has been given, and end its sessions; raises Refused."""
-        timed = parse(username)
-        if timed is None or timed.user.partition(":")[0] != caller.tag or not caller.keyed:
+    def revoke(self, caller: Caller, username: str, wall_time: float) -> None:
+        """Refuse a user name that the caller has been given, and end its sessions; raises Refused.
+
+        One that expires later than any credential that the caller can have been given is none of them.
+        """
+        timed = self._context.names.parse(username)
+        if (
+            not caller.keyed
+            or timed is None
+            or timed.user.partition(_TAG_END)[0] != caller.tag
+            or timed.expiry > wall_time + MAX_TTL + _CLOCK_STEP
+        ):
             raise Refused(404, "this key has no such user name")
-        ended = self._context.revoke(username)
-        _log.info("user name revoked", caller=caller.name, user=username, sessions=ended)
+        try:
+            ended = self._context.revoke(username, caller.name, len(self._settings.keys))
+        except TooManyRevoked as error:
+            raise Refused(429, f"it is not revoked: {error}", retry_after=error.retry_after) from None
+        _log.info("user name revoked", caller=caller.name, user=shown(username), sessions=ended)
 
     def _in_force_of(self, caller: Caller, wall_time: float) -> list[float]:
         """A heap of when its credentials end, bounded by the quota; raises Refused when it may have no more."""

@@ -96,7 +96,7 @@ def _native(counter: Counter, desk: Desk) -> APIRouter:
     @routes.delete("/ice-servers/{username:path}", status_code=204, summary="Revoke a user name")
     async def revoke(request: Request, username: Annotated[str, Path(max_length=508)], key: Key = None) -> Response:
         """Its sessions end, and it is refused from now on."""
-        desk.revoke(counter.with_key(request, _any_key(request, key)), username)
+        desk.revoke(counter.with_key(request, _any_key(request, key)), username, time.time())
         return Response(status_code=204)
 
     return routes
@@ -154,7 +154,7 @@ def _cloudflare(counter: Counter, desk: Desk) -> APIRouter:
 
     @routes.post(f"{prefix}/{{username:path}}/revoke", status_code=204, summary="Cloudflare's revocation")
     async def revoke(request: Request, key_id: str, username: Annotated[str, Path(max_length=508)]) -> Response:
-        desk.revoke(counter.with_key(request, bearer(request.headers)), username)
+        desk.revoke(counter.with_key(request, bearer(request.headers)), username, time.time())
         return Response(status_code=204)
 
     return routes
