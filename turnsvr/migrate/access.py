@@ -47,6 +47,7 @@ def translate_credentials(draft: Draft) -> None:
     if "realm" not in draft.made:
         _missing_realm(draft, keys=any(each.startswith("0x") for each in users), store=store)
     _nonce_lifetime(draft)
+    _separator(draft)
 
 
 def _secrets(draft: Draft) -> Sequence[str]:
@@ -205,3 +206,15 @@ def _nonce_lifetime(draft: Draft) -> None:
         draft.put("credentials.nonce_lifetime", units.format_duration(seconds), option)
     else:
         draft.put("credentials.nonce_lifetime", "1d", option, remark="A nonce lives a day at most.")
+
+
+def _separator(draft: Draft) -> None:
+    """Between the parts of time-limited names; of a longer text coturn takes the first character."""
+    option = draft.last("rest-api-separator")
+    if option is None:
+        return
+    separator = option.value[:1]
+    if separator == ":":
+        draft.unneeded(option, AS_DEFAULT)
+    else:
+        draft.put("credentials.separator", separator, option)

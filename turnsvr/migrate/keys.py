@@ -142,9 +142,7 @@ KEYS: dict[str, Rule] = {
     "mongo-userdb": _STORE,
     "redis-userdb": _STORE,
     "secret-key-file": Unsupported("write the database's password itself into credentials.store"),
-    "rest-api-separator": Unsupported(
-        "user names of time-limited credentials are EXPIRY:user; have the application write them so", frozenset({":"})
-    ),
+    "rest-api-separator": _CREDENTIALS,
     "oauth": Unsupported("no RFC 7635; JSON Web Tokens do the same: credentials.tokens", _NO),
     "server-name": Unneeded("it is for OAuth alone; the realm is set by realm"),
     "secure-stun": Unsupported(
