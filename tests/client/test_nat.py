@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,7 +14,7 @@ import pytest
 
 from tests.conftest import Serve, address_of, free_port
 from turnsvr.client import nat
-from turnsvr.client.link import DatagramLink
+from turnsvr.client.link import DatagramLink, resolve
 from turnsvr.client.nat import Options, discover
 from turnsvr.client.nat_model import FamilyReport, Fragments, Lifetime, NatReport, Possible, Told
 from turnsvr.client.nat_report import advise, render, to_json
@@ -238,3 +241,37 @@ def test_a_report_as_json() -> None:
 )
 def test_every_finding_has_its_advice(change: dict[str, object], words: str) -> None:
     assert words in advise(replace(KNOWN, **change))[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("progress", [None, False])
+def test_a_host_that_does_not_answer_ends_soon_and_says_what_is_going_on(
+    capsys: pytest.CaptureFixture[str], progress: bool | None
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        server = f"stun:127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        assert nat.run([server], options=Options(patience=0.5, stream_patience=0.5), show_progress=progress) == 1
+        assert time.monotonic() - began < 4
+    said = capsys.readouterr()
+    assert "no answer within 0.5 s" in said.out
+    assert (f"asking {server}" in said.err) is (progress is None)
+
+
+def test_nobody_waits_longer_than_ten_seconds_for_a_first_answer() -> None:
+    assert Options().patience < 10
+    assert Options().stream_patience < 10
+
+
+async def test_a_name_service_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *given, **named: [None] * (not ended.wait(10)))
+    with pytest.raises(OSError, match="name service"):
+        await resolve("example.org", 0.05)
+    ended.set()
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "a" * 70 + ".example.org", "a..b"])
+async def test_a_name_that_cannot_be_is_an_error_of_the_system(name: str) -> None:
+    with pytest.raises(OSError, match=r"."):
+        await resolve(name, 10)

@@ -28,8 +28,8 @@ DEFAULT_SERVERS = ("stun:stun.l.google.com:19302", "stun:stun.cloudflare.com:347
 STAGES = ("connectivity", "behaviour", "mapping lifetime", "done")
 """What progress is reported of, in order."""
 
-_STREAM_PATIENCE = 10.0
-"""Seconds for a TCP or TLS connection and its answer."""
+_PATIENCE = 8.0
+"""Seconds for a name's addresses, and then for a first answer; also for a TCP or TLS connection and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,10 @@ class Options:
     """Seconds."""
     lifetime_width: int = 8
     """Idle mappings watched at the same time."""
-    stream_patience: float = _STREAM_PATIENCE
-    """Seconds."""
+    patience: float = _PATIENCE
+    """Seconds for the first answer over UDP: after that the server does not answer."""
+    stream_patience: float = _PATIENCE
+    """Seconds for a TCP or TLS connection and its answer together."""
 
 
 def _no_progress(_stage: str, _done: float) -> None:
@@ -66,7 +68,7 @@ async def discover(
         raise ValueError("name one STUN server, or two")
     uris = [_stun(text) for text in servers]
     try:
-        found = [_by_family(await resolve(uri.host)) for uri in uris]
+        found = [_by_family(each) for each in await asyncio.gather(*(resolve(uri.host, _PATIENCE) for uri in uris))]
     except OSError as error:
         return NatReport(tuple(servers), (), problem=f"no address found for a server: {error.strerror}")
     seconds = found[1] if len(found) > 1 else {}
@@ -120,10 +122,12 @@ def run(
 ) -> int:
     """Measure and print; exit status 0 when a server was reached, 1 when none was, 2 for bad usage.
 
-    Without servers two public ones are asked. show_progress None: on a terminal only; it goes to standard error.
+    Without servers two public ones are asked. show_progress None: a bar on a terminal, elsewhere a line that says what
+    is going on; both go to standard error.
     """
     if show_progress is None:
         show_progress = sys.stderr.isatty()
+        print(_beginning(servers or DEFAULT_SERVERS, options or Options()), file=sys.stderr, flush=True)
     try:
         report = asyncio.run(
             discover(servers or DEFAULT_SERVERS, options, progress=_bar if show_progress else _no_progress)
@@ -133,6 +137,13 @@ def run(
         return 2
     print(json_text.dumps(to_json(report), indent=2) if json else render(report))
     return 0 if any(each.reached for each in report.families) else 1
+
+
+def _beginning(servers: Sequence[str], options: Options) -> str:
+    return (
+        f"turnsvr nat: asking {' and '.join(servers)} over UDP, TCP and TLS; "
+        f"where no answer comes this ends after {options.patience:g} s"
+    )
 
 
 def _bar(stage: str, done: float) -> None:
@@ -207,7 +218,11 @@ class _Discovery:
         report = FamilyReport(self._server.family, self._server, Told(None))
         try:
             link = await sockets.open()
-            first = await sockets.plain_binding(link)
+            async with asyncio.timeout(self._options.patience):
+                first = await sockets.plain_binding(link)
+        except TimeoutError:
+            note = f"no answer within {self._options.patience:g} s"
+            return replace(report, udp=Told(False, note), sent=sockets.sent)
         except TransactionTimeout as timeout:
             return replace(report, udp=Told(False, str(timeout)), sent=sockets.sent)
         except (ClientError, ValueError, OSError) as error:
@@ -258,16 +273,28 @@ class _Discovery:
         port = next((leg.port for leg in self._uri.legs() if leg.transport is transport), None)
         if port is None:
             return Told(None, f"the {transport.value.upper()} port of this server is not known")
-        tls = tls_context(insecure=True) if transport is Transport.TLS else None
-        timers = Timers.within(self._options.stream_patience)
+        connected = False
         try:
-            link = await StreamLink.open(
-                Address(self._server.host, port), tls=tls, server_name=self._uri.host, timers=timers
-            )
+            async with asyncio.timeout(self._options.stream_patience):
+                link = await self._connected(transport, port)
+                connected = True
+                return await self._stream_binding(link, port)
+        except TimeoutError:
+            where = f"connected to port {port}, then" if connected else f"no connection to port {port}:"
+            return Told(None, f"{where} no answer within {self._options.stream_patience:g} s")
         except ConnectionRefusedError:
             return Told(None, f"port {port} answers, but nobody listens there")
         except OSError as error:
             return Told(None, f"no connection to port {port} ({error.strerror or 'no answer'})")
+
+    async def _connected(self, transport: Transport, port: int) -> StreamLink:
+        tls = tls_context(insecure=True) if transport is Transport.TLS else None
+        timers = Timers.within(self._options.stream_patience)
+        return await StreamLink.open(
+            Address(self._server.host, port), tls=tls, server_name=self._uri.host, timers=timers
+        )
+
+    async def _stream_binding(self, link: StreamLink, port: int) -> Told[float]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(link.close)
             try:

@@ -76,7 +76,7 @@ async def probe(
     if uri.is_turn and not logins and not served:
         raise ValueError("a TURN server wants a user name and a password")
     try:
-        hosts = await resolve(uri.host)
+        hosts = await resolve(uri.host, timeout)
     except OSError as error:
         return ProbeReport(url, (), problem=f"{uri.host} has no address: {error.strerror}")
     context = tls_context(insecure=insecure)
