@@ -11,6 +11,7 @@ import pytest
 
 from tests.client.conftest import LOGIN, Target
 from tests.client.load_world import core
+from tests.conftest import Serve, address_of
 from turnsvr.client import load, load_flows
 from turnsvr.client.load import Direction, Shape, Wrap
 from turnsvr.stun.address import Transport
@@ -70,6 +71,32 @@ async def test_the_table_says_what_arrived(target: Target, capsys: pytest.Captur
     assert "most that arrived" in out
     assert "3 allocations, clients to peers, singles of 160 bytes, ChannelData over UDP" in out
     assert re.search(r"^Delivered: [1-9]\d* packets/s, 0\.\d Mbit/s of payload$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("transport", Transport)
+async def test_a_refused_peer_is_named_with_its_remedy_and_nothing_stays_allocated(
+    serve: Serve, transport: Transport, capsys: pytest.CaptureFixture[str]
+) -> None:
+    application = await serve(peers={"allow": []}, relay={"addresses": ["127.0.0.2"]})
+    target = Target(True, {transport: address_of(application, transport.value)})
+    assert await run(target, transport, flows=8) == 1
+    said = capsys.readouterr().err
+    assert "403" in said
+    assert "refuses 127.0.0.1, this machine, as a peer; allow it with peers.allow" in said
+    async with asyncio.timeout(5):
+        while len(application.server):  # noqa: ASYNC110 - the packets that end them are on their way
+            await asyncio.sleep(0.01)
+
+
+async def test_peers_at_the_servers_own_relay_address_are_named(
+    serve: Serve, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It grants a permission for that address, as for another client's relay, and lets no other packet through."""
+    application = await serve(peers={"allow": []})
+    assert await run(Target(True, {Transport.UDP: address_of(application, "udp")})) == 1
+    said = capsys.readouterr().err
+    assert "none arrived" in said
+    assert "peers.allow" in said
 
 
 async def test_wrong_credentials_are_one_line(target: Target, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,15 +56,23 @@ def run(
     try:
         server, leg = _resolve(url)
         traffic = Traffic(direction, flows, shape, size, wrap, leg.transport)
-        with _open(server, username, password, traffic, peer_host or _local_host(server)) as opened:
+        peer_host = peer_host or _local_host(server)
+        with _open(server, username, password, traffic, peer_host) as opened:
             steps = _measure(opened, traffic, rate, seconds)
     except (LoadError, uri.BadUri, OSError) as error:
         return _fail(str(error))
     found = best(steps)
     click.echo(json_module.dumps(_as_json(traffic, steps, found), indent=2) if json else _table(traffic, steps, found))
     if not found.tally.delivered:
-        return _fail(f"{found.tally.sent} packets were sent and none arrived")
+        return _fail(f"{found.tally.sent} packets were sent and none arrived{_own_address(server, peer_host)}")
     return 0
+
+
+def _own_address(server: Address, peer_host: str) -> str:
+    """Why, where the peers are at the server's own address: there it grants permissions for relays alone."""
+    if peer_host != server.host:
+        return ""
+    return f"; the peers are at {peer_host}, the server's own address: allow it with peers.allow, or run this elsewhere"
 
 
 def _resolve(url: str) -> tuple[Address, uri.Leg]:

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -130,8 +131,11 @@ class Sessions:
                 _send(running)
 
     def _stop(self) -> None:
-        """Closing the sockets takes them out of the epoll set as well."""
+        """End the unfinished sessions' allocations; closing the sockets takes them out of the epoll set as well."""
         for running in self._running.values():
+            if running.session.relayed is not None:
+                with suppress(OSError):
+                    running.socket.send(running.session.finish())
             running.socket.close()
         self._running.clear()
 

@@ -34,6 +34,7 @@ CYCLE = (*SETUP, Method.REFRESH)
 
 _UDP = bytes((17, 0, 0, 0))
 _MAX_CHALLENGES = 3
+_ALLOW = "peers.allow (in coturn allowed-peer-ip)"
 
 
 class LoadError(Exception):
@@ -129,6 +130,8 @@ class TurnSession:
         asked = code == ErrorCode.STALE_NONCE or (code == ErrorCode.UNAUTHENTICATED and not self._key)
         if not asked or self._challenges > _MAX_CHALLENGES:
             text = f"{code} {error.reason}" if error else "an error without a code"
+            if code == ErrorCode.FORBIDDEN and self.steps[self._at] is not Method.ALLOCATE:
+                text += f": the server refuses {self.peer.host}, this machine, as a peer; allow it with {_ALLOW}"
             kind = PortTaken if code == ErrorCode.ALLOCATION_MISMATCH else LoadError
             raise kind(f"{self.steps[self._at].name} was refused: {text}")
         session = challenged(self.login, response)
