@@ -173,11 +173,24 @@ async def test_time_limited_names_are_ended_by_the_name_they_count_by_and_refuse
     await bob.refresh(300)
 
 
-async def test_only_a_time_limited_name_can_be_refused(site: Site) -> None:
+async def test_sessions_end_also_where_the_user_cannot_be_refused_and_the_answer_says_so(site: Site) -> None:
     client = await site.client()
     answer = await site.http.delete("/sessions", params={"user": USER, "revoke": "true"})
-    assert answer.status_code == 409
-    await client.refresh(300)
+    assert (answer.status_code, answer.json()) == (200, {"ended": 1, "revoked": 0, "not_revoked": [USER]})
+    with pytest.raises(TransactionFailed, match="437"):
+        await client.refresh(300)
+    again = await site.http.delete("/sessions", params={"user": USER, "revoke": "true"})
+    assert again.status_code == 409
+
+
+async def test_of_one_user_the_time_limited_names_are_refused_and_the_static_one_is_named(
+    start_admin: StartAdmin,
+) -> None:
+    site = await start_admin(credentials={"secret": SECRET, "users": {USER: PASSWORD}})
+    await site.client()
+    await site.client(login=timed(USER))
+    answer = await site.http.delete("/sessions", params={"user": USER, "revoke": "true"})
+    assert answer.json() == {"ended": 2, "revoked": 1, "not_revoked": [USER]}
 
 
 async def test_one_realm_s_sessions_of_a_user_end(start_admin: StartAdmin) -> None:

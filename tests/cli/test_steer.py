@@ -155,6 +155,12 @@ async def test_kick_with_revoke_keeps_a_time_limited_user_out(served: Served) ->
     with pytest.raises(TransactionFailed, match="401"):
         await served.client(login)
     assert "taken off that list" in await off_loop(served.run, "kick", "--user", USER, "--revoke", status=1)
+    static = await served.client()
+    said = await off_loop(served.run, "kick", "--user", USER, "--revoke")
+    assert said.startswith(f"ended 1 session of {USER}, refused 0 user names until expiry\n")
+    assert f"not revoked, since not time-limited: {USER};" in said
+    static.relayed = ()
+    await static.close()
     client.relayed = ()
     await client.close()
 

@@ -88,6 +88,12 @@ class Ended(_Model):
     revoked: int = Field(default=0, description="User names that are refused from now on, until they expire.")
 
 
+class EndedUser(Ended):
+    not_revoked: list[str] = Field(
+        default=[], description="User names that cannot be revoked, since they are not time-limited; absent for none."
+    )
+
+
 class Draining(_Model):
     draining: bool
     sessions: int = Field(description="Sessions that still live.")

@@ -17,6 +17,8 @@ from turnsvr.web.refusal import Refused
 _MAX_PAGE = 1_000
 _MAX_NAME = 1_024
 _MAX_CURSOR = 16_384
+_MAX_NAMES = 100
+"""User names that one answer lists."""
 
 Name = Annotated[str | None, Query(max_length=_MAX_NAME)]
 User = Annotated[
@@ -65,24 +67,33 @@ def _sessions(context: Context, rates: Rates) -> APIRouter:
         shown = [views.session(context, rates, each, detail=detail) for each in found.allocations]
         return models.SessionPage(sessions=shown, total=found.total, next=found.next)
 
-    @routes.delete("/sessions", summary="End all sessions of a user")
+    @routes.delete("/sessions", summary="End all sessions of a user", response_model_exclude_unset=True)
     async def end_all(
         user: Annotated[str, Query(min_length=1, max_length=_MAX_NAME)],
         realm: Name = None,
         revoke: Annotated[bool, Query(description="Refuse time-limited user names until they expire.")] = False,
-    ) -> models.Ended:
-        """The user by user name, or by the name that limits count by: NAME ends every EXPIRY:NAME."""
+    ) -> models.EndedUser:
+        """The user by user name, or by the name that limits count by: NAME ends every EXPIRY:NAME.
+
+        Sessions end also where a user name cannot be revoked.
+        """
         matching = list(filter(Filter(user, realm).matches, context.sessions()))
-        revoked = 0
+        revoked, kept = 0, []
         if revoke:
-            names = {user, *(each.key.username for each in matching)}
+            shown = {user: user} | {each.key.username: each.shown for each in matching}
             try:
-                revoked = sum(map(context.revoke, sorted(names)))
+                done = {name: context.revoke(name) for name in sorted(shown)}
             except TooManyRevoked as error:
                 raise Refused(409, f"not every user name could be revoked, and no session has ended: {error}") from None
-            if not revoked:
+            revoked = sum(done.values())
+            if not revoked and not matching:
                 raise Refused(409, "no such time-limited user name is in use: a user of a list is taken off that list")
-        return models.Ended(ended=context.end([each.number for each in matching]), revoked=revoked)
+            in_use = {each.key.username for each in matching}
+            kept = sorted({shown[name] for name in in_use if not done[name]})[:_MAX_NAMES]
+        ended = context.end([each.number for each in matching])
+        if kept:
+            return models.EndedUser(ended=ended, revoked=revoked, not_revoked=kept)
+        return models.EndedUser(ended=ended, revoked=revoked)
 
     @routes.get("/sessions/{id}", summary="One session, with its permissions and channels", responses=_ABSENT)
     async def session(number: Annotated[int, Path(alias="id", ge=1, le=2**63)]) -> models.Session:

@@ -98,6 +98,12 @@ def _end_user(server: AdminClient, user: str, realm: str | None, revoke: bool) -
     answer = server.end_user(user, realm=realm, revoke=revoke)
     names = f", refused {_plural(answer['revoked'], 'user name')} until expiry" if revoke else ""
     click.echo(f"ended {_plural(answer['ended'], 'session')} of {printable(user)}{names}")
+    if kept := answer.get("not_revoked"):
+        click.echo(
+            f"not revoked, since not time-limited: {', '.join(map(printable, kept))}; whoever has the password may "
+            "come back until the user is taken off the settings (credentials.users), off the database "
+            "(turnsvr user remove) or off the service that lets it in"
+        )
     return 0 if answer["ended"] or answer["revoked"] else NOT_DONE
 
 
