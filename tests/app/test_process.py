@@ -272,3 +272,53 @@ from turnsvr.config.settings import Settings
 listen = ["udp://127.0.0.1:0", "tcp://127.0.0.1:0", "tls://127.0.0.1:0"]
 sys.exit(app.run(Settings.model_validate({"listen": listen, "relay": {"addresses": ["127.0.0.1"]}})))
 """
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_log_file_is_opened_again_on_hangup(server_process: Start, tmp_path: Path, form: str) -> None:
+    file, rotated = tmp_path / "turnsvr.log", tmp_path / "turnsvr.log.1"
+    server = server_process(settings(free_port(), more=f"log: {{file: turnsvr.log, format: {form}}}"))
+    assert "serving" in file.read_text()
+    assert server.log == ""
+    file.rename(rotated)
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: file.exists() and "settings reloaded" in file.read_text(), "a new log file")
+    assert "settings reloaded" not in rotated.read_text()
+    assert file.stat().st_mode & 0o007 == 0
+    server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert "stopped" in file.read_text()
+
+
+def test_a_log_file_is_opened_again_whatever_becomes_of_the_settings(server_process: Start, tmp_path: Path) -> None:
+    file = tmp_path / "turnsvr.log"
+    server = server_process(settings(free_port(), more="log: {file: turnsvr.log}"))
+    file.rename(tmp_path / "turnsvr.log.1")
+    server.file.write_text("nonsense: yes\n")
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: file.exists() and "settings not reloaded" in file.read_text(), "a new log file")
+
+
+def test_another_log_file_is_taken_and_one_that_cannot_be_is_refused(server_process: Start, tmp_path: Path) -> None:
+    port = free_port()
+    first, second = tmp_path / "first.log", tmp_path / "second.log"
+    server = server_process(settings(port, more="log: {file: first.log}"))
+    server.file.write_text(settings(port, more="log: {file: nowhere/second.log}"))
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: "cannot write" in first.read_text(), "the refusal")
+    server.file.write_text(settings(port, more="log: {file: second.log}"))
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: second.exists() and "settings reloaded" in second.read_text(), "the other file")
+    server.file.write_text(settings(port))
+    server.signal(signal.SIGHUP)
+    server.wait_logged("settings reloaded")
+
+
+def test_a_log_file_that_cannot_be_written_keeps_the_server_from_starting(tmp_path: Path) -> None:
+    file = tmp_path / "turnsvr.yaml"
+    file.write_text(settings(free_port(), more="log: {file: nowhere/turnsvr.log}"))
+    command = [sys.executable, "-m", "turnsvr", "run", str(file)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 1
+    assert "log.file: cannot write" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -51,6 +51,7 @@ EXAMPLES = {
     "status",
     "status.redis",
     "limits.bandwidth_per_allocation",
+    "log.file",
     "redirect",
     "redirect.to",
     "redirect.domain",

@@ -35,7 +35,7 @@ def settings_of(text: str, **environ: str) -> Settings:
         ("Realm: x\n", '1: Realm: unknown setting; did you mean "realm"?'),
         ("stun-only: true\n", '1: stun-only: unknown setting; did you mean "stun_only"?'),
         ("\nsecret: x\n", '2: secret: unknown setting; did you mean "credentials.secret"?'),
-        ("log: {volume: 11}", "1: log.volume: unknown setting; known here: format, level"),
+        ("log: {volume: 11}", "1: log.volume: unknown setting; known here: format, level, file"),
         ("limits: {allocations: many}", "1: limits.allocations: is no whole number; write digits alone"),
         ("limits: {allocations: on}", "1: limits.allocations: is no whole number; write digits alone"),
         ("limits: {allocations: 0x10}", "1: limits.allocations: is no whole number; write digits alone"),

@@ -1,4 +1,4 @@
-"""Log lines on standard error: text for people, JSON for machines, the same events in both.
+"""Log lines on standard error or in a file: text for people, JSON for machines, the same events in both.
 
 What came from the network is written so that it cannot end a line, forge a field or steer a terminal. Secrets are
 never given to the log. Nothing is logged at packet rate: what strangers can cause is throttled, and a line that
@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO, cast
 
 import structlog
 
+from turnsvr.app.logfile import LogFile
 from turnsvr.limits import TokenBucket, client_of
 
 EventDict = structlog.typing.EventDict
@@ -44,14 +45,24 @@ BY_CLIENT = frozenset({"authentication failed", "admin request refused"})
 _LIBRARY = "library message"
 
 
+class _Output:
+    file: LogFile | None = None
+
+
+_output = _Output()
 _level = logging.getLogger("turnsvr.lines")
 """Knows our level, for is_enabled(); nothing is logged through it, and no library's logger stands below it."""
 _level.setLevel(logging.DEBUG)
 
 
+def write_to(file: LogFile | None) -> None:
+    """Where configure() has lines go from now on when it names no stream: this file, or standard error."""
+    _output.file = file
+
+
 def configure(form: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:
-    """Log to the stream, standard error when none is given, from this level up. May be called again."""
-    stream = stream or sys.stderr
+    """Log to the stream, or where write_to() said, from this level up. May be called again."""
+    stream = stream or cast("TextIO | None", _output.file) or sys.stderr
     threshold = _LEVELS[level]
     _level.setLevel(threshold)
     structlog.configure(

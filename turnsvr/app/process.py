@@ -16,6 +16,7 @@ from turnsvr import __version__, config, relay, twins
 from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
+from turnsvr.app.logfile import LogFile
 from turnsvr.app.notify import ServiceManager
 from turnsvr.config.settings import Settings
 
@@ -30,11 +31,17 @@ def run(settings: Settings, *, path: Path | None = None) -> int:
 
     Returns the exit status: 0, or 1 when the server cannot start.
     """
+    try:
+        file = _log_file(settings)
+    except StartError as error:
+        print(f"turnsvr: {error}", file=sys.stderr)
+        return 1
+    log.write_to(file)
     log.configure(settings.log.format, settings.log.level)
     _raise_descriptor_limit(settings)
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(Service(settings, path).run())
+            return runner.run(Service(settings, path, file).run())
     except KeyboardInterrupt:  # where a loop has no signal handlers
         return 0
 
@@ -42,8 +49,9 @@ def run(settings: Settings, *, path: Path | None = None) -> int:
 class Service:
     """One run of the server."""
 
-    def __init__(self, settings: Settings, path: Path | None) -> None:
+    def __init__(self, settings: Settings, path: Path | None, log_file: LogFile | None = None) -> None:
         self._path = path
+        self._log_file = log_file
         self._manager = ServiceManager()
         self._application = application = Application(settings)
         application.reread = self._reread
@@ -124,18 +132,45 @@ class Service:
             self._manager.ready(self._application.status)
 
     def _reload_file(self, path: Path) -> Reloaded:
+        self._reopen_log()
+        file = self._log_file
         try:
             settings = config.load(path)
+            file = self._log_file_for(settings)
             unchanged = self._application.reload(settings)
         except config.ConfigError as error:
             return _refused(path, map(str, error.mistakes))
         except StartError as error:
+            if file is not None and file is not self._log_file:
+                file.close()
             return _refused(path, [str(error)])
+        self._log_to(file)
         self._application.log_level.apply(settings.log)
         _log.info("settings reloaded", file=str(path))
         if unchanged:
             _log.warning("settings that need a restart", settings=",".join(unchanged))
         return Reloaded(str(path), restart=tuple(unchanged))
+
+    def _reopen_log(self) -> None:
+        """Whatever becomes of the settings: the old file may have been renamed, and soon be compressed."""
+        if self._log_file is None:
+            return
+        try:
+            self._log_file.reopen()
+        except OSError as error:
+            _log.error("log file not opened again", file=str(self._log_file.path), reason=error.strerror)
+
+    def _log_file_for(self, settings: Settings) -> LogFile | None:
+        """The file that these settings name, which may be the one in use; raises StartError."""
+        if self._log_file is not None and self._log_file.path == settings.log.file:
+            return self._log_file
+        return _log_file(settings)
+
+    def _log_to(self, file: LogFile | None) -> None:
+        old, self._log_file = self._log_file, file
+        log.write_to(file)
+        if old is not None and old is not file:
+            old.close()
 
     async def _feed_watchdog(self) -> None:
         """Tell the service manager three times a period that this loop turns and the pump takes packets."""
@@ -146,6 +181,16 @@ class Service:
             else:
                 _log.error("the pump takes no packets")
             await asyncio.sleep(period / 3)
+
+
+def _log_file(settings: Settings) -> LogFile | None:
+    """The log file, opened; None for standard error. Raises StartError."""
+    if settings.log.file is None:
+        return None
+    try:
+        return LogFile(settings.log.file)
+    except OSError as error:
+        raise StartError(f"log.file: cannot write {settings.log.file}: {error.strerror}") from None
 
 
 def _refused(path: Path, mistakes: Iterable[str]) -> Reloaded:

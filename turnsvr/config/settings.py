@@ -191,12 +191,14 @@ class PumpSettings(fields.Section):
 
 
 class LogSettings(fields.Section):
-    """Log on standard error."""
+    """Log on standard error, or in a file."""
 
     format: Literal["text", "json"] = "text"
     """Lines for people, or one JSON object a line."""
     level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe messages that are written."""
+    file: fields.FilePath | None = None
+    """File that lines are appended to, in place of standard error; opened again on SIGHUP and `turnsvr reload`."""
 
 
 class RealmLimitSettings(fields.Section):
