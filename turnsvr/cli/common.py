@@ -61,11 +61,29 @@ def operator_errors(command: Callable[_P, _R]) -> Callable[_P, _R]:
         try:
             return command(*args, **kwargs)
         except config.ConfigError as error:
-            fail(str(error))
+            fail("\n".join((str(error), *_coturn_hint(error))))
         except OSError as error:
             fail(f"turnsvr: {error}")
 
     return run
+
+
+def _coturn_hint(error: config.ConfigError) -> list[str]:
+    """What to do about a turnserver.conf, or about its keys in a settings file; nothing for other mistakes."""
+    from turnsvr import migrate
+
+    file = error.mistakes[0].file
+    unknown = [each.setting for each in error.mistakes if each.problem == config.UNKNOWN]
+    if keys := [name for name in unknown if migrate.is_coturn_key(name)]:
+        return [f"{', '.join(keys)}: coturn's; turnsvr import-coturn makes settings of a turnserver.conf"]
+    try:
+        with Path(file).open("rb") as opened:
+            data = opened.read(migrate.MAX_BYTES)
+    except OSError:
+        return []
+    if not migrate.is_turnserver_conf(data):
+        return []
+    return [f"{file} looks like coturn's turnserver.conf: turnsvr import-coturn {file} -o turnsvr.yaml"]
 
 
 def time_limited(shared: str, user: str, ttl: float, now: float, settings: Settings | None = None) -> tuple[str, str]:

@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@click.argument("file", type=FILE, required=False)
 @config_option
 @click.option(
     "--web", "with_web", is_flag=True, help="Serve the test page on ports 8080 and 8443, to all who can reach them."
 )
 @operator_errors
-def run(config_file: Path | None, with_web: bool) -> None:
+def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
     """Serve until SIGTERM.
 
-    Without a file: UDP and TCP on port 3478 and TLS on 5349 of every address, with a certificate and a shared
-    secret made for this run, and an iceServers list to paste into a browser. SIGHUP reads the file again,
-    SIGUSR1 lets sessions end and takes no new ones.
+    The settings file is named as FILE or with -c. Without one: UDP and TCP on port 3478 and TLS on 5349 of every
+    address, with a certificate and a shared secret made for this run, and an iceServers list to paste into a browser.
+    SIGHUP reads the file again, SIGUSR1 lets sessions end and takes no new ones.
 
     With --web, unless the file has a section web: the test page on http port 8080 and, where there is TLS, https
     port 8443 of every address; it gives credentials for ten minutes to everyone who can open it.
@@ -39,6 +40,9 @@ def run(config_file: Path | None, with_web: bool) -> None:
     Example:
       turnsvr run -c /etc/turnsvr/turnsvr.yaml
     """
+    if file is not None and config_file is not None:
+        raise click.UsageError("name the settings file once, as FILE or with -c")
+    config_file = file or config_file
     from turnsvr import app
     from turnsvr.config.settings import Settings
 
@@ -59,7 +63,8 @@ def check(file: Path, strict: bool) -> None:
     """Validate a settings FILE and show what it means.
 
     The settings in effect go to standard output with their secrets masked; mistakes, and warnings of
-    what is unsafe or cannot work, to standard error. Exit status 1 on a mistake, with --strict on a warning as well.
+    what is unsafe or cannot work, to standard error. Exit status 1 on a mistake and on what would keep
+    `turnsvr run` from starting here (a certificate, a package, an address), with --strict on a warning as well.
 
     \b
     Example:
@@ -70,7 +75,8 @@ def check(file: Path, strict: bool) -> None:
     advice = _advice(settings, file)
     for item in advice:
         click.echo(f"{file}: {item}", err=True)
-    if strict and any(item.severity == "warning" for item in advice):
+    failures = {"error", "warning"} if strict else {"error"}
+    if any(item.severity in failures for item in advice):
         sys.exit(1)
 
 
@@ -83,17 +89,21 @@ def _effective(settings: Settings) -> str:
 
 
 def _advice(settings: Settings, file: Path) -> list[Advice]:
+    from turnsvr.app import trial
     from turnsvr.config import hostfacts
     from turnsvr.config.advice import advise
 
-    return advise(
+    obstacles = trial.obstacles(settings)
+    readable = settings.tls is not None and not any(each.setting == "tls" for each in obstacles)
+    found = advise(
         settings,
         time.time(),
         host_addresses=hostfacts.addresses_here(hostfacts.addresses_in(settings)),
         lowest_port=hostfacts.lowest_port(),
-        certificate=hostfacts.read_certificate(settings.tls) if settings.tls else None,
+        certificate=hostfacts.read_certificate(settings.tls) if settings.tls and readable else None,
         file_is_public=hostfacts.is_public(file),
     )
+    return [*obstacles, *found]
 
 
 @click.command()

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from turnsvr.config.ranges import ListenAddress
     from turnsvr.config.settings import RelaySettings, Settings
 
+UNKNOWN = "unknown setting"
+"""The problem of a name that no setting has."""
+
 _MAX_FILE_BYTES = 4 * 1_048_576
 
 

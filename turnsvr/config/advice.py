@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -38,9 +38,9 @@ _PRIVATE_PEERS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/1
 
 @dataclass(frozen=True)
 class Advice:
-    """A warning (unsafe, or cannot work) or a note (worth a look) about one setting."""
+    """An error (the server does not start), a warning (unsafe, or cannot work) or a note about one setting."""
 
-    severity: Literal["warning", "note"]
+    severity: Literal["error", "warning", "note"]
     setting: str
     text: str
 
@@ -78,6 +78,10 @@ def advise(
     ]
 
 
+def _error(setting: str, text: str) -> Advice:
+    return Advice("error", setting, text)
+
+
 def _warning(setting: str, text: str) -> Advice:
     return Advice("warning", setting, text)
 
@@ -95,14 +99,19 @@ def _listeners(settings: Settings, lowest_port: int, host_addresses: Collection[
             )
         for concrete in address.expand():
             if not ipaddress.ip_address(concrete.host).is_unspecified:
-                yield from _missing(setting, concrete.host, host_addresses)
+                yield from _missing(setting, concrete.host, host_addresses, _error)
     if settings.tls and not any(address.transport == "tls" for address in settings.listeners()):
         yield _warning("tls", "no listener uses the certificate; add tls://*:5349 to listen")
 
 
-def _missing(setting: str, address: str, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+def _missing(
+    setting: str,
+    address: str,
+    host_addresses: Collection[str] | None,
+    severity: Callable[[str, str], Advice] = _warning,
+) -> Iterator[Advice]:
     if host_addresses is not None and address not in host_addresses:
-        yield _warning(setting, f"{address} is not an address of this host")
+        yield severity(setting, f"{address} is not an address of this host")
 
 
 def _certificate(settings: Settings, now: float, certificate: CertificateFacts | None) -> Iterator[Advice]:
@@ -258,7 +267,7 @@ def _nat_discovery(settings: Settings, host_addresses: Collection[str] | None) -
     if discovery is None:
         return
     for address in (*discovery.primary, *discovery.alternate):
-        yield from _missing("nat_discovery", address, host_addresses)
+        yield from _missing("nat_discovery", address, host_addresses, _error)
     families = set(map(family_of, discovery.primary)) - set(map(family_of, discovery.alternate))
     for family in sorted(families):
         yield _note(

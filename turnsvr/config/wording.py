@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import AliasChoices, BaseModel
 
+from turnsvr.config import UNKNOWN
 from turnsvr.config.document import Location
 from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
@@ -69,7 +70,7 @@ def explain(detail: ErrorDetails, location: Location) -> tuple[str, str]:
     kind = detail["type"]
     context: dict[str, Any] = detail.get("ctx", {})
     if kind == "extra_forbidden":
-        return "unknown setting", _suggestion(location)
+        return UNKNOWN, _suggestion(location)
     if kind == "value_error" and isinstance(context["error"], BadValue):
         return context["error"].problem, context["error"].hint
     if kind == "greater_than_equal":

@@ -11,7 +11,18 @@ from turnsvr.migrate.keys import KEYS, Into, judge_plain
 from turnsvr.migrate.report import Outcome, Report, Verdict
 from turnsvr.migrate.source import MAX_BYTES, SourceError, read
 
-__all__ = ["MAX_BYTES", "Conversion", "Outcome", "Report", "SourceError", "Surroundings", "Verdict", "convert"]
+__all__ = [
+    "MAX_BYTES",
+    "Conversion",
+    "Outcome",
+    "Report",
+    "SourceError",
+    "Surroundings",
+    "Verdict",
+    "convert",
+    "is_coturn_key",
+    "is_turnserver_conf",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,20 @@ def convert(data: bytes, name: str, surroundings: Surroundings) -> Conversion:
     for translate in dict.fromkeys(rule.translate for rule in KEYS.values() if isinstance(rule, Into)):
         translate(draft)
     return Conversion(_settled(draft, name), draft.report())
+
+
+def is_coturn_key(name: str) -> bool:
+    """Whether a name, in whatever section somebody wrote it, is a key of coturn's."""
+    return name.rpartition(".")[2].replace("_", "-") in KEYS
+
+
+def is_turnserver_conf(data: bytes) -> bool:
+    """Whether this text is most likely coturn's configuration: half of its lines have coturn's keys."""
+    try:
+        options = read(data)
+    except SourceError:
+        return False
+    return 0 < len(options) <= 2 * sum(option.key in KEYS for option in options)
 
 
 def _settled(draft: Draft, name: str) -> str:

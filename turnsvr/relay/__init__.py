@@ -32,14 +32,17 @@ def make(
     compiled pump has one of its own.
     """
     loop = loop or asyncio.get_running_loop()
-    if kind != "portable":
-        compiled = _compiled()
-        if not isinstance(compiled, str):
-            pump: Pump = compiled(settings, handler, loop=loop)
-            return pump
-        if kind == "compiled":
-            raise PumpUnavailable(f"the compiled pump cannot be loaded: {compiled}")
+    look(kind)
+    if kind != "portable" and not isinstance(compiled := _compiled(), str):
+        pump: Pump = compiled(settings, handler, loop=loop)
+        return pump
     return PortablePump(settings, handler, loop=loop, limiter=limiter)
+
+
+def look(kind: PumpKind) -> None:
+    """Raises PumpUnavailable where make() would."""
+    if kind == "compiled" and isinstance(reason := _compiled(), str):
+        raise PumpUnavailable(f"the compiled pump cannot be loaded: {reason}")
 
 
 def describe() -> str:

@@ -1,0 +1,125 @@
+"""What would keep a server with these settings from starting, found out without starting it.
+
+Each part is made as Application.start() makes it, as far as that opens nothing that a running server may have open, and
+what it then refuses is told in the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+from turnsvr import relay
+from turnsvr.app import assemble, logfile
+from turnsvr.app.extras import not_installed
+from turnsvr.app.identities import Identities, IdentityError
+from turnsvr.config import hostfacts
+from turnsvr.config.advice import Advice
+from turnsvr.config.settings import Settings
+from turnsvr.config.units import BadValue
+from turnsvr.config.websettings import WebListen
+from turnsvr.credentials.revoked import Revocations
+from turnsvr.net.tls import CertificateError, TlsFiles, make_context
+from turnsvr.relay.api import Counters
+
+
+def obstacles(settings: Settings) -> list[Advice]:
+    """One error for each part that cannot be had, in the order in which run meets them."""
+    return [
+        Advice("error", setting, text)
+        for look in (_log, _tls, _identities, _pump, _status, _web, _admin)
+        for setting, text in look(settings)
+    ]
+
+
+Found = Iterator[tuple[str, str]]
+"""Settings that cannot be served, each with why and what to do."""
+
+
+def _log(settings: Settings) -> Found:
+    if settings.log.file is not None and (reason := logfile.unwritable(settings.log.file)):
+        yield "log.file", f"cannot write {settings.log.file}: {reason}"
+
+
+def _tls(settings: Settings) -> Found:
+    if settings.tls is not None:
+        yield from _certificate("tls", assemble.tls_files(settings.tls))
+
+
+def _certificate(section: str, files: TlsFiles) -> Found:
+    try:
+        make_context(files)
+    except CertificateError as error:
+        yield section, str(error)
+
+
+def _identities(settings: Settings) -> Found:
+    async def open_and_close() -> None:
+        await Identities(settings, Revocations(), lambda: None).stop()
+
+    try:
+        asyncio.run(open_and_close())
+    except IdentityError as error:
+        setting, _, text = str(error).partition(": ")
+        yield setting, text
+
+
+def _pump(settings: Settings) -> Found:
+    try:
+        relay.look(settings.pump.kind)
+    except relay.PumpUnavailable as error:
+        yield "pump.kind", f"{error}; install a C compiler and install again, or set auto"
+
+
+def _status(settings: Settings) -> Found:
+    if settings.status is None:
+        return
+    try:
+        from turnsvr.app.sessionstatus import SessionStatus
+
+        SessionStatus(settings.status, lambda number: Counters())
+    except ModuleNotFoundError as error:
+        yield _missing(error, "status", "redis")
+    except BadValue as error:
+        yield "status.redis", f"{error.problem}; {error.hint}"
+
+
+def _web(settings: Settings) -> Found:
+    if settings.web is None:
+        return
+    try:
+        import_module("turnsvr.web.server")
+    except ModuleNotFoundError as error:
+        yield _missing(error, "web", "web")
+    if settings.web.tls is not None:
+        yield from _certificate("web.tls", TlsFiles(settings.web.tls.certificate, settings.web.tls.key))
+    yield from _absent("web.listen", settings.web.listeners())
+
+
+def _admin(settings: Settings) -> Found:
+    admin = settings.admin
+    if admin.listen or isinstance(admin.socket, Path):
+        try:
+            import_module("turnsvr.admin.server")
+        except ModuleNotFoundError as error:
+            yield _missing(error, "admin", "web")
+    yield from _absent("admin.listen", [each for named in admin.listen for each in named.expand()])
+
+
+def _missing(error: ModuleNotFoundError, section: str, extra: str) -> tuple[str, str]:
+    return section, not_installed(error, section, extra).removeprefix(f"{section}: ")
+
+
+def _absent(setting: str, listeners: Iterable[WebListen]) -> Found:
+    """Listeners at addresses that this host does not have.
+
+    A port that is taken may be the running server's, and one that this user may not serve on the service's: neither
+    certainly keeps the server from starting.
+    """
+    named = [each for each in listeners if not each.optional]
+    here = hostfacts.addresses_here(each.host for each in named)
+    for each in named:
+        if each.host not in here:
+            yield setting, f"{each}: this host has no address {each.host}; name one of its own, or *"
