@@ -219,6 +219,19 @@ class TestReservations:
         peer.send(b"abc", session.relayed)
         assert read_from_relay(await session.receive()) == (peer.address, b"abc")
 
+    async def test_what_came_while_it_was_held_is_for_nobody(self, pump_factory: PumpFactory) -> None:
+        world = pump_factory()
+        _, first = world.open(_client(1), (Family.IPV4,), even_port=True, reserve=TOKEN)
+        peer = world.endpoint()
+        held = Address("127.0.0.1", first.addresses[0].port + 1)
+        for _ in range(20):
+            peer.socket.sendto(b"early", held)
+        session = world.session(claim=TOKEN)
+        session.permit(peer.address.host)
+        peer.send(b"now", session.relayed)
+        assert read_from_relay(await session.receive()) == (peer.address, b"now")
+        assert (await world.settled()).drops[Drop.NO_PERMISSION] == 0
+
     async def test_release_gives_it_up(self, pump_factory: PumpFactory) -> None:
         world = pump_factory()
         _, first = world.open(_client(1), (Family.IPV4,), even_port=True, reserve=TOKEN)

@@ -139,6 +139,45 @@ def test_a_live_allocation_needs_no_lookup_while_the_source_is_slow() -> None:
     assert code(client.refresh()) == code(client.permit(PEER)) == 0
 
 
+@pytest.mark.parametrize("method", [Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND])
+def test_a_request_is_about_the_allocation_that_there_was_when_it_came(method: int) -> None:
+    """Over UDP, where the same addresses are one five-tuple: what waited for the first allocation leaves the next."""
+    world = World()
+    alice = world.client()
+    alice.allocate()
+    bob = world.client("bob", address=alice.five_tuple.client)
+    bob.challenge()
+    world.hold_credentials = True
+    pairs: dict[int, list[Pair]] = {
+        Method.REFRESH: [(a.LIFETIME, 0)],
+        Method.CREATE_PERMISSION: [(a.XOR_PEER_ADDRESS, PEER)],
+        Method.CHANNEL_BIND: [(a.CHANNEL_NUMBER, 0x4000), (a.XOR_PEER_ADDRESS, PEER)],
+    }
+    assert not bob.deliver(bob.sign(bob.message(method, *pairs[method])))
+    world.hold_credentials = False
+    alice.refresh((a.LIFETIME, 0))
+    assert code(bob.allocate()) == 0
+    world.answer_all()
+    assert [code(bob.check(data)) for data in bob.mailbox()] == [ErrorCode.ALLOCATION_MISMATCH]
+    assert len(world.server) == 1
+    assert not bob.channel_data(0x4000, b"data")
+    assert not bob.send(PEER, b"data")
+
+
+def test_a_request_of_a_connection_that_is_gone_is_not_the_next_ones() -> None:
+    world = World()
+    gone, _ = waiting(world, transport=Transport.TCP)
+    gone.disconnect()
+    world.hold_credentials = False
+    bob = world.client("bob", address=gone.five_tuple.client, transport=Transport.TCP)
+    bob.five_tuple = bob.five_tuple._replace(connection=2)
+    assert code(bob.allocate()) == 0
+    world.answer_all()
+    assert not bob.mailbox()
+    gone.disconnect()
+    assert len(world.server) == 1
+
+
 # Relays
 
 

@@ -1,4 +1,8 @@
-"""Every TCP and TLS connection there is: how many at once, how many from one client, how long without an allocation."""
+"""Every TCP and TLS connection there is: how many at once, how many from one client, how long without an allocation.
+
+Here a connection gets the number by which everything else tells it from others (see FiveTuple). A new one at the
+addresses of one that is still in the table shows that the latter is gone, whose end comes first then.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ from dataclasses import dataclass
 import structlog
 
 from turnsvr.limits import client_of
-from turnsvr.stun.address import Address, FiveTuple, pack_host
+from turnsvr.stun.address import Address, FiveTuple, Transport, pack_host
+
+_MAX_NUMBER = 2**32 - 1
+"""After it numbers begin anew; a connection of then at the same addresses has long been forgotten."""
 
 _log = structlog.get_logger()
 
@@ -31,18 +38,25 @@ class StreamLimits:
 class Connection:
     """One accepted connection, from accept() until close()."""
 
-    def __init__(self, connections: Connections, client: Address, key: bytes) -> None:
+    def __init__(self, connections: Connections, client: Address, server: Address, number: int, key: bytes) -> None:
         self.client = client
+        self.server = server
+        self.number = number
         self.five_tuple: FiveTuple | None = None
         """Known once the first byte has told the transport."""
         self.drop: Callable[[], object] = lambda: None
-        """Ends the connection at once, whatever state it is in; whoever serves it sets this."""
+        """Ends the connection at once, whatever state it is in, and the rules are told; whoever serves it sets this."""
         self.key = key
         self.closed = False
         self._is_lagging = False
         self._connections = connections
         self._had_allocation = False
         self._timer = connections.loop.call_later(connections.limits.idle_timeout, self._check_idle)
+
+    def speaks(self, transport: Transport) -> FiveTuple:
+        """Its five-tuple, now that the transport is known."""
+        self.five_tuple = FiveTuple(transport, self.client, self.server, self.number)
+        return self.five_tuple
 
     def lag(self, is_lagging: bool) -> None:
         """Whether much waits for this client now; one that is gone never lags."""
@@ -80,13 +94,20 @@ class Connections:
         self.loop = loop
         self.lagging = 0
         """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
-        self._open: set[Connection] = set()
+        self._open: dict[tuple[Address, Address], Connection] = {}
+        """By addresses of client and server."""
+        self._last_number = 0
         self._by_client: Counter[bytes] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def admit(self, client: Address) -> Connection | None:
-        """A place for one more connection, None when there is none."""
+    def admit(self, client: Address, server: Address) -> Connection | None:
+        """A place for a connection that was accepted just now, None when there is none."""
+        former = self._open.get((client, server))
+        if former is not None:
+            _log.debug("connection dropped", client=str(client), reason="its client has opened another one")
+            former.drop()
+            former.close()
         key = client_of(pack_host(client.host))
         if len(self._open) >= self.limits.connections:
             _log.warning("connection refused", client=client.host, reason="limits.connections")
@@ -94,16 +115,18 @@ class Connections:
         if self._by_client[key] >= self.limits.connections_per_address:
             _log.warning("connection refused", client=client.host, reason="limits.connections_per_address")
             return None
-        connection = Connection(self, client, key)
-        self._open.add(connection)
+        self._last_number = self._last_number % _MAX_NUMBER + 1
+        connection = Connection(self, client, server, self._last_number, key)
+        self._open[client, server] = connection
         self._by_client[key] += 1
         self._empty.clear()
         return connection
 
     def forget(self, connection: Connection) -> None:
-        if connection not in self._open:
+        addresses = connection.client, connection.server
+        if self._open.get(addresses) is not connection:
             return
-        self._open.remove(connection)
+        del self._open[addresses]
         self._by_client[connection.key] -= 1
         if not self._by_client[connection.key]:
             del self._by_client[connection.key]
@@ -111,7 +134,7 @@ class Connections:
             self._empty.set()
 
     def drop_all(self) -> None:
-        for connection in tuple(self._open):
+        for connection in tuple(self._open.values()):
             connection.drop()
 
     async def wait_empty(self) -> None:

@@ -82,7 +82,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         if self._connection.closed:  # dropped while asyncio was still at its handshake
             self._transport.abort()
             return
-        self._connection.drop = self._transport.abort
+        self._connection.drop = self._drop
         self._transport.set_write_buffer_limits(high=_LAGGING)
         self._engine.pump.attach(self._five_tuple, self.write)
 
@@ -111,10 +111,19 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._forget()
+        self._connection.close()
+
+    def _drop(self) -> None:
+        """End the connection for everybody else now, and have asyncio close it in this turn or the next."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._forget()
+
+    def _forget(self) -> None:
         self._queue.clear()
         self._engine.pump.detach(self._five_tuple)
         self._engine.disconnected(self._five_tuple)
-        self._connection.close()
 
     def write(self, frame: bytes) -> bool:
         """Queue one whole frame; False when too much waits already and it was dropped."""

@@ -120,21 +120,20 @@ class Streams:
         self._loop.add_reader(listener, self._accept, listener)
 
     def _accepted(self, connected: socket.socket, client: Address) -> None:
-        connection = self._connections.admit(client)
-        if connection is None:
-            connected.close()
-            return
         try:
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server = address_of(connected.getsockname())
         except OSError:
             connected.close()
-            connection.close()
+            return
+        connection = self._connections.admit(client, server)
+        if connection is None:
+            connected.close()
             return
 
         def arrived(speech: Speech) -> None:
-            self._arrived(connected, connection, server, speech)
+            self._arrived(connected, connection, speech)
 
         arrival = Arrival(self._loop, connected, arrived)
 
@@ -145,13 +144,13 @@ class Streams:
 
         connection.drop = drop
 
-    def _arrived(self, connected: socket.socket, connection: Connection, server: Address, speech: Speech) -> None:
+    def _arrived(self, connected: socket.socket, connection: Connection, speech: Speech) -> None:
         if speech is Speech.PLAIN:
-            five_tuple = FiveTuple(Transport.TCP, connection.client, server)
+            five_tuple = connection.speaks(Transport.TCP)
             if not self._adopt(connected, connection, five_tuple):
                 self._serve(connected, connection, five_tuple, None)
         elif speech is Speech.TLS and self.tls is not None:
-            five_tuple = FiveTuple(Transport.TLS, connection.client, server)
+            five_tuple = connection.speaks(Transport.TLS)
             context = self.pump_context
             if context is not None:
                 self._shake_hands(connected, connection, five_tuple, context)
@@ -180,7 +179,6 @@ class Streams:
             connection.close()
 
         handshake = Handshake(self._loop, connected, context, _HANDSHAKE_TIMEOUT, done=done, failed=failed)
-        connection.five_tuple = five_tuple
         connection.drop = drop
 
     def _adopt(
@@ -189,7 +187,6 @@ class Streams:
         if not self._engine.pump.adopt(connected.fileno(), five_tuple, b"", tls):
             return False
         connected.detach()
-        connection.five_tuple = five_tuple
         self._adopted[five_tuple] = connection
 
         def drop() -> None:
@@ -208,7 +205,6 @@ class Streams:
     def _serve(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None
     ) -> None:
-        connection.five_tuple = five_tuple
         coroutine = self._connect(connected, connection, five_tuple, context)
         task = self._loop.create_task(coroutine)
         self._handshakes.add(task)

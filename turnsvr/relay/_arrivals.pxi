@@ -1,10 +1,14 @@
 # Datagrams as they arrive: each is taken apart and put on its path.
 
-cdef void send_up(Lane *lane, const FiveTupleKey *key, const uint8_t *data, uint32_t size) noexcept nogil:
+cdef void send_up(
+    Lane *lane, const FiveTupleKey *key, uint64_t stream, const uint8_t *data, uint32_t size
+) noexcept nogil:
+    """Have the rules judge a message; stream: the name of the one that it came by, if it is not a datagram."""
     cdef UpRecord record
     memset(&record, 0, sizeof(record))
     record.key = key[0]
     record.kind = UP_MESSAGE
+    record.session = stream
     if up_push(&lane.up, &record, NULL, 0, data, size, 0):
         lane.tally.sent_up += 1
     else:
@@ -78,14 +82,16 @@ cdef bint answer_allocate(
     return True
 
 
-cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key) noexcept nogil:
-    """The lane of this client's session, this one when there is none."""
+cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key, uint64_t *number) noexcept nogil:
+    """The lane of this client's session, and that one's number; this lane and 0 when there is none."""
     cdef Session *session
     cdef uint32_t home = lane.number
+    number[0] = 0
     pthread_mutex_lock(&lane.shared.mutex)
     session = find_session(&lane.shared.sessions, key)
     if session != NULL:
         home = session.lane
+        number[0] = session.number
     pthread_mutex_unlock(&lane.shared.mutex)
     return home
 
@@ -95,6 +101,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
     cdef uint8_t *data = <uint8_t *>batch.received_vectors[slot].iov_base
     cdef uint32_t left = batch.received[slot].msg_len
     cdef uint32_t size, home
+    cdef uint64_t number = 0
     cdef FiveTupleKey key
     cdef Arrival arrival
     cdef Session *session
@@ -107,10 +114,11 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
         key.server = arrival.local
         key.server.port = listener.address.port
     key.transport = UDP
+    key.connection = 0
     session = find_session(&lane.sessions, &key)
     home = lane.number
     if session == NULL and lane.shared.lanes > 1:
-        home = home_of(lane, &key)
+        home = home_of(lane, &key, &number)
     route.number = NONE
     while True:
         size = min(left, arrival.segment) if arrival.segment else left
@@ -118,10 +126,10 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
         if is_plain_binding(data, size):
             answer_binding(lane, batch, listener, &key, data)
         elif home != lane.number:
-            put_foreign(lane, batch, home, &key, NULL, NULL, data, size, arrival.tos)
+            put_foreign(lane, batch, home, number, &key, NULL, NULL, data, size, arrival.tos)
         elif not from_client(lane, batch, session, data, size, arrival.tos, True, &route):
             if not answer_allocate(lane, batch, listener, &key, data, size):
-                send_up(lane, &key, data, size)
+                send_up(lane, &key, 0, data, size)
         data += size
         left -= size
         if left == 0:

@@ -275,7 +275,7 @@ cdef class Engine(Lanes):
     def adopt(self, int descriptor, five_tuple, bytes first not None, TlsHandshake tls=None):
         """Serve a connected TCP socket and own it, over TLS where hands were shaken, which is used up then.
 
-        Raises OSError; then the caller still owns it.
+        Raises OSError, and RuntimeError when it serves one of that five-tuple; then the caller still owns it.
         """
         cdef FiveTupleKey key
         cdef Stream *stream
@@ -288,9 +288,8 @@ cdef class Engine(Lanes):
         set_number(descriptor, IPPROTO_TCP, TCP_NODELAY, 1)
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
-        stream = find_stream(&lane.streams, &key)
-        if stream != NULL:
-            end_connection(lane, stream)
+        if find_stream(&lane.streams, &key) != NULL:
+            raise RuntimeError("a connection of that five-tuple is served already")
         stream = <Stream *>calloc(1, sizeof(Stream))
         if stream == NULL:
             raise MemoryError
@@ -320,24 +319,30 @@ cdef class Engine(Lanes):
             raise OSError(ENOMEM, "stream")
         flush_foreign(self.lanes, self.batch)
 
-    def hang_up(self, five_tuple):
-        """Close an adopted connection, without a word to the Handler. Unknown ones are fine."""
+    def hang_up(self, five_tuple, name=None):
+        """Close an adopted connection, without a word to the Handler; with a name only the one that drain() told of.
+
+        Whether there was one.
+        """
         cdef FiveTupleKey key
         cdef Stream *stream
         cdef Lane *lane
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
         stream = find_stream(&lane.streams, &key)
-        if stream != NULL:
-            end_connection(lane, stream)
+        if stream == NULL or (name is not None and name != stream_name(lane, stream)):
+            return False
+        end_connection(lane, stream)
+        return True
 
     # What goes up
 
     def drain(self):
         """What lanes have sent up: messages as (five-tuple, bytes), and the other events, in order.
 
-        Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason), ("no_gso", errno). Whoever
-        is closed can be sent answers to what it said before, until hang_up().
+        Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason, name), ("no_gso", errno).
+        Whoever is closed can be sent answers to what it said before, until hang_up(). Messages of streams that were
+        hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
@@ -365,7 +370,7 @@ cdef class Engine(Lanes):
             record = <UpRecord *>(taken + at)
             data = (taken + at + sizeof(UpRecord))[:record.size]
             at += sizeof(UpRecord) + ((record.size + 7) & ~<uint32_t>7)
-            if record.kind == UP_MESSAGE:
+            if record.kind == UP_MESSAGE and (record.key.transport == UDP or is_stream(lane, record.session)):
                 messages.append((five_tuple_of(&record.key), data))
             elif record.kind == UP_FRAME:
                 self.write_frame(record, data)
@@ -374,7 +379,7 @@ cdef class Engine(Lanes):
                     ("error", record.session, address_of(&record.key.client), record.first, record.second, data)
                 )
             elif record.kind == UP_STREAM_CLOSED:
-                self.read_closed(lane, record, events)
+                events.append(("closed", five_tuple_of(&record.key), record.first, record.session))
             elif record.kind == UP_NO_GSO:
                 events.append(("no_gso", record.first))
         return 0
@@ -398,13 +403,4 @@ cdef class Engine(Lanes):
         else:
             traffic.dropped += 1
             self.tally.drops[<int>reason] += 1
-        return 0
-
-    cdef int read_closed(self, Lane *lane, const UpRecord *record, list events) except -1:
-        """Tell of a stream that has ended, unless it was hung up meanwhile."""
-        cdef uint32_t at = <uint32_t>record.session
-        cdef Slot *slot = &lane.slots[at]
-        if slot.kind != IS_STREAM or slot.generation != <uint32_t>(record.session >> 32):
-            return 0
-        events.append(("closed", five_tuple_of(&record.key), record.first))
         return 0

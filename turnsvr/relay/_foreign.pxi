@@ -1,7 +1,7 @@
 # Packets for another lane's table: copied, and processed under that lane's lock once ours is free.
 
 cdef void put_foreign(
-    Lane *lane, Batch *batch, uint32_t home, const FiveTupleKey *key,
+    Lane *lane, Batch *batch, uint32_t home, uint64_t session, const FiveTupleKey *key,
     const Endpoint *sender, const Endpoint *advertised,
     const uint8_t *data, uint32_t size, uint8_t tos
 ) noexcept nogil:
@@ -12,6 +12,7 @@ cdef void put_foreign(
         return
     memset(foreign, 0, sizeof(Foreign))
     foreign.lane = home
+    foreign.session = session
     foreign.size = size
     foreign.tos = tos
     if key != NULL:
@@ -28,18 +29,20 @@ cdef void put_foreign(
 cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcept nogil:
     """Process one under the lock of the lane that it is for."""
     cdef const uint8_t *data = <const uint8_t *>foreign + sizeof(Foreign)
+    cdef Session *session
     cdef Relay *inside
     cdef Route route
     if not foreign.from_relay:
         route.number = NONE
-        if not from_client(
-            lane, batch, find_session(&lane.sessions, &foreign.key), data, foreign.size, foreign.tos, False, &route
-        ):
-            send_up(lane, &foreign.key, data, foreign.size)
+        session = find_session(&lane.sessions, &foreign.key)
+        if session != NULL and session.number != foreign.session:
+            session = NULL
+        if not from_client(lane, batch, session, data, foreign.size, foreign.tos, False, &route):
+            send_up(lane, &foreign.key, 0, data, foreign.size)
         return
     pthread_mutex_lock(&lane.shared.mutex)
     inside = find_relay(&lane.shared.relays, &foreign.advertised)
-    if inside != NULL and inside.lane != lane.number:
+    if inside != NULL and (inside.lane != lane.number or inside.session.number != foreign.session):
         inside = NULL
     pthread_mutex_unlock(&lane.shared.mutex)
     if inside == NULL:

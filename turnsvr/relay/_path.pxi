@@ -148,11 +148,13 @@ cdef bint to_inside(
     cdef Session *session = relay.session
     cdef Route route
     cdef uint32_t home = 0
+    cdef uint64_t number = 0
     cdef bint live = False
     pthread_mutex_lock(&lane.shared.mutex)
     inside = find_relay(&lane.shared.relays, peer)
     if inside != NULL:
         home = inside.lane
+        number = inside.session.number
         live = batch.now <= inside.session.deadline
     pthread_mutex_unlock(&lane.shared.mutex)
     if not live:
@@ -164,7 +166,7 @@ cdef bint to_inside(
         # A channel header in front of the data is read by now, and has the size of the one that replaces it.
         to_client(lane, batch, inside.session, &relay.advertised, data, size, tos, 4 if may_write else 0, &route)
     else:
-        put_foreign(lane, batch, home, NULL, &relay.advertised, peer, data, size, tos)
+        put_foreign(lane, batch, home, number, NULL, &relay.advertised, peer, data, size, tos)
     return True
 
 

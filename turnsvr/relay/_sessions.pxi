@@ -90,6 +90,12 @@ cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     free_session(session)
 
 
+cdef bint is_stream(const Lane *lane, uint64_t name) noexcept nogil:
+    """Whether the stream of this name has not been let go of."""
+    cdef const Slot *slot = &lane.slots[<uint32_t>name]
+    return slot.kind == IS_STREAM and slot.generation == <uint32_t>(name >> 32)
+
+
 cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     """Close and free a stream. Takes the lock."""
     cdef Session *session

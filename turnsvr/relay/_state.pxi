@@ -131,9 +131,11 @@ cdef struct Lane:
 
 cdef struct Foreign:
     # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.
+    # session: the number of the one that it is for, 0 where the client has none.
     FiveTupleKey key
     Endpoint sender
     Endpoint advertised
+    uint64_t session
     uint32_t lane
     uint32_t size
     bint from_relay

@@ -8,6 +8,11 @@ cdef enum:
     OUTPUT_FIRST_ROOM = 2048
 
 
+cdef inline uint64_t stream_name(const Lane *lane, const Stream *stream) noexcept nogil:
+    """What tells a stream from those that had its slot before: its slot's generation and index."""
+    return <uint64_t>lane.slots[stream.slot].generation << 32 | stream.slot
+
+
 cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
     """Read from it no more and say so; reason is an errno or one of CLOSED_….
 
@@ -23,7 +28,7 @@ cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil
     memset(&record, 0, sizeof(record))
     record.key = stream.key
     record.kind = UP_STREAM_CLOSED
-    record.session = <uint64_t>lane.slots[stream.slot].generation << 32 | stream.slot
+    record.session = stream_name(lane, stream)
     record.first = reason
     up_push(&lane.up, &record, NULL, 0, NULL, 0, 0)
 
@@ -181,7 +186,7 @@ cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) n
             break
         lane.tally.received += 1
         if not from_client(lane, batch, session, data + at, <uint32_t>frame, 0, True, &route):
-            send_up(lane, &stream.key, data + at, <uint32_t>frame)
+            send_up(lane, &stream.key, stream_name(lane, stream), data + at, <uint32_t>frame)
         at += <uint32_t>frame
     flush(lane, batch)
     if not keep_pending(stream, data + at, size - at):

@@ -26,9 +26,11 @@ cdef enum:
     TLS = 2
 
 cdef struct FiveTupleKey:
+    # As turnsvr.stun.address.FiveTuple: connection tells a stream from the one before at the same addresses.
     Endpoint client
     Endpoint server
     uint32_t transport
+    uint32_t connection
 
 cdef struct IndexSlot:
     uint64_t hash
@@ -132,7 +134,7 @@ cdef inline uint64_t hash_endpoint(const Endpoint *endpoint, uint64_t salt) noex
 
 
 cdef inline uint64_t hash_key(const FiveTupleKey *key) noexcept nogil:
-    return hash_endpoint(&key.client, hash_endpoint(&key.server, key.transport))
+    return hash_endpoint(&key.client, hash_endpoint(&key.server, <uint64_t>key.connection << 32 | key.transport))
 
 
 cdef inline uint64_t hash_number(uint64_t number) noexcept nogil:
@@ -157,6 +159,7 @@ cdef inline bint same_key(const FiveTupleKey *one, const FiveTupleKey *other) no
         same_endpoint(&one.client, &other.client)
         and same_endpoint(&one.server, &other.server)
         and one.transport == other.transport
+        and one.connection == other.connection
     )
 
 

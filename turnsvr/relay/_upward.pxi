@@ -20,6 +20,7 @@ cdef enum:
 
 cdef struct UpRecord:
     # size bytes follow it, then what lacks to a multiple of eight. session and peer, or stream and reason, by kind.
+    # Sessions are named by numbers that are never used again, streams by slot and generation: who reads may come late.
     FiveTupleKey key
     uint64_t session
     uint32_t kind

@@ -62,10 +62,11 @@ cdef int read_peer(Endpoint *to, str host, int64_t port) except -1:
 
 
 cdef int read_five_tuple(FiveTupleKey *to, five_tuple) except -1:
-    transport, client, server = five_tuple
+    transport, client, server, connection = five_tuple
     read_host(&to.client, client[0], client[1])
     read_host(&to.server, server[0], server[1])
     to.transport = _TRANSPORTS[transport]
+    to.connection = connection
     return 0
 
 
@@ -84,11 +85,12 @@ cdef object address_of(const Endpoint *endpoint):
 
 cdef object five_tuple_of(const FiveTupleKey *key):
     """The value; the same object again for who has sent lately."""
-    # Without what C puts at its end to align it.
-    cdef bytes name = (<const uint8_t *>key)[: 2 * sizeof(Endpoint) + sizeof(uint32_t)]
+    cdef bytes name = (<const uint8_t *>key)[: sizeof(FiveTupleKey)]
+    cdef tuple fields
     known = _known.get(name)
     if known is None:
-        known = _new_tuple(FiveTuple, (_TRANSPORT_OF[key.transport], address_of(&key.client), address_of(&key.server)))
+        fields = (_TRANSPORT_OF[key.transport], address_of(&key.client), address_of(&key.server), key.connection)
+        known = _new_tuple(FiveTuple, fields)
         if not key.client.scope and not key.server.scope:  # names of interfaces may change
             if len(_known) >= MAX_KNOWN:
                 _known.clear()

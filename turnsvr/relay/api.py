@@ -29,6 +29,9 @@ the pump: the other session sees the sender's advertised address as its peer, an
 for any peer. A fenced host is reached only in this way: anything else for it is dropped. Such a packet counts
 for both sessions.
 
+Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
+a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.
+
 Values that are made for each session have an __init__ of their own: it is compiled, one that dataclass makes is not.
 
 Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
@@ -354,7 +357,8 @@ class Pump(Protocol):
         """Take over a connected socket: framing, relaying, bounded output. False: the pump does not do that.
 
         On True the descriptor belongs to the pump. first: bytes already read from it. tls: over which hands were
-        shaken; it belongs to the pump then, too.
+        shaken; it belongs to the pump then, too. Another connection of the very same five-tuple has ended, since no two
+        can be: the Handler hears of that before this returns, and nothing of that one later.
         """
 
     def hang_up(self, five_tuple: FiveTuple) -> None:

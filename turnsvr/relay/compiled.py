@@ -30,7 +30,7 @@ from turnsvr.relay.api import (
     Totals,
 )
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
-from turnsvr.relay.udp import open_udp, wildcard
+from turnsvr.relay.udp import discard, open_udp, wildcard
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
@@ -57,6 +57,9 @@ class EngineSocket:
         """Bind to exactly this address. Raises OSError."""
         self.address = address
         self.descriptor = open_relay(address, gro, buffer, 0 if buffer else _RELAY_ROOM)
+
+    def discard(self) -> None:
+        discard(self.descriptor)
 
     def close(self) -> None:
         os.close(self.descriptor)
@@ -119,6 +122,8 @@ class CompiledPump:
         return self._engine.relay(five_tuple, frames)
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
+        if self._engine.hang_up(five_tuple):
+            self._handler.stream_closed(five_tuple, "another connection took its place")
         try:
             self._engine.adopt(descriptor, five_tuple, first, cast(Any, tls))
         except OSError:
@@ -256,8 +261,7 @@ class CompiledPump:
         match event:
             case ("error", session, peer, icmp_type, icmp_code, data):
                 self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
-            case ("closed", five_tuple, reason):
-                self._engine.hang_up(five_tuple)
+            case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
                 self._handler.stream_closed(five_tuple, _why(reason))
             case ("no_gso", number):
                 _log.warning(

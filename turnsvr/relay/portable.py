@@ -48,7 +48,7 @@ from turnsvr.stun.framing import pack_channel_data
 _PACKETS_A_WAKE_UP = 64
 """Packets read from one socket before the loop may turn to another."""
 
-_Key = tuple[Transport, HostAndPort, HostAndPort]
+_Key = tuple[Transport, HostAndPort, HostAndPort, int]
 """A FiveTuple, or plain tuples in its place: they are equal and hash alike."""
 
 
@@ -224,7 +224,7 @@ class PortablePump:
             self._tally.batches += 1
             if data.startswith(BINDING_REQUEST) and len(data) == 20:
                 self._answer_binding(listener, data, client, server, now)
-            elif not self._from_client(self._by_client.get((Transport.UDP, client, server)), data, now):
+            elif not self._from_client(self._by_client.get((Transport.UDP, client, server, 0)), data, now):
                 batch.append((FiveTuple(Transport.UDP, Address(*client), server), data))
         if batch and not self._closed:
             self._tally.sent_up += len(batch)

@@ -93,6 +93,9 @@ class PortSocket(Protocol):
     @property
     def address(self) -> Address: ...
 
+    def discard(self) -> None:
+        """Throw away what has come so far."""
+
     def close(self) -> None: ...
 
 
@@ -156,8 +159,11 @@ class RelayPorts(Generic[S]):
         return RelayFailure.CAPACITY
 
     def claim(self, token: bytes) -> OpenedPort[S] | None:
-        """The port held under token, held no longer; None when there is none."""
-        return self._held.pop(token, None)
+        """The port held under token, held no longer; None when there is none. What came to it so far is for nobody."""
+        held = self._held.pop(token, None)
+        if held is not None:
+            held.socket.discard()
+        return held
 
     def release(self, token: bytes) -> None:
         held = self._held.pop(token, None)

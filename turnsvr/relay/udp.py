@@ -6,6 +6,7 @@ kernel picks, without an error queue no ICMP error is heard, without a DF switch
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
@@ -36,6 +37,8 @@ _EXTENDED_ERR = struct.Struct("=IBBBBII")
 
 _DATAGRAM = 65_536
 _ANCILLARY = 128
+_MOST_WAITING = 65_536
+"""More datagrams than a socket holds."""
 _MAX_SERVER_ADDRESSES = 1024
 """Local addresses that a wildcard listener remembers the encoding of."""
 
@@ -104,6 +107,17 @@ def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> 
         sock.close()
         raise
     return sock
+
+
+def discard(descriptor: int) -> None:
+    """Throw away what waits in a UDP socket that does not block, a pending error among it."""
+    for _ in range(_MOST_WAITING):
+        try:
+            os.read(descriptor, 1)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue
 
 
 class BindingAnswer(NamedTuple):
@@ -231,6 +245,9 @@ class RelaySocket:
                     error = self._read_error(value, destination)
                     if error is not None:
                         yield error
+
+    def discard(self) -> None:
+        discard(self.socket.fileno())
 
     def _read_error(self, value: bytes, destination: tuple[str, int]) -> IcmpError | None:
         _, origin, icmp_type, code, _, info, _ = _EXTENDED_ERR.unpack_from(value)

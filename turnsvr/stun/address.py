@@ -58,11 +58,17 @@ class Address(NamedTuple):
 
 
 class FiveTuple(NamedTuple):
-    """Client address, server address and the transport between them (RFC 8656 section 2)."""
+    """Who a client is: its address, the server's, the transport between them (RFC 8656 section 2), and the connection.
+
+    Two connections may have the same addresses, one after the other. connection tells them apart: a number, 1 to
+    2**32 - 1, that no other one has had lately; 0 over UDP, which has none. What waits for a client, or goes between
+    threads, names it by this value: nothing that is late for one connection is taken for the next one's.
+    """
 
     transport: Transport
     client: Address
     server: Address
+    connection: int = 0
 
     def __str__(self) -> str:
         return f"{self.transport.value} {self.client} -> {self.server}"

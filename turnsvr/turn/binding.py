@@ -35,7 +35,7 @@ def answer(message: Message, five_tuple: FiveTuple, config: ServerConfig) -> tup
         response.add(a.PADDING, bytes(min(len(padding), _MAX_PADDING)))
     port = message.get(a.RESPONSE_PORT)
     client = five_tuple.client if port is None else Address(five_tuple.client.host, port)
-    return FiveTuple(five_tuple.transport, client, source), response
+    return FiveTuple(five_tuple.transport, client, source, five_tuple.connection), response
 
 
 def describe(response: Message, server: Address, source: Address, config: ServerConfig) -> None:

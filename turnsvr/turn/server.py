@@ -147,7 +147,7 @@ class Server:
         elif self._waiting.full:
             self.answers[message.method, _NO_ANSWER] += 1
         else:
-            request = self._waiting.add(message, five_tuple, claim)
+            request = self._waiting.add(message, five_tuple, claim, self.allocation_of(five_tuple))
             self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm))
 
     def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
@@ -162,7 +162,7 @@ class Server:
             return
         for key in keys:
             if claim.proven_by(message, key):
-                self._proven(message, five_tuple, Proof(claim, key), now)
+                self._proven(message, five_tuple, Proof(claim, key), now, about=waiting.allocation)
                 return
         reason = "wrong password" if keys else refusal
         self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason, claim.realm))
@@ -174,9 +174,16 @@ class Server:
         if waiting is not None:
             self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
 
-    def _proven(self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> None:
-        """Carry out a request whose credentials are proven, and answer it."""
+    def _proven(
+        self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float, *, about: int | None = None
+    ) -> None:
+        """Carry out a request whose credentials are proven, and answer it.
+
+        about: the client's allocation when the request came.
+        """
         try:
+            if about is not None and self.allocation_of(five_tuple) not in (None, about):
+                raise Reject(ErrorCode.ALLOCATION_MISMATCH)
             if proof.claim.expired:
                 raise Reject(ErrorCode.STALE_NONCE, challenge=True)
             if unknown := message.unknown_required():

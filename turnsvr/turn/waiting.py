@@ -17,12 +17,14 @@ MAX_WAITING = 10_000
 class WaitingRequest:
     """What is to be judged once the credential is there."""
 
-    __slots__ = ("claim", "five_tuple", "message")
+    __slots__ = ("allocation", "claim", "five_tuple", "message")
 
-    def __init__(self, message: Message, five_tuple: FiveTuple, claim: Claim) -> None:
+    def __init__(self, message: Message, five_tuple: FiveTuple, claim: Claim, allocation: int | None) -> None:
+        """allocation: the client's when it asked; one that it has made since is another."""
         self.message: Final = message
         self.five_tuple: Final = five_tuple
         self.claim: Final = claim
+        self.allocation: Final = allocation
 
 
 class Waiting:
@@ -44,10 +46,10 @@ class Waiting:
         """Whether this is the retransmission of a request that waits."""
         return (five_tuple, message.transaction_id) in self._asked
 
-    def add(self, message: Message, five_tuple: FiveTuple, claim: Claim) -> int:
+    def add(self, message: Message, five_tuple: FiveTuple, claim: Claim, allocation: int | None) -> int:
         """Keep a request that is not there yet; returns its number."""
         number = next(self._numbers)
-        self._requests[number] = WaitingRequest(message, five_tuple, claim)
+        self._requests[number] = WaitingRequest(message, five_tuple, claim, allocation)
         self._asked.add((five_tuple, message.transaction_id))
         return number
 

@@ -119,8 +119,8 @@ class StreamClient:
         served.setblocking(False)
         served.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
-        ends = (Address(*each.getsockname()[:2]) for each in (self.socket, served))
-        self.five_tuple = FiveTuple(Transport.TCP if tls is None else Transport.TLS, *ends)
+        client_end, server_end = (Address(*each.getsockname()[:2]) for each in (self.socket, served))
+        self.five_tuple = FiveTuple(Transport.TCP if tls is None else Transport.TLS, client_end, server_end)
         self.tls: TlsEnd | None = None
         handshake = None
         if tls is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
@@ -222,18 +223,75 @@ async def test_from_stream_to_stream(make_world: WorldFactory, connect: Connect)
     await world.settled(inside=100)
 
 
-async def test_a_new_connection_may_take_the_place_of_an_old_one(make_world: WorldFactory, connect: Connect) -> None:
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """A connected client's end and server's end."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = socket.create_connection(server.getsockname())
+        client.settimeout(10)
+        return client, server.accept()[0]
+
+
+def pause(seconds: float) -> None:
+    """Let lanes work, and the loop not."""
+    time.sleep(seconds)
+
+
+def wait_received(world: World, count: int) -> None:
+    """Until lanes have taken so many packets, none of which the loop hands on meanwhile."""
+    until = time.monotonic() + 10
+    while world.pump.totals().received < count:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["there", "ended"])
+async def test_a_new_connection_ends_the_one_of_its_five_tuple_first(
+    make_world: WorldFactory, connect: Connect, ended: bool
+) -> None:
+    """What the one before has said, and its end, wait for the loop when its place is taken."""
     world = make_world()
     client = connect(world, session=False)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        replacement = socket.create_connection(server.getsockname())
-        served, _ = server.accept()
+    message = request().encode()
+    client.socket.sendall(message if client.tls is None else client.tls.seal(message))
+    wait_received(world, 1)
+    if ended:
+        client.socket.close()
+        pause(0.02)
+    replacement, served = tcp_pair()
     with replacement:
         assert world.pump.adopt(served.detach(), client.five_tuple, b"")
-        assert await client.is_closed()
+        assert world.notes.closed == [(client.five_tuple, "another connection took its place")]
+        if not ended:
+            assert await client.is_closed()
         world.pump.send(client.five_tuple, request().encode())
-        replacement.settimeout(10)
         assert len(replacement.recv(100)) == 20
+        other = request().encode()
+        replacement.sendall(other)
+        await world.until(lambda: bool(world.notes.messages))
+        assert world.notes.messages == [(client.five_tuple, other)]
+        assert len(world.notes.closed) == 1
+
+
+async def test_connections_at_the_same_addresses_are_two(make_world: WorldFactory, connect: Connect) -> None:
+    """Neither the packets for the one before nor its late end are the new one's."""
+    world = make_world()
+    client, peer = connect(world), world.endpoint()
+    world.pump.bind_channel(client.number, 0x4000, peer.address, now(60))
+    later = client.five_tuple._replace(connection=7)
+    replacement, served = tcp_pair()
+    with replacement:
+        assert world.pump.adopt(served.detach(), later, b"")
+        number, opened = world.open(later, (Family.IPV4,))
+        world.pump.permit(number, peer.address.host, now(60))
+        peer.send(b"for the first", client.relayed)
+        assert await client.read() == padded(0x4000, b"for the first")
+        client.socket.close()
+        await world.until(lambda: bool(world.notes.closed))
+        assert [five_tuple for five_tuple, _ in world.notes.closed] == [client.five_tuple]
+        peer.send(b"for nobody", client.relayed)
+        world.pump.send(client.five_tuple, request().encode())
+        peer.send(b"for the second", opened.addresses[0])
+        assert read_from_relay(replacement.recv(1000)) == (peer.address, b"for the second")
 
 
 async def test_a_descriptor_that_is_no_socket_is_refused(make_world: WorldFactory) -> None:

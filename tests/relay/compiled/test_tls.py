@@ -329,8 +329,8 @@ async def updater(make_world: WorldFactory, server: TlsContext) -> AsyncIterator
         for each in (connected, served):
             each.setblocking(False)
         client = KeyUpdater(connected, server, served)
-        ends = (Address(*each.getsockname()[:2]) for each in (connected, served))
-        five_tuple = FiveTuple(Transport.TLS, *ends)
+        client_end, server_end = (Address(*each.getsockname()[:2]) for each in (connected, served))
+        five_tuple = FiveTuple(Transport.TLS, client_end, server_end)
         assert world.pump.adopt(served.detach(), five_tuple, b"", client.handshake)
         yield world, five_tuple, client
         client.close()
