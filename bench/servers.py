@@ -188,6 +188,7 @@ class Turnsvr(Server):
             "limits": {
                 "allocations": _PLENTY,
                 "allocations_per_user": _PLENTY,
+                "allocation_rate_per_user": 0,
                 "connections": _PLENTY,
                 "connections_per_address": _PLENTY,
                 "answers_per_address": 0,

@@ -1,8 +1,12 @@
-"""Bounds on rates: how fast one allocation may relay, how often one stranger is answered. Imports nothing of ours."""
+"""Bounds on rates: how fast one allocation may relay, how often a stranger is answered, how often a user may allocate.
+
+Imports nothing of ours.
+"""
 
 from __future__ import annotations
 
 from array import array
+from collections.abc import Hashable
 from typing import Final
 
 _SLOTS: Final = 1 << 18
@@ -80,3 +84,29 @@ class AnswerLimiter:
 
     def _slot(self, packed_host: bytes) -> int:
         return hash(client_of(packed_host)) % len(self._paid_until)
+
+
+class KeyedLimiter:
+    """At most `rate` events a second for each key, and `seconds` seconds' worth of them at once.
+
+    Keys are told apart by a slot of a fixed table, as by AnswerLimiter: memory does not grow, and no key resets the
+    budget of another. Keys of one slot share its rate.
+    """
+
+    def __init__(self, rate: float, seconds: float, slots: int) -> None:
+        """rate in events a second, 0 for no limit."""
+        self.rate = rate
+        self._seconds = seconds
+        self._paid_until = array("d", bytes(8 * slots))
+
+    def allow(self, key: Hashable, now: float) -> bool:
+        """Whether one more event of this key may happen now, and if so count it; now is not negative."""
+        if not self.rate:
+            return True
+        slot = hash(key) % len(self._paid_until)
+        interval = 1 / self.rate
+        paid_until = max(self._paid_until[slot], now)
+        if paid_until > now + max(self._seconds - interval * _ALMOST, 0.0):
+            return False
+        self._paid_until[slot] = paid_until + interval
+        return True

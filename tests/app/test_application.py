@@ -33,6 +33,7 @@ from turnsvr.turn.commands import (
     AuthenticationFailed,
     EndReason,
     PeerRefused,
+    RequestRefused,
 )
 
 
@@ -64,6 +65,9 @@ class Heard:
         self.events.append(event)
 
     def peer_refused(self, event: PeerRefused) -> None:
+        self.events.append(event)
+
+    def request_refused(self, event: RequestRefused) -> None:
         self.events.append(event)
 
 

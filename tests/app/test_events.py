@@ -15,6 +15,7 @@ from turnsvr.turn.commands import (
     AuthenticationFailed,
     EndReason,
     PeerRefused,
+    RequestRefused,
 )
 
 PATH = FiveTuple(Transport.UDP, Address("203.0.113.9", 50000), Address("198.51.100.1", 3478))
@@ -33,6 +34,8 @@ class Broken:
     def authentication_failed(self, event: AuthenticationFailed) -> None: ...
 
     def peer_refused(self, event: PeerRefused) -> None: ...
+
+    def request_refused(self, event: RequestRefused) -> None: ...
 
 
 def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import io
 import json
@@ -125,73 +124,6 @@ def test_a_token_is_not_shown(text: io.StringIO) -> None:
     line = text.getvalue()
     assert 'user="token sha256:' in line
     assert not any(part in line for part in token.split("."))
-
-
-def test_a_flood_is_throttled_and_the_next_line_tells_how_many_are_missing() -> None:
-    now = 0.0
-    throttle = log.Throttle(lambda: now, rate=1.0, burst=3.0)
-    assert passing(throttle, 10, event="peer refused") == 3
-    assert throttle(None, "warning", {"event": "another"}) == {"event": "another"}
-    now = 1.5
-    assert throttle(None, "warning", {"event": "peer refused"})["suppressed"] == 7
-    now = 3.0
-    assert "suppressed" not in throttle(None, "warning", {"event": "peer refused"})
-
-
-def passing(throttle: log.Throttle, count: int, **fields: str) -> int:
-    """How many of so many equal events pass."""
-    passed = 0
-    for _ in range(count):
-        with contextlib.suppress(structlog.DropEvent):
-            throttle(None, "warning", dict(fields))
-            passed += 1
-    return passed
-
-
-def failing(throttle: log.Throttle, client: str, count: int) -> int:
-    return passing(throttle, count, event="authentication failed", client=client)
-
-
-def test_no_client_s_failures_hide_another_s() -> None:
-    throttle = log.Throttle(lambda: 0.0, salt=b"one in which these are of different slots")
-    for flooder in ("203.0.113.1", "2001:db8::1", "203.0.113.2"):
-        assert failing(throttle, flooder, 10_000) == 20
-    assert failing(throttle, "203.0.113.9", 10) == 10
-    assert failing(throttle, "2001:db8:0:1::1", 10) == 10
-
-
-def test_an_ipv6_client_is_its_network() -> None:
-    throttle = log.Throttle(lambda: 0.0)
-    assert sum(failing(throttle, f"2001:db8::{host:x}", 1) for host in range(1000)) == 20
-
-
-def test_a_client_that_goes_on_is_told_now_and_then() -> None:
-    now = 0.0
-    throttle = log.Throttle(lambda: now)
-    failing(throttle, "203.0.113.1", 100)
-    now = 20.0
-    event = {"event": "authentication failed", "client": "203.0.113.1"}
-    assert throttle(None, "warning", event)["suppressed"] == 80
-    assert failing(throttle, "203.0.113.1", 100) == 0
-
-
-def test_all_clients_together_are_bounded() -> None:
-    throttle = log.Throttle(lambda: 0.0)
-    clients = [f"10.{each >> 8 & 255}.{each & 255}.1" for each in range(20_000)]
-    passed = sum(failing(throttle, client, 5) for client in clients)
-    assert 10_000 < passed <= 20 * 1024
-
-
-def test_a_library_s_messages_do_not_hide_another_s() -> None:
-    throttle = log.Throttle(lambda: 0.0, rate=1.0, burst=3.0)
-    assert passing(throttle, 100, event="library message", source="uvicorn.error") == 3
-    assert passing(throttle, 1, event="library message", source="asyncio") == 1
-
-
-def test_sessions_are_never_throttled() -> None:
-    throttle = log.Throttle(lambda: 0.0, rate=1.0, burst=1.0)
-    for _ in range(100):
-        throttle(None, "info", {"event": "session ended"})
 
 
 def test_levels(text: io.StringIO) -> None:

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.conftest import Serve
 from tests.monitoring.everything import all_metrics
-from turnsvr.app import log
+from turnsvr.app import throttle
 from turnsvr.relay.api import Drop
 from turnsvr.stores import status
 
@@ -55,12 +55,19 @@ def test_every_alert_is_listed() -> None:
 
 def test_the_throttle_of_the_log_is_as_told() -> None:
     text = " ".join(section("fail2ban").split())
-    assert f"at most {log._LINES_A_SECOND:g} lines a second" in text
-    assert f"{log._BURST:g} at once" in text
-    assert f"each has {log._CLIENT_BURST:g} `authentication failed` lines at once" in text
-    assert f"one every {1 / log._CLIENT_LINES_A_SECOND:g} seconds" in text
-    assert f"one of {log._CLIENT_SLOTS} places" in text
-    assert f"at most {log._CLIENT_SLOTS * log._CLIENT_LINES_A_SECOND:g} such lines a second" in text
+    client = throttle.BY_CLIENT["authentication failed"]
+    assert set(throttle.BY_CLIENT.values()) == {client}
+    assert f"each has {client.burst:g} `authentication failed` lines at once" in text
+    assert f"one every {1 / client.rate:g} seconds" in text
+    assert all(f"`{kind}`" in text for kind in (*throttle.BY_CLIENT, *throttle.BY_USER))
+    assert f"one of {throttle._CLIENT_SLOTS} places" in text
+    assert f"at most {throttle._CLIENT_SLOTS * client.rate:g} such lines of a kind a second" in text
+    session = throttle.BY_USER["session started"]
+    assert f"of sessions a user has {session.rate:g} lines a second, {session.burst:g} at once" in text
+    assert (
+        f"all users have {throttle.ALL_USERS.rate:,g} lines of a kind a second, {throttle.ALL_USERS.burst:,g}" in text
+    )
+    assert f"at most {throttle._LINES_A_SECOND:g} lines a second, {throttle._BURST:g} at once" in text
 
 
 def test_the_bounds_of_what_redis_is_told_are_as_told() -> None:

@@ -104,7 +104,7 @@ def test_a_retransmitted_zero_does_not_end_the_next_allocation() -> None:
 
 
 def test_answers_kept_for_retransmissions_are_bounded() -> None:
-    world = World()
+    world = World(ServerConfig(RealmConfig(REALM), allocation_rate_per_user=0))
     client = world.client()
     client.challenge()
     for _ in range(1100):

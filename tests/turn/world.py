@@ -35,6 +35,7 @@ from turnsvr.turn.commands import (
     PeerRefused,
     Permit,
     ReleaseReservation,
+    RequestRefused,
     Send,
     SendToPeer,
 )
@@ -148,7 +149,12 @@ class World:
             case ReleaseReservation():
                 self.plane.release(command.token)
             case (
-                AllocationStarted() | AllocationRefreshed() | AllocationEnded() | AuthenticationFailed() | PeerRefused()
+                AllocationStarted()
+                | AllocationRefreshed()
+                | AllocationEnded()
+                | AuthenticationFailed()
+                | PeerRefused()
+                | RequestRefused()
             ):
                 self.events.append(command)
             case _:

@@ -13,7 +13,7 @@ import structlog
 
 from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
-from turnsvr.app import assemble
+from turnsvr.app import assemble, log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
@@ -373,6 +373,7 @@ class Application:
     def _keep_house(self) -> None:
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._keep_house)
         self.check_certificate()
+        log.tell_suppressed()
         host = _this_host()
         if host != self._host:
             self._host = host

@@ -81,6 +81,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         listeners=joined.listeners,
         families=frozenset(relay.family for relay in relays),
         allocations=limits.allocations,
+        allocation_rate_per_user=limits.allocation_rate_per_user,
         permissions_per_allocation=limits.permissions_per_allocation,
         channels_per_allocation=limits.channels_per_allocation,
         max_lifetime=int(limits.lifetime),

@@ -14,6 +14,7 @@ from turnsvr.turn.commands import (
     AllocationStarted,
     AuthenticationFailed,
     PeerRefused,
+    RequestRefused,
 )
 
 _log = structlog.get_logger()
@@ -45,6 +46,9 @@ class Events:
 
     def peer_refused(self, event: PeerRefused) -> None:
         self._tell(lambda sink: sink.peer_refused(event))
+
+    def request_refused(self, event: RequestRefused) -> None:
+        self._tell(lambda sink: sink.request_refused(event))
 
     def _tell(self, tell: Callable[[EventSink], None]) -> None:
         for sink in self._sinks:

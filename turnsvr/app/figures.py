@@ -16,6 +16,7 @@ from turnsvr.turn.commands import (
     AuthenticationFailed,
     EndReason,
     PeerRefused,
+    RequestRefused,
 )
 from turnsvr.web.context import RealmFigures, Sessions
 
@@ -92,6 +93,9 @@ class SessionFigures:
 
     def peer_refused(self, event: PeerRefused) -> None:
         self._refused += 1
+
+    def request_refused(self, event: RequestRefused) -> None:
+        """The rules count answers by code."""
 
     def _realm(self, name: str) -> RealmFigures:
         if name not in self._realms and len(self._realms) >= MAX_REALMS:

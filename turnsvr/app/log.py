@@ -1,48 +1,29 @@
 """Log lines on standard error or in a file: text for people, JSON for machines, the same events in both.
 
 What came from the network is written so that it cannot end a line, forge a field or steer a terminal. Secrets are
-never given to the log. Nothing is logged at packet rate: what strangers can cause is throttled, and a line that
-follows suppressed ones says how many they were.
+never given to the log. Nothing is logged at packet rate: every line is throttled (throttle.py), and a line that follows
+suppressed ones says how many they were.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
 import logging
 import re
-import secrets
 import sys
 import time
-from collections.abc import Callable
-from hashlib import blake2b
 from typing import Any, Literal, TextIO, cast
 
 import structlog
 
 from turnsvr.app.logfile import LogFile
-from turnsvr.limits import TokenBucket, client_of
-
-EventDict = structlog.typing.EventDict
+from turnsvr.app.throttle import LIBRARY, EventDict, Throttle
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _PLAIN = re.compile(r"[\w.:/@%+\[\]*,-]+", re.ASCII)
-_LINES_A_SECOND = 10.0
-_BURST = 100.0
-_CLIENT_LINES_A_SECOND = 0.05
-_CLIENT_BURST = 20.0
-_CLIENT_SLOTS = 1024
 _MAX_TEXT = 1024
 """Characters of one value; user names are at most 508 bytes."""
-
-UNTHROTTLED = frozenset({"session started", "session ended"})
-"""Events that are complete, because somebody counts them: quotas bound how often they come."""
-
-BY_CLIENT = frozenset({"authentication failed", "admin request refused"})
-"""Events that clients are judged by: no flood of one may hide another's. Their field `client` is a host."""
-
-_LIBRARY = "library message"
 
 
 class _Output:
@@ -62,6 +43,7 @@ def write_to(file: LogFile | None) -> None:
 
 def configure(form: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:
     """Log to the stream, or where write_to() said, from this level up. May be called again."""
+    tell_suppressed()
     stream = stream or cast("TextIO | None", _output.file) or sys.stderr
     threshold = _LEVELS[level]
     _level.setLevel(threshold)
@@ -84,67 +66,17 @@ def configure(form: Literal["text", "json"], level: str, stream: TextIO | None =
     root.setLevel(max(threshold, logging.WARNING))
 
 
+def tell_suppressed() -> None:
+    """Log how many lines were suppressed of which no line has told yet; to be called now and then."""
+    for throttle in structlog.get_config()["processors"]:
+        if isinstance(throttle, Throttle):
+            for text, suppressed in sorted(throttle.take_suppressed().items()):
+                structlog.get_logger().warning("lines suppressed", of=text, suppressed=suppressed)
+
+
 def is_enabled(level: int) -> bool:
     """Whether an event of this level, one of logging's, is written: for those that cost something to describe."""
     return _level.isEnabledFor(level)
-
-
-class Throttle:
-    """Drops an event that comes too often; the next of its kind that passes tells how many were suppressed.
-
-    Kinds are event texts, which are ours and few; of libraries' messages each logger's are one kind. BY_CLIENT events
-    are of one kind for each client, which is its IPv4 address or its IPv6 /64. Clients are told apart by a slot of a
-    fixed number, so that all lines together stay bounded; which clients share one is up to the salt.
-    """
-
-    def __init__(
-        self, clock: Callable[[], float], rate: float = _LINES_A_SECOND, burst: float = _BURST, salt: bytes = b""
-    ) -> None:
-        """rate in lines a second, of kinds that are not of a client; salt up to 64 bytes, random when empty."""
-        self._clock = clock
-        self._rate = rate
-        self._burst = burst
-        self._salt = salt or secrets.token_bytes(16)
-        self._buckets: dict[tuple[str, str | int], TokenBucket] = {}
-        self._suppressed: dict[tuple[str, str | int], int] = {}
-
-    def __call__(self, logger: object, method: str, event: EventDict) -> EventDict:
-        text = event["event"]
-        if text in UNTHROTTLED:
-            return event
-        now = self._clock()
-        kind = self._kind(text, event)
-        bucket = self._buckets.get(kind)
-        if bucket is None:
-            bucket = self._buckets[kind] = self._fresh(text, now)
-        if not bucket.take(1.0, now):
-            self._suppressed[kind] = self._suppressed.get(kind, 0) + 1
-            raise structlog.DropEvent
-        suppressed = self._suppressed.pop(kind, 0)
-        return {**event, "suppressed": suppressed} if suppressed else event
-
-    def _kind(self, text: str, event: EventDict) -> tuple[str, str | int]:
-        if text in BY_CLIENT:
-            return text, self._slot(str(event.get("client", "")))
-        return text, str(event.get("source", "")) if text == _LIBRARY else ""
-
-    def _slot(self, host: str) -> int:
-        digest = blake2b(_network(host), digest_size=8, key=self._salt).digest()
-        return int.from_bytes(digest, "big") % _CLIENT_SLOTS
-
-    def _fresh(self, text: str, now: float) -> TokenBucket:
-        if text in BY_CLIENT:
-            return TokenBucket(_CLIENT_LINES_A_SECOND, _CLIENT_BURST, now)
-        return TokenBucket(self._rate, self._burst, now)
-
-
-def _network(host: str) -> bytes:
-    """Who is one client; a text that is no address is one, too."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host.encode(errors="replace")
-    return client_of(address.packed)
 
 
 def render_text(logger: object, method: str, event: EventDict) -> str:
@@ -207,5 +139,5 @@ class _Bridge(logging.Handler):
         level = "error" if record.levelno >= logging.ERROR else "warning"
         # The throttle goes by the event's text and the source, so a library's own text is a field.
         structlog.get_logger().log(
-            _LEVELS[level], _LIBRARY, source=record.name, text=record.getMessage(), exc_info=record.exc_info
+            _LEVELS[level], LIBRARY, source=record.name, text=record.getMessage(), exc_info=record.exc_info
         )

@@ -1,4 +1,7 @@
-"""The log lines of sessions: one at the start and end of each, one for each failed authentication or refused peer."""
+"""The log lines of sessions: their start and end, failed authentications, refused peers, and bounds that users met.
+
+How many of them are written is for log.py.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,20 @@ from turnsvr.app import log
 from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple
+from turnsvr.stun.message import Method
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
     PeerRefused,
+    RequestRefused,
 )
 
 _log = structlog.get_logger()
+
+_METHODS = {int(method): method.name.title().replace("_", "") for method in Method}
+"""Names as the RFCs write them."""
 
 
 class SessionLog:
@@ -85,6 +93,17 @@ class SessionLog:
             peer=event.peer.host,
             reason=event.reason,
             realm=event.realm,
+        )
+
+    def request_refused(self, event: RequestRefused) -> None:
+        _log.warning(
+            "request refused",
+            user=event.username,
+            realm=event.realm,
+            reason=event.limit,
+            method=_METHODS.get(event.method, str(event.method)),
+            code=event.code,
+            **_path(event.five_tuple),
         )
 
 

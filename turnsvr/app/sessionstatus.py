@@ -18,6 +18,7 @@ from turnsvr.turn.commands import (
     AuthenticationFailed,
     EndReason,
     PeerRefused,
+    RequestRefused,
 )
 
 _AT_A_TIME = 200
@@ -104,6 +105,9 @@ class SessionStatus:
         """coturn tells nobody."""
 
     def peer_refused(self, event: PeerRefused) -> None:
+        """coturn tells nobody."""
+
+    def request_refused(self, event: RequestRefused) -> None:
         """coturn tells nobody."""
 
     async def tell_traffic(self) -> None:

@@ -29,6 +29,7 @@ from turnsvr.turn.commands import (
     PeerRefused,
     Permit,
     ReleaseReservation,
+    RequestRefused,
     Send,
     SendToPeer,
 )
@@ -55,6 +56,8 @@ class EventSink(Protocol):
     def authentication_failed(self, event: AuthenticationFailed) -> None: ...
 
     def peer_refused(self, event: PeerRefused) -> None: ...
+
+    def request_refused(self, event: RequestRefused) -> None: ...
 
 
 class Engine:
@@ -184,7 +187,12 @@ class Engine:
             case ReleaseReservation():
                 pump.release(command.token)
             case (
-                AllocationStarted() | AllocationRefreshed() | AllocationEnded() | AuthenticationFailed() | PeerRefused()
+                AllocationStarted()
+                | AllocationRefreshed()
+                | AllocationEnded()
+                | AuthenticationFailed()
+                | PeerRefused()
+                | RequestRefused()
             ):
                 self._tell(command)
             case _:
@@ -202,6 +210,8 @@ class Engine:
                 self._events.authentication_failed(event)
             case PeerRefused():
                 self._events.peer_refused(event)
+            case RequestRefused():
+                self._events.request_refused(event)
             case _:
                 assert_never(event)
 

@@ -16,7 +16,7 @@ from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, Op
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, read_lifetime
 from turnsvr.turn.pending import AllocateRequest, PendingAllocation
-from turnsvr.turn.quota import check_quotas
+from turnsvr.turn.quota import check_quotas, check_rate
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.state import Answer, State, add_software, made_by
 
@@ -43,6 +43,7 @@ def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof
     redirect(state, five_tuple)
     # 10: "the server MAY choose to reject the request with a 486 (Allocation Quota Reached)"
     check_quotas(state, proof, request)
+    check_rate(state, proof, now)
     # 5: "If the token is not valid for some reason, the server rejects the request with a 508"
     if request.token is not None and not state.reservations.remove(request.token):
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
@@ -211,7 +212,9 @@ def failed(state: State, pending: PendingAllocation, code: ErrorCode) -> Reject 
     if pending.abandoned:
         return None
     state.allocations.remove(pending.allocation)
-    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if pending.request.dual else code)
+    no_port = code is ErrorCode.INSUFFICIENT_CAPACITY and pending.request.token is None
+    limit = "relay.ports" if no_port else None
+    return Reject(ErrorCode.INSUFFICIENT_CAPACITY if pending.request.dual else code, limit=limit)
 
 
 def close_abandoned(state: State, pending: PendingAllocation) -> None:

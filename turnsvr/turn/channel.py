@@ -10,7 +10,7 @@ from turnsvr.stun.message import Class, Message
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import BindChannel
 from turnsvr.turn.lifetimes import CHANNEL_LIFETIME
-from turnsvr.turn.permission import permit
+from turnsvr.turn.permission import PERMISSIONS, permit
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.send import relay
 from turnsvr.turn.state import State, allocation_for, check_peer, check_room
@@ -38,9 +38,10 @@ def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: P
     # "an address family that is not the same": 443; "if a value is not allowed": 403
     check_peer(state, allocation, peer)
     # "unable to fulfill the request due to some capacity limit": 508
-    check_room(len(allocation.channels) + (number not in allocation.channels), state.config.channels_per_allocation)
-    added = peer.host not in allocation.permissions
-    check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
+    channels = len(allocation.channels) + (number not in allocation.channels)
+    check_room(channels, state.config.channels_per_allocation, "limits.channels_per_allocation")
+    permissions = len(allocation.permissions) + (peer.host not in allocation.permissions)
+    check_room(permissions, state.config.permissions_per_allocation, PERMISSIONS)
     # "The server also installs or refreshes a permission for the IP address in the XOR-PEER-ADDRESS attribute"
     deadline = now + CHANNEL_LIFETIME
     state.allocations.bind(allocation, number, peer, deadline)

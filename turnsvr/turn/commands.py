@@ -300,7 +300,29 @@ class PeerRefused:
         self.realm = realm
 
 
-Event = AllocationStarted | AllocationRefreshed | AllocationEnded | AuthenticationFailed | PeerRefused
+@dataclass(init=False, slots=True)
+class RequestRefused:
+    """An event for the log: a user met a bound, and got this error code."""
+
+    five_tuple: Final[FiveTuple]
+    method: Final[int]
+    username: Final[str]
+    """As it may be shown; the one that quotas count by."""
+    code: Final[int]
+    limit: Final[str]
+    """The bound: the name of its setting where it has one."""
+    realm: Final[str]
+
+    def __init__(self, five_tuple: FiveTuple, method: int, username: str, code: int, limit: str, realm: str) -> None:
+        self.five_tuple = five_tuple
+        self.method = method
+        self.username = username
+        self.code = code
+        self.limit = limit
+        self.realm = realm
+
+
+Event = AllocationStarted | AllocationRefreshed | AllocationEnded | AuthenticationFailed | PeerRefused | RequestRefused
 
 Command = (
     Send

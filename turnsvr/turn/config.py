@@ -72,6 +72,8 @@ class ServerConfig:
     """Families with a relay address; empty where only STUN is served."""
     allocations: int = 10_000
     """Of all realms."""
+    allocation_rate_per_user: float = 100.0
+    """Allocations a second that one user may make, and ten seconds' worth at once; 0 for no limit."""
     permissions_per_allocation: int = 256
     channels_per_allocation: int = 256
     reservations: int = 1024

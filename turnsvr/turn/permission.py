@@ -5,6 +5,8 @@ A permission lives for 5 minutes (turn/lifetimes.py), that of a channel for as l
 
 from __future__ import annotations
 
+from typing import Final
+
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.errors import ErrorCode
@@ -15,6 +17,9 @@ from turnsvr.turn.commands import Permit
 from turnsvr.turn.lifetimes import PERMISSION_LIFETIME
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.state import State, allocation_for, check_peer, check_room
+
+PERMISSIONS: Final = "limits.permissions_per_allocation"
+"""The setting that bounds them."""
 
 
 def create_permission(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Message:
@@ -28,12 +33,12 @@ def create_permission(state: State, message: Message, five_tuple: FiveTuple, pro
     if not hosts:
         raise Reject(ErrorCode.BAD_REQUEST)
     # "unable to satisfy the request due to some capacity limit": 508, before thousands of peers are judged one by one
-    check_room(len(hosts), state.config.permissions_per_allocation)
+    check_room(len(hosts), state.config.permissions_per_allocation, PERMISSIONS)
     # "an address family that is not the same": 443; "if a value is not allowed": 403
     for peer in hosts.values():
         check_peer(state, allocation, peer)
     added = sum([host not in allocation.permissions for host in hosts])
-    check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation)
+    check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation, PERMISSIONS)
     for host in hosts:
         permit(state, allocation, host, now + PERMISSION_LIFETIME)
     return message.reply(Class.SUCCESS)

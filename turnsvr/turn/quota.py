@@ -1,4 +1,4 @@
-"""How many allocations there may be: of a user, of a realm, of the server (RFC 8656 section 7.2 step 10)."""
+"""How many allocations a user, a realm and the server may have, and how often (RFC 8656 section 7.2 step 10)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from turnsvr.turn.state import State
 
 
 def check_quotas(state: State, proof: Proof, request: AllocateRequest) -> None:
-    """The bounds of the server, of the realm, and of the user, for whom as many ports may be held as be allocated."""
+    """The bounds of the server, of the realm, and of the user, for whom as many ports may be reserved as be allocated.
+
+    Each refusal names the bound, for the log.
+    """
     config, realm = state.config, state.config.rules_of(proof.realm)
     if is_full(state):
-        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
-    pending = [one.allocation.owner for one in state.pending.values() if one.reserve is not None]
-    if request.reserve and len(state.reservations) + len(pending) >= config.reservations:
-        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY, limit="draining" if state.draining else "limits.allocations")
+    reserving = [one.allocation.owner for one in state.pending.values() if one.reserve is not None]
+    if request.reserve and len(state.reservations) + len(reserving) >= config.reservations:
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY, limit="reserved ports of the server")
     if realm.allocations and state.allocations.count_realm(proof.realm) >= realm.allocations:
-        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
-    most = proof.key.quota if proof.key.quota is not None else realm.allocations_per_user or None
+        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit=f"realms.{proof.realm}.limits.allocations")
+    quota = proof.key.quota
+    most = quota if quota is not None else realm.allocations_per_user or None
     if most is None:
         return
     owner = (proof.realm, proof.key.quota_user)
-    reserved = state.reservations.count(owner) + pending.count(owner)
+    reserved = state.reservations.count(owner) + reserving.count(owner)
     if state.allocations.count(owner) >= most or (request.reserve and reserved >= most):
-        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED)
+        limit = "limits.allocations_per_user" if quota is None else "the quota in the user's credentials"
+        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit=limit)
+
+
+def check_rate(state: State, proof: Proof, now: float) -> None:
+    """How often a user may allocate; to be checked last, for it counts."""
+    if not state.rates.allow((proof.realm, proof.key.quota_user), now):
+        raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit="limits.allocation_rate_per_user")
 
 
 def is_full(state: State) -> bool:

@@ -27,6 +27,7 @@ from turnsvr.turn.commands import (
     EndReason,
     FindCredential,
     Permit,
+    RequestRefused,
     Send,
 )
 from turnsvr.turn.config import ServerConfig
@@ -219,6 +220,11 @@ class Server:
 
     def _refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
         """Refuse a request whose credentials were proven: the answer is signed."""
+        if reject.limit is not None:
+            key = proof.key
+            username = key.quota_user if key.shown == key.username else key.shown
+            event = RequestRefused(five_tuple, message.method, username, reject.code, reject.limit, proof.realm)
+            self._commands.append(event)
         response = self._error(message, five_tuple, reject, proof.realm, now)
         if message.method in _TELL_SOFTWARE:
             add_software(self._state, response)
@@ -344,6 +350,7 @@ class Server:
 
     def _apply(self, config: ServerConfig) -> None:
         self._state.config = config
+        self._state.rates.rate = config.allocation_rate_per_user
         algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
         self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
 

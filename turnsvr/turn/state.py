@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
+from turnsvr.limits import KeyedLimiter
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
@@ -23,6 +25,15 @@ from turnsvr.turn.reservations import Reservations
 
 Answer = Message | bytes | None
 
+_RATE_SLOTS: Final = 1 << 14
+"""Slots for users whose rate of allocations is bounded, 8 bytes each."""
+_RATE_SECONDS: Final = 10.0
+"""What a user may have saved up, in seconds of its rate: clients of one name that all come back at once."""
+
+
+def _rates() -> KeyedLimiter:
+    return KeyedLimiter(0.0, _RATE_SECONDS, _RATE_SLOTS)
+
 
 @dataclass(slots=True)
 class State:
@@ -36,6 +47,8 @@ class State:
     end: Callable[[Allocation, EndReason, float], None]
     draining: bool = False
     pending: dict[int, PendingAllocation] = field(default_factory=dict)
+    rates: KeyedLimiter = field(default_factory=_rates)
+    """How often each user may allocate."""
     next_number: int = 1
     redirected: int = 0
 
@@ -79,10 +92,10 @@ def check_peer(state: State, allocation: Allocation, peer: Address) -> None:
         raise Reject(ErrorCode.FORBIDDEN)
 
 
-def check_room(size: int, bound: int) -> None:
-    """508 where a table would pass its bound."""
+def check_room(size: int, bound: int, setting: str) -> None:
+    """508 where a table would pass its bound, which this setting names."""
     if size > bound:
-        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY)
+        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY, limit=setting)
 
 
 def add_software(state: State, response: Message) -> None:
