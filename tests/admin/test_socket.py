@@ -304,34 +304,3 @@ async def test_off_is_off(serve: Serve, tmp_path: Path, monkeypatch: pytest.Monk
     application = await serve(admin={"socket": "off"})
     assert application.admin is None
     assert not (tmp_path / "admin.sock").exists()
-
-
-@pytest.mark.parametrize("wanted", ["auto", "named"])
-def test_without_the_optional_packages_auto_is_a_line_and_a_path_is_an_error(tmp_path: Path, wanted: str) -> None:
-    program = WITHOUT_PACKAGES.format(socket="auto" if wanted == "auto" else tmp_path / "admin.sock")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
-    output = done.stdout + done.stderr
-    if wanted == "auto":
-        assert done.returncode == 0, output
-        assert "no admin interface" in output
-        assert "fastapi is not installed" in output
-        assert "started" in done.stdout
-    else:
-        assert "StartError: admin: the package fastapi is not installed; pip install 'turnsvr[web]'" in output
-
-
-WITHOUT_PACKAGES = """
-import asyncio, sys
-sys.modules["fastapi"] = None
-from turnsvr.app.application import Application
-from turnsvr.config.settings import Settings
-async def main():
-    application = Application(Settings.model_validate({{
-        "listen": "udp://127.0.0.1:0", "relay": {{"addresses": ["127.0.0.1"]}},
-        "credentials": {{"users": {{"alice": "wonderland"}}}}, "admin": {{"socket": "{socket}"}},
-    }}))
-    await application.start()
-    print("started")
-    await application.stop()
-asyncio.run(main())
-"""

@@ -415,7 +415,7 @@ async def test_what_cannot_serve_is_told_at_start_and_reload(serve: Serve, crede
     [
         ("httpx", {"hook": {"url": "https://127.0.0.1/", "secret": "s"}}, "hook"),
         ("jwt", {"tokens": {"url": "https://127.0.0.1/"}}, "tokens"),
-        ("aiosqlite", {"store": "sqlite:/nowhere"}, "sqlite"),
+        ("asyncpg", {"store": "postgresql://nobody@127.0.0.1/nothing"}, "postgresql"),
     ],
 )
 async def test_packages_that_are_missing(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from turnsvr.admin.places import SYSTEM_DIRECTORY
+from turnsvr.admin.routes import operations
 from turnsvr.cli import main
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -30,9 +32,12 @@ def test_every_command_over_the_interface_is_told_of() -> None:
 
 
 def test_every_endpoint_and_its_conditions_are_told_of() -> None:
-    routes = (DOCS.parent / "turnsvr" / "admin" / "routes.py").read_text()
-    for method, path in re.findall(r'@routes\.(\w+)\(\s*"(/[^"]*)"', routes):
-        assert f"`{method.upper()} {path}" in TEXT, (method, path)
+    nobody: Any = None
+    for operation in operations(nobody, nobody):
+        assert f"`{operation.method} {operation.path}" in TEXT
+        told = TEXT[TEXT.index(f"`{operation.method} {operation.path}") :]
+        for name, field in operation.asked.model_fields.items():
+            assert re.search(rf"\b{field.alias or name}\b", told), name
 
 
 def test_the_places_are_those_of_the_program() -> None:

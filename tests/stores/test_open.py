@@ -27,8 +27,6 @@ except MissingPackages as error:
 @pytest.mark.parametrize(
     ("url", "module", "extra"),
     [
-        ("sqlite:/users", "aiosqlite", "sqlite"),
-        ("sqlite:/users", "sqlalchemy", "sqlite"),
         ("postgresql://db/turn", "asyncpg", "postgresql"),
         ("mysql://db/turn", "aiomysql", "mysql"),
         ("redis://db", "redis", "redis"),

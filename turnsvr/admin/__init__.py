@@ -1,6 +1,6 @@
 """Seeing and steering a running server over HTTP: on a Unix socket whose permissions decide, or with a token.
 
-What serves it and what calls it is optional (`pip install turnsvr[web]`); importing this room needs neither.
+What serves it is imported when it is served, and what calls it needs none of that.
 """
 
 from __future__ import annotations
@@ -46,19 +46,8 @@ async def serve(settings: AdminSettings, context: Context) -> AdminServer | None
     """
     if settings.socket == "off" and not settings.listen:
         return None
-    try:
-        from turnsvr.admin.server import Server
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("turnsvr"):
-            raise
-        if settings.socket == "auto" and not settings.listen:
-            import structlog  # not for callers, who have no log
+    from turnsvr.admin.server import Server  # after the listeners are open: nobody's first answer waits for it
 
-            structlog.get_logger().info("no admin interface", reason=f"the package {error.name} is not installed")
-            return None
-        raise AdminError(
-            f"admin: the package {error.name} is not installed; pip install 'turnsvr[web]', or set socket: off"
-        ) from None
     server = Server(settings, context)
     await server.start()
     return server if server.listening else None

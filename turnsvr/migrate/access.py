@@ -128,7 +128,8 @@ def _store(draft: Draft) -> bool:
 def _tell_database(draft: Draft, option: Option, place: databases.Database) -> None:
     """Note what a database's URL leaves out, and what it needs."""
     extra = place.url.partition(":")[0]
-    draft.note(f"line {option.line}: the database needs packages of its own: pip install 'turnsvr[{extra}]'")
+    if extra != "sqlite":
+        draft.note(f"line {option.line}: the database needs packages of its own: pip install 'turnsvr[{extra}]'")
     if place.ignored:
         draft.note(
             f"line {option.line}: left out of the database's URL: {', '.join(place.ignored)}; how long it may take for "
@@ -146,7 +147,7 @@ def _default_store(draft: Draft) -> bool:
     lines = [option for key in ("use-auth-secret", "lt-cred-mech") for option in draft.every(key)[-1:]]
     draft.note(
         "users and secrets are in coturn's own database, since the file names none: correct its path in "
-        "credentials.store; it needs packages of its own: pip install 'turnsvr[sqlite]'"
+        "credentials.store"
     )
     return draft.put("credentials.store", place.url, *lines, remark="coturn's database where none is named.")
 

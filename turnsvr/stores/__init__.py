@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["MissingPackages", "open_store"]
 
 _NEEDED: Mapping[Dialect, tuple[str, tuple[str, ...]]] = {
-    "sqlite": ("sqlite", ("sqlalchemy", "greenlet", "aiosqlite")),
-    "postgresql": ("postgresql", ("sqlalchemy", "greenlet", "asyncpg")),
-    "mysql": ("mysql", ("sqlalchemy", "greenlet", "aiomysql")),
+    "sqlite": ("", ()),
+    "postgresql": ("postgresql", ("asyncpg",)),
+    "mysql": ("mysql", ("aiomysql",)),
     "redis": ("redis", ("redis",)),
     "rediss": ("redis", ("redis",)),
 }
-"""Extra of our distribution, and modules that it brings."""
+"""Extra of our distribution, and modules that it brings; what SQLite needs is always there."""
 
 
 class MissingPackages(Exception):
