@@ -2,11 +2,13 @@
 # make test    everything that the tests need, then all tests; those of the rules once more on the .py files
 # make lint    style and types
 # make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
+# make soak    a crowd of clients and strangers on one server for MINUTES; see tests/marathon
 # make environment   all that these need, in one go
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
 FUZZ_SECONDS ?= 60
+MINUTES ?= 60
 
 SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h) \
@@ -15,7 +17,7 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 NPM_PACKAGES := tests/browser/node_modules/.package-lock.json
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
-.PHONY: run install test lint fuzz environment
+.PHONY: run install test lint fuzz soak environment
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -28,6 +30,9 @@ test: $(VENV)/.installed-test $(NPM_PACKAGES)
 
 fuzz: $(VENV)/.installed-fuzz
 	TURNSVR_RULES=interpreted $(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
+
+soak: $(VENV)/.installed-test
+	$(VENV)/bin/python -m tests.marathon --minutes $(MINUTES)
 
 lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
