@@ -14,11 +14,30 @@ from turnsvr.stun.address import Address
 @pytest.mark.parametrize("byte", range(256))
 def test_the_first_byte_tells_what_is_spoken(byte: int) -> None:
     expected = Speech.UNKNOWN
-    if byte in (0, 1, 2, 3) or 0x40 <= byte <= 0x7F:
-        expected = Speech.PLAIN
+    if byte in (0, 1, 2, 3):
+        expected = Speech.STUN
     if byte == 22:
         expected = Speech.TLS
+    if byte in b"CDGHOPT":
+        expected = Speech.HTTP
     assert judge(bytes((byte,))) is expected
+
+
+@pytest.mark.parametrize("request_line", [b"GET / HTTP/1.1\r\n", b"OPTIONS * HTTP/1.1\r\n", b"PRI * HTTP/2.0\r\n"])
+def test_http_is_known_by_any_of_its_beginnings(request_line: bytes) -> None:
+    assert {judge(request_line[:size]) for size in range(1, len(request_line))} == {Speech.HTTP}
+
+
+@pytest.mark.parametrize("first", [b"M-SEARCH * HTTP/1.1\r\n", b"MKCALENDAR /a HTTP/1.1"])
+def test_other_methods_are_known_by_their_line(first: bytes) -> None:
+    assert judge(first) is Speech.HTTP
+
+
+@pytest.mark.parametrize(
+    "first", [b"HELO a\r\n", b"GETTING / HTTP", b"get / HTTP/1.1", b"PROXY TCP4", b"TR\0", b"SSH-2.0-"]
+)
+def test_what_only_looks_like_http(first: bytes) -> None:
+    assert judge(first) is Speech.UNKNOWN
 
 
 def test_the_end_is_nothing() -> None:

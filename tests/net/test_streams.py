@@ -256,7 +256,6 @@ async def test_a_tls_hello_without_a_certificate_closes(serve: Serve) -> None:
         pytest.param(b"", id="nothing"),
         pytest.param(b"\x00", id="one byte"),
         pytest.param(b"\x16\x03\x01", id="the beginning of TLS"),
-        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="HTTP, which looks like ChannelData"),
         pytest.param(b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), id="a Binding request"),
     ],
 )

@@ -14,7 +14,15 @@ from turnsvr.relay.fastpath import (
     parse_send_indication,
 )
 from turnsvr.stun.address import Address, unpack_host
-from turnsvr.stun.attributes import DATA, DONT_FRAGMENT, MAPPED_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS, XOR_PEER_ADDRESS
+from turnsvr.stun.attributes import (
+    DATA,
+    DONT_FRAGMENT,
+    FINGERPRINT,
+    MAPPED_ADDRESS,
+    SOFTWARE,
+    XOR_MAPPED_ADDRESS,
+    XOR_PEER_ADDRESS,
+)
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Class, Message, Method
 
@@ -52,9 +60,15 @@ def test_a_binding_answer_is_what_the_codec_writes(
     assert binding_success(request.encode(), client, mapped, tail) == answer.encode()
 
 
-@given(transaction_ids, addresses, st.binary(max_size=3000), st.booleans(), st.booleans(), st.booleans())
+@given(transaction_ids, addresses, st.binary(max_size=3000), st.booleans(), st.booleans(), st.booleans(), st.booleans())
 def test_a_plain_send_indication_is_read(
-    transaction_id: bytes, peer: Address, data: bytes, dont_fragment: bool, software: bool, data_first: bool
+    transaction_id: bytes,
+    peer: Address,
+    data: bytes,
+    dont_fragment: bool,
+    software: bool,
+    data_first: bool,
+    fingerprint: bool,
 ) -> None:
     message = Message(Method.SEND, Class.INDICATION, transaction_id)
     if software:
@@ -65,7 +79,7 @@ def test_a_plain_send_indication_is_read(
         message.add(XOR_PEER_ADDRESS, peer).add(DATA, data)
     if dont_fragment:
         message.add(DONT_FRAGMENT, True)
-    assert parse_send_indication(message.encode()) == (peer, data, dont_fragment)
+    assert parse_send_indication(message.encode(fingerprint=fingerprint)) == (peer, data, dont_fragment)
 
 
 _PLAIN = Message(Method.SEND, Class.INDICATION, bytes(12)).add(XOR_PEER_ADDRESS, V6).add(DATA, b"abc").encode()
@@ -85,6 +99,18 @@ def test_what_is_read_is_what_the_codec_reads(changes: list[tuple[int, int]]) ->
     assert message.get(XOR_PEER_ADDRESS) == plain.peer
     assert message.get(DATA) == plain.data
     assert (DONT_FRAGMENT in message) == plain.dont_fragment
+
+
+_MARKED = Message.parse(_PLAIN).encode(fingerprint=True)
+
+
+@given(st.integers(0, 8 * len(_MARKED) - 1))
+def test_a_wrong_fingerprint_is_left_to_the_rules(bit: int) -> None:
+    changed = bytearray(_MARKED)
+    changed[bit // 8] ^= 1 << bit % 8
+    plain = parse_send_indication(bytes(changed))
+    if plain is not None:  # DATA has become so long that there is no FINGERPRINT any more
+        assert FINGERPRINT not in Message.parse(bytes(changed))
 
 
 @given(st.binary(max_size=60))

@@ -16,6 +16,7 @@ from turnsvr.stun.attributes import (
     USERNAME,
     XOR_PEER_ADDRESS,
 )
+from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Class, Message, Method
 
 families = pytest.mark.parametrize("family", FAMILIES)
@@ -161,6 +162,41 @@ class TestSendIndications:
         assert (await peer.receive())[0] == b"abc"
         assert not world.notes.messages
 
+    @pytest.mark.parametrize("family", FAMILIES)
+    @pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 7, 8, 1000, 1401])
+    async def test_a_right_fingerprint_needs_no_rule(
+        self, pump_factory: PumpFactory, family: Family, size: int
+    ) -> None:
+        world = pump_factory()
+        session, peer = world.session(family), world.endpoint(LOOPBACK[family])
+        session.permit(peer.address.host)
+        data = bytes(at % 251 for at in range(size))
+        session.send(send_indication(peer.address, data).encode(fingerprint=True))
+        assert (await peer.receive())[0] == data
+        await world.settled()
+        assert not world.notes.messages
+
+    async def test_any_other_fingerprint_goes_up(self, pump_factory: PumpFactory) -> None:
+        """Wrong in any bit, not the last attribute, or of another size."""
+        world = pump_factory()
+        session, peer = world.session(), world.endpoint()
+        session.permit(peer.address.host)
+        plain = send_indication(peer.address, b"abcde")
+        right = plain.encode(fingerprint=True)
+        others = [right[:-4] + (int.from_bytes(right[-4:], "big") ^ 1 << bit).to_bytes(4, "big") for bit in range(32)]
+        others += [right[:at] + bytes((right[at] ^ 1,)) + right[at + 1 :] for at in (8, 19, 30, 40)]
+        for tail in (right[-8:] * 2, right[-8:] + b"\x80\x22\0\0", b"\x80\x28\0\0", b"\x80\x28\0\x08" + bytes(8)):
+            body = right[20:-8] + tail
+            others.append(right[:2] + len(body).to_bytes(2, "big") + right[4:20] + body)
+        for message in others:
+            session.send(message)
+        await world.until(lambda: len(world.notes.messages) == len(others))
+        assert [data for _, data in world.notes.messages] == others
+        assert not peer.waiting()
+        for message in others:
+            with pytest.raises(MalformedMessage):
+                Message.parse(message)
+
     async def test_any_other_content_goes_up(self, pump_factory: PumpFactory) -> None:
         world = pump_factory()
         session, peer = world.session(), world.endpoint()
@@ -174,7 +210,6 @@ class TestSendIndications:
             empty().encode(),
             empty().add(DATA, b"abc").encode(),
             empty().add(XOR_PEER_ADDRESS, peer.address).encode(),
-            plain.encode(fingerprint=True),
             plain.encode(key=b"key"),
             send_indication(peer.address, b"abc").add(DATA, b"abc").encode(),
             send_indication(peer.address, b"abc").add(XOR_PEER_ADDRESS, peer.address).encode(),

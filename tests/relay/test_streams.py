@@ -20,6 +20,7 @@ from tests.relay.world import (
 )
 from turnsvr.relay.api import Counters, Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
+from turnsvr.stun.attributes import XOR_PEER_ADDRESS
 from turnsvr.stun.message import Class, Message, Method
 
 CLIENT = FiveTuple(Transport.TLS, Address("127.0.0.1", 50_000), Address("127.0.0.1", 5349))
@@ -81,7 +82,7 @@ async def test_what_is_not_covered_comes_back_in_order(pump_factory: PumpFactory
     world = pump_factory()
     stream, peer = Stream(world), world.endpoint()
     binding = Message(Method.BINDING, Class.REQUEST, bytes(12)).encode()
-    odd = send_indication(peer.address, b"abc").encode(fingerprint=True)
+    odd = send_indication(peer.address, b"abc").add(XOR_PEER_ADDRESS, peer.address).encode(fingerprint=True)
     plain = send_indication(peer.address, b"abc").encode()
     first, last = request().encode(), request(Method.REFRESH).encode()
     frames = [first, channel_data(0x4000, b"abcd"), binding, plain, odd, last]

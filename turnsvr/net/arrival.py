@@ -1,43 +1,76 @@
-"""What a new connection speaks: its first byte tells, and is left in place for whoever reads next.
+"""What a new connection speaks: its first bytes tell, in the open or inside TLS. This is the one place that decides.
 
-Clients send plain STUN to ports that were meant for TLS, so every listener takes both.
+Clients send plain STUN to ports that were meant for TLS, so every listener takes both. Nobody begins with ChannelData,
+which needs an allocation; letters look like it, and whoever sends them is told so, or cut off, without a wait for more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from collections.abc import Callable
 from enum import Enum
 
+FIRST_BYTES = 256
+"""As many are looked at; a decision never waits for more than the first."""
+
+BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+"""The answer to an HTTP request (RFC 9110 section 15.5.1)."""
+
 
 class Speech(Enum):
-    """What the first byte says."""
+    """What the first bytes say."""
 
-    PLAIN = "STUN or ChannelData"
+    STUN = "STUN"
     TLS = "TLS"
+    HTTP = "HTTP"
     UNKNOWN = "neither STUN nor TLS"
     NOTHING = "closed by the client"
 
 
 _TLS_HANDSHAKE = 0x16
 """Content type of the record that holds a ClientHello (RFC 8446 section 5.1)."""
+_STUN_LAST = 0x03
+"""The highest first byte of STUN where it shares a port (RFC 7983 section 7)."""
+_METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI ")
+"""How HTTP requests usually begin (RFC 9110 section 9, RFC 5789, RFC 9113 section 3.4)."""
+_REQUEST_LINE = re.compile(rb"[A-Z-]+ [^\r\n]+ HTTP/")
+"""How any of them begins (RFC 9112 section 3)."""
+
+_LINGER = 1.0
+"""Seconds that a client which was told its last word may take to close its end."""
+_THROWN_AWAY = 65_536
 
 
 def judge(first: bytes) -> Speech:
-    """What a connection speaks that begins with this byte, empty at its end (RFC 7983 section 7)."""
+    """What a connection speaks whose first bytes are these, none at its end.
+
+    What may be STUN is decided to be so: where frames are taken apart every further byte is looked at as it comes.
+    """
     if not first:
         return Speech.NOTHING
-    byte = first[0]
-    if byte == _TLS_HANDSHAKE:
+    if first[0] <= _STUN_LAST:
+        return Speech.STUN
+    if first[0] == _TLS_HANDSHAKE:
         return Speech.TLS
-    if byte <= 0x03 or 0x40 <= byte <= 0x7F:
-        return Speech.PLAIN
-    return Speech.UNKNOWN
+    return Speech.HTTP if _is_http(first) else Speech.UNKNOWN
+
+
+def last_word(speech: Speech) -> bytes:
+    """What a connection is told that is closed for what it speaks."""
+    return BAD_REQUEST if speech is Speech.HTTP else b""
+
+
+def _is_http(first: bytes) -> bool:
+    """Whether these are the first bytes of a request, be they ever so few."""
+    return _REQUEST_LINE.match(first) is not None or any(
+        first.startswith(method) or method.startswith(first) for method in _METHODS
+    )
 
 
 class Arrival:
-    """Waits for the first byte of a connection, then hands it on once; cancel() ends the wait."""
+    """Waits for a connection's first bytes, leaves them in place, and tells of them once; cancel() ends the wait."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, connected: socket.socket, arrived: Callable[[Speech], None]
@@ -52,10 +85,53 @@ class Arrival:
 
     def _readable(self) -> None:
         try:
-            first = self._socket.recv(1, socket.MSG_PEEK)
+            first = self._socket.recv(FIRST_BYTES, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             first = b""
         self.cancel()
         self._arrived(judge(first))
+
+
+class Farewell:
+    """Says a last word and closes a connected socket, once the client has closed its end or some time has passed.
+
+    The client sees the end at once. What it still sends is thrown away meanwhile: a socket that is closed with bytes
+    unread resets the connection, and the last word may be lost with it.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, connected: socket.socket, word: bytes, over: Callable[[], object]
+    ) -> None:
+        """over: called once, when the socket is to be closed; cancel() forgoes that."""
+        self._loop = loop
+        self._socket = connected
+        self._over = over
+        linger = _LINGER
+        try:
+            if word:
+                connected.send(word)
+            connected.shutdown(socket.SHUT_WR)
+        except OSError:  # the client is gone
+            linger = 0.0
+        self._timer = loop.call_later(linger, self._end)
+        loop.add_reader(connected, self._readable)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+        self._loop.remove_reader(self._socket)
+
+    def _readable(self) -> None:
+        try:
+            if self._socket.recv(_THROWN_AWAY):
+                return
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            pass
+        self._end()
+
+    def _end(self) -> None:
+        self.cancel()
+        self._over()

@@ -1,4 +1,7 @@
-"""The beginning of a TLS connection that the pump will serve: hands are shaken on the loop, so that no packet waits."""
+"""The beginning of a TLS connection that the pump will serve: hands are shaken on the loop, so that no packet waits.
+
+The first bytes are read here as well: they tell whether the pump is to have it.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from turnsvr.net.arrival import FIRST_BYTES
 from turnsvr.relay.api import TlsContext, TlsHandshake
 
 
 class Handshake:
-    """Shakes hands over a connected socket that does not block, and tells of the end once; cancel() forgoes that."""
+    """Shakes hands over a connected socket that does not block, waits for what the client says first, and tells of it.
+
+    cancel() forgoes that.
+    """
 
     def __init__(
         self,
@@ -19,10 +26,13 @@ class Handshake:
         context: TlsContext,
         timeout: float,
         *,
-        done: Callable[[TlsHandshake], None],
+        done: Callable[[TlsHandshake, bytes], None],
         failed: Callable[[str], None],
     ) -> None:
-        """timeout in seconds. failed is told why, in words that name no secret."""
+        """timeout: seconds until hands are shaken. done is told the first bytes, none where the client has left again.
+
+        failed is told why, in words that name no secret.
+        """
         self._loop = loop
         self._socket = connected
         self._done = done
@@ -47,8 +57,19 @@ class Handshake:
         if waits_for:
             self._wait_for(waits_for)
         else:
+            self._timer.cancel()
+            self._listen()
+
+    def _listen(self) -> None:
+        try:
+            first = self._tls.receive(FIRST_BYTES)
+        except ConnectionError:
+            first = b""
+        if first is None:
+            self._wait_for("read")
+        else:
             self.cancel()
-            self._done(self._tls)
+            self._done(self._tls, first)
 
     def _late(self, timeout: float) -> None:
         self.cancel()

@@ -12,6 +12,7 @@ from typing import cast
 
 import structlog
 
+from turnsvr.net.arrival import Speech, judge, last_word
 from turnsvr.net.connections import Connection
 from turnsvr.net.engine import Engine
 from turnsvr.stun.address import FiveTuple
@@ -75,6 +76,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._splitter = StreamSplitter()
         self._transport: asyncio.Transport | None = None
         self._tls = False
+        self._is_fresh = True
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -92,8 +94,16 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None or self._transport.is_closing():
             return
+        data = bytes(self._view[:nbytes])
+        if self._is_fresh:
+            self._is_fresh = False
+            speech = judge(data)
+            if speech is not Speech.STUN:
+                self._transport.write(last_word(speech))
+                self._close(speech.value)
+                return
         try:
-            frames = self._splitter.feed(bytes(self._view[:nbytes]))
+            frames = self._splitter.feed(data)
         except MalformedMessage as error:
             self._close(f"broken frame: {error}")
             return

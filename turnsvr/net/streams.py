@@ -10,7 +10,7 @@ import ssl
 
 import structlog
 
-from turnsvr.net.arrival import Arrival, Speech
+from turnsvr.net.arrival import Arrival, Farewell, Speech, judge, last_word
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.engine import Engine
 from turnsvr.net.handshake import Handshake
@@ -145,7 +145,7 @@ class Streams:
         connection.drop = drop
 
     def _arrived(self, connected: socket.socket, connection: Connection, speech: Speech) -> None:
-        if speech is Speech.PLAIN:
+        if speech is Speech.STUN:
             five_tuple = connection.speaks(Transport.TCP)
             if not self._adopt(connected, connection, five_tuple):
                 self._serve(connected, connection, five_tuple, None)
@@ -157,16 +157,39 @@ class Streams:
             else:
                 self._serve(connected, connection, five_tuple, self.tls.current)
         else:
-            _log.debug("connection closed", client=str(connection.client), reason=speech.value)
-            connection.drop()
+            self._turn_away(connected, connection, speech)
+
+    def _turn_away(
+        self, connected: socket.socket, connection: Connection, speech: Speech, tls: TlsHandshake | None = None
+    ) -> None:
+        """Close a connection that speaks what is not served here."""
+        _log.debug("connection closed", client=str(connection.client), reason=speech.value)
+        word = last_word(speech)
+        if tls is not None:
+            tls.farewell(word)
+            word = b""
+
+        def over() -> None:
+            connected.close()
+            connection.close()
+
+        def drop() -> None:
+            farewell.cancel()
+            over()
+
+        farewell = Farewell(self._loop, connected, word, over)
+        connection.drop = drop
 
     def _shake_hands(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: TlsContext
     ) -> None:
         """Begin TLS here, for the pump to go on with."""
 
-        def done(tls: TlsHandshake) -> None:
-            if not self._adopt(connected, connection, five_tuple, tls):
+        def done(tls: TlsHandshake, first: bytes) -> None:
+            speech = judge(first)
+            if speech is not Speech.STUN:
+                self._turn_away(connected, connection, speech, tls)
+            elif not self._adopt(connected, connection, five_tuple, first, tls):
                 failed("the pump has no room")
 
         def failed(reason: str) -> None:
@@ -182,9 +205,14 @@ class Streams:
         connection.drop = drop
 
     def _adopt(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsHandshake | None = None
+        self,
+        connected: socket.socket,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        first: bytes = b"",
+        tls: TlsHandshake | None = None,
     ) -> bool:
-        if not self._engine.pump.adopt(connected.fileno(), five_tuple, b"", tls):
+        if not self._engine.pump.adopt(connected.fileno(), five_tuple, first, tls):
             return False
         connected.detach()
         self._adopted[five_tuple] = connection

@@ -6,10 +6,7 @@ cdef enum:
     MESSAGE_INTEGRITY = 0x0008
     REALM = 0x0014
     MESSAGE_INTEGRITY_SHA256 = 0x001C
-    FINGERPRINT = 0x8028
     ORIGIN = 0x802F
-    FINGERPRINT_SIZE = 8
-    FINGERPRINT_XOR = 0x5354554E
     # More attributes than any client sends go up.
     MAX_ATTRIBUTES = 128
     EXPIRY_SIZE = 4
@@ -27,29 +24,6 @@ cdef struct Challenge:
     uint8_t answer[CHALLENGE_ROOM]
 
 cdef uint8_t *_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
-cdef uint32_t[256] _crc32_table
-
-
-cdef void _fill_crc32_table() noexcept:
-    """Remainders of each byte by the polynomial of ISO 3309, its bits reversed."""
-    cdef uint32_t byte, bit, remainder
-    for byte in range(256):
-        remainder = byte
-        for bit in range(8):
-            remainder = remainder >> 1 ^ (0xEDB88320 if remainder & 1 else 0)
-        _crc32_table[byte] = remainder
-
-
-_fill_crc32_table()
-
-
-cdef uint32_t fingerprint(const uint8_t *message, uint32_t size) noexcept nogil:
-    """FINGERPRINT's value over the bytes before it (RFC 8489 section 14.7)."""
-    cdef uint32_t at
-    cdef uint32_t remainder = 0xFFFFFFFF
-    for at in range(size):
-        remainder = remainder >> 8 ^ _crc32_table[(remainder ^ message[at]) & 0xFF]
-    return ~remainder ^ <uint32_t>FINGERPRINT_XOR
 
 
 cdef bint is_plain_allocate(const uint8_t *message, uint32_t size, bint *has_fingerprint) noexcept nogil:
@@ -69,7 +43,7 @@ cdef bint is_plain_allocate(const uint8_t *message, uint32_t size, bint *has_fin
             return False
         if number == FINGERPRINT:
             has_fingerprint[0] = True
-            return length == 4 and at + FINGERPRINT_SIZE == size and get32(message + at + 4) == fingerprint(message, at)
+            return is_fingerprint(message, at, size)
         if number == MESSAGE_INTEGRITY or number == MESSAGE_INTEGRITY_SHA256 or number == REALM or number == ORIGIN:
             return False
         count += 1

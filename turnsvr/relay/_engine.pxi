@@ -311,8 +311,9 @@ cdef class Engine(Lanes):
             self.batch.now = monotonic()
             if tls is not None:
                 tls.give(stream)
-                open_records(lane, self.batch, stream, NULL, 0)
             feed_stream(lane, self.batch, stream, <const uint8_t *>first, len(first))
+            if tls is not None and not stream.is_over:
+                open_records(lane, self.batch, stream, NULL, 0)
         lane_unlock(lane)
         if not added:
             free(stream)

@@ -52,6 +52,38 @@ static inline void turnsvr_put32(uint8_t *at, uint32_t value)
     turnsvr_put16(at + 2, value);
 }
 
+/* CRC-32 of ISO 3309, as FINGERPRINT has it (RFC 8489 section 14.7): eight bytes a step, each with a table of its own. */
+static uint32_t turnsvr_crc32_tables[8][256];
+
+static inline void turnsvr_crc32_prepare(void)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t rest = byte;
+        for (int bit = 0; bit < 8; bit++)
+            rest = rest >> 1 ^ (rest & 1 ? 0xEDB88320u : 0);
+        turnsvr_crc32_tables[0][byte] = rest;
+    }
+    for (int table = 1; table < 8; table++)
+        for (int byte = 0; byte < 256; byte++) {
+            uint32_t rest = turnsvr_crc32_tables[table - 1][byte];
+            turnsvr_crc32_tables[table][byte] = rest >> 8 ^ turnsvr_crc32_tables[0][rest & 0xFF];
+        }
+}
+
+static inline uint32_t turnsvr_crc32(const uint8_t *at, uint32_t size)
+{
+    uint32_t (*tables)[256] = turnsvr_crc32_tables;
+    uint32_t rest = 0xFFFFFFFFu;
+    for (; size >= 8; at += 8, size -= 8) {
+        rest ^= at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+        rest = tables[7][rest & 0xFF] ^ tables[6][rest >> 8 & 0xFF] ^ tables[5][rest >> 16 & 0xFF]
+            ^ tables[4][rest >> 24] ^ tables[3][at[4]] ^ tables[2][at[5]] ^ tables[1][at[6]] ^ tables[0][at[7]];
+    }
+    for (; size; at++, size--)
+        rest = rest >> 8 ^ tables[0][(rest ^ *at) & 0xFF];
+    return ~rest;
+}
+
 static inline int turnsvr_load(const int *flag)
 {
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);

@@ -17,6 +17,8 @@ import socket
 
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
+crc32_prepare()
+
 include "_table.pxi"
 include "_wire.pxi"
 include "_grouping.pxi"

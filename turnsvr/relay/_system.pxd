@@ -10,6 +10,8 @@ cdef extern from "_native.h" nogil:
     uint16_t get16 "turnsvr_get16"(const uint8_t *)
     void put16 "turnsvr_put16"(uint8_t *, uint32_t)
     uint32_t get32 "turnsvr_get32"(const uint8_t *)
+    void crc32_prepare "turnsvr_crc32_prepare"()
+    uint32_t crc32 "turnsvr_crc32"(const uint8_t *, uint32_t)
     void put32 "turnsvr_put32"(uint8_t *, uint32_t)
     int load "turnsvr_load"(const int *)
     void store "turnsvr_store"(int *, int)

@@ -231,3 +231,35 @@ cdef class TlsHandshake:
         if error == SSL_ERROR_WANT_WRITE:
             return "write"
         raise ConnectionError(last_error() or "closed by the client")
+
+    def receive(self, int most):
+        """What the client said first, once hands are shaken, so many bytes at the most, and none of them twice.
+
+        None for nothing so far, b"" when it has closed the connection. Raises ConnectionError when that is broken.
+        """
+        cdef TlsLink *link = self.link
+        cdef char said[1024]
+        cdef int got, error
+        if link == NULL or not self.is_done:
+            raise RuntimeError("hands are not shaken, or the handshake is over")
+        _libssl.ERR_clear_error()
+        got = _libssl.SSL_read(link.ssl, said, min(most, <int>sizeof(said)))
+        if got > 0:
+            return said[:got]
+        error = _libssl.SSL_get_error(link.ssl, got)
+        if error == SSL_ERROR_WANT_READ or error == SSL_ERROR_WANT_WRITE:
+            return None
+        if error == SSL_ERROR_ZERO_RETURN:
+            return b""
+        raise ConnectionError(last_error() or "closed by the client")
+
+    def farewell(self, bytes word not None):
+        """Say this and close_notify, as far as the socket takes it; nothing else is to be done with it then."""
+        cdef TlsLink *link = self.link
+        if link == NULL or not self.is_done:
+            raise RuntimeError("hands are not shaken, or the handshake is over")
+        _libssl.ERR_clear_error()
+        if len(word):
+            _libssl.SSL_write(link.ssl, <const char *>word, <int>len(word))
+        _libssl.SSL_shutdown(link.ssl)
+        _libssl.ERR_clear_error()

@@ -13,6 +13,9 @@ cdef enum:
     MAPPED_ADDRESS = 0x0001
     XOR_MAPPED_ADDRESS = 0x0020
     SOFTWARE = 0x8022
+    FINGERPRINT = 0x8028
+    FINGERPRINT_SIZE = 8
+    FINGERPRINT_XOR = 0x5354554E
     MAX_DATA = 65507
     # A Data indication before its data: header, an IPv6 XOR-PEER-ADDRESS, the header of DATA.
     MAX_HEAD = 48
@@ -67,10 +70,25 @@ cdef uint32_t write_xor_address(
     return 8 + ip_size
 
 
+cdef inline uint32_t fingerprint(const uint8_t *message, uint32_t size) noexcept nogil:
+    """FINGERPRINT's value over the bytes before it (RFC 8489 section 14.7)."""
+    return crc32(message, size) ^ <uint32_t>FINGERPRINT_XOR
+
+
+cdef inline bint is_fingerprint(const uint8_t *message, uint32_t at, uint32_t size) noexcept nogil:
+    """Whether the attribute at this place ends the message and is its right FINGERPRINT (RFC 8489 section 14.7)."""
+    return (
+        size - at == FINGERPRINT_SIZE
+        and get16(message + at + 2) == 4
+        and get32(message + at + 4) == fingerprint(message, at)
+    )
+
+
 cdef bint read_send_indication(SendIndication *found, const uint8_t *message, uint32_t size) noexcept nogil:
     """The plain Send indication in a possible message; False when the rules must look at it.
 
-    Plain: exactly one XOR-PEER-ADDRESS and one DATA, besides them nothing but DONT-FRAGMENT and SOFTWARE.
+    Plain: exactly one XOR-PEER-ADDRESS and one DATA, besides them nothing but DONT-FRAGMENT and SOFTWARE, and at the
+    end perhaps a FINGERPRINT, which is right.
     """
     cdef uint32_t at = HEADER_SIZE
     cdef uint32_t number, start, length
@@ -95,6 +113,9 @@ cdef bint read_send_indication(SendIndication *found, const uint8_t *message, ui
                 return False
         elif number == DONT_FRAGMENT and length == 0:
             found.dont_fragment = True
+        elif number == FINGERPRINT:
+            if not is_fingerprint(message, at, size):
+                return False
         elif number != SOFTWARE:
             return False
         at = start + ((length + 3) & ~<uint32_t>3)

@@ -10,7 +10,9 @@ What the table covers:
 - ChannelData from the client of a live session, on a channel that is bound and live, to a peer whose permission
   is live. Datagrams may carry padding after the claimed length; streams carry it always.
 - A Send indication from such a client that holds exactly one XOR-PEER-ADDRESS and one DATA, and besides them
-  nothing but DONT-FRAGMENT and SOFTWARE. One with any other content goes up.
+  nothing but DONT-FRAGMENT and SOFTWARE, and at its end perhaps a FINGERPRINT that is right. One with any other
+  content goes up, one whose FINGERPRINT is wrong or not the last among them: the rules discard it without a word
+  (RFC 8489 section 7.3), so that nothing is relayed here that they would not relay.
 - A datagram from a peer whose permission is live: to the client as ChannelData on the peer's live channel, else
   as a Data indication.
 - A Binding request of exactly 20 bytes over UDP, answered with XOR-MAPPED-ADDRESS followed by the listener's
@@ -261,6 +263,15 @@ class TlsHandshake(Protocol):
 
         Raises ConnectionError with the reason when it has failed; there is no going on then.
         """
+
+    def receive(self, most: int) -> bytes | None:
+        """What the client said first, so many bytes at the most, once hands are shaken: None for nothing so far.
+
+        b"" when it has closed the connection. Raises ConnectionError when that is broken.
+        """
+
+    def farewell(self, word: bytes) -> None:
+        """Say this and close_notify, as far as the socket takes it; nothing else is to be done with it then."""
 
 
 class TlsContext(Protocol):

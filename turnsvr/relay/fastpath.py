@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from turnsvr.stun.address import Address, pack_address, pack_xor_address, unpack_xor_address
 from turnsvr.stun.errors import MalformedMessage
+from turnsvr.stun.integrity import fingerprint
 from turnsvr.stun.message import COOKIE_BYTES, HEADER_SIZE
 
 MAX_DATA = 65_507
@@ -27,6 +28,7 @@ _XOR_PEER_ADDRESS = 0x0012
 _DATA = 0x0013
 _DONT_FRAGMENT = 0x001A
 _SOFTWARE = 0x8022
+_FINGERPRINT = 0x8028
 
 _NO_TRANSACTION = COOKIE_BYTES + bytes(12)
 _CACHED_ADDRESSES = 4096
@@ -66,7 +68,7 @@ def parse_send_indication(message: bytes) -> SendIndication | None:
     """The plain Send indication in a possible message, or None when the rules must look at it.
 
     Plain: exactly one XOR-PEER-ADDRESS and one DATA, besides them nothing but DONT-FRAGMENT and SOFTWARE, in any
-    order, each of a size it may have.
+    order, each of a size it may have, and at the end perhaps a FINGERPRINT, which is right.
     """
     if message[4:8] != COOKIE_BYTES:
         return None
@@ -90,6 +92,9 @@ def parse_send_indication(message: bytes) -> SendIndication | None:
                 return None
         elif number == _DONT_FRAGMENT and end == start:
             dont_fragment = True
+        elif number == _FINGERPRINT:
+            if end - start != 4 or end != size or message[start:end] != fingerprint(message[:at]).to_bytes(4, "big"):
+                return None
         elif number != _SOFTWARE:
             return None
         at = end + (-end & 3)
