@@ -329,7 +329,7 @@ async def test_a_listener_that_fails_closes_those_before_it(certificate: TlsFile
         taken.listen()
         port = taken.getsockname()[1]
         listen = [f"udp://127.0.0.1:{port}", f"tcp://127.0.0.1:{port}"]
-        settings = Settings.model_validate({"listen": listen, "credentials": {"secret": "north"}})
+        settings = Settings.model_validate({"listen": listen, "credentials": {"secret": "north of the wall"}})
         with pytest.raises(StartError, match=rf"tcp://127\.0\.0\.1:{port}: port {port}/tcp is in use"):
             await Application(settings).start()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:

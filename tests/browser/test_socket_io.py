@@ -26,7 +26,7 @@ async def heard(process: asyncio.subprocess.Process) -> AsyncIterator[dict[str, 
 async def test_the_npm_client_meets_the_python_one(serve: Serve, transport: str) -> None:
     node = need("node")
     need_modules()
-    application = await serve(credentials={"secret": "north"}, web={"listen": "http://127.0.0.1:0"})
+    application = await serve(credentials={"secret": "north of the wall"}, web={"listen": "http://127.0.0.1:0"})
     assert application.web is not None
     url = str(application.web.listening[0])
     process = await asyncio.create_subprocess_exec(

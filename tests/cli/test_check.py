@@ -59,7 +59,9 @@ def test_queries_of_web_services_are_not_shown(run: Run, settings_file: Path) ->
 
 def test_what_is_shown_is_a_settings_file_itself(run: Run, settings_file: Path) -> None:
     shown = run("check", settings_file).stdout
-    assert config.loads(shown, "shown.yaml").realm == "example.org"
+    assert config.loads(shown.replace("*" * 10, "north of the wall"), "shown.yaml").realm == "example.org"
+    with pytest.raises(config.ConfigError, match="is a placeholder"):
+        config.loads(shown, "shown.yaml")
 
 
 def test_every_mistake_has_its_line_and_no_traceback(run: Run, settings_file: Path) -> None:

@@ -17,7 +17,7 @@ TLS = {"certificate": "c", "key": "k"}
 
 
 def make(**values: object) -> Settings:
-    return Settings.model_validate({"credentials": {"secret": "x" * 16}, **values})
+    return Settings.model_validate({"credentials": {"secret": "north of the wall"}, **values})
 
 
 def warnings(found: list[Advice], severity: str = "warning") -> list[tuple[str, str]]:
@@ -153,7 +153,7 @@ def test_keys_are_no_weak_passwords() -> None:
 
 
 def test_a_short_secret_is_named_by_its_place() -> None:
-    setting, text = one(advise(make(credentials={"secrets": ["x" * 16, "hush-hush"]}), NOW))
+    setting, text = one(advise(make(credentials={"secrets": ["north of the wall", "hush-hush"]}), NOW))
     assert setting == "credentials.secrets[1]"
     assert "hush" not in text
 
@@ -238,7 +238,7 @@ def test_a_refusal_that_an_allowance_undoes() -> None:
     assert one(advise(make(peers=peers), NOW)) == ("peers.deny[0]", "8.8.8.8 has no effect, since peers.allow wins")
 
 
-REALM = {"origins": ["https://a.example"], "credentials": {"secret": "y" * 16}}
+REALM = {"origins": ["https://a.example"], "credentials": {"secret": "south of the wall"}}
 
 
 def test_a_realm_needs_no_advice() -> None:
@@ -252,7 +252,11 @@ def test_a_realm_needs_no_advice() -> None:
         ({"credentials": {}}, ".credentials", "are missing, so nobody can relay in this realm"),
         ({"credentials": {"secret": "short"}}, ".credentials.secrets[0]", "is shorter than 16 characters"),
         ({"credentials": {"users": {"bob": "bob"}}}, ".credentials.users.bob", "the password is the user name"),
-        ({"credentials": {"secret": "x" * 16}}, ".credentials.secrets[0]", "is one of the realm turnsvr, too"),
+        (
+            {"credentials": {"secret": "north of the wall"}},
+            ".credentials.secrets[0]",
+            "is one of the realm turnsvr, too",
+        ),
         ({"peers": {"allow": "127.0.0.1"}}, ".peers.allow[0]", "127.0.0.1 opens the host itself"),
         (
             {"peers": {"allow": "8.0.0.0/8", "deny": "8.8.8.8"}},
@@ -269,7 +273,7 @@ def test_realms(realm: dict[str, object], setting: str, text: str) -> None:
 
 
 def test_what_a_store_may_add_to_a_realm_is_not_missed() -> None:
-    credentials = {"secret": "x" * 16, "store": "sqlite:/var/lib/turnsvr.sqlite"}
+    credentials = {"secret": "north of the wall", "store": "sqlite:/var/lib/turnsvr.sqlite"}
     assert advise(make(credentials=credentials, realms={"a": {}}), NOW) == []
 
 

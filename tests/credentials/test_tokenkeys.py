@@ -18,6 +18,7 @@ ALL = frozenset(ALGORITHMS)
 EC = ec.generate_private_key(ec.SECP256R1())
 RSA = rsa.generate_private_key(65537, 2048)
 ED = ed25519.Ed25519PrivateKey.generate()
+SHARED_48 = b"key of the tokens and no other's: 48 bytes, indeed"[:48]
 
 
 def pem(private: Any) -> bytes:
@@ -55,10 +56,10 @@ def test_several_in_one_file_and_a_certificate(certificate: TlsFiles) -> None:
 
 
 def test_a_shared_key() -> None:
-    (found,) = read_keys(b"  " + b"k" * 48 + b"\n", ALL)
-    assert found.shared == b"k" * 48
+    (found,) = read_keys(b"  " + SHARED_48 + b"\n", ALL)
+    assert found.shared == SHARED_48
     assert found.algorithms == {"HS256", "HS384"}
-    assert "kkk" not in repr(found)
+    assert "no other" not in repr(found)
 
 
 def test_jwks() -> None:
@@ -101,7 +102,7 @@ def test_the_private_half_of_a_document_s_key_is_not_kept() -> None:
     [
         (b"", ALL, "shared key of less than 32 bytes"),
         (b"password", ALL, "shared key of less than 32 bytes"),
-        (b"k" * 32, frozenset({"ES256"}), "no key for the algorithms ES256; what it holds is for HS256"),
+        (SHARED_48[:32], frozenset({"ES256"}), "no key for the algorithms ES256; what it holds is for HS256"),
         (pem(EC), frozenset({"HS256"}), "no key for the algorithms HS256; what it holds is for ES256"),
         (
             EC.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
@@ -134,3 +135,8 @@ def test_algorithms_by_name() -> None:
 
 def test_so_many_keys_and_no_more(tmp_path: Path) -> None:
     assert len(read_keys(jwks(*(ec_jwk(kid=str(number)) for number in range(150))), ALL)) == 100
+
+
+def test_a_placeholder_is_no_shared_key() -> None:
+    with pytest.raises(BadKeys, match="placeholder"):
+        read_keys(b"a-string-secret-at-least-256-bits-long", frozenset({"HS256"}))

@@ -198,26 +198,35 @@ def users_of(settings: Settings) -> dict[str, str]:
 @pytest.mark.parametrize(
     "secret",
     [
-        "north",
+        "northern",
         "a#b",
         "a # b",
-        "1234",
+        "9274",
         "0x12",
         "null",
         "~",
         "yes",
-        "{a: b}",
+        "{a: b} c",
         "- a",
         '"',
         "\\",
         "ü€😀",
         "it's",
-        "!env X",
+        "!X env",
         "%",
     ],
 )
 def test_a_secret_arrives_as_it_was(secret: str) -> None:
     assert secrets_of(settings_of(f"static-auth-secret={secret}")) == [secret.removeprefix('"') or NEW_SECRET]
+
+
+@pytest.mark.parametrize("secret", ["north", "CHANGE_ME", "${TURN_SECRET}", "<secret>", "password"])
+def test_a_placeholder_is_not_taken_over(secret: str) -> None:
+    text = f"use-auth-secret\nstatic-auth-secret={secret}\n"
+    assert secrets_of(settings_of(text)) == [NEW_SECRET]
+    assert "line 2: the secret is a placeholder" in notes(text)
+    assert secret not in notes(text).split()
+    assert secrets_of(settings_of(f"{text}static-auth-secret=northern\n")) == ["northern"]
 
 
 def test_several_secrets() -> None:
@@ -254,15 +263,15 @@ def test_users() -> None:
 
 
 def test_bytes_that_are_no_utf8_do_not_become_other_secrets() -> None:
-    text = "static-auth-secret=sch\u00f6n\nuser=j\u00f6rg:pass\nrealm=sch\u00f6n\n".encode("latin-1")
+    text = "static-auth-secret=sch\u00f6n\nuser=j\u00f6rg:gold\nrealm=sch\u00f6n\n".encode("latin-1")
     assert kinds(text) == [X, X, X]
     assert secrets_of(settings_of(text)) == [NEW_SECRET]
 
 
 def test_users_beside_a_secret() -> None:
-    text = "lt-cred-mech\nuse-auth-secret\nstatic-auth-secret=north\nuser=alice:wonderland\n"
+    text = "lt-cred-mech\nuse-auth-secret\nstatic-auth-secret=northern\nuser=alice:wonderland\n"
     settings = settings_of(text)
-    assert secrets_of(settings) == ["north"]
+    assert secrets_of(settings) == ["northern"]
     assert users_of(settings) == {"alice": "wonderland"}
     assert kinds(text) == [U, T, T, T]
     assert "users work beside the shared secret" in notes(text)

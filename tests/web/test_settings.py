@@ -89,13 +89,13 @@ def test_no_origin(text: object) -> None:
     "key",
     [
         {"name": "a"},
-        {"name": "a", "key": "x" * 16, "key_hash": "0" * 64},
+        {"name": "a", "key": "north of the wall", "key_hash": "0" * 64},
         {"name": "a", "key": "short"},
         {"name": "a", "key_hash": "0" * 63},
-        {"name": "has space", "key": "x" * 16},
-        {"name": "colon:", "key": "x" * 16},
-        {"name": "a", "key": "x" * 16, "ttl": "1s"},
-        {"name": "a", "key": "x" * 16, "quota": 0},
+        {"name": "has space", "key": "north of the wall"},
+        {"name": "colon:", "key": "north of the wall"},
+        {"name": "a", "key": "north of the wall", "ttl": "1s"},
+        {"name": "a", "key": "north of the wall", "quota": 0},
     ],
 )
 def test_no_key(key: dict[str, object]) -> None:
@@ -105,7 +105,7 @@ def test_no_key(key: dict[str, object]) -> None:
 
 def test_two_keys_of_one_name() -> None:
     with pytest.raises(ValidationError, match=r"two keys of one name"):
-        make(keys=[{"name": "a", "key": "x" * 16}, {"name": "a", "key": "y" * 16}])
+        make(keys=[{"name": "a", "key": "north of the wall"}, {"name": "a", "key": "south of the wall"}])
 
 
 def test_a_mistake_is_told_with_its_line_and_without_the_key() -> None:
@@ -145,12 +145,12 @@ def test_contradictions(text: str, mistake: str) -> None:
         ("{public: true, listen: 'http://*:80'}", "warning: web.public: lets everyone relay"),
         ("{public: true, trusted_proxies: 127.0.0.1}", "warning: web.public: lets everyone relay"),
         ("{public: true}", None),
-        (f"{{keys: [{{name: a, key: {'x' * 16}}}], listen: 'http://*:80'}}", "warning: web.listen: takes API keys"),
-        (f"{{keys: [{{name: a, key: {'x' * 16}}}]}}", None),
+        ("{keys: [{name: a, key: north-of-the-wall}], listen: 'http://*:80'}", "warning: web.listen: takes API keys"),
+        ("{keys: [{name: a, key: north-of-the-wall}]}", None),
     ],
 )
 def test_advice(web: str, advice: str | None) -> None:
-    settings = config.loads(f"credentials: {{secret: {'s' * 20}}}\nweb: {web}\n", "t.yaml")
+    settings = config.loads(f"credentials: {{secret: {'north-of-the-walls'}}}\nweb: {web}\n", "t.yaml")
     found = [str(each) for each in advise(settings, 0.0) if each.setting.startswith("web")]
     assert len(found) == (advice is not None)
     assert all(advice is not None and each.startswith(advice) for each in found)

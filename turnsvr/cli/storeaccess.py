@@ -22,6 +22,7 @@ from turnsvr import config
 from turnsvr.cli.common import config_option, fail, operator_errors, read_secret
 from turnsvr.config import fields
 from turnsvr.config.locations import StoreUrl
+from turnsvr.config.placeholders import is_placeholder
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import MissingPackages, open_store
@@ -168,8 +169,11 @@ def _embedded(environ: Mapping[str, str]) -> Path:
     return (Path(data) if data else Path.home() / ".local" / "share") / "turnsvr" / SYSTEM_FILE.name
 
 
-def new_text(file: Path | None, what: str) -> str:
-    """A password or secret: from a file, `-` for standard input, or asked for twice on a terminal."""
+def new_text(file: Path | None, what: str, *, unwanted: bool = False) -> str:
+    """A password or secret: from a file, `-` for standard input, or asked for twice on a terminal.
+
+    unwanted: it is to be removed, and may be what no new one may be.
+    """
     if file is None and sys.stdin.isatty():
         text = str(click.prompt(what.capitalize(), hide_input=True, confirmation_prompt=True, err=True))
     else:
@@ -178,4 +182,6 @@ def new_text(file: Path | None, what: str) -> str:
         fail(f"turnsvr: the {what} is empty")
     if not text.isprintable() or "\N{REPLACEMENT CHARACTER}" in text:
         fail(f"turnsvr: the {what} is more than one line of UTF-8 text")
+    if not unwanted and is_placeholder(text):
+        fail(f"turnsvr: the {what} is a placeholder, which others know, too")
     return text

@@ -205,7 +205,7 @@ def remove_secret(place: Place, fingerprint: str | None, secret_file: Path | Non
     if fingerprint and secret_file is not None:
         raise click.UsageError("take either FINGERPRINT or --secret-file")
     realm = place.realm
-    value = _named(place, realm, fingerprint) if fingerprint else new_text(secret_file, "secret")
+    value = _named(place, realm, fingerprint) if fingerprint else new_text(secret_file, "secret", unwanted=True)
     if not place.run(lambda store: store.remove_secret(realm, value)):
         fail(f"turnsvr: realm {printable(realm)} has no such secret")
     click.echo(f"removed a secret of realm {printable(realm)}")

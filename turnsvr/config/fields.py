@@ -24,6 +24,7 @@ from pydantic import (
 
 from turnsvr.config import units
 from turnsvr.config.locations import StoreUrl, parse_http_url, shown_url
+from turnsvr.config.placeholders import is_placeholder
 from turnsvr.config.ranges import (
     LISTEN_PATTERN,
     PORT_RANGE_PATTERN,
@@ -109,9 +110,13 @@ def _check_separator(separator: str) -> str:
     return separator
 
 
-def _check_secret(secret: SecretStr) -> SecretStr:
-    if not secret.get_secret_value():
+def check_secret(secret: SecretStr) -> SecretStr:
+    """The same; raises BadValue for none at all, and for what stands in its place in examples and templates."""
+    text = secret.get_secret_value()
+    if not text:
         raise BadValue("is empty", "make one with: turnsvr secret")
+    if is_placeholder(text):
+        raise BadValue("is a placeholder, which others know, too", "make one with: turnsvr secret")
     return secret
 
 
@@ -119,7 +124,8 @@ def _check_password(password: SecretStr) -> SecretStr:
     text = password.get_secret_value()
     if not text:
         raise BadValue("is empty", "write a password, or 0x and a hex key")
-    units.parse_hex_key(text)
+    if units.parse_hex_key(text) is None and is_placeholder(text):
+        raise BadValue("is a placeholder, which others know, too", "write a password, or 0x and a hex key")
     return password
 
 
@@ -177,7 +183,7 @@ _STORES = ["sqlite:/var/lib/turnsvr/turnsvr.sqlite", "postgresql://turnsvr:passw
 _SECRET: dict[str, Any] = {"type": "string", "minLength": 1, "writeOnly": True}
 
 _AsText = PlainSerializer(str, return_type=str, when_used="json")
-Secret = Annotated[SecretStr, AfterValidator(_check_secret), WithJsonSchema(_SECRET)]
+Secret = Annotated[SecretStr, AfterValidator(check_secret), WithJsonSchema(_SECRET)]
 
 _ORIGIN = {"type": "string", "minLength": 1, "examples": ["https://app.example.org"]}
 

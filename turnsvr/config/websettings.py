@@ -101,7 +101,7 @@ def _check_name(name: str) -> str:
 def _check_key(key: SecretStr) -> SecretStr:
     if len(key.get_secret_value()) < _MIN_KEY_CHARACTERS:
         raise BadValue(f"is shorter than {_MIN_KEY_CHARACTERS} characters", "make one with: turnsvr secret")
-    return key
+    return fields.check_secret(key)
 
 
 def _parse_hash(value: object) -> str:

@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from turnsvr.config.placeholders import is_placeholder
+
 MAX_BYTES = 262_144
 """Of a file or document with keys."""
 _MAX_KEYS = 100
@@ -132,6 +134,8 @@ def _jwk(values: Mapping[str, Any]) -> TokenKey:
 def _shared(key: bytes, kid: str | None) -> TokenKey:
     if len(key) < min(_SHARED.values()):
         raise BadKeys(f"holds a shared key of less than {min(_SHARED.values())} bytes, which could be guessed")
+    if is_placeholder(key.decode("utf-8", "replace")):
+        raise BadKeys("holds a placeholder in place of a shared key")
     return TokenKey(frozenset(name for name, size in _SHARED.items() if len(key) >= size), kid, key)
 
 

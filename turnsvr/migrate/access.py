@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from turnsvr.config import units
+from turnsvr.config.placeholders import is_placeholder
 from turnsvr.config.units import BadValue
 from turnsvr.migrate import databases
 from turnsvr.migrate.draft import AS_DEFAULT, NOT_UTF8, Draft, mistake_in
@@ -57,6 +58,12 @@ def _secrets(draft: Draft) -> Sequence[str]:
             draft.unsupported(option, NOT_UTF8)
         elif not option.value:
             draft.unsupported(option, "is empty; make a secret with: turnsvr secret")
+        elif is_placeholder(option.value):
+            draft.unsupported(option, "is a placeholder, which others know, too; make a secret with: turnsvr secret")
+            draft.note(
+                f"line {option.line}: the secret is a placeholder, with which whoever knows it can relay: give the "
+                "application another one"
+            )
         elif option.value in good:
             draft.unneeded(option, f"line {good[option.value].line} says the same")
         else:
