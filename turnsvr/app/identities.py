@@ -42,10 +42,10 @@ class _Part:
     """Takes whether to give up what is under way."""
     health: Health | None = None
     problem: Callable[[], str | None] = lambda: None
-    """Why it can let nobody in who is new, None when it can."""
+    """Why new users cannot be let in, None when they can."""
     store: StoreClient | None = None
     forget: Callable[[str, str], None] = lambda realm, username: None
-    """Has it ask anew about a user whom it remembers."""
+    """Forgets what it remembers of a user."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Identities:
         self._started = True
 
     def forget_user(self, realm: str, username: str) -> None:
-        """Have whoever remembers this user asked anew, for one who may have been removed there."""
+        """Have every source forget this user, who may have been removed there."""
         for part in self._parts:
             part.forget(realm, username)
 
@@ -239,7 +239,7 @@ def _hook(section: HookSettings) -> _Part:
         raise IdentityError(f"credentials.hook.ca: {section.ca}: {error.strerror}") from None
 
     async def start() -> None:
-        """There is nothing to do until somebody is to be asked about."""
+        """There is nothing to do before the first question."""
 
     return _Part(
         section, hook, start, lambda at_once: hook.close(at_once=at_once), hook.health, forget=hook.forget_user

@@ -54,7 +54,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Where a request came from: the client's IP address, and whether nobody between could read it (TLS)."""
+    """Where a request came from: the client's IP address, and whether it came through TLS."""
 
     host: str
     secure: bool
@@ -78,8 +78,8 @@ class Traits(Protocol):
 class Source(Traits, Protocol):
     """A place that credentials come from: the settings file, a secret, a database, a web hook, or several in a chain.
 
-    Whoever looks a user up calls find_now, which never blocks, and awaits find only after it gave None. A source that
-    takes I/O bounds how long and for how many users it waits, and what it remembers.
+    The engine calls find_now, which never blocks, and awaits find only after that gave None. A source that takes I/O
+    bounds how long and for how many users it waits, and what it remembers.
     """
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:

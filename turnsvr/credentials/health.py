@@ -1,4 +1,4 @@
-"""What is known of somebody elsewhere who is asked for credentials: whether they answer, and how long it takes."""
+"""How a database or web service that has credentials is: whether it answers, and how long that takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking somebody elsewhere: equal questions share one answer, waiting and remembering are bounded."""
+"""Questions to a database or web service: equal ones share one answer, waiting and remembering are bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from turnsvr.credentials.api import MAX_USERNAME_BYTES, Unavailable
 from turnsvr.credentials.health import Health
 
 _MAX_AT_ONCE = 32
-"""Questions that are put at once; further ones wait, within their time."""
+"""Questions that are put at once; further ones wait, within their time. docs/architecture.md has every such bound."""
 _MAX_WAITING = 2_000
 """Different questions under way or waiting; a further one fails."""
 _WAITING_SHARE = 0.5
@@ -30,7 +30,7 @@ def may_be_asked(username: str) -> bool:
 
 
 class _Crowded(Unavailable):
-    """A question that was not put, which tells nothing of whom it was for."""
+    """A question that was not put, which tells nothing of the service's health."""
 
 
 class Questions:
@@ -105,7 +105,7 @@ class Questions:
         if self._under_way.get(key) is task:
             del self._under_way[key]
         if not task.cancelled():
-            task.exception()  # that nobody waited for it any more is no news
+            task.exception()  # it counts as retrieved: the asker may have given up waiting
 
 
 class Memory(Generic[K, V]):

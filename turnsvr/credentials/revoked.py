@@ -13,7 +13,7 @@ from turnsvr.credentials.api import Caller, Credential, Refusal, Source
 from turnsvr.credentials.timedname import TimedNames
 
 MAX_REVOKED = 100_000
-"""Names that are revoked at once, whoever revoked them."""
+"""Names that are revoked at once, by all callers together."""
 
 
 class TooManyRevoked(Exception):

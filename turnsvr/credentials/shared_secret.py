@@ -1,7 +1,7 @@
 """Time-limited credentials from a shared secret (draft-uberti-behave-turn-rest-00 section 2.2).
 
-The user name says when it expires (timedname.py); the password is base64(HMAC-SHA1(secret, user name)). Whoever holds
-the secret makes them; the server stores nothing.
+The user name says when it expires (timedname.py); the password is base64(HMAC-SHA1(secret, user name)). The
+web application makes both with the secret; the server stores nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """JSON Web Tokens as credentials (RFC 7519): the token is the user name.
 
 A token that a shared key signed has the password base64(HMAC-SHA1(key, token)), as if it were a time-limited user
-name: whoever reads it can do nothing with it. One that a public key verifies is its own password, since the server
+name: the token alone is of no use to one who reads it. One that a public key verifies is its own password, since the server
 has no secret in common with who made it; it is taken from clients over TLS alone, unless the operator wants otherwise.
 """
 
@@ -117,7 +117,7 @@ class Tokens:
         return self._reasons.get(username, wall_time) or Refusal.UNKNOWN
 
     def _note(self, token: str, reason: Refusal, wall_time: float) -> None:
-        """For whoever asks for the reason next."""
+        """Keep the reason, for `refusal`."""
         self._reasons.put(token, reason, wall_time + _REASON_SECONDS)
 
     async def _verify(self, token: str, wall_time: float) -> None:

@@ -17,9 +17,12 @@ from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
-"""Look-ups under way at once; a further request fails with 500, and its client tries again."""
+"""Look-ups under way at once; a further request fails with 500, and its client tries again.
+
+docs/architecture.md says how this bound and those of the sources go together.
+"""
 _MAX_WAITING_OF_ONE = 30
-"""Of those, look-ups for one client, so that it shuts nobody else out."""
+"""Of those, look-ups for one client, so that no client takes them all."""
 _TIMEOUT = 35.0
 """Seconds that a look-up may take, whatever its sources allow themselves.
 

@@ -13,7 +13,7 @@ _T = TypeVar("_T")
 
 
 class Deadlines:
-    """Runs what speaks with a database. What is late is given up and ends by itself: nobody waits for its end.
+    """Runs what speaks with a database. What is late is cancelled, and its end is not waited for.
 
     Drivers take seconds to part with a server that has stopped answering; their connection pools bound how many of
     them there can be.

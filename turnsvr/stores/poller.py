@@ -13,7 +13,7 @@ from turnsvr.credentials.questions import Questions
 from turnsvr.stores.api import Reader, Tables
 
 _RETRY_SECONDS = 2.0
-"""Between attempts while the database is away, whoever noticed it."""
+"""Between attempts while the database is away."""
 _MAX_TOLD = 20
 """Mistakes in the tables that are logged at a time."""
 

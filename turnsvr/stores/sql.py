@@ -178,7 +178,7 @@ class SqlStore:
                 except SQLAlchemyError as error:
                     if failures.nature(error) != "duplicate":
                         raise
-                    continue  # somebody else was faster
+                    continue  # another process was faster
                 return True
             return False
 
@@ -244,7 +244,7 @@ async def _make_tables(connection: AsyncConnection) -> None:
         try:
             await connection.run_sync(table.create, checkfirst=True)
         except SQLAlchemyError as error:
-            if failures.nature(error) != "duplicate":  # somebody else makes it at the same time
+            if failures.nature(error) != "duplicate":  # another process makes it at the same time
                 raise
 
 

@@ -1,4 +1,4 @@
-"""coturn's status of sessions in Redis (redis-statsdb): its keys, its messages, sent without making anybody wait.
+"""coturn's status of sessions in Redis (redis-statsdb): its keys, its messages, sent without making the server wait.
 
 For a session there is the key `turn/realm/<realm>/user/<user>/allocation/<18 digits>/status`. What is set there is
 published under the same name, and `deleted` at the end. Published alone are `…/traffic` and `…/traffic/peer`, with what
