@@ -1,8 +1,9 @@
 """JSON Web Tokens as credentials (RFC 7519): the token is the user name.
 
 A token that a shared key signed has the password base64(HMAC-SHA1(key, token)), as if it were a time-limited user
-name: the token alone is of no use to one who reads it. One that a public key verifies is its own password, since the server
-has no secret in common with who made it; it is taken from clients over TLS alone, unless the operator wants otherwise.
+name: the token alone is of no use to one who reads it. One that a public key verifies is its own password, since the
+server has no secret in common with who made it; it is taken from clients over TLS alone, unless the operator wants
+otherwise.
 """
 
 from __future__ import annotations
