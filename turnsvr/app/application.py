@@ -248,10 +248,7 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
-        if self.admin is not None:
-            await self.admin.stop()
-        if self.web is not None:
-            await self.web.stop()
+        await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         self._engine.end_allocations()
         if self._status is not None:
             await self._status.stop()

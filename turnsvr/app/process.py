@@ -16,6 +16,7 @@ from turnsvr import __version__, config, relay, twins
 from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
+from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
 from turnsvr.app.notify import ServiceManager
 from turnsvr.config.settings import Settings
@@ -39,17 +40,24 @@ def run(settings: Settings, *, path: Path | None = None) -> int:
     log.write_to(file)
     log.configure(settings.log.format, settings.log.level)
     _raise_descriptor_limit(settings)
+    last_resort = LastResort()
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(Service(settings, path, file).run())
+            return runner.run(Service(settings, path, file, last_resort).run())
     except KeyboardInterrupt:  # where a loop has no signal handlers
         return 0
+    finally:
+        last_resort.cancel()
 
 
 class Service:
     """One run of the server."""
 
-    def __init__(self, settings: Settings, path: Path | None, log_file: LogFile | None = None) -> None:
+    def __init__(
+        self, settings: Settings, path: Path | None, log_file: LogFile | None, last_resort: LastResort
+    ) -> None:
+        """last_resort: what ends the process where the end takes too long."""
+        self._last_resort = last_resort
         self._path = path
         self._log_file = log_file
         self._manager = ServiceManager()
@@ -70,10 +78,12 @@ class Service:
         try:
             await application.finished.wait()
         finally:
+            self._last_resort.begin()
             watchdog.cancel()
             self._manager.stopping("ending sessions")
             await application.stop()
             _log.info("stopped")
+            self._last_resort.status = 0
         return 0
 
     def _handle_signals(self) -> None:

@@ -20,7 +20,7 @@ _KEEP_ALIVE = 15
 """Seconds that an idle HTTP connection stays."""
 _HEAD_SECONDS = 10.0
 """Seconds within which a new connection brings its first request."""
-_GRACE = 2
+_GRACE = 1
 """Seconds that requests may take to end when the server stops."""
 _MAX_HEADER_BYTES = 16_384
 SMALL_MESSAGE = 16_384

@@ -1,0 +1,168 @@
+"""SIGTERM ends `turnsvr run` within five seconds, whatever clients and sources of credentials are about."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port
+from tests.net.test_handshakes import hello
+from tests.net.test_streams import insecure
+from tests.net.test_tenants import USERS, Caller
+from turnsvr.app.lastresort import END_SECONDS
+from turnsvr.net.tls import TlsFiles
+from turnsvr.stun import attributes as a
+from turnsvr.stun.address import Address
+from turnsvr.stun.message import Method
+
+Start = Callable[..., ServerProcess]
+
+WITHIN = 5.0
+
+
+@pytest.fixture
+def held() -> Iterator[ExitStack]:
+    """What a test holds open until its server has ended."""
+    with ExitStack() as held:
+        yield held
+
+
+def settings(port: int, web: int, tls: TlsFiles, kind: str, hook: int) -> str:
+    return f"""
+realm: example.org
+listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}]
+tls: {{certificate: {tls.certificate}, key: {tls.key}}}
+relay: {{addresses: [127.0.0.1]}}
+peers: {{allow: [127.0.0.0/8]}}
+credentials:
+  users: {{{USER}: {PASSWORD}}}
+  hook: {{url: "http://127.0.0.1:{hook}/", secret: {secrets.token_hex(16)}, timeout: 30s}}
+pump: {{kind: {kind}}}
+web:
+  listen: [http://127.0.0.1:{web}]
+"""
+
+
+def busy() -> float:
+    """How much longer everything takes here, since others want the cores as well."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
+def odd_connections(held: ExitStack, port: int, web: int, admin: Path) -> None:
+    """Connections that stopped in the middle of something."""
+
+    def hold(address: tuple[str, int], said: bytes = b"") -> socket.socket:
+        connected = held.enter_context(socket.create_connection(address, PATIENCE))
+        connected.sendall(said)
+        return connected
+
+    turn = ("127.0.0.1", port)
+    for said in (b"", b"\x00", b"\x00\x01\x00\x08\x21\x12", b"\x16", hello()[:60], hello(), b"GET / HTTP/1.1\r\n\r\n"):
+        hold(turn, said)
+    for said in (b"", b"\x00\x01", b"GET /"):
+        sealed = held.enter_context(insecure().wrap_socket(hold(turn)))
+        sealed.sendall(said)
+    for said in (b"", b"GET /healthz HT", b"POST /ice HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf"):
+        hold(("127.0.0.1", web), said)
+        with_admin = held.enter_context(socket.socket(socket.AF_UNIX))
+        with_admin.connect(str(admin))
+        with_admin.sendall(said)
+    answered = hold(("127.0.0.1", web), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert answered.recv(100).startswith(b"HTTP/1.1 ")
+
+
+def slow_reader(held: ExitStack, server: Address, tls: ssl.SSLContext | None) -> None:
+    """A client that reads nothing of what its peer sends."""
+    client = held.enter_context(Caller(server, 0, USER, tls))
+    relayed = client.allocate()
+    peer = held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    peer.bind(("127.0.0.1", 0))
+    client.permit(Address(*peer.getsockname()))
+    for _ in range(3000):
+        peer.sendto(bytes(1400), relayed)
+
+
+def waiting_requests(held: ExitStack, server: Address) -> None:
+    """Requests of users whom only the hook knows, which never answers."""
+    for _ in range(3):
+        client = held.enter_context(Caller(server, 0, "stranger"))
+        client.challenged()
+        client.socket.sendall(client.signed(Method.ALLOCATE, lambda message: message.add(a.REQUESTED_TRANSPORT, 17)))
+
+
+@pytest.mark.parametrize("kind", ["auto", "portable"])
+@pytest.mark.parametrize("drains", [False, True], ids=["serving", "draining"])
+def test_sigterm_with_everything_half_done(
+    server_process: Start,
+    certificate: TlsFiles,
+    held: ExitStack,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    drains: bool,
+) -> None:
+    monkeypatch.setitem(USERS, USER, PASSWORD)
+    monkeypatch.setitem(USERS, "stranger", "danger")
+    hook = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port, web = free_port(), free_port()
+    server = server_process(settings(port, web, certificate, kind, hook.getsockname()[1]))
+    address = Address("127.0.0.1", port)
+    odd_connections(held, port, web, next(server.file.parent.rglob("*.sock")))
+    slow_reader(held, address, None)
+    slow_reader(held, address, insecure())
+    waiting_requests(held, address)
+    before = Caller(address, (again := free_port()), USER)
+    before.allocate()
+    before.reset()
+    held.enter_context(Caller(address, again, USER)).allocate()
+    if drains:
+        server.signal(signal.SIGUSR1)
+        server.wait_logged("draining")
+    began = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert time.monotonic() - began < WITHIN * busy(), server.log[-3000:]
+    assert " stopped" in server.log
+    assert "Warning" not in server.log
+
+
+STUBBORN = """
+import asyncio, sys, time
+from turnsvr.app.lastresort import LastResort
+
+async def serve(last_resort):
+    loop = asyncio.get_running_loop()
+    loop.run_in_executor(None, time.sleep, 60)
+    await asyncio.sleep(0.1)
+    last_resort.begin()
+    last_resort.status = int(sys.argv[1])
+
+last_resort = LastResort(0.5)
+asyncio.run(serve(last_resort))
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_thread_that_hangs_keeps_nobody(status: int) -> None:
+    """As one that asks a name server which does not answer."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", STUBBORN, str(status)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == status
+    assert time.monotonic() - began < PATIENCE
+    assert "ended without waiting any longer" in done.stdout + done.stderr
+
+
+def test_the_last_resort_comes_within_five_seconds() -> None:
+    assert END_SECONDS < WITHIN
