@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from tests.conftest import PATIENCE, Serve, address_of
-from tests.net.test_streams import Streams, connect, hang_up, insecure, until, way
+from tests.net.test_streams import Streams, binding, connect, hang_up, insecure, read_message, until, way
 from tests.net.test_streams import serve as serve  # noqa: PLC0414 - with each pump
 from turnsvr.net.arrival import BAD_REQUEST
 
@@ -112,4 +112,17 @@ async def test_whoever_holds_on_after_the_last_word_is_let_go_of(serve: Serve) -
     streams[1].write(HTTP[0])
     await asyncio.wait_for(streams[0].readexactly(len(BAD_REQUEST)), PATIENCE)
     await until(lambda: application.connections == 0)
+    await hang_up(streams)
+
+
+@pytest.mark.parametrize("count", [1, 13, 100, 2000])
+async def test_much_at_first_is_read_whole(serve: Serve, way: tuple[str, bool], count: int) -> None:
+    """More than is looked at, than a record of TLS has, in order."""
+    listener, tls = way
+    application = await serve()
+    streams = await connect(address_of(application, listener), insecure() if tls else None)
+    requests = [binding() for _ in range(count)]
+    streams[1].write(b"".join(requests))
+    for request in requests:
+        assert (await read_message(streams[0])).transaction_id == request[8:20]
     await hang_up(streams)
