@@ -13,6 +13,7 @@ from typing import Self
 import pytest
 
 from tests.conftest import PATIENCE, Serve, address_of, free_port
+from tests.net.test_handshakes import hello
 from tests.net.test_streams import insecure, until
 from tests.net.test_streams import serve as serve  # noqa: PLC0414 - with each pump
 from turnsvr.stun import attributes as a
@@ -138,3 +139,28 @@ async def test_what_was_for_the_one_before_never_comes(serve: Serve, peer: socke
     await until(lambda: application.connections == 0 and len(application.server) == 0)
     async with asyncio.timeout(5):
         await application.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_whatever_the_one_before_was_about(serve: Serve, host: str) -> None:
+    """Nothing said, half a message, half a handshake or all of its first flight: its place is the next one's."""
+    listener = f"tcp://[{host}]:0" if ":" in host else f"tcp://{host}:0"
+    application = await serve(
+        listen=[listener],
+        credentials={"users": USERS},
+        limits={"connections_per_address": 1},
+    )
+    server = address_of(application, "tcp")
+
+    def take_turns() -> None:
+        port = free_port()
+        for said in (b"", b"\x00\x01", b"\x16\x03", hello(), b"GET / HTTP/1.1\r\n\r\n"):
+            before = Caller(server, port, "alice")
+            before.socket.sendall(said)
+            before.reset()
+            with Caller(server, port, "bob") as after:
+                after.allocate()
+                after.reset()
+
+    await asyncio.to_thread(take_turns)
+    await until(lambda: application.connections == 0 and len(application.server) == 0)
