@@ -137,7 +137,7 @@ async def serve(certificate: TlsFiles) -> AsyncIterator[Serve]:
             "tls": {"certificate": certificate.certificate, "key": certificate.key},
             "relay": {"addresses": ["127.0.0.1"]},
             "credentials": {"users": {USER: PASSWORD}},
-            "peers": {"allow": ["127.0.0.0/8"]},
+            "peers": {"allow": ["127.0.0.1"]},
             "admin": {"socket": "off"},
         }
         application = Application(Settings.model_validate(usual | sections), sinks=sinks)

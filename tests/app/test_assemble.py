@@ -11,6 +11,7 @@ import pytest
 from turnsvr.app import assemble
 from turnsvr.config.settings import Settings, TlsSettings
 from turnsvr.credentials.chain import Chain
+from turnsvr.ranges import EVERY_PORT, NO_PORT
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import Redirect
@@ -34,10 +35,9 @@ def test_behind_one_to_one_nat_clients_are_told_the_external_address() -> None:
     assert found.server.families == {Family.IPV4}
     policy = found.server.realm.policy
     assert policy.relays == {"203.0.113.7"}
-    assert policy.own == HOST.own | {"203.0.113.7"}
     assert policy.refusal("203.0.113.7") is None
+    assert policy.ports("203.0.113.7") == NO_PORT
     assert policy.refusal("10.0.0.5") is not None
-    assert found.pump.fenced == policy.own
 
 
 def test_an_external_address_of_one_family_leaves_the_other() -> None:
@@ -45,11 +45,32 @@ def test_an_external_address_of_one_family_leaves_the_other() -> None:
     assert advertised == ["203.0.113.7", "fd00::5"]
 
 
-def test_what_the_operator_allows_is_not_fenced() -> None:
-    found = plan(peers={"allow": ["127.0.0.0/8", "10.0.0.5"]})
-    assert found.pump.fenced == {"::1", "fd00::5"}
-    assert found.server.realm.policy.refusal("127.0.0.1") is None
-    assert found.server.realm.policy.refusal("10.0.0.6") is not None
+def test_this_host_is_opened_by_addresses_and_not_by_ranges() -> None:
+    policy = plan(peers={"allow": ["127.0.0.0/8", "10.0.0.0/24", "fd00::5", "[::1]:9"]}).server.realm.policy
+    assert policy.ports("127.0.0.1") == policy.ports("10.0.0.5") == NO_PORT
+    assert policy.ports("fd00::5") == policy.ports("10.0.0.6") == EVERY_PORT
+    assert policy.ports("::1") == ((9, 9),)
+
+
+@pytest.mark.parametrize("named", ["10.0.0.5:10000-20000", "203.0.113.7:10000-20000"])
+def test_a_service_behind_one_to_one_nat_has_two_names(named: str) -> None:
+    found = plan(relay={"external": {"10.0.0.5": "203.0.113.7"}, "ports": "50000-50099"}, peers={"allow": named})
+    policy = found.server.realm.policy
+    assert policy.ports("10.0.0.5") == policy.ports("203.0.113.7") == ((10_000, 20_000),)
+    assert policy.refusal("203.0.113.7", 50_000) is None, "there are relays"
+    assert policy.refusal("203.0.113.7", 49_999) is not None
+
+
+def test_ports_that_are_named_more_than_once_add_up() -> None:
+    policy = plan(peers={"allow": ["10.0.0.5:1-5", "10.0.0.5:6", "10.0.0.5:4-5", "10.0.0.5:9"]}).server.realm.policy
+    assert policy.ports("10.0.0.5") == ((1, 6), (9, 9))
+
+
+def test_routes_make_addresses_this_hosts() -> None:
+    host = assemble.Host(HOST.own | {"8.8.4.0/24"}, HOST.relay)
+    settings = Settings.model_validate({"peers": {"allow": "8.8.4.0/24"}})
+    policy = assemble.plan(settings, host, traits=Chain([])).server.realm.policy
+    assert policy.refusal("8.8.4.4") == "an address of this server"
 
 
 def test_denied_ranges_are_refused() -> None:

@@ -85,7 +85,7 @@ async def test_sigterm_ends_sessions_cleanly_with_a_line_of_each(server_process:
 
 async def test_the_line_of_a_session_counts_bytes_each_way(server_process: Start) -> None:
     port = free_port()
-    server = server_process(settings(port, more="peers: {allow: [127.0.0.0/8]}"))
+    server = server_process(settings(port, more="peers: {allow: [127.0.0.1]}"))
     client = await allocated(port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))

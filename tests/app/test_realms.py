@@ -135,7 +135,14 @@ def test_own_addresses_stay_refused_in_every_realm() -> None:
     for realm in (found.realm, found.realms[SHOP]):
         assert realm.policy.refusal("127.0.0.1") == realm.policy.refusal("203.0.113.7") == "an address of this server"
         assert realm.policy.refusal("10.0.0.5") is None, "relays meet at the relay's address"
-        assert realm.policy.refusal("127.0.0.2") is None
+        assert realm.policy.refusal("10.0.0.6") is None
+
+
+def test_a_realm_names_services_of_this_host_for_itself() -> None:
+    found = server(peers={"allow": "10.0.0.5:7"}, realms={SHOP: {"peers": {"allow": "10.0.0.5:8-9"}}, "other": {}})
+    assert found.realms[SHOP].policy.ports("10.0.0.5") == ((7, 9),)
+    for realm in (found.realm, found.realms["other"]):
+        assert realm.policy.ports("10.0.0.5") == ((7, 7),)
 
 
 def test_what_the_operator_allows_to_all_is_open_in_every_realm() -> None:

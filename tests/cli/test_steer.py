@@ -34,7 +34,7 @@ realm: example.org
 listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}]
 relay: {{addresses: [127.0.0.1]}}
 credentials: {{users: {{{user}: {password}}}, secret: {secret}}}
-peers: {{allow: [127.0.0.0/8]}}
+peers: {{allow: [127.0.0.1]}}
 {more}
 """
 

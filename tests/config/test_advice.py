@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from turnsvr.config.advice import Advice, advise
 from turnsvr.config.hostfacts import CertificateFacts
 from turnsvr.config.settings import Settings
+from turnsvr.own import OwnHosts
 
 NOW = 1_800_000_000.0
 DAY = 86_400
@@ -214,7 +215,6 @@ def test_credentials_that_stun_only_does_not_use() -> None:
         ("::/0", "opens every IPv6 address"),
         ("127.0.0.1", "opens the host itself"),
         ("::1", "opens the host itself"),
-        ("126.0.0.0-127.0.0.0", "opens the host itself"),
         ("169.254.169.254", "opens link-local addresses, among them 169.254.169.254"),
         ("fe80::/10", "opens link-local addresses"),
         ("fd00:ec2::254", "opens link-local addresses"),
@@ -231,6 +231,50 @@ def test_dangerous_peers(allowed: str, text: str) -> None:
 def test_private_peers_are_worth_a_look(allowed: str) -> None:
     assert one(advise(make(peers={"allow": allowed}), NOW), "note")[0] == "peers.allow[0]"
     assert not warnings(advise(make(peers={"allow": allowed}), NOW))
+
+
+OWN = OwnHosts(["10.0.0.5", "10.9.0.0/16"], {"10.0.0.5": "8.8.4.4"})
+
+
+@pytest.mark.parametrize(
+    ("allowed", "severity", "texts"),
+    [
+        (
+            "10.0.0.5:10000-20000",
+            "note",
+            ["opens UDP ports 10000-20000 of this host, also as 8.8.4.4,", "no other port"],
+        ),
+        ("8.8.4.4:10000", "note", ["opens UDP port 10000 of this host, also as 10.0.0.5,"]),
+        ("127.0.0.1:9", "note", ["opens UDP port 9 of the host itself (loopback)"]),
+        ("10.0.0.5", "warning", ["opens this host, also as 8.8.4.4, with every UDP port", "10.0.0.5:10000-20000"]),
+        ("10.9.1.1", "warning", ["opens this host with every UDP port"]),
+        ("::1", "warning", ["opens the host itself (loopback) with every UDP port", "[::1]:10000-20000"]),
+        ("10.0.0.0/24", "note", ["opens private addresses", "on this host it opens nothing, though it has addresses"]),
+        ("127.0.0.0/8", "note", ["on this host it opens nothing, though it has addresses"]),
+        ("0.0.0.0/0", "warning", ["opens every IPv4 address", "on this host it opens nothing, though"]),
+        ("8.8.0.0/16", "note", ["on this host it opens nothing, though"]),
+        ("192.168.0.7", "note", ["opens private addresses", "on this host it opens nothing"]),
+        ("192.168.0.7:80", "note", ["192.168.0.7:80 opens private addresses"]),
+        ("9.9.9.9", "note", ["9.9.9.9: on this host it opens nothing"]),
+    ],
+)
+def test_each_entry_says_what_it_opens_on_this_host(allowed: str, severity: str, texts: list[str]) -> None:
+    (found,) = advise(make(peers={"allow": [allowed]}), NOW, own=OWN)
+    assert (found.severity, found.setting) == (severity, "peers.allow[0]")
+    for text in texts:
+        assert text in found.text
+
+
+def test_a_service_that_has_ports_of_ours() -> None:
+    found = warnings(advise(make(peers={"allow": "10.0.0.5:3000-50000"}), NOW, own=OWN))
+    assert [text for _, text in found] == [
+        "10.0.0.5:3000-50000 opens this server's own listener at port 3478",
+        "10.0.0.5:3000-50000 and relay.ports (49152-65535) overlap, so that relays take ports of the service",
+    ]
+
+
+def test_some_ports_undo_no_refusal() -> None:
+    assert not warnings(advise(make(peers={"allow": "8.8.8.8:53", "deny": "8.8.8.8"}), NOW))
 
 
 def test_a_refusal_that_an_allowance_undoes() -> None:

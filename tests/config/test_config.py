@@ -93,6 +93,26 @@ def settings_of(text: str, **environ: str) -> Settings:
             "1: relay.external: names two addresses of one family; write at most one IPv4 and one IPv6 address",
         ),
         (
+            "relay:\n  external:\n    10.0.0.5: 203.0.113.7\n    10.0.0.6: 203.0.113.7",
+            "2: relay.external: gives one address to two relay addresses; give each an external address of its own",
+        ),
+        (
+            "relay:\n  external: {fd00::5: '2001:db8::7', 'fd00::6': '2001:DB8:0::7'}",
+            "2: relay.external: gives one address to two relay addresses; give each an external address of its own",
+        ),
+        (
+            "peers:\n  allow: [10.0.0.0/24, '10.0.0.0/24:5']",
+            "2: peers.allow[1]: gives ports to a range; name ports of one address: 10.1.0.5:10000-20000",
+        ),
+        (
+            "peers:\n  allow: ['10.0.0.5:70000']",
+            "2: peers.allow[0]: has a port that does not exist; ports are 1 to 65535",
+        ),
+        (
+            "peers:\n  deny: ['10.0.0.5:5']",
+            "2: peers.deny[0]: is not an address range; write 10.1.0.0/16, 10.1.0.1-10.1.0.9 or one address",
+        ),
+        (
             "relay: {addresses: [10.0.0.5, 10.0.0.5]}",
             "1: relay.addresses: names one address twice; name each address once",
         ),
@@ -219,6 +239,11 @@ def test_an_empty_section_is_its_default() -> None:
         (
             "relay: {addresses: 10.0.0.5, external: {10.0.0.6: 203.0.113.7}}",
             "2: relay.external.10.0.0.6: is not among relay.addresses; add it there or correct it",
+        ),
+        (
+            "relay: {addresses: [10.0.0.5, 10.0.0.6], external: {10.0.0.5: 10.0.0.6}}",
+            "2: relay.external.10.0.0.5: gives out another of relay.addresses; "
+            "give each an external address of its own",
         ),
         (
             "relay: {addresses: [10.0.0.5, 10.0.0.6], external: 203.0.113.7}",

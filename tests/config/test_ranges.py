@@ -14,6 +14,7 @@ from turnsvr.config.ranges import (
     Endpoint,
     ListenAddress,
     ListenTransport,
+    PeerRange,
     PortRange,
     parse_host,
     parse_unicast_host,
@@ -215,3 +216,34 @@ def test_any_text_is_an_address_or_a_bad_value(text: str) -> None:
         except BadValue:
             continue
         assert parse(str(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "addresses", "ports", "single"),
+    [
+        ("10.0.0.5:10000-20000", "10.0.0.5", "10000-20000", True),
+        ("10.0.0.5:9", "10.0.0.5", "9-9", True),
+        ("[fd00::5]:9-10", "fd00::5", "9-10", True),
+        ("[10.0.0.5]:9", "10.0.0.5", "9-9", True),
+        ("[fd00::5]", "fd00::5", None, True),
+        ("fd00::5", "fd00::5", None, True),
+        ("10.0.0.5/32", "10.0.0.5", None, True),
+        ("10.0.0.5-10.0.0.5", "10.0.0.5", None, True),
+        (" 10.0.0.0/24 ", "10.0.0.0/24", None, False),
+        ("fd00::/16", "fd00::/16", None, False),
+    ],
+)
+def test_what_peers_may_be_named_by(text: str, addresses: str, ports: str | None, single: bool) -> None:
+    found = PeerRange.parse(text)
+    assert (str(found.addresses), found.is_single) == (addresses, single)
+    assert (None if found.ports is None else str(found.ports)) == ports
+    assert PeerRange.parse(str(found)) == found
+
+
+NO_PEERS = ["10.0.0.5:", "10.0.0.5:0", "10.0.0.5:9-1", "[fd00::5]:", "[fd00::5", "host:9", "10.0.0.5:x", ":9", ""]
+
+
+@pytest.mark.parametrize("text", NO_PEERS)
+def test_what_names_no_peers(text: str) -> None:
+    with pytest.raises(BadValue):
+        PeerRange.parse(text)

@@ -25,7 +25,7 @@ tls: {{certificate: {certificate}, key: {key}}}
 relay: {{addresses: [127.0.0.1, "::1"]}}
 credentials:
   users: {{{user}: {password}}}
-peers: {{allow: [127.0.0.0/8, "::1"]}}
+peers: {{allow: [127.0.0.1, "::1"]}}
 limits: {{allocations_per_user: 1000, answers_per_address: 10000}}
 """
 

@@ -39,7 +39,7 @@ realm: {realm}
 listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}, tls://127.0.0.1:{tls_port}]
 tls: {{certificate: {tls.certificate}, key: {tls.key}}}
 relay: {{addresses: [127.0.0.1]}}
-peers: {{allow: [127.0.0.0/8]}}
+peers: {{allow: [127.0.0.1]}}
 credentials:
   secret: north of the wall
   store: {{url: "sqlite:{database}", cache: 0s}}

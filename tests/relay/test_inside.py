@@ -1,8 +1,6 @@
-"""Relay to relay, advertised addresses, and fenced hosts."""
+"""Relay to relay, also where permissions cover no port of the host, and advertised addresses."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import pytest
 
@@ -18,25 +16,24 @@ from tests.relay.world import (
     read_from_relay,
     send_indication,
 )
+from turnsvr.ranges import NO_PORT
 from turnsvr.relay.api import Counters, Drop, PumpSettings, RelayAddress
 from turnsvr.stun.address import Address, Family
 
 EXTERNAL = {Family.IPV4: "203.0.113.7", Family.IPV6: "2001:db8::7"}
 BEHIND_NAT = PumpSettings(
     relay_addresses=tuple(RelayAddress(LOOPBACK[family], EXTERNAL[family]) for family in FAMILIES),
-    fenced=frozenset((*LOOPBACK.values(), *EXTERNAL.values())),
 )
-FENCED = replace(SETTINGS, fenced=frozenset(LOOPBACK.values()))
 
-everywhere = pytest.mark.parametrize("settings", [SETTINGS, FENCED, BEHIND_NAT], ids=["open", "fenced", "behind NAT"])
+everywhere = pytest.mark.parametrize("settings", [SETTINGS, BEHIND_NAT], ids=["plain", "behind NAT"])
 families = pytest.mark.parametrize("family", FAMILIES)
 
 
 def _pair(world: World, family: Family) -> tuple[Session, Session]:
     """Two sessions that permit each other."""
     a, b = world.session(family), world.session(family)
-    a.permit(b.relayed.host)
-    b.permit(a.relayed.host)
+    a.permit(b.relayed.host, ports=NO_PORT)
+    b.permit(a.relayed.host, ports=NO_PORT)
     return a, b
 
 
@@ -75,7 +72,7 @@ async def test_it_counts_for_both_and_touches_no_network(pump_factory: PumpFacto
 async def test_a_session_may_be_its_own_peer(pump_factory: PumpFactory, settings: PumpSettings) -> None:
     world = pump_factory(settings)
     session = world.session()
-    session.permit(session.relayed.host)
+    session.permit(session.relayed.host, ports=NO_PORT)
     session.send(send_indication(session.relayed, b"hello").encode())
     assert read_from_relay(await session.receive()) == (session.relayed, b"hello")
 
@@ -116,10 +113,10 @@ async def test_a_session_that_ended_is_not_reached(pump_factory: PumpFactory, fa
 
 
 @families
-async def test_a_service_on_a_fenced_host_is_out_of_reach(pump_factory: PumpFactory, family: Family) -> None:
-    world = pump_factory(FENCED)
+async def test_nothing_else_of_the_host_is_in_reach(pump_factory: PumpFactory, family: Family) -> None:
+    world = pump_factory()
     session, service = world.session(family), world.endpoint(LOOPBACK[family])
-    session.permit(service.address.host)
+    session.permit(service.address.host, ports=NO_PORT)
     session.bind(0x4000, service.address)
     session.send(channel_data(0x4000, b"abc"))
     session.send(send_indication(service.address, b"abc").encode())
@@ -130,27 +127,8 @@ async def test_a_service_on_a_fenced_host_is_out_of_reach(pump_factory: PumpFact
     assert not service.waiting()
 
 
-async def test_the_inner_address_behind_nat_is_fenced_as_well(pump_factory: PumpFactory) -> None:
-    world = pump_factory(BEHIND_NAT)
-    a, b = _pair(world, Family.IPV4)
-    inner = Address("127.0.0.1", b.relayed.port)
-    a.permit(inner.host)
-    b.permit(inner.host)
-    a.send(send_indication(inner, b"abc").encode())
-    await world.dropped(Drop.FENCED)
-    assert not b.endpoint.waiting()
-
-
-async def test_other_hosts_are_reached_as_ever(pump_factory: PumpFactory) -> None:
-    world = pump_factory(replace(FENCED, fenced=frozenset(("127.0.0.2",))))
-    session, peer = world.session(), world.endpoint()
-    session.permit(peer.address.host)
-    session.send(send_indication(peer.address, b"abc").encode())
-    assert (await peer.receive())[0] == b"abc"
-
-
 async def test_peers_of_the_network_see_the_host_and_clients_the_advertised_address(pump_factory: PumpFactory) -> None:
-    world = pump_factory(replace(BEHIND_NAT, fenced=frozenset()))
+    world = pump_factory(BEHIND_NAT)
     session, peer = world.session(), world.endpoint()
     assert session.relayed.host == EXTERNAL[Family.IPV4]
     session.permit(peer.address.host)

@@ -7,12 +7,13 @@ needs no clock.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.relay.world import SETTINGS, Endpoint, World, channel_data, now, read_from_relay, send_indication
+from turnsvr.ranges import EVERY_PORT, NO_PORT
 from turnsvr.relay import PumpKind
 from turnsvr.relay.api import Counters, Drop
 from turnsvr.stun.address import Address
@@ -91,7 +92,7 @@ class Trace:
     async def step(self, step: tuple[object, ...], data: bytes) -> None:
         match step:
             case ("permit", int(at), str(host), bool(is_alive)):
-                self.sessions[at].permit(host, 60 if is_alive else -1)
+                self.sessions[at].permit(host, 60 if is_alive else -1, NO_PORT if host in FENCED else EVERY_PORT)
                 self.models[at].permissions[host] = is_alive
             case ("bind", int(at), int(number), int(whom), bool(is_alive)):
                 self.sessions[at].bind(number, self.addresses[whom], 60 if is_alive else -1)
@@ -172,7 +173,7 @@ def test_the_pump_does_what_the_model_says(
 
 
 async def _trace(kind: PumpKind, steps: list[tuple[object, ...]], payloads: list[bytes]) -> None:
-    world = World(kind, replace(SETTINGS, fenced=FENCED))
+    world = World(kind, SETTINGS)
     try:
         trace = Trace(world)
         for step, payload in zip(steps, payloads, strict=True):

@@ -136,16 +136,6 @@ class TestFigures:
 
 
 class TestReconfigure:
-    async def test_fences_hold_at_once(self, pump_factory: PumpFactory) -> None:
-        world = pump_factory()
-        session, peer = world.session(), world.endpoint()
-        session.permit(peer.address.host)
-        session.send(send_indication(peer.address, b"abc").encode())
-        await peer.receive()
-        world.pump.reconfigure(replace(SETTINGS, fenced=frozenset((peer.address.host,))))
-        session.send(send_indication(peer.address, b"abc").encode())
-        await world.dropped(Drop.FENCED)
-
     async def test_addresses_and_ports_hold_for_new_sessions(self, pump_factory: PumpFactory) -> None:
         world = pump_factory()
         old, peer = world.session(), world.endpoint()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from tests.relay.conftest import PumpFactory
 from tests.relay.world import (
     FAMILIES,
     LOOPBACK,
-    SETTINGS,
     World,
     channel_data,
     now,
@@ -18,6 +15,7 @@ from tests.relay.world import (
     request,
     send_indication,
 )
+from turnsvr.ranges import NO_PORT
 from turnsvr.relay.api import Counters, Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import XOR_PEER_ADDRESS
@@ -157,9 +155,10 @@ async def test_a_client_without_a_session(pump_factory: PumpFactory) -> None:
 
 
 async def test_a_stream_client_meets_a_udp_client(pump_factory: PumpFactory) -> None:
-    world = pump_factory(replace(SETTINGS, fenced=frozenset(("127.0.0.1",))))
+    world = pump_factory()
     stream, other = Stream(world), world.session()
-    other.permit(stream.relayed.host)
+    other.permit(stream.relayed.host, ports=NO_PORT)
+    world.pump.permit(stream.number, other.relayed.host, now(60), NO_PORT)
     assert stream.relay(send_indication(other.relayed, b"abc").encode()) == []
     assert read_from_relay(await other.receive()) == (stream.relayed, b"abc")
     other.send(send_indication(stream.relayed, b"def").encode())

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from turnsvr import relay
+from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import PumpKind
 from turnsvr.relay.api import Drop, Opened, OpenRequest, PumpSettings, RelayAddress, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -47,6 +48,7 @@ class Notes:
     def __init__(self) -> None:
         self.batches: list[list[tuple[FiveTuple, bytes]]] = []
         self.errors: list[PeerError] = []
+        self.fenced: list[tuple[int, Address]] = []
         self.closed: list[tuple[FiveTuple, str]] = []
 
     @property
@@ -58,6 +60,9 @@ class Notes:
 
     def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
         self.errors.append(PeerError(session, peer, icmp_type, icmp_code, data))
+
+    def peer_fenced(self, session: int, peer: Address) -> None:
+        self.fenced.append((session, peer))
 
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         self.closed.append((five_tuple, reason))
@@ -113,8 +118,8 @@ class Session:
     async def receive(self) -> bytes:
         return (await self.endpoint.receive())[0]
 
-    def permit(self, host: str, offset: float = 60.0) -> None:
-        self._world.pump.permit(self.number, host, now(offset))
+    def permit(self, host: str, offset: float = 60.0, ports: Ports = EVERY_PORT) -> None:
+        self._world.pump.permit(self.number, host, now(offset), ports)
 
     def bind(self, channel: int, peer: Address, offset: float = 60.0) -> None:
         self._world.pump.bind_channel(self.number, channel, peer, now(offset))

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from tests.turn.test_allocate import DUAL
 from tests.turn.world import PEER, PEER_V6, REALM, World, code
+from turnsvr.own import OwnHosts
+from turnsvr.ranges import EVERY_PORT, NO_PORT, Ports
 from turnsvr.stun.address import Address, unpack_host
 from turnsvr.turn.commands import PeerRefused, Permit
 from turnsvr.turn.config import RealmConfig, ServerConfig
 from turnsvr.turn.policy import PeerPolicy, Range, RangeSet, embedded, network_range
+
+IPAddress = IPv4Address | IPv6Address
 
 
 def _words(text: str) -> list[str]:
@@ -145,7 +149,7 @@ def test_a_denied_range_is_denied_in_every_spelling() -> None:
 
 
 def test_own_addresses_are_refused_in_every_spelling() -> None:
-    policy = PeerPolicy(own=frozenset({"5.6.7.8", "2a00::1"}))
+    policy = PeerPolicy(own=OwnHosts(["5.6.7.8", "2a00::1"]))
     for host in ("5.6.7.8", "2a00::1", *spellings("5.6.7.8").values()):
         assert policy.refusal(host) is not None
     assert policy.refusal("5.6.7.9") is None
@@ -154,22 +158,181 @@ def test_own_addresses_are_refused_in_every_spelling() -> None:
 
 @pytest.mark.parametrize("form", spellings("5.6.7.8"))
 def test_the_reason_names_the_address_inside(form: str) -> None:
-    for policy in (PeerPolicy(own=frozenset({"5.6.7.8"})), PeerPolicy(deny=ranges("5.6.7.8/32"))):
+    for policy in (PeerPolicy(own=OwnHosts(["5.6.7.8"])), PeerPolicy(deny=ranges("5.6.7.8/32"))):
         assert policy.refusal(spellings("5.6.7.8")[form]) == "an IPv6 form of 5.6.7.8"
 
 
 def test_relay_to_relay_is_granted_even_on_a_private_address() -> None:
-    policy = PeerPolicy(own=frozenset({"10.0.0.5", "5.6.7.8"}), relays=frozenset({"10.0.0.5"}))
+    policy = PeerPolicy(own=OwnHosts(["10.0.0.5", "5.6.7.8"]), relays=frozenset({"10.0.0.5"}))
     assert policy.refusal("10.0.0.5") is None
     assert policy.refusal("5.6.7.8") is not None
     assert policy.refusal("10.0.0.6") is not None
     assert policy.refusal(spellings("10.0.0.5")["mapped"]) is not None
 
 
-def test_own_addresses_are_refused_whatever_is_allowed() -> None:
-    policy = PeerPolicy(allow=ranges("127.0.0.0/8"), own=frozenset({"127.0.0.1"}))
-    assert policy.refusal("127.0.0.1") == "an address of this server"
-    assert policy.refusal("127.0.0.2") is None
+@pytest.mark.parametrize("allowed", ["10.0.0.0/8", "10.0.0.0/24", "0.0.0.0/0", "10.0.0.4/31"])
+def test_a_range_opens_nothing_of_this_host(allowed: str) -> None:
+    policy = PeerPolicy(allow=ranges(allowed), own=OwnHosts(["10.0.0.5", "10.0.0.128/25"]))
+    assert policy.refusal("10.0.0.5") == policy.refusal("10.0.0.200") == "an address of this server"
+    assert policy.refusal("10.0.0.4") is None
+
+
+@pytest.mark.parametrize("allowed", ["127.0.0.0/8", "0.0.0.0/0"])
+def test_loopback_is_this_hosts_whatever_its_kernel_says(allowed: str) -> None:
+    policy = PeerPolicy(allow=ranges(allowed, "::/0"))
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::"):
+        assert policy.refusal(host) == "an address of this server"
+
+
+def test_ports_that_are_named_are_open_on_this_host_and_no_others() -> None:
+    named: dict[IPAddress, Ports] = {IPv4Address("10.0.0.5"): ((10_000, 20_000),), IPv6Address("fd00::5"): ((5, 5),)}
+    policy = PeerPolicy(named=named, own=OwnHosts(["10.0.0.5", "10.0.0.6", "fd00::5"]))
+    assert policy.ports("10.0.0.5") == ((10_000, 20_000),)
+    for port in (10_000, 20_000):
+        assert policy.refusal("10.0.0.5", port) is None
+    for port in (1, 9_999, 20_001):
+        assert policy.refusal("10.0.0.5", port) == "a port that peers.allow does not name"
+    assert policy.refusal("10.0.0.5") is policy.refusal("fd00::5", 5) is None
+    assert policy.refusal("10.0.0.6") == "an address of this server"
+
+
+def test_what_stands_for_a_named_address_is_open_as_well() -> None:
+    own = OwnHosts(["10.0.0.5"], {"10.0.0.5": "5.6.7.8"})
+    for name in ("10.0.0.5", "5.6.7.8"):
+        policy = PeerPolicy(named={IPv4Address(name): ((9, 9),)}, own=own, relays=frozenset({"5.6.7.8"}))
+        assert policy.ports("10.0.0.5") == policy.ports("5.6.7.8") == ((9, 9),)
+    policy = PeerPolicy(own=own, relays=frozenset({"5.6.7.8"}))
+    assert policy.ports("5.6.7.8") == NO_PORT
+    assert policy.refusal("5.6.7.8") is None
+    assert policy.refusal("10.0.0.5") == "an address of this server"
+
+
+def test_relays_meet_at_ports_that_relays_have() -> None:
+    policy = PeerPolicy(own=OwnHosts(["10.0.0.5"]), relays=frozenset({"10.0.0.5"}), relay_ports=((50_000, 50_099),))
+    assert policy.refusal("10.0.0.5", 50_099) is None
+    assert policy.refusal("10.0.0.5", 50_100) == "a port that peers.allow does not name"
+
+
+def test_ports_of_hosts_elsewhere() -> None:
+    """They widen what is refused, and narrow nothing."""
+    named: dict[IPAddress, Ports] = {IPv4Address(host): ((9, 9),) for host in ("10.0.0.7", "8.8.8.8", "9.9.9.9")}
+    policy = PeerPolicy(named=named, deny=ranges("9.9.9.9/32"))
+    assert policy.ports("10.0.0.7") == policy.ports("9.9.9.9") == ((9, 9),)
+    assert policy.ports("8.8.8.8") == EVERY_PORT
+    assert PeerPolicy(named=named, allow=ranges("10.0.0.0/8")).ports("10.0.0.7") == EVERY_PORT
+    assert policy.refusal("10.0.0.7", 10) == "a port that peers.allow does not name"
+
+
+INNER = ["10.0.0.5", "127.0.0.1", "169.254.169.254", "192.168.1.1", "224.0.0.1", "5.6.7.8", "9.9.9.9"]
+"""Special, this host's, denied."""
+
+
+def nat64(host: str, length: int) -> str:
+    """An IPv4 address under the prefix that networks choose from, by RFC 6052 section 2.2."""
+    packed = IPv4Address(host).packed
+    whole = bytearray(IPv6Address("64:ff9b:1::").packed)
+    places = [at for at in range(length // 8, 16) if at != 8 or length == 96][:4]
+    for at, byte in zip(places, packed, strict=True):
+        whole[at] = byte
+    return str(IPv6Address(bytes(whole)))
+
+
+@pytest.mark.parametrize("inner", INNER)
+def test_what_is_inside_is_judged_also_where_the_form_is_allowed(inner: str) -> None:
+    policy = PeerPolicy(
+        allow=ranges("::/0"), deny=ranges("9.9.9.0/24"), own=OwnHosts(["5.6.7.8"]), relays=frozenset({"5.6.7.8"})
+    )
+    forms = [*spellings(inner).values(), *(nat64(inner, length) for length in (48, 56, 64, 96))]
+    forms += [f"2a00::{prefix}:5efe:{inner}" for prefix in ("0", "200")]
+    for host in forms:
+        assert policy.refusal(canonical(host)) is not None, host
+
+
+def test_what_is_inside_and_public_is_allowed_where_the_form_is() -> None:
+    policy = PeerPolicy(allow=ranges("64:ff9b::/96", "64:ff9b:1::/48"))
+    for host in (spellings("8.8.8.8")["NAT64"], *(nat64("8.8.8.8", length) for length in (48, 56, 64, 96))):
+        assert policy.refusal(canonical(host)) is None
+    assert policy.refusal(canonical(spellings("8.8.8.8")["6to4"])) is not None
+
+
+def test_a_private_address_inside_is_allowed_where_both_are() -> None:
+    both = PeerPolicy(allow=ranges("64:ff9b::/96", "10.1.0.0/16"), named={IPv4Address("10.2.0.1"): ((9, 9),)})
+    assert both.refusal(canonical(spellings("10.1.2.3")["NAT64"])) is None
+    assert both.ports(canonical(spellings("10.2.0.1")["NAT64"])) == ((9, 9),)
+    assert both.refusal(canonical(spellings("10.3.0.1")["NAT64"])) == "an IPv6 form of 10.3.0.1"
+
+
+def test_a_translator_is_not_fooled_by_what_follows_the_address() -> None:
+    """It reads 10.0.0.5 at bits 48 to 87, whatever there is behind."""
+    whole = int(IPv6Address(nat64("10.0.0.5", 48))) | 0x08080808
+    assert PeerPolicy(allow=ranges("64:ff9b:1::/48")).refusal(str(IPv6Address(whole))) is not None
+
+
+# Ports, in requests
+
+
+MEDIA = OwnHosts(["10.0.0.5"], {"10.0.0.5": "5.6.7.8"})
+
+
+def media(ports: Ports) -> ServerConfig:
+    """A media server on the relay's host."""
+    named: dict[IPAddress, Ports] = {IPv4Address("10.0.0.5"): ports} if ports else {}
+    policy = PeerPolicy(named=named, own=MEDIA, relays=frozenset({"5.6.7.8"}), relay_ports=((50_000, 50_099),))
+    return ServerConfig(RealmConfig(REALM, policy=policy))
+
+
+@pytest.mark.parametrize("host", ["10.0.0.5", "5.6.7.8"])
+def test_a_media_server_on_this_host_is_reached_at_its_ports(host: str) -> None:
+    world = World(media(((10_000, 20_000),)))
+    client = world.client()
+    client.allocate()
+    assert code(client.permit(Address(host, 22))) == 0, "a permission is for the host"
+    assert [(each.host, each.ports) for each in world.of(Permit)] == [(host, ((10_000, 20_000),))]
+    assert code(client.bind(0x4000, Address(host, 10_000))) == 0
+    assert code(client.bind(0x4001, Address(host, 9_999))) == 403
+    (refused,) = world.of(PeerRefused)
+    assert (refused.peer, refused.reason) == (Address(host, 9_999), "a port that peers.allow does not name")
+
+
+def test_channels_between_relays_need_no_name() -> None:
+    world = World(media(()))
+    client = world.client()
+    client.allocate()
+    assert code(client.bind(0x4000, Address("5.6.7.8", 50_001))) == 0
+    assert code(client.bind(0x4001, Address("5.6.7.8", 22))) == 403
+    assert [(each.host, each.ports) for each in world.of(Permit)] == [("5.6.7.8", NO_PORT)]
+
+
+def test_other_ports_hold_for_permissions_that_there_are() -> None:
+    world = World(media(((10_000, 20_000),)))
+    client = world.client()
+    client.allocate()
+    client.permit(Address("5.6.7.8", 1), PEER)
+    world.clear()
+    world.server.reconfigure(media(((7, 7),)), world.now)
+    world.carry_out()
+    assert [(each.host, each.ports, each.deadline) for each in world.of(Permit)] == [
+        ("5.6.7.8", ((7, 7),), world.now + 300)
+    ]
+    world.clear()
+    world.server.reconfigure(media(()), world.now)
+    world.carry_out()
+    assert [(each.host, each.ports) for each in world.of(Permit)] == [("5.6.7.8", NO_PORT)]
+
+
+def test_what_the_plane_lets_go_nowhere_is_told() -> None:
+    world = World(media(((10_000, 20_000),)))
+    client = world.client()
+    client.allocate()
+    client.permit(Address("5.6.7.8", 1))
+    world.server.peer_fenced(1, Address("5.6.7.8", 22))
+    world.server.peer_fenced(2, Address("5.6.7.8", 22))
+    world.server.peer_fenced(1, Address("5.6.7.8", 50_001))
+    world.carry_out()
+    assert [(each.peer.port, each.reason) for each in world.of(PeerRefused)] == [
+        (22, "a port that peers.allow does not name"),
+        (50_001, "a port of this server where nobody is relayed"),
+    ]
 
 
 def test_an_allowed_range_reaches_the_requests() -> None:
@@ -211,9 +374,6 @@ def test_ranges_at_the_edges_of_all_addresses(edge: str) -> None:
     assert address not in RangeSet([])
 
 
-IPAddress = IPv4Address | IPv6Address
-
-
 def addresses(first: IPAddress, span: int) -> st.SearchStrategy[IPAddress]:
     return st.integers(0, span).map(lambda number: first + number)
 
@@ -243,7 +403,7 @@ def test_a_range_set_holds_what_its_ranges_hold(some: list[Range], others: list[
         assert (address in range_set) == naive
 
 
-@given(st.integers(0, 2**32 - 1).map(IPv4Address))
+@given(st.integers(2, 2**32 - 1).map(IPv4Address))
 def test_every_spelling_is_recognized(address: IPv4Address) -> None:
     for form, host in spellings(str(address)).items():
         assert address in embedded(ipaddress.ip_address(host)), form

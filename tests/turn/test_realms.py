@@ -13,6 +13,7 @@ from tests.turn.world import OTHER_PEER, PEER, REALM, SERVER, UDP_RELAY, USERS, 
 from turnsvr.credentials.api import Caller, Credential, Refusal
 from turnsvr.credentials.chain import ByRealm
 from turnsvr.credentials.static import StaticUsers
+from turnsvr.own import OwnHosts
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.message import Message, Method
@@ -358,7 +359,7 @@ def test_a_peer_that_one_realm_refuses_from_now_on_is_cut_off_there_alone() -> N
 
 def test_own_addresses_are_refused_in_a_realm_that_allows_everything() -> None:
     everything = RangeSet([network_range("0.0.0.0/0")])
-    policy = PeerPolicy(allow=everything, own=frozenset({"127.0.0.1"}))
+    policy = PeerPolicy(allow=everything, own=OwnHosts())
     world = World(with_realm(RealmConfig(SHOP, policy=policy)))
     client = world.client(realm=SHOP)
     client.allocate()

@@ -30,6 +30,7 @@ from turnsvr.credentials.revoked import Revocations
 from turnsvr.limits import AnswerLimiter
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
+from turnsvr.net.ownaddresses import OwnAddresses
 from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Pump
@@ -82,12 +83,20 @@ class Application:
 
     async def start(self) -> None:
         """Build every room and serve. Raises StartError, and then nothing is left open."""
+        self._own_addresses = OwnAddresses(lambda own: self._take_host(assemble.host_of(own)))
+        self._host = assemble.host_of(self._own_addresses.start())
+        try:
+            await self._start()
+        except BaseException:
+            self._own_addresses.stop()
+            raise
+
+    async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._host = _this_host()
         if self.settings.serves_nobody:
             from turnsvr.app import firstrun  # with what makes certificates, which a server with settings never needs
 
-            self.first_run = firstrun.improvise(self.settings, self._host.own)
+            self.first_run = firstrun.improvise(self.settings, hosts.own_addresses())
             self.settings = self.first_run.settings
         settings = self.settings
         tls = self._tls_contexts()
@@ -116,6 +125,7 @@ class Application:
         await self._start_web()
         await self._start_admin()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
+        self._take_host(assemble.host_of(self._own_addresses.known))
 
     @property
     def pump(self) -> Pump:
@@ -248,6 +258,7 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
+        self._own_addresses.stop()
         await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         self._engine.end_allocations()
         if self._status is not None:
@@ -371,12 +382,16 @@ class Application:
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._keep_house)
         self.check_certificate()
         log.tell_suppressed()
-        host = _this_host()
-        if host != self._host:
+        self._own_addresses.look()
+        self._take_host(assemble.host_of(self._host.own))
+        self._check_drained()
+
+    def _take_host(self, host: assemble.Host) -> None:
+        """Go by what this host is now; while starting there is nothing to tell yet, and the end of that asks again."""
+        if host != self._host and self._housekeeping is not None:
             self._host = host
             self._apply()
             _log.info("addresses of this host changed", relay=",".join(host.relay))
-        self._check_drained()
 
     def check_certificate(self) -> None:
         """Take the certificate files into use if they have changed."""
@@ -411,7 +426,3 @@ _FIXED: dict[str, Callable[[Settings], object]] = {
 
 def _nothing_to_read() -> Reloaded:
     raise CannotReload
-
-
-def _this_host() -> assemble.Host:
-    return assemble.Host(hosts.own_addresses(), hosts.default_relay_addresses(), hosts.usable_cores())

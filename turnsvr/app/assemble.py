@@ -1,6 +1,6 @@
 """What the settings mean to each room: the rules' configuration, the pump's, the peer policy, the streams' limits.
 
-Pure: the host's addresses and cores are arguments.
+Pure, but for the host: its addresses and cores are arguments, and here is where they are asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from turnsvr.app import realms
 from turnsvr.app.realms import Realms
 from turnsvr.config.settings import NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.credentials.api import Traits
+from turnsvr.net import hosts
 from turnsvr.net.connections import StreamLimits
+from turnsvr.net.ownaddresses import delivered_here
 from turnsvr.net.tls import TlsFiles
+from turnsvr.own import OwnHosts
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address
@@ -30,6 +33,7 @@ class Host:
     """What is known of this host: all its addresses, those to relay from when nobody names any, its cores."""
 
     own: frozenset[str]
+    """Addresses and CIDR prefixes that the kernel delivers to it."""
     relay: tuple[str, ...]
     cores: int = 1
 
@@ -47,10 +51,10 @@ def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO
     """traits: what is to be known of the credentials of all realms. tables: what a store says."""
     relays = relay_addresses(settings, host)
     advertised = frozenset(relay.advertised for relay in relays)
-    own = realms.refused_everywhere(host.own | advertised, settings.peers)
+    own = own_hosts(settings, host)
     return Plan(
         server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), traits),
-        pump=_pump_settings(settings, host, relays, own),
+        pump=_pump_settings(settings, host, relays),
         streams=StreamLimits(
             connections=settings.limits.connections,
             connections_per_address=settings.limits.connections_per_address,
@@ -64,8 +68,23 @@ def relay_addresses(settings: Settings, host: Host) -> tuple[RelayAddress, ...]:
     """None with stun_only."""
     if settings.stun_only:
         return ()
-    hosts = settings.relay.addresses or host.relay
-    return tuple(RelayAddress(each, settings.relay.external_for(each) or each) for each in hosts)
+    inner = settings.relay.addresses or host.relay
+    return tuple(RelayAddress(each, settings.relay.external_for(each) or each) for each in inner)
+
+
+def own_hosts(settings: Settings, host: Host) -> OwnHosts:
+    """This host, under all of its names."""
+    return OwnHosts(host.own, {relay.host: relay.advertised for relay in relay_addresses(settings, host)})
+
+
+def host_of(own: frozenset[str]) -> Host:
+    """own: as Host has it."""
+    return Host(own, hosts.default_relay_addresses(), hosts.usable_cores())
+
+
+def own_hosts_here(settings: Settings) -> OwnHosts:
+    """The host that this process runs on, as of now."""
+    return own_hosts(settings, host_of(delivered_here()))
 
 
 def tls_files(tls: TlsSettings) -> TlsFiles:
@@ -117,14 +136,11 @@ def _redirect(redirect: RedirectSettings | None) -> Redirect | None:
     return Redirect(to, redirect.domain, always=redirect.when == "always")
 
 
-def _pump_settings(
-    settings: Settings, host: Host, relays: tuple[RelayAddress, ...], fenced: frozenset[str]
-) -> PumpSettings:
+def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, ...]) -> PumpSettings:
     limits = settings.limits
     return PumpSettings(
         relay_addresses=relays,
         ports=(settings.relay.ports.low, settings.relay.ports.high),
-        fenced=fenced,
         bandwidth=float(limits.bandwidth_per_allocation or 0),
         answers_per_address=limits.answers_per_address,
         max_permissions=limits.permissions_per_allocation,

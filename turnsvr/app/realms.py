@@ -6,12 +6,13 @@ in the tables alone is served like any other. An ORIGIN that both give to a real
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from turnsvr import origin
-from turnsvr.config.settings import AddressRange, PeerSettings, RealmSettings, Settings
+from turnsvr.config.settings import AddressRange, PeerRange, PeerSettings, RealmSettings, Settings
+from turnsvr.own import OwnHosts
+from turnsvr.ranges import EVERY_PORT, IPAddress, Ports, joined
 from turnsvr.stores.api import EVERY_REALM, RealmTable, Tables
 from turnsvr.stun.address import Address
 from turnsvr.turn.config import Listener, RealmConfig
@@ -30,9 +31,11 @@ class Realms:
     listeners: dict[Listener, str]
 
 
-def join(settings: Settings, tables: Tables, own: frozenset[str], relays: frozenset[str]) -> Realms:
-    """own: this server's addresses that are refused in every realm. relays: see PeerPolicy."""
-    policies = _Policies(settings.peers, tables.realms.get(EVERY_REALM, _EMPTY), own, relays)
+def join(settings: Settings, tables: Tables, own: OwnHosts, relays: frozenset[str]) -> Realms:
+    """own: this host. relays: see PeerPolicy."""
+    every_table = tables.realms.get(EVERY_REALM, _EMPTY)
+    low, high = settings.relay.ports.low, settings.relay.ports.high
+    policies = _Policies(settings.peers, every_table, own, relays, ((low, high),))
 
     def rules(name: str, realm: RealmSettings) -> RealmConfig:
         table, limits = tables.realms.get(name, _EMPTY), realm.limits
@@ -59,32 +62,47 @@ def join(settings: Settings, tables: Tables, own: frozenset[str], relays: frozen
     )
 
 
-def refused_everywhere(own: Iterable[str], peers: PeerSettings) -> frozenset[str]:
-    """Those of this server's addresses that `peers` does not allow by name."""
-    return frozenset(host for host in own if not any(ipaddress.ip_address(host) in each for each in peers.allow))
-
-
 class _Policies:
     """The policy of each realm; those without ranges of their own share one."""
 
-    def __init__(self, peers: PeerSettings, table: RealmTable, own: frozenset[str], relays: frozenset[str]) -> None:
-        self._allow = (*peers.allow, *table.allowed)
+    def __init__(
+        self, peers: PeerSettings, table: RealmTable, own: OwnHosts, relays: frozenset[str], relay_ports: Ports
+    ) -> None:
+        self._allow = _allowed(peers, table)
         self._deny = (*peers.deny, *table.denied)
         self._own = own
         self._relays = relays
+        self._relay_ports = relay_ports
         self._shared = self._make((), ())
 
     def of(self, peers: PeerSettings, table: RealmTable) -> PeerPolicy:
-        allow, deny = (*peers.allow, *table.allowed), (*peers.deny, *table.denied)
+        allow, deny = _allowed(peers, table), (*peers.deny, *table.denied)
         return self._make(allow, deny) if allow or deny else self._shared
 
-    def _make(self, allow: tuple[AddressRange, ...], deny: tuple[AddressRange, ...]) -> PeerPolicy:
+    def _make(self, allow: Sequence[PeerRange], deny: Sequence[AddressRange]) -> PeerPolicy:
+        allow = (*self._allow, *allow)
         return PeerPolicy(
-            allow=_ranges((*self._allow, *allow)),
+            allow=_ranges(each.addresses for each in allow if each.ports is None),
             deny=_ranges((*self._deny, *deny)),
+            named=_named(allow),
             own=self._own,
             relays=self._relays,
+            relay_ports=self._relay_ports,
         )
+
+
+def _allowed(peers: PeerSettings, table: RealmTable) -> tuple[PeerRange, ...]:
+    return (*peers.allow, *map(PeerRange, table.allowed))
+
+
+def _named(allow: Iterable[PeerRange]) -> dict[IPAddress, Ports]:
+    """The ports of each single address."""
+    named: dict[IPAddress, Ports] = {}
+    for each in allow:
+        if each.is_single:
+            ports = EVERY_PORT if each.ports is None else ((each.ports.low, each.ports.high),)
+            named[each.addresses.first] = joined(named.get(each.addresses.first, ()), ports)
+    return named
 
 
 def _origins(settings: Settings, tables: Tables) -> dict[str, str]:

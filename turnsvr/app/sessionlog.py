@@ -91,6 +91,7 @@ class SessionLog:
             session=event.allocation,
             user=event.username,
             peer=event.peer.host,
+            peer_port=event.peer.port,
             reason=event.reason,
             realm=event.realm,
         )

@@ -90,6 +90,7 @@ def _effective(settings: Settings) -> str:
 
 def _advice(settings: Settings, file: Path) -> list[Advice]:
     from turnsvr.app import trial
+    from turnsvr.app.assemble import own_hosts_here
     from turnsvr.config import hostfacts
     from turnsvr.config.advice import advise
 
@@ -102,6 +103,7 @@ def _advice(settings: Settings, file: Path) -> list[Advice]:
         lowest_port=hostfacts.lowest_port(),
         certificate=hostfacts.read_certificate(settings.tls) if settings.tls and readable else None,
         file_is_public=hostfacts.is_public(file),
+        own=own_hosts_here(settings),
     )
     return [*obstacles, *found]
 

@@ -171,6 +171,12 @@ def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, 
                 yield (), f"fits {count} of its family", "write relay address: external address"
         elif address not in relays:
             yield (address,), "is not among relay.addresses", "add it there or correct it"
+        elif relay.external[address] in relays and relay.external_for(relay.external[address]) is None:
+            yield (
+                (address,),
+                "gives out another of relay.addresses",
+                "give each an external address of its own",
+            )
 
 
 def _realm_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:

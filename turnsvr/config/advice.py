@@ -16,24 +16,15 @@ from urllib.parse import urlsplit
 from turnsvr.config.credentialsettings import KnownUsers
 from turnsvr.config.fields import family_of
 from turnsvr.config.hostfacts import CertificateFacts
-from turnsvr.config.settings import AddressRange, PeerSettings, Settings
+from turnsvr.config.peeradvice import on_peers, wins
+from turnsvr.config.settings import PeerSettings, Settings
 from turnsvr.config.units import parse_hex_key
+from turnsvr.own import OwnHosts
 
 _DAY = 86_400
 _EXPIRY_NOTICE = 14 * _DAY
 _MIN_SECRET_CHARACTERS = 16
 _MIN_PASSWORD_CHARACTERS = 8
-
-_DANGEROUS_PEERS = {
-    "the host itself (loopback)": ("127.0.0.0/8", "::1", "0.0.0.0/8"),
-    "link-local addresses, among them 169.254.169.254 with a cloud's credentials": (
-        "169.254.0.0/16",
-        "fe80::/10",
-        "fd00:ec2::254",
-    ),
-    "multicast groups": ("224.0.0.0/4", "ff00::/8"),
-}
-_PRIVATE_PEERS = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 
 
 @dataclass(frozen=True)
@@ -56,20 +47,21 @@ def advise(
     lowest_port: int = 0,
     certificate: CertificateFacts | None = None,
     file_is_public: bool = False,
+    own: OwnHosts | None = None,
 ) -> list[Advice]:
     """Everything worth saying, in the settings' order.
 
     `now` is in seconds since 1970. `host_addresses` are those of the settings that this host has, None when
     unknown; ports below `lowest_port` need a privilege that we lack; `file_is_public` says that every user of
-    the host can read the settings file.
+    the host can read the settings file; `own` is this host, None when unknown.
     """
     return [
         *_listeners(settings, lowest_port, host_addresses),
         *_certificate(settings, now, certificate),
         *_relay(settings, host_addresses),
         *_credentials(settings, file_is_public),
-        *_realms(settings),
-        *_peers(settings.peers),
+        *_realms(settings, own),
+        *_peers(settings, settings.peers, own),
         *_limits(settings),
         *_other_servers(settings),
         *_nat_discovery(settings, host_addresses),
@@ -196,7 +188,7 @@ def _weak(known: KnownUsers, section: str) -> Iterator[Advice]:
             )
 
 
-def _realms(settings: Settings) -> Iterator[Advice]:
+def _realms(settings: Settings, own: OwnHosts | None) -> Iterator[Advice]:
     """Realms that nobody gets to or relays in, and those that are not as separate as they look."""
     everywhere = settings.credentials
     whose = {secret.get_secret_value(): settings.realm for secret in everywhere.secrets}
@@ -213,34 +205,17 @@ def _realms(settings: Settings) -> Iterator[Advice]:
             if other != name:
                 text = f"is one of the realm {other}, too, so that the users of each can relay in the other"
                 yield _warning(f"{section}.credentials.secrets[{index}]", text)
-        yield from _peers(realm.peers, f"{section}.peers")
+        yield from _peers(settings, realm.peers, own, f"{section}.peers")
         for index, denied in enumerate(realm.peers.deny):
-            if any(denied.first in allowed and denied.last in allowed for allowed in settings.peers.allow):
+            if wins(settings.peers, denied):
                 yield _warning(f"{section}.peers.deny[{index}]", f"{denied} has no effect, since peers.allow wins")
         if (realm.limits.allocations or 0) > settings.limits.allocations:
             yield _note(f"{section}.limits.allocations", "is above limits.allocations, which bounds all realms")
 
 
-def _peers(peers: PeerSettings, section: str = "peers") -> Iterator[Advice]:
-    for index, allowed in enumerate(peers.allow):
-        setting = f"{section}.allow[{index}]"
-        if int(allowed.first) == 0 and int(allowed.last) == 2**allowed.first.max_prefixlen - 1:
-            yield _warning(
-                setting, f"{allowed} opens every IPv{allowed.version} address, this host and its network among them"
-            )
-            continue
-        for what, ranges in _DANGEROUS_PEERS.items():
-            if _overlaps(allowed, ranges):
-                yield _warning(setting, f"{allowed} opens {what}")
-        if _overlaps(allowed, _PRIVATE_PEERS):
-            yield _note(setting, f"{allowed} opens private addresses: everyone with a credential reaches them")
-    for index, denied in enumerate(peers.deny):
-        if any(denied.first in allowed and denied.last in allowed for allowed in peers.allow):
-            yield _warning(f"{section}.deny[{index}]", f"{denied} has no effect, since {section}.allow wins")
-
-
-def _overlaps(allowed: AddressRange, ranges: Collection[str]) -> bool:
-    return any(allowed.overlaps(AddressRange.parse(text)) for text in ranges)
+def _peers(settings: Settings, peers: PeerSettings, own: OwnHosts | None, section: str = "peers") -> Iterator[Advice]:
+    for severity, setting, text in on_peers(settings, peers, section, own):
+        yield Advice(severity, setting, text)
 
 
 def _limits(settings: Settings) -> Iterator[Advice]:

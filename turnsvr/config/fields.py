@@ -31,6 +31,7 @@ from turnsvr.config.ranges import (
     AddressRange,
     Endpoint,
     ListenAddress,
+    PeerRange,
     PortRange,
     parse_host,
     parse_unicast_host,
@@ -158,6 +159,8 @@ def _check_external(external: dict[str, str]) -> dict[str, str]:
     for relay, advertised in external.items():
         if family_of(relay) != family_of(advertised):
             raise BadValue("joins an IPv4 and an IPv6 address", "relay and external address are of one family")
+    if len(set(external.values())) != len(external):
+        raise BadValue("gives one address to two relay addresses", "give each an external address of its own")
     return external
 
 
@@ -178,6 +181,7 @@ _IP: dict[str, Any] = {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": 
 _IP_BY_IP: dict[str, Any] = {"type": "object", "additionalProperties": _IP}
 _LISTEN = {"type": "string", "pattern": LISTEN_PATTERN, "examples": ["udp://0.0.0.0:3478", "tls://[::]:5349"]}
 _RANGE = {"type": "string", "examples": ["10.1.0.0/16", "10.1.0.1-10.1.0.9", "2001:db8::7"]}
+_PEER_RANGE = {"type": "string", "examples": ["10.1.0.0/16", "10.1.0.5:10000-20000", "[2001:db8::5]:4000"]}
 _ENDPOINT = {"type": "string", "examples": ["203.0.113.7:3478", "[2001:db8::7]:3478"]}
 _STORES = ["sqlite:/var/lib/turnsvr/turnsvr.sqlite", "postgresql://turnsvr:password@localhost/turnsvr"]
 _SECRET: dict[str, Any] = {"type": "string", "minLength": 1, "writeOnly": True}
@@ -221,6 +225,11 @@ Ranges = Annotated[
     tuple[Annotated[AddressRange, PlainValidator(AddressRange.parse), _AsText], ...],
     BeforeValidator(_split),
     _listing(_RANGE),
+]
+PeerRanges = Annotated[
+    tuple[Annotated[PeerRange, PlainValidator(PeerRange.parse), _AsText], ...],
+    BeforeValidator(_split),
+    _listing(_PEER_RANGE),
 ]
 ListenAddresses = Annotated[
     tuple[Annotated[ListenAddress, PlainValidator(ListenAddress.parse), _AsText], ...],

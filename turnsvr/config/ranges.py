@@ -25,6 +25,7 @@ PORT_RANGE_PATTERN = r"^[0-9]{1,5} ?- ?[0-9]{1,5}$"
 _LISTEN = re.compile(r"(udp|tcp|tls)://(\*|\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?")
 _PORT_RANGE = re.compile(r"([0-9]{1,5})(?: ?- ?([0-9]{1,5}))?")
+_PEER_PORTS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+(?=:))(?::([0-9]{1,5} ?(?:- ?[0-9]{1,5})?))?")
 _MAX_PORT = 65_535
 
 
@@ -169,6 +170,40 @@ class AddressRange:
         if span & (span + 1) == 0 and int(self.first) & span == 0:
             return f"{self.first}/{self.first.max_prefixlen - span.bit_length()}"
         return f"{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerRange:
+    """Addresses, with every port; or one address with some ports, which are named then."""
+
+    addresses: AddressRange
+    ports: PortRange | None = None
+
+    @classmethod
+    def parse(cls, value: object) -> PeerRange:
+        """What an AddressRange may be, or an address and ports: `10.1.0.5:10000-20000`, `[2001:db8::5]:4000`."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, AddressRange):
+            return cls(value)
+        match = _PEER_PORTS.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            return cls(AddressRange.parse(value))
+        host, ports = match[1].strip("[]"), match[2]
+        if "/" in host or "-" in host:
+            raise BadValue("gives ports to a range", "name ports of one address: 10.1.0.5:10000-20000")
+        return cls(AddressRange.parse(host), None if ports is None else PortRange.parse(ports))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is one address, which alone can name this host."""
+        return self.addresses.first == self.addresses.last
+
+    def __str__(self) -> str:
+        if self.ports is None:
+            return str(self.addresses)
+        low, high = self.ports.low, self.ports.high
+        return f"{_bracketed(str(self.addresses))}:{low if low == high else self.ports}"
 
 
 _LISTEN_TRANSPORTS: dict[str, ListenTransport] = {"udp": "udp", "tcp": "tcp", "tls": "tls"}

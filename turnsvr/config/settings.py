@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from turnsvr.config import fields
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
-from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PortRange, parse_host
+from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PeerRange, PortRange, parse_host
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
 
@@ -27,6 +27,7 @@ __all__ = [
     "ListenAddress",
     "LogSettings",
     "NatDiscoverySettings",
+    "PeerRange",
     "PeerSettings",
     "PortRange",
     "PumpSettings",
@@ -80,8 +81,8 @@ class RelaySettings(fields.Section):
 class PeerSettings(fields.Section):
     """Which peers may be reached beyond the safe default, which refuses private and special ranges."""
 
-    allow: fields.Ranges = ()
-    """Ranges that may be reached although the default or `deny` refuses them."""
+    allow: fields.PeerRanges = ()
+    """What may be reached although the default or `deny` refuses it; this host only by addresses, best with ports."""
     deny: fields.Ranges = ()
     """Ranges that are refused besides the default ones."""
 

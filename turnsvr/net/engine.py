@@ -113,6 +113,13 @@ class Engine:
             _log.exception("an ICMP error could not be judged")
         self.carry_out()
 
+    def peer_fenced(self, session: int, peer: Address) -> None:
+        try:
+            self.server.peer_fenced(session, peer)
+        except Exception:
+            _log.exception("a packet that went nowhere could not be told of")
+        self.carry_out()
+
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         _log.debug("connection closed", client=str(five_tuple.client), reason=reason)
         self.on_stream_closed(five_tuple)
@@ -179,7 +186,7 @@ class Engine:
             case ExtendRelay():
                 pump.refresh(command.allocation, command.deadline)
             case Permit():
-                pump.permit(command.allocation, command.host, command.deadline)
+                pump.permit(command.allocation, command.host, command.deadline, command.ports)
             case BindChannel():
                 pump.bind_channel(command.allocation, command.channel, command.peer, command.deadline)
             case SendToPeer():

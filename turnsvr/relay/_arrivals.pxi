@@ -164,7 +164,8 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
         lane.pace.work += 0 if arrival.segment else PACE_DATAGRAM
         read_name(&peer, &batch.received_names[at])
         peer.scope = 0
-        find_reply(relay.session, &peer, batch.now, &route)
+        known_as(lane, relay.session, &peer, batch.now)
+        find_reply(relay.session, &peer, batch.now, False, &route)
         data = <uint8_t *>batch.received_vectors[at].iov_base
         left = batch.received[at].msg_len
         headroom = HEADROOM

@@ -94,25 +94,20 @@ cdef class Engine(Lanes):
             session.deadline = nanoseconds(deadline)
             lane_unlock(self.lanes[session.lane])
 
-    def permit(self, uint64_t number, str host not None, double deadline, uint32_t most):
-        """Raises RuntimeError when there are `most` live permissions already."""
+    def permit(self, uint64_t number, str host not None, double deadline, tuple ports not None, uint32_t most):
+        """ports: spans as (low, high). Raises RuntimeError when there are `most` live permissions already."""
         cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Lane *lane
         cdef Permission *permission
         cdef Endpoint peer
-        cdef bint added = True
+        cdef bint added
         read_peer(&peer, host, 0)
         if session == NULL:
             return
+        permission = permission_of(&peer, nanoseconds(deadline), ports)
         lane = self.lanes[session.lane]
         lane_lock(lane)
-        permission = find_permission(&session.permissions, &peer)
-        if permission != NULL:
-            permission.deadline = nanoseconds(deadline)
-        else:
-            if session.permissions.used >= most:
-                forget(session, monotonic(), NO_FAMILY)
-            added = session.permissions.used < most and add_host(&session.permissions, &peer, nanoseconds(deadline))
+        added = put_permission(session, permission, most, monotonic())
         lane_unlock(lane)
         if not added:
             raise RuntimeError(f"more than {most} permissions in session {number}")
@@ -212,7 +207,7 @@ cdef class Engine(Lanes):
         else:
             to_peer(
                 lane, self.batch, session, &endpoint, <const uint8_t *>data, <uint32_t>len(data), 0, dont_fragment,
-                False, refusal(session, &endpoint, self.batch.now),
+                False, outward(session, &endpoint, self.batch.now),
             )
         flush(lane, self.batch)
         lane_unlock(lane)
@@ -341,9 +336,9 @@ cdef class Engine(Lanes):
     def drain(self):
         """What lanes have sent up: messages as (five-tuple, bytes), and the other events, in order.
 
-        Events: ("error", session, peer, type, code, data), ("closed", five-tuple, reason, name), ("no_gso", errno).
-        Whoever is closed can be sent answers to what it said before, until hang_up(). Messages of streams that were
-        hung up are left out.
+        Events: ("error", session, peer, type, code, data), ("fenced", session, peer), ("closed", five-tuple, reason,
+        name), ("no_gso", errno). Whoever is closed can be sent answers to what it said before, until hang_up().
+        Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
@@ -379,6 +374,8 @@ cdef class Engine(Lanes):
                 events.append(
                     ("error", record.session, address_of(&record.key.client), record.first, record.second, data)
                 )
+            elif record.kind == UP_FENCED:
+                events.append(("fenced", record.session, address_of(&record.key.client)))
             elif record.kind == UP_STREAM_CLOSED:
                 events.append(("closed", five_tuple_of(&record.key), record.first, record.session))
             elif record.kind == UP_NO_GSO:

@@ -48,7 +48,7 @@ cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcep
     if inside == NULL:
         drop_packet(lane, NULL, NO_SESSION)
         return
-    find_reply(inside.session, &foreign.sender, batch.now, &route)
+    find_reply(inside.session, &foreign.sender, batch.now, True, &route)
     to_client(lane, batch, inside.session, &foreign.sender, data, foreign.size, foreign.tos, 0, &route)
 
 

@@ -96,13 +96,12 @@ cdef class Lanes:
 
     # Settings and listeners
 
-    def configure(self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, fenced):
+    def configure(self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, homes):
         """From now on: bytes a second for sessions without a limit of their own, answers a second, seconds awake after
-        packets, bytes that may wait for a stream, and hosts.
+        packets, bytes that may wait for a stream, and hosts that are advertised as others: (host, advertised).
         """
         cdef uint32_t at
         cdef Lane *lane
-        cdef Endpoint host
         cdef bint changed
         if not limiter_set(&self.shared.limiter, answers):
             raise MemoryError
@@ -115,13 +114,7 @@ cdef class Lanes:
                 lane.policy.gso = gso
                 lane.policy.busy_poll = nanoseconds(busy_poll)
                 lane.policy.stream_buffer = stream_buffer
-                free_items(&lane.policy.fenced)
-                for name in fenced:
-                    read_peer(&host, name, 0)
-                    if find_permission(&lane.policy.fenced, &host) != NULL:
-                        continue
-                    if not add_host(&lane.policy.fenced, &host, 0):
-                        raise MemoryError
+                know_homes(lane, homes)
                 if changed:
                     limit_sessions(lane, monotonic())
             finally:
@@ -185,12 +178,11 @@ cdef class Lanes:
         """Have every lane know a host at which sessions are advertised."""
         cdef uint32_t at
         cdef bint added = True
-        if find_permission(&self.lanes[self.lane_count - 1].policy.advertised, host) != NULL:
+        if find_home(&self.lanes[self.lane_count - 1].policy.advertised, host) != NULL:
             return 0
         for at in range(self.lane_count):
             lane_lock(self.lanes[at])
-            if find_permission(&self.lanes[at].policy.advertised, host) == NULL:
-                added = added and add_host(&self.lanes[at].policy.advertised, host, 0)
+            added = added and add_home(&self.lanes[at].policy.advertised, host, NULL)
             lane_unlock(self.lanes[at])
         if not added:
             raise MemoryError

@@ -18,6 +18,19 @@ cdef inline Drop refusal(Session *session, const Endpoint *peer, int64_t now) no
     return EXPIRED if now > permission.deadline else PASSES
 
 
+cdef inline Drop outward(Session *session, const Endpoint *peer, int64_t now) noexcept nogil:
+    """As refusal(), of what a client sends; INSIDE where the permission does not cover the port."""
+    cdef Permission *permission
+    if now > session.deadline:
+        return EXPIRED
+    permission = find_permission(&session.permissions, peer)
+    if permission == NULL:
+        return NO_PERMISSION
+    if now > permission.deadline:
+        return EXPIRED
+    return PASSES if covers(permission, peer.port) else INSIDE
+
+
 # From clients
 
 cdef bint from_client(
@@ -39,7 +52,7 @@ cdef bint from_client(
         return False
     to_peer(
         lane, batch, session, &indication.peer, indication.data, indication.size, tos, indication.dont_fragment,
-        may_write, refusal(session, &indication.peer, batch.now),
+        may_write, outward(session, &indication.peer, batch.now),
     )
     return True
 
@@ -84,19 +97,34 @@ cdef void find_route(Session *session, uint32_t number, int64_t now, Route *rout
         route.verdict = EXPIRED
     else:
         route.channel = channel
-        route.verdict = refusal(session, &channel.peer, now)
+        route.verdict = outward(session, &channel.peer, now)
+
+
+cdef void fence(Lane *lane, Session *session, const Endpoint *peer) noexcept nogil:
+    """Drop what is for a port that the permission does not cover; Python hears of the first."""
+    cdef Permission *permission = find_permission(&session.permissions, peer)
+    cdef UpRecord record
+    drop_packet(lane, session, FENCED)
+    if permission == NULL or permission.told:
+        return
+    memset(&record, 0, sizeof(record))
+    record.kind = UP_FENCED
+    record.session = session.number
+    record.key.client = peer[0]
+    permission.told = up_push(&lane.up, &record, NULL, 0, NULL, 0, 0)
 
 
 cdef void to_peer(
     Lane *lane, Batch *batch, Session *session, const Endpoint *peer, const uint8_t *data, uint32_t size, uint8_t tos,
     bint dont_fragment, bint may_write, Drop verdict
 ) noexcept nogil:
-    """Send from the session's relay, from inside to another session, or drop; verdict is refusal()'s."""
+    """Send from the session's relay, from inside to another session, or drop; verdict is outward()'s."""
     cdef Relay *relay
     cdef Destination destination
     cdef Run *run
     cdef Packet *packet
-    if verdict != PASSES:
+    cdef Home *home
+    if verdict != PASSES and verdict != INSIDE:
         drop_packet(lane, session, verdict)
         return
     if peer.port == 0 or size > MAX_DATA:
@@ -108,17 +136,23 @@ cdef void to_peer(
         drop_packet(lane, session, BANDWIDTH)
         return
     relay = session.relays[peer.family - 1]
-    if relay != NULL and find_permission(&lane.policy.advertised, peer) != NULL:
+    home = find_home(&lane.policy.advertised, peer)
+    if relay != NULL and home != NULL:
         if to_inside(lane, batch, relay, peer, data, size, tos, may_write):
             return
-    if find_permission(&lane.policy.fenced, peer) != NULL:
-        drop_packet(lane, session, FENCED)
+    if verdict == INSIDE:
+        fence(lane, session, peer)
         return
     if relay == NULL:
         drop_packet(lane, session, SEND_FAILED)
         return
     memset(&destination, 0, sizeof(destination))
     destination.to = peer[0]
+    if home != NULL and home.has_other:
+        destination.to.ip = home.other
+        remember_name(session, peer.port, True)
+    elif lane.policy.behind.used and find_home(&lane.policy.behind, peer) != NULL:
+        remember_name(session, peer.port, False)
     destination.descriptor = relay.descriptor
     destination.tos = tos
     destination.dont_fragment = dont_fragment
@@ -162,7 +196,7 @@ cdef bint to_inside(
     session.traffic.packets_from_client += 1
     session.traffic.bytes_from_client += size
     if home == lane.number:
-        find_reply(inside.session, &relay.advertised, batch.now, &route)
+        find_reply(inside.session, &relay.advertised, batch.now, True, &route)
         # A channel header in front of the data is read by now, and has the size of the one that replaces it.
         to_client(lane, batch, inside.session, &relay.advertised, data, size, tos, 4 if may_write else 0, &route)
     else:
@@ -172,11 +206,36 @@ cdef bint to_inside(
 
 # From peers
 
-cdef void find_reply(Session *session, const Endpoint *peer, int64_t now, Route *route) noexcept nogil:
-    """What a packet from this peer becomes: ChannelData when there is a live channel, else a Data indication."""
+cdef void known_as(Lane *lane, Session *session, Endpoint *peer, int64_t now) noexcept nogil:
+    """Call a peer behind an advertised host as the client does: by the name that it has called it last, of those that
+    it has a permission for; by the outer one where it has called it by none.
+    """
+    cdef Home *home
+    cdef Endpoint there
+    if lane.policy.behind.used == 0:
+        return
+    home = find_home(&lane.policy.behind, peer)
+    if home == NULL:
+        return
+    there = peer[0]
+    there.ip = home.other
+    if refusal(session, &there, now) != PASSES:
+        return
+    if refusal(session, peer, now) == PASSES and is_called(session, peer.port, False):
+        return
+    peer[0] = there
+
+
+cdef void find_reply(Session *session, const Endpoint *peer, int64_t now, bint inside, Route *route) noexcept nogil:
+    """What a packet from this peer becomes: ChannelData when there is a live channel, else a Data indication.
+
+    inside: it has not come over the network, where the permission's ports count.
+    """
     cdef Channel *channel
     route.channel = NULL
     route.verdict = refusal(session, peer, now)
+    if route.verdict == PASSES and not inside and not covers(find_permission(&session.permissions, peer), peer.port):
+        route.verdict = NO_PERMISSION
     if route.verdict == PASSES:
         channel = find_channel_of(&session.channels_by_peer, peer)
         if channel != NULL and now <= channel.deadline:

@@ -61,6 +61,60 @@ cdef int add_relay(Lane *lane, Session *session, int descriptor, host, advertise
     return 0
 
 
+cdef int know_homes(Lane *lane, homes) except -1:
+    """Take these for the hosts that are advertised as others: (host, advertised)."""
+    cdef Endpoint host, advertised
+    forget_others(&lane.policy.advertised)
+    free_items(&lane.policy.behind)
+    for inner, outer in homes:
+        read_peer(&host, inner, 0)
+        read_peer(&advertised, outer, 0)
+        if not add_home(&lane.policy.advertised, &advertised, &host):
+            raise MemoryError
+        if not add_home(&lane.policy.behind, &host, &advertised):
+            raise MemoryError
+    return 0
+
+
+cdef Permission *permission_of(const Endpoint *host, int64_t deadline, ports) except NULL:
+    """A permission for spans of ports, which is the caller's."""
+    cdef uint32_t at = 0
+    cdef Permission *made = <Permission *>calloc(1, sizeof(Permission) + len(ports) * sizeof(Span))
+    cdef Span *spans = <Span *>(made + 1)
+    if made == NULL:
+        raise MemoryError
+    made.ip = host.ip
+    made.family = host.family
+    made.deadline = deadline
+    made.spans = <uint32_t>len(ports)
+    for low, high in ports:
+        spans[at].low = low
+        spans[at].high = high
+        at += 1
+    return made
+
+
+cdef bint put_permission(Session *session, Permission *made, uint32_t most, int64_t now) noexcept nogil:
+    """Have a permission hold in the place of the host's; False when there are `most` live ones, and then it is freed."""
+    cdef Endpoint host
+    cdef Permission *old
+    host.ip = made.ip
+    host.family = made.family
+    old = find_permission(&session.permissions, &host)
+    if old != NULL and old.spans == made.spans and not memcmp(old + 1, made + 1, made.spans * sizeof(Span)):
+        old.deadline = made.deadline
+        free(made)
+        return True
+    if old != NULL:
+        remove_permission(&session.permissions, old)
+    elif session.permissions.used >= most:
+        forget(session, now, NO_FAMILY)
+    if session.permissions.used < most and add_permission(&session.permissions, made):
+        return True
+    free(made)
+    return False
+
+
 cdef void end_relays(Lane *lane, Session *session, int family) noexcept nogil:
     """Let go of the relay of one family, or of all."""
     cdef Relay *relay
@@ -131,8 +185,8 @@ cdef void free_lane(Lane *lane) noexcept nogil:
         free(lane.listeners[at].suffix)
         free(lane.listeners[at].challenge)
         free(lane.listeners[at])
-    free_items(&lane.policy.fenced)
     free_items(&lane.policy.advertised)
+    free_items(&lane.policy.behind)
     index_free(&lane.sessions)
     index_free(&lane.streams)
     free(lane.slots)

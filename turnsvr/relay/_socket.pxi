@@ -379,6 +379,7 @@ cdef void report_errors(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
             continue
         read_name(&peer, &name)
         peer.scope = 0
+        known_as(lane, relay.session, &peer, batch.now)
         control = CMSG_FIRSTHDR(&header)
         while control != NULL:
             if (control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_RECVERR) or (

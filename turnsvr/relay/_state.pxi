@@ -49,6 +49,8 @@ cdef enum Drop:
     OVERLOAD
     DROPS
     PASSES
+    # Passes to a relayed transport address of this server, and is FENCED where there is none.
+    INSIDE
 
 cdef enum:
     IS_FREE = 0
@@ -79,9 +81,9 @@ cdef struct Policy:
     # Nanoseconds that a lane stays awake after packets, instead of letting more gather; 0 to sleep at once.
     int64_t busy_poll
     uint32_t stream_buffer
-    # Hosts that are fenced, and hosts at which sessions are advertised.
-    Index fenced
+    # Hosts at which sessions are advertised, and hosts behind them that are others.
     Index advertised
+    Index behind
 
 cdef struct Tally:
     # bytes and packets of sessions that ended, and what no session has.

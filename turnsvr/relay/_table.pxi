@@ -25,6 +25,10 @@ cdef enum:
     TCP = 1
     TLS = 2
 
+cdef enum:
+    # Ports of which a session remembers by which name it has called them; of two with one place the later stays.
+    NAMES = 64
+
 cdef struct FiveTupleKey:
     # As turnsvr.stun.address.FiveTuple: connection tells a stream from the one before at the same addresses.
     Endpoint client
@@ -45,10 +49,26 @@ cdef struct Bucket:
     double level
     int64_t filled_at
 
+cdef struct Span:
+    # Ports, inclusive.
+    uint16_t low
+    uint16_t high
+
 cdef struct Permission:
+    # For a host; the spans of its ports follow.
     Ip ip
     int64_t deadline
+    uint32_t spans
     uint16_t family
+    # Whether Python has heard of a packet for another port.
+    bint told
+
+cdef struct Home:
+    # A host of this server; other: behind one-to-one NAT the host behind an advertised one, or what stands for it.
+    Ip ip
+    Ip other
+    uint16_t family
+    bint has_other
 
 cdef struct Channel:
     Endpoint peer
@@ -112,6 +132,8 @@ cdef struct Session:
     Index permissions
     Index channels
     Index channels_by_peer
+    # By which name the client has called hosts of two names last, by port; NULL while it has called none.
+    uint32_t *names
     # Bytes a second each way, 0 for no limit: its own, or what the settings say.
     double bandwidth
     bint limited_by_itself
@@ -285,7 +307,7 @@ cdef Relay *find_relay(const Index *index, const Endpoint *advertised) noexcept 
 
 
 cdef Permission *find_permission(const Index *index, const Endpoint *peer) noexcept nogil:
-    """Also finds whether a host is in a set of hosts: the port does not matter."""
+    """The port does not matter."""
     cdef uint64_t hash
     cdef uint32_t at
     cdef Permission *found
@@ -299,6 +321,47 @@ cdef Permission *find_permission(const Index *index, const Endpoint *peer) noexc
             return found
         at = (at + 1) & index.mask
     return NULL
+
+
+cdef Home *find_home(const Index *index, const Endpoint *host) noexcept nogil:
+    """The port does not matter."""
+    cdef uint64_t hash
+    cdef uint32_t at
+    cdef Home *found
+    if index.slots == NULL:
+        return NULL
+    hash = hash_ip(&host.ip, host.family)
+    at = <uint32_t>hash & index.mask
+    while index.slots[at].item != NULL:
+        found = <Home *>index.slots[at].item
+        if index.slots[at].hash == hash and same_ip(&found.ip, &host.ip) and found.family == host.family:
+            return found
+        at = (at + 1) & index.mask
+    return NULL
+
+
+cdef inline bint covers(const Permission *permission, uint16_t port) noexcept nogil:
+    """Whether this port of the host is permitted, too."""
+    cdef const Span *spans = <const Span *>(permission + 1)
+    cdef uint32_t at
+    for at in range(permission.spans):
+        if spans[at].low <= port <= spans[at].high:
+            return True
+    return False
+
+
+cdef void remember_name(Session *session, uint16_t port, bint is_outer) noexcept nogil:
+    """The client has sent to this port of a host of two names, by the outer one or by the inner one."""
+    if session.names == NULL:
+        session.names = <uint32_t *>calloc(NAMES, sizeof(uint32_t))
+        if session.names == NULL:
+            return
+    session.names[port % NAMES] = (<uint32_t>port << 1) + <uint32_t>is_outer
+
+
+cdef inline bint is_called(const Session *session, uint16_t port, bint is_outer) noexcept nogil:
+    """Whether that was the last name."""
+    return session.names != NULL and session.names[port % NAMES] == (<uint32_t>port << 1) + <uint32_t>is_outer
 
 
 cdef inline Channel *find_channel(const Index *index, uint32_t number) noexcept nogil:
@@ -327,22 +390,41 @@ cdef Channel *find_channel_of(const Index *index, const Endpoint *peer) noexcept
     return NULL
 
 
-cdef bint add_host(Index *hosts, const Endpoint *host, int64_t deadline) noexcept nogil:
-    cdef Permission *added = <Permission *>calloc(1, sizeof(Permission))
-    if added == NULL:
-        return False
-    added.ip = host.ip
-    added.family = host.family
-    added.deadline = deadline
-    if not index_add(hosts, hash_ip(&host.ip, host.family), added):
-        free(added)
-        return False
+cdef bint add_permission(Index *permissions, Permission *added) noexcept nogil:
+    """Add one for a host that has none; False when there is no memory."""
+    return index_add(permissions, hash_ip(&added.ip, added.family), added)
+
+
+cdef void remove_permission(Index *permissions, Permission *removed) noexcept nogil:
+    index_remove(permissions, hash_ip(&removed.ip, removed.family), removed)
+    free(removed)
+
+
+cdef bint add_home(Index *homes, const Endpoint *host, const Endpoint *other) noexcept nogil:
+    """Add a host, or let one that is there have another name; other may be NULL. False when there is no memory."""
+    cdef Home *home = find_home(homes, host)
+    if home == NULL:
+        home = <Home *>calloc(1, sizeof(Home))
+        if home == NULL:
+            return False
+        home.ip = host.ip
+        home.family = host.family
+        if not index_add(homes, hash_ip(&host.ip, host.family), home):
+            free(home)
+            return False
+    if other != NULL:
+        home.other = other.ip
+        home.has_other = True
     return True
 
 
-cdef void remove_host(Index *hosts, Permission *host) noexcept nogil:
-    index_remove(hosts, hash_ip(&host.ip, host.family), host)
-    free(host)
+cdef void forget_others(Index *homes) noexcept nogil:
+    """Let every host have one name alone."""
+    cdef uint32_t at
+    if homes.slots != NULL:
+        for at in range(homes.mask + 1):
+            if homes.slots[at].item != NULL:
+                (<Home *>homes.slots[at].item).has_other = False
 
 
 cdef void free_items(Index *index) noexcept nogil:
@@ -383,6 +465,7 @@ cdef void free_session(Session *session) noexcept nogil:
     free_items(&session.permissions)
     index_free(&session.channels_by_peer)
     free_items(&session.channels)
+    free(session.names)
     free(session)
 
 
@@ -395,7 +478,7 @@ cdef void forget(Session *session, int64_t now, int family) noexcept nogil:
     while session.permissions.slots != NULL and at <= session.permissions.mask:
         permission = <Permission *>session.permissions.slots[at].item
         if permission != NULL and (permission.family == family if family else now > permission.deadline):
-            remove_host(&session.permissions, permission)
+            remove_permission(&session.permissions, permission)
             at = 0
         else:
             at += 1

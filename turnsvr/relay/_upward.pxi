@@ -6,6 +6,7 @@ cdef enum:
     UP_PEER_ERROR = 3
     UP_STREAM_CLOSED = 4
     UP_NO_GSO = 5
+    UP_FENCED = 6
 
 cdef enum:
     UP_LIMIT = 4194304

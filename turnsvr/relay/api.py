@@ -28,8 +28,15 @@ a plain Send indication of a live session to a peer without a live permission. D
 
 Relay to relay. A peer address that is a live session's advertised relayed transport address is reached inside
 the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
-for any peer. A fenced host is reached only in this way: anything else for it is dropped. Such a packet counts
-for both sessions.
+for any peer. Such a packet counts for both sessions.
+
+Ports. A permission covers some ports of its host, usually all. What is for another port reaches only a relayed
+transport address inside; else it is FENCED, and the Handler hears of the first such packet of each permission. What
+comes from another port over the network has no permission.
+
+Behind one-to-one NAT, what a permission covers at an advertised host goes to the host behind it, and never out. What
+comes from there is from the one of both names by which the client has sent to that port last, of those that it has a
+permission for; from the advertised one where it has not sent.
 
 Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
 a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.
@@ -47,6 +54,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal, Protocol
 
+from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 StreamWriter = Callable[[bytes], bool]
@@ -99,8 +107,6 @@ class PumpSettings:
     relay_addresses: tuple[RelayAddress, ...] = ()
     ports: tuple[int, int] = (49152, 65535)
     """Lowest and highest relay port, inclusive."""
-    fenced: frozenset[str] = frozenset()
-    """Hosts of this server at which only live relayed transport addresses may be reached."""
     bandwidth: float = 0.0
     """Bytes a second that one session may relay in each direction, where its OpenRequest does not say; 0 for no limit.
 
@@ -296,6 +302,9 @@ class Handler(Protocol):
         data: 4 bytes, the MTU for "too big" errors, else zeros (RFC 8656 section 11.5).
         """
 
+    def peer_fenced(self, session: int, peer: Address) -> None:
+        """A packet for this peer went nowhere, since the permission does not cover its port; once a permission."""
+
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         """A connection given to adopt() is gone."""
 
@@ -337,8 +346,8 @@ class Pump(Protocol):
     def refresh(self, session: int, deadline: float) -> None:
         """Set when the session ends."""
 
-    def permit(self, session: int, host: str, deadline: float) -> None:
-        """Install or refresh a permission for a peer IP address."""
+    def permit(self, session: int, host: str, deadline: float, ports: Ports = EVERY_PORT) -> None:
+        """Install or refresh a permission for these ports of a peer IP address."""
 
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         """Install or refresh a channel. The permission is a call of its own."""
@@ -382,7 +391,7 @@ class Pump(Protocol):
         """Counters of the pump."""
 
     def reconfigure(self, settings: PumpSettings) -> None:
-        """Take new limits and fences; sessions live on. Addresses and ports hold for new sessions."""
+        """Take new limits; sessions live on. Addresses and ports hold for new sessions."""
 
     def shutdown(self) -> None:
         """Close everything. No Handler call comes after it."""

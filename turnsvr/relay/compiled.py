@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import structlog
 
+from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import tls as tls_room
 from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
@@ -193,8 +194,8 @@ class CompiledPump:
     def refresh(self, session: int, deadline: float) -> None:
         self._engine.refresh(session, deadline)
 
-    def permit(self, session: int, host: str, deadline: float) -> None:
-        self._engine.permit(session, host, deadline, self._settings.max_permissions)
+    def permit(self, session: int, host: str, deadline: float, ports: Ports = EVERY_PORT) -> None:
+        self._engine.permit(session, host, deadline, ports, self._settings.max_permissions)
 
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         self._engine.bind_channel(session, channel, peer, deadline, self._settings.max_channels)
@@ -261,6 +262,8 @@ class CompiledPump:
         match event:
             case ("error", session, peer, icmp_type, icmp_code, data):
                 self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
+            case ("fenced", session, peer):
+                self._handler.peer_fenced(session, peer)
             case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
                 self._handler.stream_closed(five_tuple, _why(reason))
             case ("no_gso", number):
@@ -307,7 +310,7 @@ class CompiledPump:
             settings.gso and self._segmentation,
             settings.busy_poll,
             settings.stream_buffer,
-            settings.fenced,
+            [(each.host, each.advertised) for each in settings.relay_addresses if each.host != each.advertised],
         )
 
 

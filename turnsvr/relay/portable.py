@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from turnsvr.limits import AnswerLimiter
+from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     Challenge,
     Counters,
@@ -76,7 +77,7 @@ class PortablePump:
         self._limiter_is_ours = limiter is None
         self._limiter = AnswerLimiter(settings.answers_per_address) if limiter is None else limiter
         self._ports = RelayPorts(settings, RandomNumbers(random).below, RelaySocket)
-        self._fenced = frozenset(map(without_zone, settings.fenced))
+        self._know_hosts(settings)
         self._listeners: dict[HostAndPort, Listener] = {}
         self._sessions: dict[int, Session] = {}
         self._by_client: dict[_Key, Session] = {}
@@ -164,10 +165,10 @@ class PortablePump:
         if entry is not None:
             entry.deadline = deadline
 
-    def permit(self, session: int, host: str, deadline: float) -> None:
+    def permit(self, session: int, host: str, deadline: float, ports: Ports = EVERY_PORT) -> None:
         entry = self._sessions.get(session)
         if entry is not None:
-            entry.permit(without_zone(host), deadline, self._settings.max_permissions, self._clock())
+            entry.permit(without_zone(host), deadline, ports, self._settings.max_permissions, self._clock())
 
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         entry = self._sessions.get(session)
@@ -294,13 +295,41 @@ class PortablePump:
             session.packets_from_client += 1
             session.bytes_from_client += size
             self._to_client(inside.session, relay.opened.advertised, data, now)
-        elif host in self._fenced:
+        elif not self._covers(session, peer):
             self._drop(Drop.FENCED, session)
-        elif relay is not None and self._send_from(relay, peer, data, dont_fragment):
+        elif relay is not None and self._send_from(relay, self._behind(session, peer), data, dont_fragment):
             session.packets_from_client += 1
             session.bytes_from_client += size
         else:
             self._drop(Drop.SEND_FAILED, session)
+
+    def _covers(self, session: Session, peer: Address) -> bool:
+        """Whether the permission covers the peer's port; the Handler hears of the first that it does not."""
+        permission = session.permissions[peer.host]
+        if permission.covers(peer.port):
+            return True
+        if not permission.told and not self._closed:
+            permission.told = True
+            self._handler.peer_fenced(session.number, peer)
+        return False
+
+    def _know_hosts(self, settings: PumpSettings) -> None:
+        """Where relays are advertised elsewhere than where they are."""
+        relays = [relay for relay in settings.relay_addresses if relay.host != relay.advertised]
+        self._inside = {without_zone(relay.advertised): without_zone(relay.host) for relay in relays}
+        self._outside = {inside: outside for outside, inside in self._inside.items()}
+
+    def _behind(self, session: Session, peer: Address) -> Address:
+        """Where packets for this peer go."""
+        inside = self._inside.get(peer.host)
+        if inside is not None or peer.host in self._outside:
+            session.call(peer)
+        return peer if inside is None else Address(inside, peer.port)
+
+    def _known_as(self, session: Session, peer: HostAndPort, now: float) -> HostAndPort:
+        """The name by which the session's client knows whom a packet has come from."""
+        outside = self._outside.get(peer[0])
+        return peer if outside is None else session.known_as(peer, outside, now)
 
     def _send_from(self, relay: Relay, peer: Address, data: bytes, dont_fragment: bool) -> bool:
         relay_socket = relay.opened.socket
@@ -335,13 +364,22 @@ class PortablePump:
                 return
             self._tally.received += 1
             self._tally.batches += 1
+            self._from_peer(session, self._known_as(session, peer, now), data, now)
+
+    def _from_peer(self, session: Session, peer: HostAndPort, data: bytes, now: float) -> None:
+        """What has come over the network: from a port that the permission covers, or not at all."""
+        permission = session.permissions.get(peer[0])
+        if permission is not None and not permission.covers(peer[1]) and session.refusal(peer[0], now) is None:
+            self._drop(Drop.NO_PERMISSION, session)
+        else:
             self._to_client(session, peer, data, now)
 
     def _report_errors(self, relay: Relay) -> None:
         session, now = relay.session, self._clock()
         for error in relay.opened.socket.errors(_PACKETS_A_WAKE_UP):
-            if session.refusal(error.peer.host, now) is None and not self._closed:
-                self._handler.peer_error(session.number, *error)
+            peer = Address(*self._known_as(session, error.peer, now))
+            if session.refusal(peer.host, now) is None and not self._closed:
+                self._handler.peer_error(session.number, peer, *error[1:])
 
     def _to_client(self, session: Session, peer: HostAndPort, data: bytes, now: float) -> None:
         size = len(data)
@@ -419,7 +457,7 @@ class PortablePump:
         if self._limiter_is_ours and settings.answers_per_address != self._settings.answers_per_address:
             self._limiter = AnswerLimiter(settings.answers_per_address)
         self._settings = settings
-        self._fenced = frozenset(map(without_zone, settings.fenced))
+        self._know_hosts(settings)
         self._ports.configure(settings, [relay.opened for relay in self._by_relayed.values()])
 
     def shutdown(self) -> None:

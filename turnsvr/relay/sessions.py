@@ -6,13 +6,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from turnsvr.limits import TokenBucket
+from turnsvr.ranges import EVERY_PORT, Ports, has_port
 from turnsvr.relay.api import Counters, Drop, Totals
 from turnsvr.relay.ports import OpenedPort
 from turnsvr.relay.udp import Listener, RelaySocket
 from turnsvr.stun.address import Address, Family, FiveTuple
 
+_NAMES = 64
+"""Ports of which a session remembers by which name it has called them; of two with one place the later stays."""
+
 HostAndPort = tuple[str, int]
 """An Address or what the socket module gives for one: they are equal and hash alike."""
+
+
+@dataclass(slots=True)
+class Permission:
+    """For a peer's host."""
+
+    deadline: float
+    ports: Ports = EVERY_PORT
+    told: bool = False
+    """Whether the Handler has heard of a packet for another port."""
+
+    def covers(self, port: int) -> bool:
+        return has_port(self.ports, port)
 
 
 @dataclass(slots=True)
@@ -45,6 +62,7 @@ class Session:
         "is_stream",
         "limited_by_itself",
         "listener",
+        "names",
         "number",
         "packets_from_client",
         "packets_to_client",
@@ -60,9 +78,11 @@ class Session:
         self.is_stream = five_tuple.transport.is_stream
         self.listener = listener
         self.deadline = deadline
-        self.permissions: dict[str, float] = {}
+        self.permissions: dict[str, Permission] = {}
         self.channels: dict[int, Channel] = {}
         self.channels_by_peer: dict[HostAndPort, Channel] = {}
+        self.names: dict[int, tuple[int, str]] = {}
+        """By which name the client has called a port of a host of two names last, in the port's place."""
         self.relays: dict[Family, Relay] = {}
         self.limited_by_itself = False
         """Whether its bandwidth is its own, and not that of the pump's settings."""
@@ -83,18 +103,36 @@ class Session:
         """Why nothing may pass between the client and a peer at this host, or None."""
         if now > self.deadline:
             return Drop.EXPIRED
-        deadline = self.permissions.get(host)
-        if deadline is None:
+        permission = self.permissions.get(host)
+        if permission is None:
             return Drop.NO_PERMISSION
-        return Drop.EXPIRED if now > deadline else None
+        return Drop.EXPIRED if now > permission.deadline else None
 
-    def permit(self, host: str, deadline: float, most: int, now: float) -> None:
+    def permit(self, host: str, deadline: float, ports: Ports, most: int, now: float) -> None:
         """Raises RuntimeError when there are so many live permissions already."""
-        if host not in self.permissions and len(self.permissions) >= most:
-            self.permissions = {host: end for host, end in self.permissions.items() if now <= end}
+        permission = self.permissions.get(host)
+        if permission is not None:
+            permission.deadline = deadline
+            permission.ports = ports
+            return
+        if len(self.permissions) >= most:
+            self.permissions = {host: old for host, old in self.permissions.items() if now <= old.deadline}
             if len(self.permissions) >= most:
                 raise RuntimeError(f"more than {most} permissions in session {self.number}")
-        self.permissions[host] = deadline
+        self.permissions[host] = Permission(deadline, ports)
+
+    def call(self, peer: Address) -> None:
+        """The client has sent to this peer, whose host has another name."""
+        self.names[peer.port % _NAMES] = peer.port, peer.host
+
+    def known_as(self, here: HostAndPort, elsewhere: str, now: float) -> HostAndPort:
+        """How the client calls a peer that is advertised elsewhere: as it has done last, else by that name."""
+        host, port = here
+        if self.refusal(elsewhere, now) is not None:
+            return here
+        if self.refusal(host, now) is None and self.names.get(port % _NAMES) == (port, host):
+            return here
+        return elsewhere, port
 
     def bind(self, channel: Channel, most: int, now: float) -> None:
         """Take a channel in the place of what its number or its peer had.

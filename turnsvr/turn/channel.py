@@ -36,7 +36,7 @@ def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: P
     if allocation.channel_of(peer, now) not in (None, number):
         raise Reject(ErrorCode.BAD_REQUEST)
     # "an address family that is not the same": 443; "if a value is not allowed": 403
-    check_peer(state, allocation, peer)
+    check_peer(state, allocation, peer, peer.port)
     # "unable to fulfill the request due to some capacity limit": 508
     channels = len(allocation.channels) + (number not in allocation.channels)
     check_room(channels, state.config.channels_per_allocation, "limits.channels_per_allocation")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 
@@ -113,16 +114,21 @@ class ExtendRelay:
 
 @dataclass(init=False, slots=True)
 class Permit:
-    """Install or refresh a permission for a peer's IP address; a deadline of 0 ends it."""
+    """Install or refresh a permission for these ports of a peer's IP address; a deadline of 0 ends it.
+
+    Whatever the ports, it covers relayed transport addresses of this server at that host.
+    """
 
     allocation: Final[int]
     host: Final[str]
     deadline: Final[float]
+    ports: Final[Ports]
 
-    def __init__(self, allocation: int, host: str, deadline: float) -> None:
+    def __init__(self, allocation: int, host: str, deadline: float, ports: Ports = EVERY_PORT) -> None:
         self.allocation = allocation
         self.host = host
         self.deadline = deadline
+        self.ports = ports
 
 
 @dataclass(init=False, slots=True)
@@ -279,7 +285,7 @@ class AuthenticationFailed:
 
 @dataclass(init=False, slots=True)
 class PeerRefused:
-    """An event for the log: a peer address that the policy forbids."""
+    """An event for the log: a peer address that the policy forbids, or a packet for a port that it does not open."""
 
     allocation: Final[int]
     username: Final[str]

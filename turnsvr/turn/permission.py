@@ -15,8 +15,12 @@ from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import Permit
 from turnsvr.turn.lifetimes import PERMISSION_LIFETIME
+from turnsvr.turn.policy import PeerPolicy
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import State, allocation_for, check_peer, check_room
+from turnsvr.turn.state import State, allocation_for, check_peer, check_room, refuse_peer
+
+_PAST: Final = 0.0
+"""A deadline that no clock is before."""
 
 PERMISSIONS: Final = "limits.permissions_per_allocation"
 """The setting that bounds them."""
@@ -48,4 +52,27 @@ def permit(state: State, allocation: Allocation, host: str, deadline: float) -> 
     """Install a permission, or extend it: that of a channel, which lives longer, is never shortened."""
     deadline = max(deadline, allocation.permissions.get(host, deadline))
     state.allocations.permit(allocation, host, deadline)
-    state.emit(Permit(allocation.number, host, deadline))
+    ports = state.config.rules_of(allocation.realm).policy.ports(host)
+    state.emit(Permit(allocation.number, host, deadline, ports))
+
+
+def judge_anew(state: State, allocation: Allocation, before: PeerPolicy | None, now: PeerPolicy) -> None:
+    """End permissions for peers that are refused from now on, and have the others cover the ports that are open now.
+
+    before: the policy until now; None where there was none.
+    """
+    for host, deadline in list(allocation.permissions.items()):
+        if now.refusal(host):
+            state.allocations.drop_permission(allocation, host)
+            state.emit(Permit(allocation.number, host, _PAST))
+        elif before is None or now.ports(host) != before.ports(host):
+            state.emit(Permit(allocation.number, host, deadline, now.ports(host)))
+
+
+def peer_fenced(state: State, allocation: int, peer: Address) -> None:
+    """The data plane has let a packet for this peer go nowhere, since the permission does not cover its port."""
+    found = state.allocations.get(allocation)
+    rules = state.config.find(found.realm) if found is not None else None
+    if found is not None and rules is not None:
+        reason = rules.policy.refusal(peer.host, peer.port)
+        refuse_peer(state, found, peer, reason or "a port of this server where nobody is relayed")

@@ -1,48 +1,35 @@
-"""Which peers an allocation may reach. Refused unless the operator allows it by name: everything that is not public.
+"""Which peers an allocation may reach, and at which ports.
 
-The ranges are those of special.py; an IPv4 address inside an IPv6 form (mapped, compatible, translated, 6to4, NAT64,
-Teredo) is judged by both.
+Refused unless the operator allows it: everything that is not public (the ranges of special.py). Refused unless the
+operator names exactly that address: this host (own.py), where an allowed range opens nothing. An IPv4 address inside an
+IPv6 form (embedded.py) is judged as well, also where the form is allowed.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
+from turnsvr.embedded import embedded
+from turnsvr.own import NOBODY, OwnHosts
+from turnsvr.ranges import (
+    EVERY_PORT,
+    NO_PORT,
+    IPAddress,
+    Ports,
+    Range,
+    RangeSet,
+    has_port,
+    joined,
+    network_range,
+    shared,
+)
 from turnsvr.special import SPECIAL_RANGES
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Range = tuple[IPAddress, IPAddress]
-"""First and last address, inclusive, of one family."""
-
-
-class RangeSet:
-    """Addresses in any of some ranges; a look-up is a binary search over merged ranges."""
-
-    def __init__(self, ranges: Iterable[Range]) -> None:
-        self._firsts: dict[int, list[int]] = {4: [], 6: []}
-        self._lasts: dict[int, list[int]] = {4: [], 6: []}
-        for first, last in sorted(ranges, key=lambda pair: (pair[0].version, int(pair[0]))):
-            firsts, lasts = self._firsts[first.version], self._lasts[first.version]
-            if lasts and int(first) <= lasts[-1] + 1:
-                lasts[-1] = max(lasts[-1], int(last))
-            else:
-                firsts.append(int(first))
-                lasts.append(int(last))
-
-    def __contains__(self, address: IPAddress) -> bool:
-        at = bisect_right(self._firsts[address.version], int(address)) - 1
-        return at >= 0 and int(address) <= self._lasts[address.version][at]
-
-
-def network_range(text: str) -> Range:
-    """First and last address of a CIDR range; raises ValueError."""
-    network = ipaddress.ip_network(text)
-    return network[0], network[-1]
-
+__all__ = ["NOTHING", "SPECIAL", "PeerPolicy", "Range", "RangeSet", "Verdict", "embedded", "network_range"]
 
 NOTHING = RangeSet(())
 
@@ -50,47 +37,46 @@ SPECIAL = RangeSet(map(network_range, SPECIAL_RANGES.split()))
 """What is refused by default."""
 
 
-def embedded(address: IPAddress) -> Iterator[ipaddress.IPv4Address]:
-    """The IPv4 addresses that an IPv6 address stands for, by any of the known forms."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return
-    value = int(address)
-    low = ipaddress.IPv4Address(value & 0xFFFFFFFF)
-    if value >> 32 in _LOW_32_PREFIXES:
-        yield low
-    if value >> 112 == 0x2002:  # 6to4, RFC 3056
-        yield ipaddress.IPv4Address(value >> 80 & 0xFFFFFFFF)
-    if value >> 96 == 0x20010000:  # Teredo, RFC 4380: server, and client inverted
-        yield ipaddress.IPv4Address(value >> 64 & 0xFFFFFFFF)
-        yield ipaddress.IPv4Address(int(low) ^ 0xFFFFFFFF)
+class Verdict(NamedTuple):
+    """What a policy says of a host: why it is refused, or None; and the ports at which it may be reached.
 
+    Without any port and without a reason, only relayed transport addresses of this server may be reached there.
+    """
 
-_LOW_32_PREFIXES = {
-    0,  # compatible, ::/96
-    0xFFFF,  # mapped, ::ffff:0:0/96
-    0xFFFF << 16,  # translated, ::ffff:0:0:0/96, RFC 2765
-    0x0064FF9B << 64,  # NAT64, 64:ff9b::/96, RFC 6052
-}
+    reason: str | None
+    ports: Ports
 
 
 @dataclass(frozen=True)
 class PeerPolicy:
     """Judges peer addresses: allowed ranges win over denied ones, and both over the default refusals.
 
-    own: this server's addresses, refused whatever is allowed. relays: those that are advertised as relayed transport
-    addresses; a permission for one is granted, because two clients of this server meet there, and the pump lets
-    packets through to live allocations only. An allowed range is allowed in its plain spelling: it opens no
-    IPv6 form of an IPv4 address.
+    named: the ports of single addresses that the operator names; these hold for this host too. own: this host, refused
+    but for them. relays: hosts that are advertised as relayed transport addresses; a permission for one is granted,
+    because two clients of this server meet there, and the pump lets packets through to live allocations only.
+    relay_ports: where those are. An allowed range is allowed in its plain spelling: it opens no IPv6 form of an IPv4
+    address.
     """
 
     allow: RangeSet = NOTHING
     deny: RangeSet = NOTHING
-    own: frozenset[str] = frozenset()
+    named: Mapping[IPAddress, Ports] = field(default_factory=dict)
+    own: OwnHosts = NOBODY
     relays: frozenset[str] = frozenset()
+    relay_ports: Ports = EVERY_PORT
 
-    def refusal(self, host: str) -> str | None:
-        """Why a peer at this canonical IP address is refused, or None when it is allowed."""
-        return _refusal(self, host)
+    def refusal(self, host: str, port: int | None = None) -> str | None:
+        """Why a peer at this canonical IP address is refused, and at this port, or None when it is allowed."""
+        verdict = _verdict(self, host)
+        if verdict.reason is not None or port is None or has_port(verdict.ports, port):
+            return verdict.reason
+        if host in self.relays and has_port(self.relay_ports, port):
+            return None
+        return "a port that peers.allow does not name"
+
+    def ports(self, host: str) -> Ports:
+        """The ports at which a peer at this canonical IP address may be reached over the network; none if refused."""
+        return _verdict(self, host).ports
 
     # The cache below is keyed by the policy itself; one policy lives for long, and is compared by identity.
     __hash__ = object.__hash__
@@ -100,22 +86,38 @@ class PeerPolicy:
 
 
 @lru_cache(maxsize=4096)
-def _refusal(policy: PeerPolicy, host: str) -> str | None:
+def _verdict(policy: PeerPolicy, host: str) -> Verdict:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "not an IP address"
-    if host in policy.relays:
-        return None
-    if host in policy.own:
-        return "an address of this server"
-    if address in policy.allow:
-        return None
-    if address in policy.deny:
-        return "denied by peers.deny"
+        return _refused("not an IP address")
+    if address in policy.own:
+        named = joined(*(policy.named.get(name, NO_PORT) for name in policy.own.names(address)))
+        if named or host in policy.relays:
+            return Verdict(None, named)
+        return _refused("an address of this server")
+    verdict = _elsewhere(policy, address)
     for inner in embedded(address):
-        if inner in policy.deny or inner in SPECIAL or str(inner) in policy.own:
-            return f"an IPv6 form of {inner}"
-    if address in SPECIAL:
-        return "a private or special-purpose range"
-    return None
+        ports = NO_PORT if inner in policy.own else _elsewhere(policy, inner).ports
+        verdict = Verdict(verdict.reason, shared(verdict.ports, ports))
+        if not ports or not (verdict.ports or verdict.reason):
+            return _refused(f"an IPv6 form of {inner}")
+    return verdict
+
+
+def _elsewhere(policy: PeerPolicy, address: IPAddress) -> Verdict:
+    """Of an address that is not this host's, whatever may be inside."""
+    if address in policy.allow:
+        return Verdict(None, EVERY_PORT)
+    if address in policy.deny:
+        reason = "denied by peers.deny"
+    elif address in SPECIAL:
+        reason = "a private or special-purpose range"
+    else:
+        return Verdict(None, EVERY_PORT)
+    named = policy.named.get(address, NO_PORT)
+    return Verdict(None, named) if named else _refused(reason)
+
+
+def _refused(reason: str) -> Verdict:
+    return Verdict(reason, NO_PORT)

@@ -26,7 +26,6 @@ from turnsvr.turn.commands import (
     Command,
     EndReason,
     FindCredential,
-    Permit,
     RequestRefused,
     Send,
 )
@@ -40,9 +39,6 @@ from turnsvr.turn.waiting import Waiting
 _TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
 answer to a stranger stays as small as it can."""
-
-_PAST: Final = 0.0
-"""A deadline that no clock is before."""
 
 _SUCCESS: Final = 200
 _NO_ANSWER: Final = 0
@@ -129,6 +125,10 @@ class Server:
         """
         self.handle_timeout(now)
         icmp.peer_error(self._state, allocation, peer, icmp_type, icmp_code, data, now)
+
+    def peer_fenced(self, allocation: int, peer: Address) -> None:
+        """The data plane has let a packet for this peer go nowhere, since the permission does not cover its port."""
+        permission.peer_fenced(self._state, allocation, peer)
 
     # Authentication (RFC 8489 section 9.2.4)
 
@@ -336,17 +336,16 @@ class Server:
     def reconfigure(self, config: ServerConfig, now: float) -> None:
         """Go by another config from now on; allocations live on, but those whose realm is gone, and so do nonces.
 
-        A permission for a peer that is refused from now on ends at once.
+        A permission for a peer that is refused from now on ends at once; others cover the ports that are open then.
         """
+        before = self._state.config
         self._apply(config)
         for allocation in self._state.allocations:
-            realm = config.find(allocation.realm)
+            realm, old = config.find(allocation.realm), before.find(allocation.realm)
             if realm is None:
                 self._end(allocation, EndReason.REVOKED, now)
-                continue
-            for host in [host for host in allocation.permissions if realm.policy.refusal(host)]:
-                self._state.allocations.drop_permission(allocation, host)
-                self._commands.append(Permit(allocation.number, host, _PAST))
+            else:
+                permission.judge_anew(self._state, allocation, None if old is None else old.policy, realm.policy)
 
     def _apply(self, config: ServerConfig) -> None:
         self._state.config = config

@@ -81,15 +81,23 @@ def made_by(allocation: Allocation, proof: Proof) -> bool:
     return allocation.realm == proof.realm and allocation.username == proof.key.username
 
 
-def check_peer(state: State, allocation: Allocation, peer: Address) -> None:
-    """443 for a peer of a family that the allocation has no relayed address of, 403 for one that the policy refuses."""
+def check_peer(state: State, allocation: Allocation, peer: Address, port: int | None = None) -> None:
+    """443 for a peer of a family that the allocation has no relayed address of, 403 for one that the policy refuses.
+
+    port: of the peer, where it matters.
+    """
     if family_of(peer.host) not in allocation.relayed:
         raise Reject(ErrorCode.PEER_ADDRESS_FAMILY_MISMATCH)
-    reason = state.config.rules_of(allocation.realm).policy.refusal(peer.host)
+    reason = state.config.rules_of(allocation.realm).policy.refusal(peer.host, port)
     if reason is not None:
-        number, realm = allocation.number, allocation.realm
-        state.emit(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
+        refuse_peer(state, allocation, peer, reason)
         raise Reject(ErrorCode.FORBIDDEN)
+
+
+def refuse_peer(state: State, allocation: Allocation, peer: Address, reason: str) -> None:
+    """Tell of a peer that the allocation may not reach."""
+    number, realm = allocation.number, allocation.realm
+    state.emit(PeerRefused(number, allocation.shown, allocation.five_tuple, peer, reason, realm))
 
 
 def check_room(size: int, bound: int, setting: str) -> None:

@@ -16,7 +16,9 @@ from dataclasses import replace
 import pytest
 
 from tests.relay.compiled.descriptors import udp_sockets
+from tests.relay.test_inside import BEHIND_NAT
 from tests.relay.world import LOOPBACK, SETTINGS, Endpoint, Session, World, channel_data, now
+from turnsvr.ranges import EVERY_PORT, NO_PORT, Ports
 from turnsvr.relay.api import PumpSettings
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport, pack_xor_address
 from turnsvr.stun.message import COOKIE_BYTES
@@ -28,8 +30,9 @@ BATCH = 8
 
 SETTINGS_TRIED = [
     replace(SETTINGS, answers_per_address=0.0),
-    replace(SETTINGS, answers_per_address=0.0, gso=False, fenced=frozenset(("127.0.0.1",))),
-    replace(SETTINGS, answers_per_address=0.0, bandwidth=0.5, fenced=frozenset(("127.0.0.9",))),
+    replace(SETTINGS, answers_per_address=0.0, gso=False),
+    replace(SETTINGS, answers_per_address=0.0, bandwidth=0.5),
+    replace(BEHIND_NAT, answers_per_address=0.0),
     replace(SETTINGS, answers_per_address=0.0, busy_poll=0.001),
 ]
 
@@ -45,6 +48,8 @@ class Stage:
         self.world = World("compiled" if kind == "compiled" else "portable", settings)
         self.family = Family.IPV6 if ipv6 else Family.IPV4
         self.host = LOOPBACK[self.family]
+        advertised = {relay.host: relay.advertised for relay in settings.relay_addresses}
+        self.hosts = (self.host, advertised[self.host])
         self.clients: list[Session] = [self.world.session(self.family) for _ in range(SESSIONS)]
         self.peers: list[Endpoint] = [self.world.endpoint(self.host) for _ in range(PEERS)]
         self.stream = FiveTuple(Transport.TLS, Address(self.host, 1), Address(self.host, 2))
@@ -54,6 +59,8 @@ class Stage:
         self.numbers = [*(client.number for client in self.clients), self.stream_number]
         self.relayed = [*(client.relayed for client in self.clients), opened.addresses[0]]
         self.names = {address: f"relay {at}" for at, address in enumerate(self.relayed)}
+        self.names |= {Address(self.host, address.port): name for address, name in self.names.items()}
+        self.names |= {Address(self.hosts[1], peer.address.port): f"other {at}" for at, peer in enumerate(self.peers)}
         self.names |= {peer.address: f"peer {at}" for at, peer in enumerate(self.peers)}
         self.names |= {client.endpoint.address: f"client {at}" for at, client in enumerate(self.clients)}
         self.came_back: list[bytes] = []
@@ -67,8 +74,17 @@ class Stage:
         return True
 
     def target(self, at: int) -> Address:
-        """A peer, or beyond them a relayed address."""
-        return self.peers[at].address if at < PEERS else self.relayed[at - PEERS]
+        """A peer by one of its two names, or beyond them a relayed address."""
+        if at < 2 * PEERS:
+            return Address(self.hosts[at % 2], self.peers[at // 2].address.port)
+        return self.relayed[at - 2 * PEERS]
+
+    def ports(self, which: int) -> Ports:
+        """Every port, none, or that of a peer."""
+        if which < 3:
+            return NO_PORT if which else EVERY_PORT
+        port = self.peers[which % PEERS].address.port
+        return ((port, port),) if which % 2 else ((1, 2), (port, port))
 
     def masked_peer(self, at: int) -> bytes:
         return pack_xor_address(self.target(at), COOKIE_BYTES + bytes(12))
@@ -140,11 +156,14 @@ class Stage:
 
 def made(rng: random.Random) -> Step:
     """One random step."""
-    which, session, target = rng.randrange(20), rng.randrange(SESSIONS + 1), rng.randrange(PEERS + SESSIONS + 1)
+    which, session, target = rng.randrange(20), rng.randrange(SESSIONS + 1), rng.randrange(2 * PEERS + SESSIONS + 1)
     channel, offset = 0x4000 + rng.randrange(CHANNELS), rng.choice([60.0, 60.0, 60.0, -1.0])
     data = rng.randbytes(rng.choice([0, 1, 3, 4, 160, 1000, rng.randrange(3000)]))
     if which < 3:
-        return lambda stage: stage.world.pump.permit(stage.numbers[session], stage.host, now(offset))
+        name, ports = rng.randrange(2), rng.choice([0, 0, 1, 3, 4, 5])
+        return lambda stage: stage.world.pump.permit(
+            stage.numbers[session], stage.hosts[name], now(offset), stage.ports(ports)
+        )
     if which < 6:
         return lambda stage: stage.world.pump.bind_channel(
             stage.numbers[session], channel, stage.target(target), now(offset)
@@ -155,7 +174,7 @@ def made(rng: random.Random) -> Step:
         frame = channel_data(channel, data, bytes(-len(data) % 4) if session == SESSIONS or rng.random() < 0.3 else b"")
         return lambda stage: stage.from_client(session, frame)
     if which < 14:
-        return lambda stage: stage.peers[target % PEERS].send(data, stage.relayed[session])
+        return lambda stage: stage.peers[target % PEERS].send(data, Address(stage.host, stage.relayed[session].port))
     if which < 17:
         build = _indication(rng, target, data)
         return lambda stage: stage.from_client(session, build(stage))
@@ -217,7 +236,7 @@ def _hostile(rng: random.Random, channel: int) -> bytes:
 
 
 @pytest.mark.parametrize("ipv6", [False, True])
-@pytest.mark.parametrize("settings", SETTINGS_TRIED, ids=["plain", "fenced", "narrow", "awake"])
+@pytest.mark.parametrize("settings", SETTINGS_TRIED, ids=["plain", "single", "narrow", "behind NAT", "awake"])
 async def test_both_do_the_same(settings: PumpSettings, ipv6: bool) -> None:
     seed = secrets.randbits(32)
     rng = random.Random(seed)
