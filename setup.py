@@ -32,6 +32,7 @@ _RULES = tuple(
         "histogram",
         "limits",
         "origin",
+        "plane",
         "stun/*",
         "turn/*",
         "net/engine",

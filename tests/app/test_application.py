@@ -22,7 +22,8 @@ from turnsvr.client.turn import PeerData, TurnClient, Wish
 from turnsvr.config.settings import Settings
 from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
-from turnsvr.relay.api import Counters, Opened, OpenRequest
+from turnsvr.plane import OpenRelay
+from turnsvr.relay.api import Counters, Opened
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.message import Class, Message, Method
@@ -367,7 +368,7 @@ async def test_a_fault_in_the_pump_costs_one_request(serve: Serve, monkeypatch: 
     application = await serve(pump={"kind": "portable"})
     open_relay = application.pump.open
 
-    def broken(request: OpenRequest) -> Opened:
+    def broken(request: OpenRelay) -> Opened:
         monkeypatch.setattr(application.pump, "open", open_relay)
         raise RuntimeError("a bug")
 

@@ -115,7 +115,9 @@ def test_a_session_has_one_line_at_its_start_and_one_at_its_end(text: io.StringI
 def test_a_refused_peer_is_told_with_its_reason(text: io.StringIO) -> None:
     reason = "a private or special-purpose range"
     SessionLog().peer_refused(PeerRefused(7, "alice", PATH, Address("127.0.0.1", 22), reason, "example.org"))
-    assert 'peer=127.0.0.1 peer_port=22 reason="a private or special-purpose range" realm=example.org' in text.getvalue()
+    assert (
+        'peer=127.0.0.1 peer_port=22 reason="a private or special-purpose range" realm=example.org' in text.getvalue()
+    )
 
 
 def test_a_token_is_not_shown(text: io.StringIO) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from turnsvr import relay
+from turnsvr.plane import OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Drop, Opened, OpenRequest, PumpSettings, RelayAddress, Totals
+from turnsvr.relay.api import Drop, Opened, PumpSettings, RelayAddress, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import DATA, XOR_PEER_ADDRESS
 from turnsvr.stun.framing import is_channel_data, unpack_channel_data
@@ -159,7 +160,7 @@ class World:
         self, five_tuple: FiveTuple, families: tuple[Family, ...], *, offset: float = 60.0, **request: Any
     ) -> tuple[int, Opened]:
         number = next(self._numbers)
-        return number, self.pump.open(OpenRequest(number, five_tuple, families, now(offset), **request))
+        return number, self.pump.open(OpenRelay(number, five_tuple, families, now(offset), **request))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that must come."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from turnsvr.plane import OpenRelay
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.errors import ErrorCode
-from turnsvr.turn.commands import BindChannel, ExtendRelay, OpenRelay, Permit, SendToPeer
+from turnsvr.turn.commands import BindChannel, ExtendRelay, Permit, SendToPeer
 
 RELAY_HOSTS = {Family.IPV4: "192.0.2.100", Family.IPV6: "2001:db8::100"}
 FIRST_PORT = 49152

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.turn.world import REALM, UDP_RELAY, Pair, Style, World, code, names, raw
+from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message, Method
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, OpenRelay, ReleaseReservation
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, ReleaseReservation
 from turnsvr.turn.config import RealmConfig, Redirect, ServerConfig
 
 V4: Pair = (a.REQUESTED_ADDRESS_FAMILY, 1)

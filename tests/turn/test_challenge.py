@@ -9,10 +9,10 @@ from hashlib import blake2s
 import pytest
 
 from tests.turn.world import REALM, SERVER, UDP_RELAY, World, code
+from turnsvr.plane import Challenge
 from turnsvr.stun.address import Address
 from turnsvr.stun.message import Method
 from turnsvr.turn.config import Listener, RealmConfig, ServerConfig
-from turnsvr.turn.nonce import Challenge
 
 CONFIG = ServerConfig(RealmConfig(REALM))
 CLIENTS = [Address("198.51.100.7", 258), Address("2001:db8::7", 50_000), Address("::ffff:198.51.100.7", 1)]

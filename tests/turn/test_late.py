@@ -8,12 +8,13 @@ import pytest
 
 from tests.turn.test_allocate import DUAL, PAIR
 from tests.turn.world import PEER, REALM, UDP_RELAY, Client, Pair, World, code
+from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Transport
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message, Method
 from turnsvr.turn import waiting as waiting_module
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, CloseRelay, EndReason, FindCredential, OpenRelay
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, CloseRelay, EndReason, FindCredential
 from turnsvr.turn.config import RealmConfig, ServerConfig
 
 # Credentials

@@ -14,6 +14,7 @@ from turnsvr.credentials.api import Caller, Credential, Refusal
 from turnsvr.credentials.chain import ByRealm
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.own import OwnHosts
+from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.message import Message, Method
@@ -24,7 +25,6 @@ from turnsvr.turn.commands import (
     AuthenticationFailed,
     EndReason,
     FindCredential,
-    OpenRelay,
     PeerRefused,
     Permit,
 )

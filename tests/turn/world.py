@@ -13,6 +13,7 @@ from tests.turn.plane import Plane
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.limits import AnswerLimiter
+from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode
@@ -31,7 +32,6 @@ from turnsvr.turn.commands import (
     Event,
     ExtendRelay,
     FindCredential,
-    OpenRelay,
     PeerRefused,
     Permit,
     ReleaseReservation,

@@ -11,7 +11,8 @@ import structlog
 
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
-from turnsvr.relay.api import Counters, Handler, OpenRequest, Pump, RelayFailure
+from turnsvr.plane import OpenRelay
+from turnsvr.relay.api import Counters, Handler, Pump, RelayFailure
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.turn.commands import (
@@ -25,7 +26,6 @@ from turnsvr.turn.commands import (
     Event,
     ExtendRelay,
     FindCredential,
-    OpenRelay,
     PeerRefused,
     Permit,
     ReleaseReservation,
@@ -223,18 +223,7 @@ class Engine:
                 assert_never(event)
 
     def _open(self, command: OpenRelay) -> None:
-        opened = self.pump.open(
-            OpenRequest(
-                session=command.allocation,
-                five_tuple=command.five_tuple,
-                families=command.families,
-                deadline=command.deadline,
-                even_port=command.even_port,
-                reserve=command.reserve,
-                claim=command.claim,
-                bandwidth=command.bandwidth,
-            )
-        )
+        opened = self.pump.open(command)
         failures: dict[Family, ErrorCode] = {family: _CODES[why] for family, why in opened.failures.items()}
         now = self._loop.time()
         if opened.addresses:

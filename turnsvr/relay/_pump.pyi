@@ -1,7 +1,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from turnsvr.relay.api import Challenge, StreamWriter
+from turnsvr.plane import Challenge
+from turnsvr.relay.api import StreamWriter
 from turnsvr.stun.address import Address, FiveTuple
 
 _Fields = tuple[int, int, int, int, int]

@@ -41,8 +41,6 @@ permission for; from the advertised one where it has not sent.
 Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
 a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.
 
-Values that are made for each session have an __init__ of their own: it is compiled, one that dataclass makes is not.
-
 Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
 Handler is called on that thread.
 """
@@ -52,8 +50,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
+from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -108,7 +107,7 @@ class PumpSettings:
     ports: tuple[int, int] = (49152, 65535)
     """Lowest and highest relay port, inclusive."""
     bandwidth: float = 0.0
-    """Bytes a second that one session may relay in each direction, where its OpenRequest does not say; 0 for no limit.
+    """Bytes a second that one session may relay in each direction, where its OpenRelay does not say; 0 for no limit.
 
     Burst: one second's worth.
     """
@@ -128,84 +127,26 @@ class PumpSettings:
     """Bytes that may wait for one slow stream client that the pump serves itself."""
 
 
-@dataclass(init=False, slots=True)
-class OpenRequest:
-    """A session to open.
-
-    families in the order in which addresses are wanted. even_port asks for an even port (one family only). With
-    reserve the next port is held under that token, with claim the port held under that token is used. bandwidth as in
-    PumpSettings, for this session as long as it lives; None for what PumpSettings say, now and after reconfigure().
-    """
-
-    session: Final[int]
-    five_tuple: Final[FiveTuple]
-    families: Final[tuple[Family, ...]]
-    deadline: Final[float]
-    even_port: Final[bool]
-    reserve: Final[bytes | None]
-    claim: Final[bytes | None]
-    bandwidth: Final[float | None]
-
-    def __init__(
-        self,
-        session: int,
-        five_tuple: FiveTuple,
-        families: tuple[Family, ...],
-        deadline: float,
-        *,
-        even_port: bool = False,
-        reserve: bytes | None = None,
-        claim: bytes | None = None,
-        bandwidth: float | None = None,
-    ) -> None:
-        self.session = session
-        self.five_tuple = five_tuple
-        self.families = families
-        self.deadline = deadline
-        self.even_port = even_port
-        self.reserve = reserve
-        self.claim = claim
-        self.bandwidth = bandwidth
-
-
-@dataclass(init=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Opened:
     """Advertised relayed transport addresses, and the families that failed. At least one of both is not empty.
 
     A session exists only if addresses is not empty.
     """
 
-    addresses: Final[tuple[Address, ...]]
-    failures: Final[Mapping[Family, RelayFailure]]
-
-    def __init__(self, addresses: tuple[Address, ...], failures: Mapping[Family, RelayFailure]) -> None:
-        self.addresses = addresses
-        self.failures = failures
+    addresses: tuple[Address, ...]
+    failures: Mapping[Family, RelayFailure]
 
 
-@dataclass(init=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Counters:
     """What a session relayed. Bytes of application data, without headers."""
 
-    packets_from_client: Final[int]
-    bytes_from_client: Final[int]
-    packets_to_client: Final[int]
-    bytes_to_client: Final[int]
-    dropped: Final[int]
-
-    def __init__(
-        self,
-        packets_from_client: int = 0,
-        bytes_from_client: int = 0,
-        packets_to_client: int = 0,
-        bytes_to_client: int = 0,
-        dropped: int = 0,
-    ) -> None:
-        self.packets_from_client = packets_from_client
-        self.bytes_from_client = bytes_from_client
-        self.packets_to_client = packets_to_client
-        self.bytes_to_client = bytes_to_client
-        self.dropped = dropped
+    packets_from_client: int = 0
+    bytes_from_client: int = 0
+    packets_to_client: int = 0
+    bytes_to_client: int = 0
+    dropped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,31 +175,6 @@ class Totals:
     """Plain Allocate requests that were answered with a Challenge."""
     challenges_withheld: int = 0
     """Those that a limit kept from it; RATE_LIMITED counts them as well."""
-
-
-class Challenge(Protocol):
-    """The attributes of the answer to a plain Allocate request, encoded: before, a token, after.
-
-    The token is the client's own, 22 characters: in base64 without padding the expiry, int(now + lifetime) + 1, in 4
-    bytes, and a MAC of 12 bytes, BLAKE2s (RFC 7693) with this key and person over that expiry, the client's port in 2
-    bytes, and its IP address in 4 or 16. Numbers are big-endian.
-    """
-
-    @property
-    def before(self) -> bytes: ...
-    @property
-    def after(self) -> bytes: ...
-    @property
-    def key(self) -> bytes:
-        """32 bytes at the most."""
-
-    @property
-    def person(self) -> bytes:
-        """8 bytes at the most."""
-
-    @property
-    def lifetime(self) -> float:
-        """Seconds."""
 
 
 class TlsHandshake(Protocol):
@@ -330,7 +246,7 @@ class Pump(Protocol):
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         """Answer plain Allocate requests that come in at this UDP listener from now on; with None send them up."""
 
-    def open(self, request: OpenRequest) -> Opened:
+    def open(self, request: OpenRelay) -> Opened:
         """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened.
 
         Raises RuntimeError where the session or its five-tuple is open already. A claimed port is of the family that it

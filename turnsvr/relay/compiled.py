@@ -14,16 +14,15 @@ from typing import Any, cast
 
 import structlog
 
+from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import tls as tls_room
 from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
-    Challenge,
     Counters,
     Drop,
     Handler,
     Opened,
-    OpenRequest,
     PumpSettings,
     RelayFailure,
     StreamWriter,
@@ -159,14 +158,14 @@ class CompiledPump:
 
     # Sessions
 
-    def open(self, request: OpenRequest) -> Opened:
+    def open(self, request: OpenRelay) -> Opened:
         if len(self._engine) >= self._settings.max_sessions:
             return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
         relays, failures = self._open_relays(request)
         if relays:
             try:
                 self._engine.open(
-                    request.session,
+                    request.allocation,
                     request.five_tuple,
                     request.deadline,
                     [(relay.socket.descriptor, relay.socket.address, relay.advertised) for relay in relays],
@@ -177,7 +176,7 @@ class CompiledPump:
                 if isinstance(error, OSError):
                     return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
                 raise
-            self._relays[request.session] = relays
+            self._relays[request.allocation] = relays
         return Opened(tuple([relay.advertised for relay in relays]), failures)
 
     def close(self, session: int, family: Family | None = None) -> Counters:
@@ -206,7 +205,7 @@ class CompiledPump:
     def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
         self._engine.send_to_peer(session, peer, data, dont_fragment)
 
-    def _open_relays(self, request: OpenRequest) -> tuple[list[OpenedPort[EngineSocket]], dict[Family, RelayFailure]]:
+    def _open_relays(self, request: OpenRelay) -> tuple[list[OpenedPort[EngineSocket]], dict[Family, RelayFailure]]:
         if request.claim is not None:
             held = self._ports.claim(request.claim)
             return ([], dict.fromkeys(request.families, RelayFailure.TOKEN)) if held is None else ([held], {})

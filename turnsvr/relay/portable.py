@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from turnsvr.limits import AnswerLimiter
+from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
-    Challenge,
     Counters,
     Drop,
     Handler,
     Opened,
-    OpenRequest,
     PumpSettings,
     RelayFailure,
     StreamWriter,
@@ -126,13 +125,13 @@ class PortablePump:
 
     # Sessions
 
-    def open(self, request: OpenRequest) -> Opened:
-        if request.session in self._sessions or request.five_tuple in self._by_client:
-            raise RuntimeError(f"session {request.session} or its five-tuple is open already")
+    def open(self, request: OpenRelay) -> Opened:
+        if request.allocation in self._sessions or request.five_tuple in self._by_client:
+            raise RuntimeError(f"session {request.allocation} or its five-tuple is open already")
         if len(self._sessions) >= self._settings.max_sessions:
             return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
         five_tuple = request.five_tuple
-        session = Session(request.session, five_tuple, self._listener_of(five_tuple.server), request.deadline)
+        session = Session(request.allocation, five_tuple, self._listener_of(five_tuple.server), request.deadline)
         failures = self._open_relays(request, session)
         if session.relays:
             session.limited_by_itself = request.bandwidth is not None
@@ -186,7 +185,7 @@ class PortablePump:
         else:
             self._to_peer(entry, peer, data, dont_fragment, self._clock())
 
-    def _open_relays(self, request: OpenRequest, session: Session) -> dict[Family, RelayFailure]:
+    def _open_relays(self, request: OpenRelay, session: Session) -> dict[Family, RelayFailure]:
         if request.claim is not None:
             held = self._ports.claim(request.claim)
             if held is None:

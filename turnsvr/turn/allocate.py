@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
@@ -12,7 +13,7 @@ from turnsvr.stun.message import Class, Message
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.alternate_server import redirect
 from turnsvr.turn.authentication import Proof
-from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, OpenRelay, ReleaseReservation
+from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, read_lifetime
 from turnsvr.turn.pending import AllocateRequest, PendingAllocation

@@ -9,10 +9,10 @@ import hmac
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
-from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2s
 
+from turnsvr.plane import Challenge
 from turnsvr.stun.address import Address
 from turnsvr.stun.attributes import PasswordAlgorithm
 
@@ -39,23 +39,6 @@ class Verdict(Enum):
     """Ours, and given to this client, but too old."""
     FOREIGN = "foreign"
     """Not ours, or not given to this client."""
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Challenge:
-    """A challenge, taken apart for who gives it without asking: its encoded attributes are before, a token, after.
-
-    The token ends the nonce and is the client's own: in base64 without padding the expiry, int(now + lifetime) + 1,
-    in 4 bytes, and a MAC of 12 bytes, BLAKE2s with this key and person over that expiry, the client's port in 2 bytes,
-    and its IP address in 4 or 16. Numbers are big-endian.
-    """
-
-    before: bytes
-    after: bytes
-    key: bytes
-    person: bytes
-    lifetime: float
-    """Seconds."""
 
 
 class Nonces:

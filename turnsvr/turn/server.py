@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from turnsvr.limits import AnswerLimiter
+from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
@@ -30,7 +31,7 @@ from turnsvr.turn.commands import (
     Send,
 )
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.nonce import SECRET_SIZE, Challenge, Nonces
+from turnsvr.turn.nonce import SECRET_SIZE, Nonces
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.state import Answer, State, add_software, release

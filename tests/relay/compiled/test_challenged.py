@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from turnsvr.limits import AnswerLimiter
-from turnsvr.relay.api import Challenge
+from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.message import COOKIE_BYTES

@@ -20,7 +20,8 @@ import pytest
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import send_train
 from tests.relay.world import SETTINGS, Session, World, channel_data, now, private_loopback, read_from_relay
-from turnsvr.relay.api import Drop, OpenRequest, RelayAddress, StreamWriter
+from turnsvr.plane import OpenRelay
+from turnsvr.relay.api import Drop, RelayAddress, StreamWriter
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 SECONDS = float(os.environ.get("TURNSVR_SOAK_SECONDS", "3"))
@@ -62,7 +63,7 @@ class Soak:
         client = self.idle.popleft()
         five_tuple = FiveTuple(Transport.UDP, client.address, self.world.listeners[Family.IPV4])
         self._number += 1
-        opened = self.world.pump.open(OpenRequest(self._number, five_tuple, (Family.IPV4,), now(60)))
+        opened = self.world.pump.open(OpenRelay(self._number, five_tuple, (Family.IPV4,), now(60)))
         session = Session(self.world, self._number, client, five_tuple, opened)
         session.permit("127.0.0.1", self.rng.choice([60.0, 60.0, 60.0, -1.0]))
         for channel, peer in enumerate(self.peers[::2]):
