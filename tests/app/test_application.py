@@ -133,6 +133,23 @@ async def answer_to_a_stranger(application: Application) -> Message:
             return Message.parse(await asyncio.get_running_loop().sock_recv(sock, 2048))
 
 
+async def test_reload_changes_how_often_a_user_may_allocate(serve: Serve) -> None:
+    application = await serve(limits={"allocation_rate_per_user": "6/min"})
+    heard = Heard()
+    application._events.add(heard)
+    client = await client_of(application)
+    await client.allocate()
+    other = await client_of(application)
+    with pytest.raises(ClientError, match="486"):
+        await other.allocate()
+    (refused,) = [event for event in heard.events if isinstance(event, RequestRefused)]
+    assert refused.limit == "limits.allocation_rate_per_user"
+    assert application.reload(changed(application, limits={"allocation_rate_per_user": 0})) == []
+    await other.allocate()
+    await client.close()
+    await other.close()
+
+
 async def test_reload_changes_limits_for_connections_that_come(serve: Serve) -> None:
     application = await serve()
     kept = await StreamLink.open(address_of(application, "tcp"))

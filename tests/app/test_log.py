@@ -15,7 +15,15 @@ from turnsvr.app import log
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, PeerRefused
+from turnsvr.stun.message import Method
+from turnsvr.turn.commands import (
+    AllocationEnded,
+    AllocationStarted,
+    AuthenticationFailed,
+    EndReason,
+    PeerRefused,
+    RequestRefused,
+)
 
 PATH = FiveTuple(Transport.UDP, Address("203.0.113.9", 50000), Address("198.51.100.1", 3478))
 RELAYED = (Address("198.51.100.1", 49152), Address("2001:db8::1", 49152))
@@ -117,6 +125,17 @@ def test_a_refused_peer_is_told_with_its_reason(text: io.StringIO) -> None:
     SessionLog().peer_refused(PeerRefused(7, "alice", PATH, Address("127.0.0.1", 22), reason, "example.org"))
     assert (
         'peer=127.0.0.1 peer_port=22 reason="a private or special-purpose range" realm=example.org' in text.getvalue()
+    )
+
+
+def test_a_bound_that_a_user_meets_is_told_with_its_setting_once(text: io.StringIO) -> None:
+    event = RequestRefused(PATH, Method.CREATE_PERMISSION, "alice", 508, "limits.permissions_per_allocation", "r")
+    for _ in range(10):
+        SessionLog().request_refused(event)
+    (line,) = text.getvalue().splitlines()
+    assert line.partition(" ")[2] == (
+        "warning request refused user=alice realm=r reason=limits.permissions_per_allocation method=CreatePermission "
+        "code=508 client=203.0.113.9:50000 transport=udp server=198.51.100.1:3478"
     )
 
 
