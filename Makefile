@@ -1,9 +1,13 @@
 # make run     environment, install, serve without a settings file, with the test page
 # make test    everything that the tests need, then all tests; those of the rules once more on the .py files
+# make check   what needs neither root nor other programs: style, types, and the tests of the rooms that need none
 # make lint    style and types
+# make format  style put right where ruff can
+# make sanitize    the tests of the pump with AddressSanitizer and UndefinedBehaviorSanitizer in it
 # make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
 # make soak    a crowd of clients and strangers on one server for MINUTES; see tests/marathon
 # make environment   all that these need, in one go
+# make help    these lines
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
@@ -17,7 +21,10 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 NPM_PACKAGES := tests/browser/node_modules/.package-lock.json
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
 
-.PHONY: run install test lint fuzz soak environment
+# Rooms whose tests are of other programs, of whole machines or of speed.
+UNCHECKED := bench browser interop lab monitoring stores
+
+.PHONY: run install test check lint format sanitize fuzz soak environment help
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -27,6 +34,12 @@ install: $(VENV)/.installed
 test: $(VENV)/.installed-test $(NPM_PACKAGES)
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
 	TURNSVR_RULES=interpreted $(VENV)/bin/python -m pytest -n $(WORKERS) $(TESTS_OF_RULES)
+
+check: lint
+	$(VENV)/bin/python -m pytest -n $(WORKERS) $(UNCHECKED:%=--ignore=tests/%)
+
+sanitize: $(VENV)/.installed-test
+	TURNSVR_SANITIZE=1 $(VENV)/bin/python -m pytest tests/relay/compiled/test_sanitized.py
 
 fuzz: $(VENV)/.installed-fuzz
 	TURNSVR_RULES=interpreted $(VENV)/bin/python -m tests.fuzz.run --seconds $(FUZZ_SECONDS)
@@ -38,6 +51,13 @@ lint: $(VENV)/.installed-lint
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+format: $(VENV)/.installed-lint
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+help:
+	@sed -n '/^#/!q; s/^# //p' Makefile
 
 environment:
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz
