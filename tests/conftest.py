@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import resource
 import secrets
 import shutil
 import signal
@@ -170,7 +171,9 @@ class ServerProcess:
         *,
         environ: dict[str, str] | None = None,
         command: tuple[str, ...] = (sys.executable, "-m", "turnsvr", "run"),
+        files: int | None = None,
     ) -> None:
+        """files: how many it may have open, soft and hard limit; as many as this process may when None."""
         self.file = directory / "turnsvr.yaml"
         self.notifications: list[str] = []
         self._output = directory / "stdout"
@@ -188,6 +191,8 @@ class ServerProcess:
             self.process = subprocess.Popen(
                 arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=variables
             )
+        if files is not None:
+            resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (files, files))
 
     def __enter__(self) -> Self:
         try:

@@ -453,3 +453,27 @@ async def test_many_callers_at_once(site: Site) -> None:
     answers = await asyncio.gather(*(site.get("/ice-servers", headers=BEARER) for _ in range(50)))
     names = {answer.json()["iceServers"][1]["username"] for answer in answers}
     assert len(names) == 50
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/docs", "/static/main.js", "/page.json"])
+async def test_head_answers_as_get_does(site: Site, path: str) -> None:
+    got, head = await site.get(path), await site.client.head(path)
+    assert head.status_code == got.status_code == 200
+    assert head.content == b""
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+async def test_head_issues_no_credentials(start_web: StartWeb) -> None:
+    site = await start_web(public=True)
+    for path in ("/?service=turn&username=a", "/ice-servers"):
+        assert (await site.client.head(path)).status_code == 405
+
+
+@pytest.mark.parametrize("right", [KEY, None])
+async def test_wrong_keys_are_counted_before_they_are_looked_up(start_web: StartWeb, right: str | None) -> None:
+    """Who has offered too many cannot find out that the next one is right."""
+    site = await start_web(requests_per_address="3/h", public=True)
+    wrong = {"Authorization": "Bearer a guess, long enough"}
+    assert [(await site.get("/ice-servers", headers=wrong)).status_code for _ in range(2)] == [401, 429]
+    headers = {"Authorization": f"Bearer {right}"} if right else {}
+    assert (await site.get("/ice-servers", headers=headers)).status_code == 429

@@ -175,7 +175,7 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(web.MissingPackages, match=r"fastapi is not installed; pip install 'turnsvr\[web\]'"):
-        web.serve(WebSettings(), None)  # type: ignore[arg-type]
+        web.serve(WebSettings(), None, lambda: 1)  # type: ignore[arg-type]
 
 
 def test_context_is_a_protocol_without_an_implementation() -> None:

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from turnsvr.config.adminsettings import AdminSettings
 
 
+CONNECTIONS = 128
+"""Connections at once: half of them over the Unix socket, half over TCP."""
+
+
 class AdminError(Exception):
     """The admin interface cannot be served as the settings ask; one line says why and what to do."""
 

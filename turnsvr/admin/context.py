@@ -108,6 +108,8 @@ class Facts:
     """Sentences that say why it is not ready, besides draining."""
     certificate_expires: float | None
     """Seconds since 1970; None without a certificate, or one made for the run."""
+    open_files: Mapping[str, int]
+    """How many the system allows (limit, where there is one), and the share of each part."""
     stores: Mapping[str, str]
     """Databases and services that credentials come from, each with "ok" or what is wrong."""
 

@@ -164,6 +164,9 @@ class Status(_Model):
     drops: dict[str, int] = Field(description="Packets that were dropped, by reason.")
     binding_answers: int
     challenges: int = Field(description="Allocate requests without credentials that the pump answered.")
+    open_files: dict[str, int] = Field(
+        description="How many files the process may open (limit, where the system sets one), and each part's share."
+    )
     certificate_expires: str | None = Field(description="ISO 8601 in UTC; null without a certificate of one's own.")
     stores: dict[str, str] = Field(description="Where users are looked up, each with ok or what is wrong.")
     log: LogLevel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import ssl
@@ -11,7 +12,7 @@ from typing import Literal
 
 import structlog
 
-from turnsvr.admin import AdminError
+from turnsvr.admin import CONNECTIONS, AdminError
 from turnsvr.admin.application import application
 from turnsvr.admin.context import Context
 from turnsvr.admin.guard import Guard
@@ -20,8 +21,11 @@ from turnsvr.admin.rates import Rates
 from turnsvr.admin.unixsocket import Taken, UnixListener
 from turnsvr.config.adminsettings import AdminSettings
 from turnsvr.web import serving
+from turnsvr.web.connections import HttpConnections, HttpLimits
 
-_MAX_CONNECTIONS = 100
+_UNIX_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 2)
+_TCP_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 4)
+"""Of their own, so that nobody without the token keeps those out who may use the socket."""
 
 _log = structlog.get_logger()
 
@@ -49,11 +53,13 @@ class Server:
             raise AdminError(f"admin.listen: {error}") from None
         app = application(self._context, self._rates)
         guarded = Guard(app, lambda: self._context.token)
+        loop = asyncio.get_running_loop()
         if self._unix is not None:
-            await self._servers.start([self._unix.socket], app, connections=_MAX_CONNECTIONS)
+            await self._servers.start([self._unix.socket], app, HttpConnections(_UNIX_LIMITS, loop))
+        connections = HttpConnections(_TCP_LIMITS, loop)
         for scheme, context in (("http", None), ("https", tls)):
             if sockets := [each for listener, each in listeners if listener.scheme == scheme]:
-                await self._servers.start(sockets, guarded, connections=_MAX_CONNECTIONS, tls=context)
+                await self._servers.start(sockets, guarded, connections, tls=context)
         unix = () if self._unix is None else (str(self._unix.path),)
         self.listening = (*unix, *(str(listener) for listener, _ in listeners))
 

@@ -38,6 +38,7 @@ async def status(context: Context, rates: Rates) -> models.Status:
         binding_answers=totals.binding_answers,
         challenges=totals.challenges,
         certificate_expires=None if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires)),
+        open_files=dict(facts.open_files),
         stores=dict(facts.stores),
         log=log_level(context),
     )

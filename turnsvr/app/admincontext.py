@@ -82,6 +82,7 @@ class AdminContext:
             draining=application.draining,
             problems=await self._problems(),
             certificate_expires=self._web.certificate_expiry(),
+            open_files=application.budget.as_dict(),
             stores={
                 f"{each.kind} {each.name}": "ok" if each.available else "unavailable" for each in application.sources
             },

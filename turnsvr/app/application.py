@@ -15,6 +15,7 @@ from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, log
 from turnsvr.app.admincontext import AdminContext
+from turnsvr.app.descriptors import Budget, share_out
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionFigures
@@ -55,9 +56,15 @@ class StartError(Exception):
 class Application:
     """One server: all rooms built from settings. Every method is called on the loop that start() ran on."""
 
-    def __init__(self, settings: Settings, *, sinks: Sequence[EventSink] = (SessionLog(),)) -> None:
-        """sinks hear of sessions, failed authentications and refused peers."""
+    def __init__(
+        self, settings: Settings, *, sinks: Sequence[EventSink] = (SessionLog(),), files: int | None = None
+    ) -> None:
+        """sinks hear of sessions, failed authentications and refused peers.
+
+        files: how many the process may have open, None for as many as the settings ask for.
+        """
         self.settings = settings
+        self._files = files
         self.listening: tuple[ListenAddress, ...] = ()
         """Where clients are served, ports as bound."""
         self.first_run: firstrun.FirstRun | None = None
@@ -126,6 +133,16 @@ class Application:
         await self._start_admin()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
         self._take_host(assemble.host_of(self._own_addresses.known))
+
+    @property
+    def files_wanted(self) -> int:
+        """Open files that the settings ask for."""
+        return self._share_out(None).total
+
+    @property
+    def allocation_limit(self) -> int:
+        """Allocations that the server holds at most."""
+        return self.budget.allocations
 
     @property
     def pump(self) -> Pump:
@@ -300,7 +317,15 @@ class Application:
 
     def _plan(self) -> assemble.Plan:
         identities = self.identities
-        return assemble.plan(self.settings, self._host, traits=identities.source, tables=identities.tables)
+        self.budget = self._share_out(self._files)
+        within = self.budget.applied(self.settings)
+        return assemble.plan(within, self._host, traits=identities.source, tables=identities.tables)
+
+    def _share_out(self, files: int | None) -> Budget:
+        settings, host = self.settings, self._host
+        families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
+        threads = settings.pump.thread_count(host.cores)
+        return share_out(settings, files, families=families, threads=threads)
 
     def _reload_web(self, wanted: WebSettings | None) -> WebSettings | None:
         """The web settings that are in use now."""
@@ -312,7 +337,7 @@ class Application:
         if self.settings.web is None:
             return
         try:
-            self.web = web.serve(self.settings.web, ApplicationContext(self))
+            self.web = web.serve(self.settings.web, ApplicationContext(self), lambda: self.budget.web_connections)
             await self.web.start()
         except web.WebError as error:
             await self.stop()

@@ -24,6 +24,7 @@ from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address
 from turnsvr.turn.config import OtherAddress, Redirect, ServerConfig
 
+_MAX_RESERVATIONS = 1_024
 _NO_TABLES = Tables()
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
@@ -87,6 +88,11 @@ def own_hosts_here(settings: Settings) -> OwnHosts:
     return own_hosts(settings, host_of(delivered_here()))
 
 
+def reservations(allocations: int) -> int:
+    """Ports that may be held at once for clients that asked for a pair, where there may be so many allocations."""
+    return min(_MAX_RESERVATIONS, max(1, allocations // 4))
+
+
 def tls_files(tls: TlsSettings) -> TlsFiles:
     return TlsFiles(tls.certificate, tls.key, _TLS_VERSIONS[tls.minimum_version], tls.ciphers)
 
@@ -101,6 +107,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         families=frozenset(relay.family for relay in relays),
         allocations=limits.allocations,
         allocation_rate_per_user=limits.allocation_rate_per_user,
+        reservations=reservations(limits.allocations),
         permissions_per_allocation=limits.permissions_per_allocation,
         channels_per_allocation=limits.channels_per_allocation,
         max_lifetime=int(limits.lifetime),

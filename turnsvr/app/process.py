@@ -16,13 +16,12 @@ from turnsvr import __version__, config, relay, twins
 from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
+from turnsvr.app.descriptors import raise_limit, share_out
 from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
 from turnsvr.app.notify import ServiceManager
 from turnsvr.config.settings import Settings
-
-_DESCRIPTORS_BESIDES = 256
-"""Open files besides relays and connections: listeners, the log, look-ups."""
+from turnsvr.net import hosts
 
 _log = structlog.get_logger()
 
@@ -39,11 +38,11 @@ def run(settings: Settings, *, path: Path | None = None) -> int:
         return 1
     log.write_to(file)
     log.configure(settings.log.format, settings.log.level)
-    _raise_descriptor_limit(settings)
+    files = raise_limit(share_out(settings, None, threads=settings.pump.thread_count(hosts.usable_cores())).total)
     last_resort = LastResort()
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(Service(settings, path, file, last_resort).run())
+            return runner.run(Service(settings, path, files, file, last_resort).run())
     except KeyboardInterrupt:  # where a loop has no signal handlers
         return 0
     finally:
@@ -54,14 +53,22 @@ class Service:
     """One run of the server."""
 
     def __init__(
-        self, settings: Settings, path: Path | None, log_file: LogFile | None, last_resort: LastResort
+        self,
+        settings: Settings,
+        path: Path | None,
+        files: int | None,
+        log_file: LogFile | None,
+        last_resort: LastResort,
     ) -> None:
-        """last_resort: what ends the process where the end takes too long."""
+        """files: how many the process may have open, None for any number.
+
+        last_resort: what ends the process where the end takes too long.
+        """
         self._last_resort = last_resort
         self._path = path
         self._log_file = log_file
         self._manager = ServiceManager()
-        self._application = application = Application(settings)
+        self._application = application = Application(settings, files=files)
         application.reread = self._reread
         application.tell = self._manager.status
 
@@ -110,10 +117,19 @@ class Service:
             **({"tls": application.tls_reader} if application.tls_context is not None else {}),
             listen=",".join(map(str, application.listening)),
             relay=",".join(application.relaying) or "none",
+            files=application.budget.describe(),
             **({"admin": ",".join(application.admin.listening)} if application.admin is not None else {}),
         )
+        self._warn_of_budget()
         self._invite()
         self._manager.ready(application.status)
+
+    def _warn_of_budget(self) -> None:
+        """Say what the open files are too few for."""
+        budget = self._application.budget
+        if reduced := budget.reduced(self._application.settings):
+            hint = f"have the system allow {self._application.files_wanted} open files (LimitNOFILE, ulimit -n)"
+            _log.warning("fewer open files than the settings ask for", reduced="; ".join(reduced), hint=hint)
 
     def _invite(self) -> None:
         application = self._application
@@ -209,20 +225,3 @@ def _refused(path: Path, mistakes: Iterable[str]) -> Reloaded:
     for mistake in refused.mistakes:
         _log.error("settings not reloaded", mistake=mistake)
     return refused
-
-
-def _raise_descriptor_limit(settings: Settings) -> None:
-    """As many open files as the limits may need, as far as the system lets us."""
-    try:
-        import resource
-    except ImportError:
-        return
-    wanted = 2 * settings.limits.allocations + settings.limits.connections + _DESCRIPTORS_BESIDES
-    with contextlib.suppress(OSError, ValueError):
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft == resource.RLIM_INFINITY or soft >= wanted:
-            return
-        granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-        if granted < wanted:
-            _log.info("fewer open files allowed than the limits could take", allowed=granted, wanted=wanted)

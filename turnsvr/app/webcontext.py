@@ -51,6 +51,9 @@ class Application(Protocol):
     def connections(self) -> int: ...
 
     @property
+    def allocation_limit(self) -> int: ...
+
+    @property
     def issuing_secret(self) -> str | None: ...
 
     @property
@@ -103,7 +106,7 @@ class ApplicationContext:
 
     @property
     def limit(self) -> int:
-        return self._application.settings.limits.allocations
+        return self._application.allocation_limit
 
     @property
     def connections(self) -> int:

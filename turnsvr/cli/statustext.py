@@ -26,6 +26,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         "up": _flow(relayed["from_client"]),
         "down": _flow(relayed["to_client"]),
         "drops": _counted(status["drops"], "dropped"),
+        "open files": _open_files(status["open_files"]),
         "certificate": f"until {status['certificate_expires']}" if status["certificate_expires"] else "",
         "stores": ", ".join(stores),
         "log": log["level"] + (f" for {duration(log['remaining'])}" if log["remaining"] is not None else ""),
@@ -38,6 +39,12 @@ def state(status: dict[str, Any]) -> str:
     if status["draining"]:
         return "draining"
     return "ready" if status["ready"] else "not ready"
+
+
+def _open_files(shares: dict[str, int]) -> str:
+    limit = f"{shares['limit']} allowed" if "limit" in shares else "no limit"
+    parts = ", ".join(f"{name} {share}" for name, share in shares.items() if share and name != "limit")
+    return f"{limit} ({parts})"
 
 
 def _counted(numbers: dict[str, int], what: str) -> str:

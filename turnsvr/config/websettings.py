@@ -185,6 +185,8 @@ class SignallingSettings(fields.Section):
     """Largest message, 4 KiB to 1 MiB; a session description with many tracks has some 10 KiB."""
     messages: fields.PerSecond = 20.0
     """Messages per second of one member, five seconds' worth at once; 0 for no limit."""
+    sessions_per_address: int = Field(default=50, ge=1, le=100_000)
+    """Peers of one client address that may be connected at once, in rooms or not."""
     idle_timeout: Annotated[fields.Seconds, Field(ge=10, le=_DAY)] = 3_600.0
     """How long a member may stay alone in a room, or in none, 10 s to 1 day."""
 
@@ -217,7 +219,9 @@ class WebSettings(fields.Section):
     requests_per_key: fields.PerSecond = 100.0
     """Requests per second of one key; 0 for no limit."""
     connections: int = Field(default=1_000, ge=1, le=100_000)
-    """HTTP and WebSocket connections at once; more get 503."""
+    """HTTP and WebSocket connections at once; for more, those end that wait for their clients."""
+    connections_per_address: int = Field(default=100, ge=1, le=100_000)
+    """Connections from one client address; not of `trusted_proxies`."""
     page: bool = True
     """Serve the test page at /."""
     metrics: fields.Ranges = (AddressRange.parse("127.0.0.0/8"), AddressRange.parse("::1"))

@@ -5,6 +5,7 @@ The packages that serve it are optional (`pip install turnsvr[web]`); importing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from turnsvr.config.websettings import WebListen, WebSettings
@@ -13,7 +14,7 @@ from turnsvr.web.context import Context
 __all__ = ["FIXED", "Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
 
 
-FIXED = ("listen", "tls", "connections", "signalling")
+FIXED = ("listen", "tls", "signalling")
 """Settings that hold until the server is started again."""
 
 
@@ -42,8 +43,8 @@ class WebServer(Protocol):
         """Stopping twice is fine."""
 
 
-def serve(settings: WebSettings, context: Context) -> WebServer:
-    """A server that is yet to be started; raises MissingPackages."""
+def serve(settings: WebSettings, context: Context, room: Callable[[], int]) -> WebServer:
+    """A server that is yet to be started; raises MissingPackages. room: connections that the process has room for."""
     try:
         from turnsvr.web.server import Server
     except ModuleNotFoundError as error:
@@ -52,4 +53,4 @@ def serve(settings: WebSettings, context: Context) -> WebServer:
         raise MissingPackages(
             f"web: the package {error.name} is not installed; pip install 'turnsvr[web]', or leave out web"
         ) from None
-    return Server(settings, context)
+    return Server(settings, context, room)

@@ -16,7 +16,7 @@ from turnsvr import __version__
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web import dialects, health, page, routes
 from turnsvr.web.context import Context
-from turnsvr.web.desk import Desk
+from turnsvr.web.issuer import Issuer
 from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
 from turnsvr.web.origins import all_origins
 from turnsvr.web.refusal import Refused
@@ -43,19 +43,24 @@ class Web:
         context: Context,
         *,
         listening: Callable[[], tuple[WebListen, ...]] = tuple,
+        sessions: Callable[[], int],
         random: Callable[[int], bytes] = secrets.token_bytes,
         predecessor: Web | None = None,
     ) -> None:
-        """listening: where it is served, once that is known. A predecessor's rooms and counts are taken over."""
+        """listening: where it is served, once that is known. sessions: those of signalling that there is room for.
+
+        A predecessor's rooms and counts are taken over.
+        """
         self._settings = settings
         self._context = context
         self._listening = listening
+        self._sessions = sessions
         if predecessor is None:
-            self.desk = Desk(settings, context, random)
+            self.issuer = Issuer(settings, context, random)
             self.signalling = self._signalling(random)
         else:
-            self.desk = predecessor.desk
-            self.desk.reconfigure(settings)
+            self.issuer = predecessor.issuer
+            self.issuer.reconfigure(settings)
             self.signalling = predecessor.signalling
             if self.signalling is not None:
                 self.signalling.origins = all_origins(settings)
@@ -69,8 +74,9 @@ class Web:
             Rooms(bounds, random),
             message_size=bounds.message_size,
             origins=all_origins(settings),
-            connections=settings.connections,
-            per_address=settings.requests_per_address,
+            room=self._sessions,
+            per_address=bounds.sessions_per_address,
+            rate=settings.requests_per_address,
         )
 
     def _assemble(self) -> AsgiApp:
@@ -93,9 +99,9 @@ class Web:
             expose_headers=("Retry-After",),
         )
         files = page.static_files()
-        app.include_router(routes.router(self.desk, settings))
+        app.include_router(routes.router(self.issuer, settings))
         rooms = self.signalling.rooms if self.signalling else None
-        app.include_router(health.router(settings, self._context, self.desk, rooms))
+        app.include_router(health.router(settings, self._context, self.issuer, rooms))
         app.include_router(page.router(files, self._about, page=settings.page))
         self._add_root(app, files["index.html"])
         _describe_refusals(app)
@@ -104,13 +110,16 @@ class Web:
 
     def _add_root(self, app: FastAPI, index: page.StaticFile) -> None:
         """/ is the page, and with a query the REST API of draft-uberti-behave-turn-rest-00."""
-        uberti = routes.uberti(self.desk, self._settings)
+        uberti = routes.uberti(self.issuer, self._settings)
 
+        @app.head("/", include_in_schema=False)
         @app.get("/", tags=["uberti"], summary="draft-uberti-behave-turn-rest; without a query the page")
         async def root(
             request: Request, service: str | None = None, username: str | None = None, key: str | None = None
         ) -> Response:
             if service is not None:
+                if request.method == "HEAD":
+                    raise HTTPException(405, headers={"Allow": "GET"})  # credentials would be issued to no one
                 return uberti(request)
             if self._settings.page:
                 return index.response(request)
@@ -135,7 +144,7 @@ class Web:
         dialect: dialects.Dialect | None = getattr(request.state, "dialect", None)
         if dialect is None:
             return JSONResponse({"error": error.text}, status_code=error.status)
-        self.desk.outcomes[dialect.name, _OUTCOMES.get(error.status, "failed")] += 1
+        self.issuer.outcomes[dialect.name, _OUTCOMES.get(error.status, "failed")] += 1
         headers = {**dialect.headers(error), "Cache-Control": "no-store"}
         return JSONResponse(dialect.error(error), status_code=error.status, headers=headers)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Any
 
-from turnsvr.web.desk import Issued
+from turnsvr.web.issuer import Issued
 from turnsvr.web.refusal import Refused
 
 Json = dict[str, Any] | list[Any]

@@ -10,21 +10,23 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web.context import Context
-from turnsvr.web.desk import Desk
+from turnsvr.web.issuer import Issuer
 from turnsvr.web.metrics import Metrics
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
 
 
-def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | None) -> APIRouter:
+def router(settings: WebSettings, context: Context, issuer: Issuer, rooms: Rooms | None) -> APIRouter:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     routes = APIRouter(tags=["health"])
-    figures = Metrics(context, desk, rooms)
+    figures = Metrics(context, issuer, rooms)
 
+    @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="Whether the server lives")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
+    @routes.head("/readyz", include_in_schema=False)
     @routes.get("/readyz", summary="Whether it takes new sessions; 503 while it drains or lacks what they need")
     async def readyz() -> JSONResponse:
         if context.draining:
@@ -33,6 +35,7 @@ def router(settings: WebSettings, context: Context, desk: Desk, rooms: Rooms | N
             return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
         return JSONResponse({"status": "ready"})
 
+    @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
         if not _may_read(settings, request):

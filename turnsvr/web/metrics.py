@@ -20,7 +20,7 @@ from turnsvr import __version__
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Totals
 from turnsvr.web.context import Context
-from turnsvr.web.desk import Desk
+from turnsvr.web.issuer import Issuer
 from turnsvr.web.rooms import Rooms
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
@@ -29,9 +29,9 @@ Labelled = Iterable[tuple[tuple[str, ...], float]]
 class Metrics:
     """Everything that /metrics shows."""
 
-    def __init__(self, context: Context, desk: Desk, rooms: Rooms | None) -> None:
+    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None) -> None:
         self._server = CollectorRegistry()
-        self._server.register(ServerCollector(context, desk, rooms))
+        self._server.register(ServerCollector(context, issuer, rooms))
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -44,9 +44,9 @@ class Metrics:
 class ServerCollector(Collector):
     """The server's figures as they are when asked."""
 
-    def __init__(self, context: Context, desk: Desk, rooms: Rooms | None) -> None:
+    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None) -> None:
         self._context = context
-        self._desk = desk
+        self._issuer = issuer
         self._rooms = rooms
 
     def collect(self) -> Iterator[Metric]:
@@ -252,7 +252,7 @@ class ServerCollector(Collector):
             "turnsvr_ice_requests",
             "HTTP requests for credentials, by dialect and outcome.",
             ("dialect", "outcome"),
-            self._desk.outcomes.items(),
+            self._issuer.outcomes.items(),
         )
         if self._rooms is not None:
             yield _gauge("turnsvr_signalling_rooms", "Signalling rooms now.", self._rooms.rooms)

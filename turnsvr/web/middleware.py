@@ -17,7 +17,8 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
 _SCHEMES = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
-_BODY_SECONDS = 15.0
+_BODY_SECONDS = 12.0
+"""A little less than the connection has for it, so that the client is told."""
 
 
 class Forwarded:
@@ -62,7 +63,7 @@ class Forwarded:
 
 
 class BoundedBody:
-    """Reads a request's body before it is served: at most `size` bytes, within 15 seconds."""
+    """Reads a request's body before it is served: at most `size` bytes, within 12 seconds."""
 
     def __init__(self, app: AsgiApp, size: int) -> None:
         self._app = app
@@ -76,22 +77,31 @@ class BoundedBody:
             async with asyncio.timeout(_BODY_SECONDS):
                 body = await self._read(receive)
         except TimeoutError:
-            await _answer(send, 408, b"the request did not come to its end")
+            await answer(send, 408, b"the request did not come to its end")
+            return
+        except _Gone:
             return
         if body is None:
-            await _answer(send, 413, b"the request is too large")
+            await answer(send, 413, b"the request is too large")
             return
         await self._app(scope, _Replay(body, receive), send)
 
     async def _read(self, receive: Receive) -> bytes | None:
+        """None where it is too large; raises _Gone."""
         body = bytearray()
         while True:
             event = await receive()
+            if event["type"] != "http.request":
+                raise _Gone
             body += event.get("body", b"")
             if len(body) > self._size:
                 return None
-            if event["type"] != "http.request" or not event.get("more_body", False):
+            if not event.get("more_body", False):
                 return bytes(body)
+
+
+class _Gone(Exception):
+    """The client has gone in the middle of its request."""
 
 
 class _Replay:
@@ -108,7 +118,8 @@ class _Replay:
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-async def _answer(send: Send, status: int, text: bytes) -> None:
+async def answer(send: Send, status: int, text: bytes) -> None:
+    """A refusal in plain text, after which the connection ends."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

@@ -28,4 +28,12 @@ def may_call(origin: str | None, host: str | None, origins: Iterable[str]) -> bo
 
     No origin means no browser, which nothing here could hold back.
     """
-    return origin is None or origin in origins or (host is not None and urlsplit(origin).netloc == host)
+    return origin is None or origin in origins or (host is not None and _authority(origin) == host)
+
+
+def _authority(origin: str) -> str | None:
+    """Host and port of an origin, None of what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

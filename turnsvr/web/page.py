@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+_READ = ["GET", "HEAD"]
+
 _TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -59,22 +61,22 @@ def router(found: dict[str, StaticFile], about: Callable[[Request], dict[str, An
     """`/docs`, `/static/…` and, for the page, `/page.json`; the page itself shares / with a dialect."""
     routes = APIRouter(include_in_schema=False)
 
-    @routes.get("/docs")
+    @routes.api_route("/docs", methods=_READ)
     async def docs(request: Request) -> Response:
         return found["docs.html"].response(request)
 
-    @routes.get("/static/{name}")
+    @routes.api_route("/static/{name}", methods=_READ)
     async def static(request: Request, name: str) -> Response:
         file = found.get(name)
         return file.response(request) if file else Response("no such file", status_code=404)
 
-    @routes.get("/favicon.ico")
+    @routes.api_route("/favicon.ico", methods=_READ)
     async def favicon(request: Request) -> Response:
         return found["icon.svg"].response(request)
 
     if page:
 
-        @routes.get("/page.json")
+        @routes.api_route("/page.json", methods=_READ)
         async def page_facts(request: Request) -> JSONResponse:
             return JSONResponse(about(request), headers={"Cache-Control": "no-store"})
 

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web import dialects, sigv4
 from turnsvr.web.callers import Caller, basic, bearer
-from turnsvr.web.desk import Desk, Issued
 from turnsvr.web.dialects import Dialect
+from turnsvr.web.issuer import Issued, Issuer
 from turnsvr.web.refusal import Refused
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
@@ -41,107 +41,113 @@ def _router(dialect: Dialect) -> APIRouter:
     return APIRouter(dependencies=[Depends(speaks(dialect))], tags=[dialect.name])
 
 
-class Counter:
-    """What every dialect does at the desk: say who calls, be admitted, be given credentials."""
+class Requests:
+    """What every dialect does with a request: find its caller, admit it, issue credentials."""
 
-    def __init__(self, desk: Desk, settings: WebSettings) -> None:
-        self._desk = desk
+    def __init__(self, issuer: Issuer, settings: WebSettings) -> None:
+        self._issuer = issuer
         self._settings = settings
 
     def with_key(self, request: Request, offered: str | None) -> Caller:
         """The caller of this key, admitted; raises Refused."""
-        return self._admit(request, lambda: self._desk.callers.with_key(offered))
+        return self._admit(request, lambda: self._issuer.callers.with_key(offered))
 
     def with_signature(self, request: Request, signed: sigv4.SignedRequest) -> Caller:
-        return self._admit(request, lambda: self._desk.callers.with_signature(signed, time.time()))
+        """The caller who signed the request, admitted; raises Refused."""
+        return self._admit(request, lambda: self._issuer.callers.with_signature(signed, time.time()))
 
     def issue(self, request: Request, caller: Caller, user: str | None, ttl: float | None) -> Issued:
+        """Credentials for a user of the caller; raises Refused."""
         host = self._settings.host or host_of(request)
-        issued = self._desk.issue(caller, host, user, ttl, time.time())
-        self._desk.outcomes[request.state.dialect.name, "ok"] += 1
+        issued = self._issuer.issue(caller, host, user, ttl, time.time())
+        self._issuer.outcomes[request.state.dialect.name, "ok"] += 1
         return issued
 
-    def give(self, request: Request, offered: str | None, user: str | None = None, ttl: float | None = None) -> Issued:
+    def issue_with_key(
+        self, request: Request, offered: str | None, user: str | None = None, ttl: float | None = None
+    ) -> Issued:
         """All of it for a caller with a key, or without one."""
         return self.issue(request, self.with_key(request, offered), user, ttl)
 
     def _admit(self, request: Request, find: Callable[[], Caller]) -> Caller:
+        """Who offered too many wrong keys just now is not looked up, so that keys cannot be tried out."""
         client, now = request.client.host if request.client else "", time.monotonic()
+        self._issuer.check_address(client, now)
         try:
             caller = find()
         except Refused:
-            self._desk.admit_address(client, now)
+            self._issuer.count_wrong_key(client, now)
             raise
-        self._desk.admit(caller, request.headers.get("origin"), client, now)
+        self._issuer.admit(caller, request.headers.get("origin"), client, now)
         return caller
 
 
-def router(desk: Desk, settings: WebSettings) -> APIRouter:
+def router(issuer: Issuer, settings: WebSettings) -> APIRouter:
     """Every dialect but the one that lives at /: see uberti()."""
-    counter = Counter(desk, settings)
+    requests = Requests(issuer, settings)
     routes = APIRouter()
     for dialect in (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix):
-        routes.include_router(dialect(counter, desk))
+        routes.include_router(dialect(requests, issuer))
     return routes
 
 
-def _native(counter: Counter, desk: Desk) -> APIRouter:
+def _native(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.NATIVE)
 
     @routes.get("/ice-servers", summary="What new RTCPeerConnection() takes")
     async def ice_servers(request: Request, user: User = None, ttl: Ttl = None, key: Key = None) -> JSONResponse:
         """The key stands in `Authorization: Bearer`, as the password of `Basic`, or in the query."""
-        return _answer(dialects.native(counter.give(request, _any_key(request, key), user, ttl)))
+        return _answer(dialects.native(requests.issue_with_key(request, _any_key(request, key), user, ttl)))
 
     @routes.delete("/ice-servers/{username:path}", status_code=204, summary="Revoke a user name")
     async def revoke(request: Request, username: Annotated[str, Path(max_length=508)], key: Key = None) -> Response:
         """Its sessions end, and it is refused from now on."""
-        desk.revoke(counter.with_key(request, _any_key(request, key)), username, time.time())
+        issuer.revoke(requests.with_key(request, _any_key(request, key)), username, time.time())
         return Response(status_code=204)
 
     return routes
 
 
-def uberti(desk: Desk, settings: WebSettings) -> Callable[[Request], JSONResponse]:
+def uberti(issuer: Issuer, settings: WebSettings) -> Callable[[Request], JSONResponse]:
     """Answers `GET /?service=turn&username=U&key=K`."""
-    counter = Counter(desk, settings)
+    requests = Requests(issuer, settings)
 
     def answer(request: Request) -> JSONResponse:
         request.state.dialect = dialects.UBERTI
         query = request.query_params
         if query.get("service") != "turn":
             raise Refused(400, "service is turn")
-        issued = counter.give(request, query.get("key") or bearer(request.headers), query.get("username"))
+        issued = requests.issue_with_key(request, query.get("key") or bearer(request.headers), query.get("username"))
         return _answer(dialects.uberti(issued))
 
     return answer
 
 
-def _twilio(counter: Counter, desk: Desk) -> APIRouter:
+def _twilio(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.TWILIO)
 
     @routes.post("/2010-04-01/Accounts/{account}/Tokens.json", status_code=201, summary="Twilio's tokens")
     async def tokens(request: Request, account: Annotated[str, Path(max_length=64)]) -> JSONResponse:
         """The key is the password of Basic authentication. Form: `Ttl`."""
-        caller = counter.with_key(request, basic(request.headers))
+        caller = requests.with_key(request, basic(request.headers))
         form = parse_qs((await request.body()).decode("latin-1"))
         ttl = _number(form["Ttl"][-1]) if "Ttl" in form else None
-        issued = counter.issue(request, caller, None, ttl)
+        issued = requests.issue(request, caller, None, ttl)
         return _answer(dialects.twilio(issued, account, time.time()), 201)
 
     return routes
 
 
-def _cloudflare(counter: Counter, desk: Desk) -> APIRouter:
+def _cloudflare(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.CLOUDFLARE)
     prefix = "/v1/turn/keys/{key_id}/credentials"
 
     async def issue(request: Request) -> Issued:
-        caller = counter.with_key(request, bearer(request.headers))
+        caller = requests.with_key(request, bearer(request.headers))
         body = await _object(request)
         identifier = body.get("customIdentifier")
         user = None if identifier is None else str(identifier)
-        return counter.issue(request, caller, user, _number(body.get("ttl")))
+        return requests.issue(request, caller, user, _number(body.get("ttl")))
 
     @routes.post(f"{prefix}/generate-ice-servers", status_code=201, summary="Cloudflare's list")
     async def generate_ice_servers(request: Request, key_id: str) -> JSONResponse:
@@ -154,40 +160,40 @@ def _cloudflare(counter: Counter, desk: Desk) -> APIRouter:
 
     @routes.post(f"{prefix}/{{username:path}}/revoke", status_code=204, summary="Cloudflare's revocation")
     async def revoke(request: Request, key_id: str, username: Annotated[str, Path(max_length=508)]) -> Response:
-        desk.revoke(counter.with_key(request, bearer(request.headers)), username, time.time())
+        issuer.revoke(requests.with_key(request, bearer(request.headers)), username, time.time())
         return Response(status_code=204)
 
     return routes
 
 
-def _metered(counter: Counter, desk: Desk) -> APIRouter:
+def _metered(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.METERED)
 
     @routes.get("/api/v1/turn/credentials", summary="Metered's bare list")
     async def credentials(
         request: Request, api_key: Annotated[str | None, Query(alias="apiKey")] = None
     ) -> JSONResponse:
-        return _answer(dialects.metered(counter.give(request, api_key)))
+        return _answer(dialects.metered(requests.issue_with_key(request, api_key)))
 
     return routes
 
 
-def _xirsys(counter: Counter, desk: Desk) -> APIRouter:
+def _xirsys(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.XIRSYS)
 
     @routes.put("/_turn/{channel:path}", summary="Xirsys's list")
     async def turn(request: Request, channel: str) -> JSONResponse:
         """The key is the password of Basic authentication. Body: `{"format": "urls", "expire": seconds}`."""
-        caller = counter.with_key(request, basic(request.headers))
+        caller = requests.with_key(request, basic(request.headers))
         body = await _object(request)
         user = request.query_params.get("k") or body.get("k")
-        issued = counter.issue(request, caller, None if user is None else str(user), _number(body.get("expire")))
+        issued = requests.issue(request, caller, None if user is None else str(user), _number(body.get("expire")))
         return _answer(dialects.xirsys(issued, urls=body.get("format") == "urls"))
 
     return routes
 
 
-def _aws(counter: Counter, desk: Desk) -> APIRouter:
+def _aws(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.AWS)
 
     @routes.post("/v1/get-ice-server-config", summary="GetIceServerConfig of AWS Kinesis Video Streams")
@@ -195,26 +201,26 @@ def _aws(counter: Counter, desk: Desk) -> APIRouter:
         """Signed with Signature Version 4 by the key's name and the key, or with the key as Bearer token."""
         raw = await request.body()
         if request.headers.get("authorization", "").startswith(sigv4.SCHEME):
-            caller = counter.with_signature(request, _signed(request, raw))
+            caller = requests.with_signature(request, _signed(request, raw))
         else:
-            caller = counter.with_key(request, bearer(request.headers))
+            caller = requests.with_key(request, bearer(request.headers))
         body = _parsed_object(raw)
         if body.get("Service", "TURN") != "TURN":
             raise Refused(400, "Service is TURN")
         user = body.get("Username") or body.get("ClientId")
-        return _answer(dialects.aws(counter.issue(request, caller, None if user is None else str(user), None)))
+        return _answer(dialects.aws(requests.issue(request, caller, None if user is None else str(user), None)))
 
     return routes
 
 
-def _matrix(counter: Counter, desk: Desk) -> APIRouter:
+def _matrix(requests: Requests, issuer: Issuer) -> APIRouter:
     routes = _router(dialects.MATRIX)
 
     async def turn_server(
         request: Request, access_token: Annotated[str | None, Query(description="The key.")] = None
     ) -> JSONResponse:
         """The key is the access token."""
-        return _answer(dialects.matrix(counter.give(request, bearer(request.headers) or access_token)))
+        return _answer(dialects.matrix(requests.issue_with_key(request, bearer(request.headers) or access_token)))
 
     routes.get("/_matrix/client/v3/voip/turnServer", summary="Matrix's turnServer")(turn_server)
     routes.get("/_matrix/client/r0/voip/turnServer", include_in_schema=False)(turn_server)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 
 import structlog
 
+from turnsvr.config.ranges import AddressRange
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.web import FIXED, WebError, serving
 from turnsvr.web.application import Web
+from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.context import Context
 from turnsvr.web.middleware import Receive, Scope, Send
 
 _CERTIFICATE_SECONDS = 60.0
+_LOOPBACK = (AddressRange.parse("127.0.0.1"), AddressRange.parse("::1"))
+"""Where probes of the host itself come from; those from elsewhere may read metrics as well, as a rule."""
 
 _log = structlog.get_logger()
 
@@ -22,14 +27,22 @@ _log = structlog.get_logger()
 class Server:
     """HTTP on the listeners that the settings name."""
 
-    def __init__(self, settings: WebSettings, context: Context) -> None:
+    def __init__(self, settings: WebSettings, context: Context, room: Callable[[], int]) -> None:
+        """room: the connections that this process has descriptors for."""
         self.listening: tuple[WebListen, ...] = ()
         self._settings = settings
         self._context = context
+        self._room = room
         self._own_tls: TlsContexts | None = None
         self._servers = serving.HttpServers()
         self._tasks: list[asyncio.Task[None]] = []
         self._web: Web | None = None
+        self._connections: HttpConnections | None = None
+
+    @property
+    def connections(self) -> int:
+        """HTTP connections now."""
+        return 0 if self._connections is None else len(self._connections)
 
     async def start(self) -> None:
         """Raises WebError, and then nothing is left open."""
@@ -44,16 +57,19 @@ class Server:
             serving.close_all(opened)
             raise
         self.listening = tuple(each for each, _ in opened)
-        self._web = web = Web(self._settings, self._context, listening=lambda: self.listening)
+        self._web = web = Web(
+            self._settings, self._context, listening=lambda: self.listening, sessions=self._signalling_room
+        )
         signalling = self._settings.signalling
+        self._connections = connections = HttpConnections(self._limits(), asyncio.get_running_loop())
         for scheme, context in (("http", None), ("https", tls)):
             if sockets := [each for listener, each in opened if listener.scheme == scheme]:
                 await self._servers.start(
                     sockets,
                     self._answer,
-                    connections=self._settings.connections,
+                    connections,
                     tls=context,
-                    message_size=signalling.message_size if signalling else serving.SMALL_MESSAGE,
+                    message_size=signalling.message_size if signalling else None,
                 )
         if web.signalling is not None:
             self._tasks.append(asyncio.create_task(web.signalling.sweep()))
@@ -65,7 +81,15 @@ class Server:
         """Go by other settings, but for those of FIXED; rooms and connections live on. Returns those in use."""
         kept = {name: getattr(self._settings, name) for name in FIXED}
         self._settings = settings.model_copy(update=kept)
-        self._web = Web(self._settings, self._context, listening=lambda: self.listening, predecessor=self._web)
+        self._web = Web(
+            self._settings,
+            self._context,
+            listening=lambda: self.listening,
+            sessions=self._signalling_room,
+            predecessor=self._web,
+        )
+        if self._connections is not None:
+            self._connections.limits = self._limits()
         return self._settings
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +105,19 @@ class Server:
         await self._servers.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks, self.listening, self._web = [], (), None
+
+    def _signalling_room(self) -> int:
+        """Sessions of signalling at once; since none is ended to make room, some connections are left to others."""
+        return max(1, self._limits().connections * 3 // 4)
+
+    def _limits(self) -> HttpLimits:
+        settings = self._settings
+        return HttpLimits(
+            connections=min(settings.connections, self._room()),
+            per_address=settings.connections_per_address,
+            proxies=settings.trusted_proxies,
+            favoured=(*_LOOPBACK, *settings.trusted_proxies, *settings.metrics),
+        )
 
     def reload_certificate(self) -> None:
         """Take the web's own certificate into use if its files have changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import inspect
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,18 +14,22 @@ from typing import Any
 import uvicorn
 
 from turnsvr.config.websettings import WebListen
+from turnsvr.net.accepting import Acceptor
+from turnsvr.web.connections import HttpConnection, HttpConnections, Wait
 from turnsvr.web.middleware import AsgiApp
+from turnsvr.web.protocols import HttpProtocol
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
-_KEEP_ALIVE = 15
-"""Seconds that an idle HTTP connection stays."""
-_HEAD_SECONDS = 10.0
-"""Seconds within which a new connection brings its first request."""
 _GRACE = 1
 """Seconds that requests may take to end when the server stops."""
+_TLS_END_SECONDS = 3.0
+_LONGER_THAN_OURS = 3_600
+"""Seconds of uvicorn's own deadline, which the table of connections has in its place."""
+_BACKLOG = 1_024
+_BATCH = 4
+"""Connections taken in one turn of the loop. Few, since what came along with one is read some turns later, and until
+then the connection must not have had to make room for others."""
 _MAX_HEADER_BYTES = 16_384
-SMALL_MESSAGE = 16_384
-"""Bytes of a WebSocket message, where there is no use for any."""
 
 Opened = tuple[WebListen, socket.socket]
 """A listener and its bound socket."""
@@ -45,16 +50,17 @@ class HttpServers:
         self,
         sockets: Sequence[socket.socket],
         application: AsgiApp,
+        connections: HttpConnections,
         *,
-        connections: int,
         tls: ssl.SSLContext | None = None,
-        message_size: int = SMALL_MESSAGE,
+        message_size: int | None = None,
     ) -> None:
         """Serve on bound sockets, which close with stop(); with tls all of them speak it.
 
-        More than so many connections get 503; message_size bounds a WebSocket message, in bytes.
+        connections may be shared with other servers; message_size bounds a WebSocket message, in bytes, and without it
+        WebSocket is not spoken.
         """
-        server = _Uvicorn(_configuration(application, connections, tls, message_size))
+        server = _Uvicorn(_configuration(application, message_size), connections, tls)
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
         await server.ready.wait()
@@ -68,55 +74,101 @@ class HttpServers:
 
 
 class _Uvicorn(uvicorn.Server):
-    """Leaves signals to the process it lives in, and tells when it serves."""
+    """Accepts by the table of connections, leaves signals to the process it lives in, and tells when it serves."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, connections: HttpConnections, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
-        self._silent: dict[Any, float] = {}
+        self._connections = connections
+        self._tls = tls
+        self._acceptors: list[Acceptor] = []
+        self._mine: set[HttpConnection] = set()
+        self._starting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        loop = asyncio.get_running_loop()
+        for each in sockets or ():
+            each.listen(_BACKLOG)
+            self._acceptors.append(Acceptor(loop, each, self._accepted, _BATCH))
+        self.servers = []
+        self.started = True
         self.ready.set()
 
-    async def on_tick(self, counter: int) -> bool:
-        self._drop_silent(asyncio.get_running_loop().time())
-        return await super().on_tick(counter)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown()
+        for connection in tuple(self._mine):
+            connection.drop()
+        await asyncio.gather(*self._starting, return_exceptions=True)
+        await asyncio.sleep(0)  # for the transports to end
 
-    def _drop_silent(self, now: float) -> None:
-        """Close connections that have not brought a whole request head in time, which uvicorn waits for for ever."""
-        silent = [each for each in self.server_state.connections if getattr(each, "cycle", self) is None]
-        self._silent = {each: self._silent.get(each, now) for each in silent}
-        for each, since in self._silent.items():
-            if now >= since + _HEAD_SECONDS:
-                each.transport.close()
+    def _accepted(self, connected: socket.socket, peer: Any) -> None:
+        connection = self._connections.admit(peer[0] if isinstance(peer, tuple) else "")
+        if connection is None:
+            connected.close()
+            return
+        self._mine.add(connection)
+        connection.closed = lambda: self._mine.discard(connection)
+        coroutine = self._serve_connection(connected, connection)
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._starting.add(task)
+
+        def drop() -> None:
+            if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                connected.close()  # asyncio has not taken it yet
+            task.cancel()
+
+        def finished(task: asyncio.Task[None]) -> None:
+            self._starting.discard(task)
+            if task.cancelled() or task.exception() is not None:
+                connection.close()
+
+        connection.drop = drop
+        connection.waits(Wait.TLS)
+        task.add_done_callback(finished)
+
+    async def _serve_connection(self, connected: socket.socket, connection: HttpConnection) -> None:
+        """Hand the connection to uvicorn, after the TLS handshake where there is one; raises OSError."""
+
+        def protocol() -> HttpProtocol:
+            return HttpProtocol(connection, self.config, self.server_state)
+
+        connected.setblocking(False)
+        seconds = {} if self._tls is None else {"ssl_shutdown_timeout": _TLS_END_SECONDS}
+        await asyncio.get_running_loop().connect_accepted_socket(protocol, connected, ssl=self._tls, **seconds)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-def _configuration(
-    application: AsgiApp, connections: int, tls: ssl.SSLContext | None, message_size: int
-) -> uvicorn.Config:
-    return uvicorn.Config(
+def _configuration(application: AsgiApp, message_size: int | None) -> uvicorn.Config:
+    config = uvicorn.Config(
         application,
         interface="asgi3",
-        http="h11",
-        ws="websockets-sansio",
-        ws_max_size=message_size,
+        http=HttpProtocol,
+        ws="none" if message_size is None else _websocket_protocol(),
+        ws_max_size=message_size or 0,
         ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=connections,
-        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_keep_alive=_LONGER_THAN_OURS,
         timeout_graceful_shutdown=_GRACE,
         h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
-        ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
+    config.load()
+    return config
+
+
+def _websocket_protocol() -> type[asyncio.Protocol]:
+    """Imported where WebSocket is spoken alone, for it needs a package that the admin interface does without."""
+    from turnsvr.web.websocket import WebSocketProtocol
+
+    return WebSocketProtocol
 
 
 def changing_context(current: Callable[[], ssl.SSLContext | None]) -> ssl.SSLContext:

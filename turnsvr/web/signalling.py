@@ -9,67 +9,74 @@ import asyncio
 import contextlib
 import json
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
-import socketio
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
-from socketio.packet import Packet
 
-from turnsvr.limits import AnswerLimiter
-from turnsvr.web.desk import packed
-from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
+from turnsvr.limits import AnswerLimiter, client_of
+from turnsvr.web.backlog import Backlog, Backlogs
+from turnsvr.web.issuer import packed
+from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send
 from turnsvr.web.origins import header, may_call
 from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, Message, Rooms
+from turnsvr.web.socketserver import PATH as SOCKET_IO_PATH
+from turnsvr.web.socketserver import BadQuery, Door, SocketServer, opens_session, read_query
 
-SOCKET_IO_PATH = "/socket.io/"
 PLAIN_PATH = "/signalling"
 
 _PING_INTERVAL = 20
 _PING_TIMEOUT = 20
-_MAX_QUEUED = 256
-"""Messages that may wait for one slow member; then it is disconnected."""
+_WAITING_MESSAGES = 4
+"""Of the largest size that may wait for one slow member; then it is disconnected."""
 _SWEEP_SECONDS = 10.0
 _TRY_AGAIN_LATER = 1013
 _POLICY = 1008
 
-Queue = asyncio.Queue[tuple[str, Message]]
 
-
-class _Way:
-    """How one member is reached: what waits for it, and how it is disconnected."""
-
-    def __init__(self, hang_up: Callable[[], object]) -> None:
-        self.queue: Queue = asyncio.Queue(_MAX_QUEUED)
-        self.hang_up = hang_up
+class _Way(Protocol):
+    """How one member is reached."""
 
     def deliver(self, kind: str, message: Message) -> None:
-        try:
-            self.queue.put_nowait((kind, message))
-        except asyncio.QueueFull:
-            self.hang_up()
+        """Have a message wait for it; it is disconnected when too much waits."""
+
+    def hang_up(self) -> None: ...
 
 
 class Signalling:
     """The rooms, and how each member is reached."""
 
     def __init__(
-        self, rooms: Rooms, *, message_size: int, origins: Iterable[str], connections: int, per_address: float
+        self,
+        rooms: Rooms,
+        *,
+        message_size: int,
+        origins: Iterable[str],
+        room: Callable[[], int],
+        per_address: int,
+        rate: float,
     ) -> None:
-        """per_address: connections a second that one client address may open, 0 for no limit."""
+        """room: sessions at once; per_address: those of one client address; rate: those that it may open a second."""
         self.rooms = rooms
         self.origins = tuple(origins)
         """Origins of pages elsewhere that may connect."""
-        self._connections = connections
-        self._limiter = AnswerLimiter(per_address)
+        self._room = room
+        self._per_address = per_address
+        self._limiter = AnswerLimiter(rate)
+        self._opening: Counter[bytes] = Counter()
+        self._plain_sessions: Counter[bytes] = Counter()
         self._ways: dict[str, _Way] = {}
-        self._socket_io: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        self._names: dict[str, str] = {}
+        """Members of Socket.IO, by its sid."""
+        self._strangers: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._message_size = message_size
+        self._backlogs = Backlogs(_WAITING_MESSAGES * message_size)
         logger = logging.getLogger("turnsvr.signalling")
-        self._sio = socketio.AsyncServer(
+        self._sio = SocketServer(
+            self._backlogs,
             async_mode="asgi",
-            serializer=_TextPacket,
             cors_allowed_origins=self._may_connect,
             cors_credentials=False,
             max_http_buffer_size=message_size,
@@ -79,30 +86,83 @@ class Signalling:
             logger=logger,
             engineio_logger=logger,
         )
+        self._door = Door(self._sio)
         self._register()
 
     def mount(self, app: FastAPI) -> AsgiApp:
         """An application that serves Socket.IO and the plain WebSocket, and leaves everything else to app."""
         app.websocket(PLAIN_PATH)(self._plain)
-        inner: AsgiApp = socketio.ASGIApp(self._sio, other_asgi_app=app, socketio_path=SOCKET_IO_PATH)
 
-        async def admit(scope: Scope, receive: Receive, send: Send) -> None:
-            if _opens_session(scope) and not self._admits(scope):
-                await _refuse(scope, receive, send)
+        async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._opened(app, scope, receive, send)
+
+        async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket" and scope["path"] == PLAIN_PATH:
+                await plain(scope, receive, send)
+            elif scope["type"] in ("http", "websocket") and f"{scope['path']}/".startswith(SOCKET_IO_PATH):
+                await self._socket_io(scope, receive, send)
             else:
-                await inner(scope, receive, send)
+                await app(scope, receive, send)
 
-        return admit
+        return choose
+
+    async def _socket_io(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            query = read_query(scope)
+        except BadQuery as error:
+            await _refuse(scope, receive, send, 400, str(error))
+            return
+        if not may_call(header(scope, "origin"), header(scope, "host"), self.origins):
+            await _refuse(scope, receive, send, 400, "pages of this origin may not connect")
+            return
+
+        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._door.serve(scope, receive, send, query)
+
+        if opens_session(query) and scope.get("method") != "OPTIONS":
+            await self._opened(serve, scope, receive, send)
+        else:
+            await serve(scope, receive, send)
+
+    async def _opened(self, serve: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve what begins a session, where there may be one more; it counts as one until it is known as one."""
+        key = _key(scope)
+        if not self._admits(key):
+            await _refuse(scope, receive, send, 429, "too many connections")
+            return
+        self._opening[key] += 1
+        opening = True
+
+        def known() -> None:
+            nonlocal opening
+            if opening:
+                opening = False
+                self._opening[key] -= 1
+                if not self._opening[key]:
+                    del self._opening[key]
+
+        async def sent(event: Event) -> None:
+            known()
+            await send(event)
+
+        try:
+            await serve(scope, receive, sent)
+        finally:
+            known()
 
     async def sweep(self) -> None:
-        """Disconnect idle members, for ever."""
+        """Disconnect idle members, and those who open a session and become no members, for ever."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             for name in self.rooms.idle(self._now()):
                 self._hang_up(name)
+            strangers = self._sio.strangers()
+            for each in strangers & self._strangers:
+                self._start(self._sio.eio.disconnect(each))
+            self._strangers = strangers
 
     async def stop(self) -> None:
-        """Hang up on everybody."""
+        """Hang up on every member."""
         for name in tuple(self._ways):
             self._hang_up(name)
         if self._tasks:
@@ -115,10 +175,22 @@ class Signalling:
     def _may_connect(self, origin: str, environ: dict[str, Any]) -> bool:
         return may_call(origin, header(environ["asgi.scope"], "host"), self.origins)
 
-    def _admits(self, scope: Scope) -> bool:
-        client = scope.get("client")
-        sessions = max(len(self._sio.eio.sockets), len(self._ways))
-        return sessions < self._connections and self._limiter.allow(packed(client[0] if client else ""), self._now())
+    def _admits(self, key: bytes) -> bool:
+        """Whether there may be one more session, and one more of this address."""
+        clients = self._sio.eio.sockets
+        total = len(clients) + self._plain_sessions.total() + self._opening.total()
+        if total >= self._room():
+            return False
+        of_address = sum(packed_client(self._sio.address_of(sid)) == key for sid in clients)
+        if of_address + self._plain_sessions[key] + self._opening[key] >= self._per_address:
+            return False
+        return self._limiter.allow(key, self._now())
+
+    def _receive(self, name: str, kind: object, message: object) -> list[Delivery]:
+        """What a member said goes to whom it concerns; what would not be JSON any more goes nowhere."""
+        deliveries = self.rooms.receive(name, kind, message if _is_json(message) else None, self._now())
+        self._deliver(deliveries)
+        return deliveries
 
     def _deliver(self, deliveries: Iterable[Delivery]) -> None:
         for each in deliveries:
@@ -142,17 +214,15 @@ class Signalling:
 
     def _register(self) -> None:
         async def connect(sid: str, environ: dict[str, Any], auth: object = None) -> None:
-            name = self.rooms.connect(self._now())
-            way = _Way(lambda: self._start(self._sio.disconnect(sid)))
+            way = _SocketIoWay(self._sio, sid, self._start)
+            if (client := self._sio.client_of(sid)) is not None:
+                client.queue.backlog.hang_up = way.hang_up
+            self._names[sid] = name = self.rooms.connect(self._now())
             self._ways[name] = way
-            self._socket_io[sid] = name, asyncio.ensure_future(self._feed(sid, way))
 
         async def disconnect(sid: str, reason: object = None) -> None:
-            if known := self._socket_io.pop(sid, None):
-                known[1].cancel()
-                self._gone(known[0])
-            if socket := self._engine_socket(sid):
-                socket.queue.put_nowait(None)  # or a long poll would last until the next ping
+            if name := self._names.pop(sid, None):
+                self._gone(name)
 
         self._sio.on("connect", connect)
         self._sio.on("disconnect", disconnect)
@@ -162,26 +232,11 @@ class Signalling:
     def _handler(self, kind: str) -> Callable[..., Awaitable[Message | None]]:
         async def handle(sid: str, message: object = None, *_: object) -> Message | None:
             """The acknowledgement is what the member itself is told, an error too."""
-            name = self._socket_io[sid][0] if sid in self._socket_io else ""
-            deliveries = self.rooms.receive(name, kind, {} if message is None else message, self._now())
-            self._deliver(deliveries)
+            name = self._names.get(sid, "")
+            deliveries = self._receive(name, kind, {} if message is None else message)
             return next((each.message for each in deliveries if each.to == name), None)
 
         return handle
-
-    def _engine_socket(self, sid: str) -> Any:
-        """The Engine.IO socket below a Socket.IO connection, None when it is gone."""
-        return self._sio.eio.sockets.get(self._sio.manager.eio_sid_from_sid(sid, "/"))
-
-    async def _feed(self, sid: str, way: _Way) -> None:
-        """Send a member what waits for it, in order; one that does not take it is disconnected."""
-        while True:
-            kind, message = await way.queue.get()
-            socket = self._engine_socket(sid)
-            if socket is None or socket.queue.qsize() >= _MAX_QUEUED:
-                way.hang_up()
-                return
-            await self._sio.emit(kind, message, to=sid)
 
     # Plain WebSocket
 
@@ -191,17 +246,28 @@ class Signalling:
         if not may_call(header(scope, "origin"), header(scope, "host"), self.origins):
             await websocket.close(_POLICY)
             return
-        await websocket.accept()
+        key = _key(scope)
+        self._plain_sessions[key] += 1
+        try:
+            await websocket.accept()
+            await self._serve_plain(websocket)
+        finally:
+            self._plain_sessions[key] -= 1
+            if not self._plain_sessions[key]:
+                del self._plain_sessions[key]
+
+    async def _serve_plain(self, websocket: WebSocket) -> None:
         name = self.rooms.connect(self._now())
         reader = asyncio.ensure_future(self._read(websocket, name))
-        way = self._ways[name] = _Way(reader.cancel)
-        writer = asyncio.ensure_future(_write(websocket, way.queue))
+        way = self._ways[name] = _PlainWay(self._backlogs.open(), reader.cancel)
+        writer = asyncio.ensure_future(way.write(websocket))
         try:
             await asyncio.wait((reader, writer), return_when=asyncio.FIRST_COMPLETED)
         finally:
             reader.cancel()
             writer.cancel()
             await asyncio.gather(reader, writer, return_exceptions=True)
+            way.close()
             self._gone(name)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await websocket.close(_TRY_AGAIN_LATER)
@@ -210,24 +276,54 @@ class Signalling:
         async for text in websocket.iter_text():
             if len(text) > self._message_size:
                 return
-            kind, message = _parsed(text)
-            self._deliver(self.rooms.receive(name, kind, message, self._now()))
+            self._receive(name, *_parsed(text))
 
 
-class _TextPacket(Packet):  # type: ignore[misc]
-    """Socket.IO without binary attachments, of which a client could announce any number."""
+class _SocketIoWay:
+    """A member that speaks Socket.IO; what waits for it is in Engine.IO's own queue."""
 
-    def decode(self, encoded_packet: str) -> int:
-        if super().decode(encoded_packet):
-            raise ValueError("binary messages are not taken")
-        return 0
+    def __init__(self, server: SocketServer, sid: str, start: Callable[[Awaitable[None]], None]) -> None:
+        self._server = server
+        self._sid = sid
+        self._start = start
+
+    def deliver(self, kind: str, message: Message) -> None:
+        self._server.emit_now(self._sid, kind, message)
+
+    def hang_up(self) -> None:
+        self._start(self._server.hang_up(self._sid))
 
 
-async def _write(websocket: WebSocket, queue: Queue) -> None:
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-        while True:
-            kind, message = await queue.get()
-            await websocket.send_text(json.dumps({"type": kind, **message}))
+class _PlainWay:
+    """A member on a plain WebSocket, and what waits for it."""
+
+    def __init__(self, backlog: Backlog, hang_up: Callable[[], object]) -> None:
+        self._backlog = backlog
+        self._hang_up = hang_up
+        self._queue: asyncio.Queue[str] = asyncio.Queue()
+        backlog.hang_up = hang_up
+
+    def deliver(self, kind: str, message: Message) -> None:
+        text = json.dumps({"type": kind, **message})
+        if self._backlog.add(len(text)):
+            self._queue.put_nowait(text)
+        else:
+            self._hang_up()
+
+    def hang_up(self) -> None:
+        self._hang_up()
+
+    def close(self) -> None:
+        """Nothing waits for it any more."""
+        self._backlog.close()
+
+    async def write(self, websocket: WebSocket) -> None:
+        """Send what waits, until the connection ends."""
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            while True:
+                text = await self._queue.get()
+                await websocket.send_text(text)
+                self._backlog.remove(len(text))
 
 
 async def _quietly(work: Awaitable[None]) -> None:
@@ -244,19 +340,31 @@ def _parsed(text: str) -> tuple[object, object]:
     return (value.get("type"), value) if isinstance(value, dict) else (None, value)
 
 
-def _opens_session(scope: Scope) -> bool:
-    if scope["type"] == "websocket" and scope["path"] == PLAIN_PATH:
-        return True
-    if scope["type"] not in ("http", "websocket") or not f"{scope['path']}/".startswith(SOCKET_IO_PATH):
+def _is_json(value: object) -> bool:
+    """Whether it can be written as JSON: what Python reads may hold infinite numbers."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
         return False
-    return b"sid=" not in scope["query_string"] and scope.get("method") != "OPTIONS"
+    return True
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send) -> None:
+def _key(scope: Scope) -> bytes:
+    client = scope.get("client")
+    return packed_client(str(client[0]) if client else "")
+
+
+def packed_client(host: str) -> bytes:
+    """Who counts as one client: an IPv4 address, an IPv6 /64."""
+    return client_of(packed(host))
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, text: str) -> None:
     if scope["type"] == "websocket":
         await receive()
-        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER if status == 429 else _POLICY})
         return
+    body = json.dumps({"error": text}).encode()
     headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
-    await send({"type": "http.response.start", "status": 429, "headers": headers})
-    await send({"type": "http.response.body", "body": b'{"error":"too many connections"}'})
+    await send({"type": "http.response.start", "status": status, "headers": headers[: 2 if status == 429 else 1]})
+    await send({"type": "http.response.body", "body": body})

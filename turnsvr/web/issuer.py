@@ -43,8 +43,11 @@ class Issued:
     relay_only: bool = False
 
 
-class Desk:
-    """What every dialect asks. Times: now on any monotonic clock, wall_time in seconds since 1970."""
+class Issuer:
+    """Issues credentials to callers, whatever dialect they speak.
+
+    Times: now on any monotonic clock, wall_time in seconds since 1970.
+    """
 
     def __init__(self, settings: WebSettings, context: Context, random: Callable[[int], bytes]) -> None:
         self.callers = Callers(settings)
@@ -54,6 +57,7 @@ class Desk:
         self._context = context
         self._random = random
         self._addresses = AnswerLimiter(settings.requests_per_address)
+        self._wrong = AnswerLimiter(settings.requests_per_address)
         self._buckets: dict[str, TokenBucket] = {}
         self._in_force: dict[str, list[float]] = {}
 
@@ -61,22 +65,27 @@ class Desk:
         """Go by other settings from now on; what is counted stays."""
         self.callers = Callers(settings)
         self._settings = settings
-        self._addresses.rate = settings.requests_per_address
+        self._addresses.rate = self._wrong.rate = settings.requests_per_address
         self._buckets.clear()
         names = {key.name for key in settings.keys}
         self._in_force = {name: expiries for name, expiries in self._in_force.items() if name in names}
 
-    def admit_address(self, client: str, now: float) -> None:
-        """One more request of a stranger; raises Refused when there are too many from that address."""
-        if not self._addresses.allow(packed(client), now):
-            raise Refused(429, "too many requests from this address", retry_after=1)
+    def check_address(self, client: str, now: float) -> None:
+        """Raises Refused where too many wrong keys came from this address just now; counts nothing."""
+        if self._wrong.exhausted(packed(client), now):
+            raise _too_many_from_address()
+
+    def count_wrong_key(self, client: str, now: float) -> None:
+        """A request that offered no key that is known."""
+        self._wrong.allow(packed(client), now)
 
     def admit(self, caller: Caller, origin: str | None, client: str, now: float) -> None:
         """One more request of a known caller, from a page of that origin if a browser names one; raises Refused."""
         if origin is not None and caller.origins and origin not in caller.origins:
             raise Refused(403, "this key may not be used from this origin")
         if not caller.keyed:
-            self.admit_address(client, now)
+            if not self._addresses.allow(packed(client), now):
+                raise _too_many_from_address()
             return
         rate = self._settings.requests_per_key
         if rate and not self._buckets.setdefault(caller.name, TokenBucket(rate, max(rate, 1.0), now)).take(1.0, now):
@@ -139,6 +148,10 @@ class Desk:
             wait = max(1, int(expiries[0] - wall_time))
             raise Refused(429, "this key has as many credentials in force as it may have", retry_after=wait)
         return expiries
+
+
+def _too_many_from_address() -> Refused:
+    return Refused(429, "too many requests from this address", retry_after=1)
 
 
 def _lifetime(wanted: float | None, longest: float) -> int:

@@ -1,0 +1,182 @@
+"""How the open files of the process are shared out: to relays, streams, HTTP, the admin interface and stores.
+
+The law: each part keeps a bound of its own (allocations, connections), and all bounds together fit into what the system
+allows (RLIMIT_NOFILE). So whoever fills one part takes nothing from another. Where the system allows fewer files than
+the settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams and HTTP
+share the rest in proportion to what the settings ask for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from turnsvr import admin
+from turnsvr.app import assemble
+from turnsvr.config.settings import Settings
+from turnsvr.net.accepting import BATCH
+
+_OWN = 64
+"""Standard streams, the log, files that are read now and then, sockets that probe or look something up."""
+_A_THREAD = 2
+"""Of the pump, besides its share of each UDP listener."""
+_STORE, _HOOK, _TOKENS, _STATUS = 32, 96, 8, 8
+"""Connections to databases and services that know users, those among them that are just being closed."""
+_PASSING = 3 * BATCH
+"""Connections of one part that are accepted already and not refused yet, or ended and not closed yet."""
+_LEAST = 16
+"""Of each part's share, however little there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Open files by part, and the bounds that keep each within its share."""
+
+    limit: int | None
+    """Open files that the system allows; None where it sets no limit, or none is known."""
+    server: int
+    stores: int
+    admin: int
+    web: int
+    streams: int
+    relays: int
+    allocations: int
+    """Allocations that relays have room for, at most limits.allocations."""
+    connections: int
+    """Connections that streams have room for, at most limits.connections."""
+    web_connections: int
+    """At most web.connections; 0 without web."""
+
+    @property
+    def total(self) -> int:
+        return self.server + self.stores + self.admin + self.web + self.streams + self.relays
+
+    def applied(self, settings: Settings) -> Settings:
+        """The settings with the bounds for which there is room."""
+        limits = settings.limits.model_copy(
+            update={"allocations": self.allocations, "connections": self.connections},
+        )
+        return settings.model_copy(update={"limits": limits})
+
+    def shares(self) -> dict[str, int]:
+        """Open files by part, in the order in which they are told."""
+        names = ("relays", "streams", "web", "admin", "stores", "server")
+        return {name: getattr(self, name) for name in names}
+
+    def as_dict(self) -> dict[str, int]:
+        """The shares, and before them the limit where there is one."""
+        return self.shares() if self.limit is None else {"limit": self.limit, **self.shares()}
+
+    def describe(self) -> str:
+        """For people: the limit, and what each part may open."""
+        parts = ", ".join(f"{name} {share}" for name, share in self.shares().items() if share)
+        return f"{'no limit' if self.limit is None else self.limit} ({parts})"
+
+    def reduced(self, settings: Settings) -> list[str]:
+        """What the system has no room for, setting by setting, with what there is room for."""
+        limits, web = settings.limits, settings.web
+        found = [
+            ("limits.allocations", limits.allocations, self.allocations),
+            ("limits.connections", limits.connections, self.connections),
+            ("web.connections", web.connections if web else 0, self.web_connections),
+        ]
+        return [f"{name} is {room}, not {wanted}" for name, wanted, room in found if room < wanted]
+
+
+def share_out(settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1) -> Budget:
+    """limit: RLIMIT_NOFILE, None for none; families: address families that are relayed; threads: of the pump."""
+    server, stores, administration = _server(settings, threads), _stores(settings), _admin(settings)
+    wanted = {
+        "relays": _sockets(settings.limits.allocations, families),
+        "streams": settings.limits.connections + _PASSING,
+        "web": settings.web.connections + _PASSING if settings.web else 0,
+    }
+    shares = _in_proportion(wanted, None if limit is None else limit - server - stores - administration)
+    return Budget(
+        limit=limit,
+        server=server,
+        stores=stores,
+        admin=administration,
+        **shares,
+        allocations=_allocations(settings.limits.allocations, shares["relays"], families),
+        connections=_room(settings.limits.connections, shares["streams"]),
+        web_connections=_room(settings.web.connections, shares["web"]) if settings.web else 0,
+    )
+
+
+def _in_proportion(wanted: dict[str, int], room: int | None) -> dict[str, int]:
+    """What is wanted as far as there is room, the same part of each; but HTTP, which wants little, gets an eighth."""
+    if room is None or room >= sum(wanted.values()):
+        return wanted
+    room = max(room, 0)
+    others = wanted["relays"] + wanted["streams"]
+    web = min(wanted["web"], max(room // 8, room * wanted["web"] // (others + wanted["web"])))
+    left = {name: wanted[name] * (room - web) // others for name in ("relays", "streams")}
+    return {name: wanted[name] and max(_LEAST, share) for name, share in (left | {"web": web}).items()}
+
+
+def raise_limit(wanted: int) -> int | None:
+    """Have the system allow so many open files, as far as it lets us; returns how many it does, None for any number."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if granted > soft:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def most_allowed() -> int | None:
+    """Open files that the system would let this process have; None for any number, or where that is unknown."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if hard == resource.RLIM_INFINITY else hard
+
+
+def _sockets(allocations: int, families: int) -> int:
+    """Of so many allocations, with the ports that are held for clients that asked for a pair."""
+    return allocations * families + assemble.reservations(allocations)
+
+
+def _allocations(wanted: int, share: int, families: int) -> int:
+    """The most, up to those wanted, whose sockets fit into the share."""
+    fitting = range(1, wanted + 1)
+    return max(1, bisect_right(fitting, share, key=lambda allocations: _sockets(allocations, families)))
+
+
+def _room(wanted: int, share: int) -> int:
+    """Connections in a share; while there is little, fewer may be passing."""
+    return max(1, min(wanted, share - min(_PASSING, share // 2)))
+
+
+def _server(settings: Settings, threads: int) -> int:
+    listeners = settings.listeners()
+    udp = sum(each.transport == "udp" for each in listeners)
+    http = len(settings.web.listeners()) if settings.web else 0
+    return _OWN + threads * (_A_THREAD + udp) + len(listeners) - udp + http
+
+
+def _stores(settings: Settings) -> int:
+    credentials = settings.credentials
+    return (
+        (_STORE if credentials.store is not None else 0)
+        + (_HOOK if credentials.hook is not None else 0)
+        + (_TOKENS if credentials.tokens is not None else 0)
+        + (_STATUS if settings.status is not None else 0)
+    )
+
+
+def _admin(settings: Settings) -> int:
+    if settings.admin.socket == "off" and not settings.admin.listen:
+        return 0
+    return admin.CONNECTIONS + 2 * _PASSING + 2

@@ -1,0 +1,233 @@
+"""Every HTTP connection: how many there are, how many from one address, how long each may wait, which one has to go.
+
+A connection that waits for its client (for TLS, a head, a body, or for the client to read) has a deadline, counted from
+when the wait began, so that single bytes do not extend it. It may be ended at any time to make room for a new one. A
+connection whose request is with the application, or that carries a signalling session, is not ended to make room; how
+many of those there can be is bounded where sessions begin (signalling.py).
+
+So a new connection is refused only where its own address holds all that one address may, in sessions. Otherwise the
+connection goes that has waited longest, of the address that has most of them waiting: who comes from few addresses ends
+his own connections, and who comes from many has to be faster than a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from turnsvr.config.ranges import AddressRange
+from turnsvr.limits import client_of
+
+
+class Wait(Enum):
+    """What a connection waits for."""
+
+    TLS = "the end of the TLS handshake"
+    HEAD = "the head of a request"
+    NEXT = "another request"
+    BODY = "the body of a request"
+    READER = "the client to read what it is sent"
+    END = "its end"
+    ANSWER = "the application"
+    SESSION = "messages of a WebSocket"
+
+
+DEADLINES: dict[Wait, float] = {
+    Wait.TLS: 10.0,
+    Wait.HEAD: 10.0,
+    Wait.NEXT: 15.0,
+    Wait.BODY: 15.0,
+    Wait.READER: 15.0,
+    Wait.END: 5.0,
+}
+"""Seconds for what depends on the client. ANSWER has none, since no request keeps the application busy for long but
+those of signalling, which has deadlines of its own; neither has SESSION, whose pings tell whether its client lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Bounds of what HTTP clients can take."""
+
+    connections: int
+    per_address: int
+    """From one IPv4 address or one IPv6 /64."""
+    proxies: tuple[AddressRange, ...] = ()
+    """Addresses that many clients come from: the bound of one address does not hold for them."""
+    favoured: tuple[AddressRange, ...] = ()
+    """Addresses whose connections go last: strangers do not push them out."""
+
+
+class HttpConnection:
+    """One accepted connection, from accept() until close()."""
+
+    def __init__(self, table: HttpConnections, source: bytes | None, *, favoured: bool) -> None:
+        self.source = source
+        """Whom the bound of one address counts it for; None where it does not."""
+        self.favoured = favoured
+        self.drop: Callable[[], object] = lambda: None
+        """Ends the connection at once, whatever state it is in; whoever serves it sets this."""
+        self.closed: Callable[[], object] = lambda: None
+        """Hears that it is gone; whoever serves it sets this."""
+        self._table = table
+        self._wait: tuple[Wait, object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def waits(self, what: Wait, of: object = None) -> None:
+        """What it waits for from now on; of tells one request from another, where they wait for the same."""
+        if self._wait == (what, of) or self not in self._table:
+            return
+        self._wait = (what, of)
+        self._stop_timer()
+        seconds = DEADLINES.get(what)
+        self._table.mark(self, evictable=seconds is not None)
+        if seconds is not None:
+            self._timer = self._table.loop.call_later(seconds, self._late)
+
+    def close(self) -> None:
+        """It is gone; closing twice is fine."""
+        self._stop_timer()
+        self._table.forget(self)
+        self.closed()
+
+    def _late(self) -> None:
+        self._timer = None
+        self.drop()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class HttpConnections:
+    """The table of connections, of one part of the server: its listeners share it."""
+
+    def __init__(self, limits: HttpLimits, loop: asyncio.AbstractEventLoop) -> None:
+        self.limits = limits
+        self.loop = loop
+        self.evicted = 0
+        """Connections that were ended to make room."""
+        self.refused = 0
+        """Connections for which there was no room."""
+        self._open: set[HttpConnection] = set()
+        self._by_source: Counter[bytes] = Counter()
+        self._strangers = _Waiting()
+        self._favoured = _Waiting()
+
+    def admit(self, host: str) -> HttpConnection | None:
+        """A place for one more connection from this IP address, or from an empty one over a Unix socket.
+
+        None where there is no room and nothing that may go.
+        """
+        address = _address(host)
+        source = None if address is None or _in(address, self.limits.proxies) else client_of(address.packed)
+        favoured = address is None or _in(address, self.limits.favoured)
+        if not self._make_room(source):
+            self.refused += 1
+            return None
+        connection = HttpConnection(self, source, favoured=favoured)
+        self._open.add(connection)
+        if source is not None:
+            self._by_source[source] += 1
+        return connection
+
+    def mark(self, connection: HttpConnection, *, evictable: bool) -> None:
+        """Whether it may go to make room, counted from now on."""
+        waiting = self._favoured if connection.favoured else self._strangers
+        waiting.discard(connection)
+        if evictable:
+            waiting.add(connection)
+
+    def forget(self, connection: HttpConnection) -> None:
+        if connection not in self._open:
+            return
+        self.mark(connection, evictable=False)
+        self._open.remove(connection)
+        if connection.source is not None:
+            self._by_source[connection.source] -= 1
+            if not self._by_source[connection.source]:
+                del self._by_source[connection.source]
+
+    def drop_all(self) -> None:
+        for connection in tuple(self._open):
+            connection.drop()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def __contains__(self, connection: HttpConnection) -> bool:
+        return connection in self._open
+
+    def _make_room(self, source: bytes | None) -> bool:
+        if source is not None and self._by_source[source] >= self.limits.per_address:
+            return self._evict(self._strangers.oldest_of(source) or self._favoured.oldest_of(source))
+        if len(self._open) >= self.limits.connections:
+            return self._evict(self._strangers.first() or self._favoured.first())
+        return True
+
+    def _evict(self, connection: HttpConnection | None) -> bool:
+        if connection is None:
+            return False
+        self.evicted += 1
+        connection.drop()
+        connection.close()  # its place is free at once, whatever the transport has still to do
+        return True
+
+
+class _Waiting:
+    """Connections that may go, by address. Every step takes the same time, however many there are."""
+
+    def __init__(self) -> None:
+        self._by_source: dict[bytes | None, dict[HttpConnection, None]] = {}
+        self._by_count: dict[int, dict[bytes | None, None]] = {}
+        self._most = 0
+
+    def add(self, connection: HttpConnection) -> None:
+        mine = self._by_source.setdefault(connection.source, {})
+        mine[connection] = None
+        self._recount(connection.source, len(mine) - 1, len(mine))
+
+    def discard(self, connection: HttpConnection) -> None:
+        mine = self._by_source.get(connection.source)
+        if mine is None or connection not in mine:
+            return
+        del mine[connection]
+        self._recount(connection.source, len(mine) + 1, len(mine))
+        if not mine:
+            del self._by_source[connection.source]
+
+    def oldest_of(self, source: bytes | None) -> HttpConnection | None:
+        return next(iter(self._by_source.get(source, ())), None)
+
+    def first(self) -> HttpConnection | None:
+        """The one that has waited longest, of an address that has most waiting."""
+        sources = self._by_count.get(self._most)
+        return self.oldest_of(next(iter(sources))) if sources else None
+
+    def _recount(self, source: bytes | None, before: int, now: int) -> None:
+        if before:
+            sources = self._by_count[before]
+            del sources[source]
+            if not sources:
+                del self._by_count[before]
+        if now:
+            self._by_count.setdefault(now, {})[source] = None
+        if now > self._most or self._most not in self._by_count:
+            self._most = now
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
+
+def _in(address: ipaddress.IPv4Address | ipaddress.IPv6Address, ranges: Iterable[AddressRange]) -> bool:
+    return any(address in each for each in ranges)
