@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Hashable
-from typing import Final
+from typing import Final, Protocol
 
 _SLOTS: Final = 1 << 18
 """Slots of an AnswerLimiter, 8 bytes each."""
@@ -43,16 +43,35 @@ class TokenBucket:
         return True
 
 
+ANSWERS_SAVED: Final = 10.0
+"""Seconds of answers that an address saves up, for a NAT or a media server whose clients all come at once."""
+
+
+class Answers(Protocol):
+    """One budget of answers to strangers, whoever gives them: the pump or the rules."""
+
+    def allow(self, packed_host: bytes, now: float) -> bool:
+        """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""
+
+
+class Budget(Answers, Protocol):
+    """One of which the rate can be set."""
+
+    rate: float
+    """Answers a second, 0 for no limit."""
+
+
 class AnswerLimiter:
     """At most `rate` unauthenticated answers a second to one client address, so that nobody is flooded through us.
 
-    A client is its IPv4 address or its IPv6 /64; it may use one second's worth at once. Clients are told apart by
-    a slot of a fixed table, so memory does not grow and nothing that others send gives a victim a fresh budget. Two
+    A client is its IPv4 address or its IPv6 /64; it may use at once what it has saved up. Clients are told apart by a
+    slot of a fixed table, so memory does not grow and nothing that others send gives a victim a fresh budget. Two
     clients of one slot share its rate; which ones do is up to Python's keyed hash, different in each process.
     """
 
-    def __init__(self, rate: float, slots: int = _SLOTS) -> None:
-        """rate in answers a second, 0 for no limit."""
+    def __init__(self, rate: float, slots: int = _SLOTS, saved: float = 1.0) -> None:
+        """rate in answers a second, 0 for no limit; saved in seconds."""
+        self._saved = saved
         self._paid_until = array("d", bytes(8 * slots))
         self.rate = rate
 
@@ -65,7 +84,7 @@ class AnswerLimiter:
         self._rate = rate
         if rate:
             self._interval = 1 / rate
-            self._ahead = max(1.0, rate) * self._interval - self._interval * _ALMOST
+            self._ahead = max(1.0, rate * self._saved) * self._interval - self._interval * _ALMOST
 
     def allow(self, packed_host: bytes, now: float) -> bool:
         """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""

@@ -76,8 +76,11 @@ def _settings(lab: Lab, certificate: TlsFiles) -> dict[str, Any]:
 
 
 @contextmanager
-def turnsvr(node: Node, directory: Path, settings: dict[str, Any]) -> Iterator[None]:
-    """Our own server in a node; settings as of the file, where user, realm and generous limits are filled in."""
+def turnsvr(node: Node, directory: Path, settings: dict[str, Any], *, first: str = "") -> Iterator[None]:
+    """Our own server in a node; settings as of the file, where user, realm and generous limits are filled in.
+
+    first: Python that its process runs before it starts.
+    """
     usual = {
         "realm": REALM,
         "credentials": {"users": {USER: PASSWORD}},
@@ -86,9 +89,10 @@ def turnsvr(node: Node, directory: Path, settings: dict[str, Any]) -> Iterator[N
     file = directory / "turnsvr.yaml"
     file.write_text(json.dumps(usual | settings))
     file.chmod(0o600)
-    command = [sys.executable, "-c", "from turnsvr.cli import main; main()", "run", "-c", str(file)]
-    first = next(text for text in settings["listen"] if text.startswith("tcp://"))
-    server = Address(first.removeprefix("tcp://"), OURS.port)
+    program = f"{first}\nfrom turnsvr.cli import main; main()"
+    command = [sys.executable, "-c", program, "run", "-c", str(file)]
+    tcp = next(text for text in settings["listen"] if text.startswith("tcp://"))
+    server = Address(tcp.removeprefix("tcp://"), OURS.port)
     with running(node.inside(*command), directory / "turnsvr.app.log", ready(node, server)):
         yield
 

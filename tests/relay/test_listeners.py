@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
@@ -111,8 +111,7 @@ async def test_everything_else_goes_up_in_order(pump_factory: PumpFactory) -> No
 
 async def test_messages_that_wait_go_up_in_batches(pump_factory: PumpFactory) -> None:
     world = pump_factory()
-    client = world.endpoint()
-    for _ in range(200):
+    for client in [world.endpoint() for _ in range(200)]:
         client.send(request().encode(), world.listeners[Family.IPV4])
     await world.until(lambda: len(world.notes.messages) == 200)
     assert len(world.notes.batches) < 200
@@ -221,10 +220,11 @@ async def test_the_handler_may_use_the_pump(pump_factory: PumpFactory) -> None:
     world = pump_factory()
     echoed = asyncio.Event()
 
-    def echo(batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+    def echo(batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         for five_tuple, data in batch:
             world.pump.send(five_tuple, data)
         echoed.set()
+        return ()
 
     world.notes.client_messages = echo  # type: ignore[method-assign]
     client, message = world.endpoint(), request().encode()

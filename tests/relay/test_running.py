@@ -184,7 +184,7 @@ class TestShutdown:
         before = _descriptors()
         world = World(pump_kind)
         stream = FiveTuple(Transport.TCP, Address("127.0.0.1", 9), Address("127.0.0.1", 3478))
-        world.pump.attach(stream, lambda frame: True)
+        world.pump.attach(stream, lambda frame: True, lambda: None)
         world.open(stream, (Family.IPV4, Family.IPV6))
         for number in range(10):
             world.session(even_port=True, reserve=bytes([number] * 8))
@@ -220,7 +220,7 @@ async def test_sessions_by_the_hundred(pump_factory: PumpFactory) -> None:
     peer = world.endpoint()
     for number in range(300):
         client = FiveTuple(Transport.TCP, Address(LOOPBACK[Family.IPV4], 1 + number), Address("127.0.0.1", 3478))
-        world.pump.attach(client, lambda frame: True)
+        world.pump.attach(client, lambda frame: True, lambda: None)
         session, opened = world.open(client, (Family.IPV4,))
         world.pump.permit(session, "127.0.0.1", asyncio.get_running_loop().time() + 60)
         peer.send(b"abc", opened.addresses[0])

@@ -7,7 +7,7 @@ import itertools
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from turnsvr import relay
@@ -56,8 +56,9 @@ class Notes:
     def messages(self) -> list[tuple[FiveTuple, bytes]]:
         return list(itertools.chain.from_iterable(self.batches))
 
-    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         self.batches.append(list(batch))
+        return ()
 
     def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
         self.errors.append(PeerError(session, peer, icmp_type, icmp_code, data))

@@ -28,7 +28,6 @@ from turnsvr.config.settings import ListenAddress, Settings, WebSettings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
-from turnsvr.limits import AnswerLimiter
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.ownaddresses import OwnAddresses
@@ -109,12 +108,12 @@ class Application:
         tls = self._tls_contexts()
         await self._open_identities()
         plan = self._plan()
-        self._limiter = AnswerLimiter(settings.limits.answers_per_address)
-        server = Server(plan.server, random=secrets.token_bytes, limiter=self._limiter)
+        self._answers = relay.budget(settings.limits.answers_per_address, settings.pump.kind)
+        server = Server(plan.server, random=secrets.token_bytes, limiter=self._answers)
         try:
             self._engine = Engine(
                 server,
-                lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=self._limiter),
+                lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=self._answers),
                 self.identities.source,
                 self._events,
                 loop=loop,
@@ -392,7 +391,7 @@ class Application:
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
         plan = self._plan()
-        self._limiter.rate = self.settings.limits.answers_per_address
+        self._answers.rate = self.settings.limits.answers_per_address
         self._engine.lookups.source = self.identities.source
         self.server.reconfigure(plan.server, asyncio.get_running_loop().time())
         self._engine.carry_out()

@@ -109,7 +109,8 @@ class LimitSettings(fields.Section):
     connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
     """TCP and TLS connections from one client address."""
     answers_per_address: fields.PerSecond = 100.0
-    """Unauthenticated answers (Binding, 401) per second to one client address; 0 for no limit."""
+    """Unauthenticated answers (Binding, 401) a second to one client address, of which ten seconds' worth are saved up;
+    0 for no limit."""
     idle_timeout: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 30.0
     """How long a TCP or TLS connection may stay without an allocation, 1 s to 1 day."""
     stream_buffer: Annotated[fields.Bytes, Field(ge=16 * _KIB, le=64 * _MIB)] = 256 * _KIB

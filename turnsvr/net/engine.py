@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol, assert_never
 
 import structlog
@@ -36,6 +36,9 @@ from turnsvr.turn.commands import (
 from turnsvr.turn.server import Server
 
 _log = structlog.get_logger()
+
+_LONGEST_WAIT = 40.0
+"""Seconds after which what a client sent behind a request waits for its answer no longer. Look-ups end before."""
 
 _CODES = {
     RelayFailure.FAMILY: ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED,
@@ -85,9 +88,10 @@ class Engine:
         self._loop = loop
         self._running = False
         self._timer: asyncio.TimerHandle | None = None
+        self._kept: dict[FiveTuple, asyncio.TimerHandle] = {}
         self.pump = make_pump(self)
 
-    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         now = self._loop.time()
         for five_tuple, data in batch:
             try:
@@ -95,16 +99,18 @@ class Engine:
             except Exception:
                 _log.exception("a message could not be judged", client=str(five_tuple.client))
         self.carry_out()
+        kept = [five_tuple for five_tuple, _ in batch if self.server.waits(five_tuple)]
+        for five_tuple in kept:
+            self._keep(five_tuple)
+        return kept
 
-    def stream_frames(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> None:
-        """Frames of an attached stream client: relayed by the pump where its table covers them, else judged."""
+    def stream_frames(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
+        """Frames of an attached stream client, for the pump to relay or to hand up; returns how many it has taken."""
         try:
-            rest = self.pump.relay(five_tuple, frames)
+            return self.pump.relay(five_tuple, frames)
         except Exception:
             _log.exception("frames could not be relayed", client=str(five_tuple.client))
-            return
-        if rest:
-            self.client_messages([(five_tuple, frame) for frame in rest])
+            return len(frames)
 
     def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
         try:
@@ -127,6 +133,9 @@ class Engine:
 
     def disconnected(self, five_tuple: FiveTuple) -> None:
         """A stream client is gone."""
+        kept = self._kept.pop(five_tuple, None)
+        if kept is not None:
+            kept.cancel()
         try:
             self.server.disconnected(five_tuple, self._loop.time())
         except Exception:
@@ -159,6 +168,9 @@ class Engine:
     def close(self) -> None:
         """Stop the timer, the look-ups and the pump; nothing is to be called after it."""
         self.lookups.cancel()
+        for kept in self._kept.values():
+            kept.cancel()
+        self._kept.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -244,12 +256,32 @@ class Engine:
             _log.exception("a failed command could not be answered", command=type(command).__name__)
 
     def _found(self, request: int, keys: Sequence[Credential], refusal: str) -> None:
+        five_tuple = self.server.who_waits(request)
         self.server.credential(request, keys, self._loop.time(), refusal=refusal)
         self.carry_out()
+        self._answered(five_tuple)
 
     def _not_found(self, request: int) -> None:
+        five_tuple = self.server.who_waits(request)
         self.server.credential_failed(request, self._loop.time())
         self.carry_out()
+        self._answered(five_tuple)
+
+    def _keep(self, five_tuple: FiveTuple) -> None:
+        """Have what this client sends wait for its request."""
+        kept = self._kept.get(five_tuple)
+        if kept is not None:
+            kept.cancel()
+        self._kept[five_tuple] = self._loop.call_later(_LONGEST_WAIT, self._let_go, five_tuple)
+
+    def _answered(self, five_tuple: FiveTuple | None) -> None:
+        if five_tuple is not None and five_tuple in self._kept and not self.server.waits(five_tuple):
+            self._kept[five_tuple].cancel()
+            self._let_go(five_tuple)
+
+    def _let_go(self, five_tuple: FiveTuple) -> None:
+        del self._kept[five_tuple]
+        self.pump.proceed(five_tuple)
 
     def _set_timer(self) -> None:
         """Wake up no later than the rules want; an earlier wake-up that is already set stays, and sets the next."""

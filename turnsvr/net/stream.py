@@ -73,6 +73,11 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._limit = limit
         self._queue: list[bytes] = []
         self._room = 0
+        self._frames: list[bytes] = []
+        """What came behind a message that is yet to be judged."""
+        self._reads = True
+        self._end = ""
+        """Why the connection ends once all frames have had their turn."""
         self._splitter = StreamSplitter()
         self._transport: asyncio.Transport | None = None
         self._tls = False
@@ -86,13 +91,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
             return
         self._connection.drop = self._drop
         self._transport.set_write_buffer_limits(high=_LAGGING)
-        self._engine.pump.attach(self._five_tuple, self.write)
+        self._engine.pump.attach(self._five_tuple, self.write, self._go_on)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None or self._transport.is_closing() or self._end:
             return
         data = bytes(self._view[:nbytes])
         if self._is_fresh:
@@ -105,13 +110,23 @@ class StreamProtocol(asyncio.BufferedProtocol):
         try:
             frames = self._splitter.feed(data)
         except MalformedMessage as error:
-            self._close(f"broken frame: {error}")
-            return
-        if frames:
-            self._engine.stream_frames(self._five_tuple, frames)
+            self._end = f"broken frame: {error}"
+        else:
+            self._frames += frames
+        self._go_on()
 
-    def eof_received(self) -> None:
-        self._flush()  # answers to what came along with the end; asyncio closes next
+    def eof_received(self) -> bool:
+        """Whether asyncio is to keep the connection, for what came before its end.
+
+        It never does so over TLS: there the message that waits is judged out of turn, and what is behind it is lost.
+        """
+        if self._tls:
+            self._engine.pump.hurry(self._five_tuple)
+        self._flush()
+        if self._tls or not (self._frames or self._engine.pump.waits(self._five_tuple)):
+            return False
+        self._end = "closed by the client"
+        return True
 
     def pause_writing(self) -> None:
         self._connection.lag(True)
@@ -132,8 +147,24 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._queue.clear()
+        self._frames.clear()
         self._engine.pump.detach(self._five_tuple)
         self._engine.disconnected(self._five_tuple)
+
+    def _go_on(self) -> None:
+        """Hand on what came, as far as a message that is yet to be judged; until then no more than that is read."""
+        if self._frames:
+            del self._frames[: self._engine.stream_frames(self._five_tuple, self._frames)]
+        if self._transport is None or self._transport.is_closing():
+            return
+        if self._end and not self._frames and not self._engine.pump.waits(self._five_tuple):
+            self._close(self._end)
+        elif self._reads is bool(self._frames or self._end):
+            self._reads = not self._reads
+            if self._reads:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
 
     def write(self, frame: bytes) -> bool:
         """Queue one whole frame; False when too much waits already and it was dropped."""

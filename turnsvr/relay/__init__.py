@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from turnsvr.limits import AnswerLimiter
+from turnsvr.limits import ANSWERS_SAVED, AnswerLimiter, Answers, Budget
 from turnsvr.relay.api import Handler, Pump, PumpSettings
 from turnsvr.relay.portable import PortablePump
 
@@ -24,19 +24,27 @@ def make(
     kind: PumpKind = "auto",
     *,
     loop: asyncio.AbstractEventLoop | None = None,
-    limiter: AnswerLimiter | None = None,
+    limiter: Answers | None = None,
 ) -> Pump:
     """The pump of that kind, on the running loop unless told another; "auto" is the compiled one where it loads.
 
-    Raises PumpUnavailable when the compiled pump is asked for and cannot be loaded. limiter: see PortablePump; the
-    compiled pump has one of its own.
+    Raises PumpUnavailable when the compiled pump is asked for and cannot be loaded. limiter: of budget() for the
+    same kind, where others spend it as well.
     """
     loop = loop or asyncio.get_running_loop()
     look(kind)
     if kind != "portable" and not isinstance(compiled := _compiled(), str):
-        pump: Pump = compiled(settings, handler, loop=loop)
+        pump: Pump = compiled.CompiledPump(settings, handler, loop=loop, limiter=limiter)
         return pump
     return PortablePump(settings, handler, loop=loop, limiter=limiter)
+
+
+def budget(rate: float, kind: PumpKind = "auto") -> Budget:
+    """Answers to strangers that a pump of that kind, and whoever else, may give: so many a second to one address."""
+    if kind != "portable" and not isinstance(compiled := _compiled(), str):
+        made: Budget = compiled.AnswerBudget(rate)
+        return made
+    return AnswerLimiter(rate, saved=ANSWERS_SAVED)
 
 
 def look(kind: PumpKind) -> None:
@@ -52,9 +60,10 @@ def describe() -> str:
 
 
 def _compiled() -> Any:
-    """The class CompiledPump, or in a word or two why there is none."""
+    """The compiled pump's module, or in a word or two why there is none."""
     try:
-        return import_module("turnsvr.relay.compiled").CompiledPump
+        module = import_module("turnsvr.relay.compiled")
+        return module if hasattr(module, "CompiledPump") else "it is incomplete"
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("turnsvr.relay."):
             return str(error)

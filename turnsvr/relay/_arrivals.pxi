@@ -1,20 +1,5 @@
 # Datagrams as they arrive: each is taken apart and put on its path.
 
-cdef void send_up(
-    Lane *lane, const FiveTupleKey *key, uint64_t stream, const uint8_t *data, uint32_t size
-) noexcept nogil:
-    """Have the rules judge a message; stream: the name of the one that it came by, if it is not a datagram."""
-    cdef UpRecord record
-    memset(&record, 0, sizeof(record))
-    record.key = key[0]
-    record.kind = UP_MESSAGE
-    record.session = stream
-    if up_push(&lane.up, &record, NULL, 0, data, size, 0):
-        lane.tally.sent_up += 1
-    else:
-        drop_packet(lane, NULL, OVERLOAD)
-
-
 cdef Packet *join_answer(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, Answer answer, uint32_t size
 ) noexcept nogil:
@@ -40,7 +25,7 @@ cdef void answer_binding(
     cdef uint8_t *head
     cdef uint32_t size
     cdef bint in_one
-    if not limiter_allow(&lane.shared.limiter, &key.client, batch.now):
+    if not limiter_allow(lane.shared.limiter, &key.client, batch.now):
         drop_packet(lane, NULL, RATE_LIMITED)
         return
     if grouping_full(&batch.grouping):
@@ -66,7 +51,7 @@ cdef bint answer_allocate(
     cdef bint has_fingerprint
     if listener.challenge == NULL or not is_plain_allocate(request, size, &has_fingerprint):
         return False
-    if not limiter_allow(&lane.shared.limiter, &key.client, batch.now):
+    if not limiter_allow(lane.shared.limiter, &key.client, batch.now):
         lane.tally.challenges_withheld += 1
         drop_packet(lane, NULL, RATE_LIMITED)
         return True
@@ -127,9 +112,8 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
             answer_binding(lane, batch, listener, &key, data)
         elif home != lane.number:
             put_foreign(lane, batch, home, number, &key, NULL, NULL, data, size, arrival.tos)
-        elif not from_client(lane, batch, session, data, size, arrival.tos, True, &route):
-            if not answer_allocate(lane, batch, listener, &key, data, size):
-                send_up(lane, &key, 0, data, size)
+        else:
+            from_udp_client(lane, batch, listener, session, &key, data, size, arrival.tos, True, &route)
         data += size
         left -= size
         if left == 0:

@@ -12,6 +12,9 @@ cdef class Engine(Lanes):
     cdef Sends sends
     cdef list sent
     cdef bint holds
+    # Messages that drain() is reading, and whose they are.
+    cdef ClientQueue *whose[MESSAGES_AT_ONCE]
+    cdef Queued *taken[MESSAGES_AT_ONCE]
 
     def __cinit__(self):
         self.writers = {}
@@ -55,6 +58,7 @@ cdef class Engine(Lanes):
         lane_lock(lane)
         try:
             session.stream = find_stream(&lane.streams, &key)
+            session.queue = find_queue(&lane.queues, &key)
             if not add_session(lane, session):
                 raise OSError(ENOMEM, "session")
             for descriptor, host, address in relays:
@@ -214,13 +218,16 @@ cdef class Engine(Lanes):
         flush_foreign(self.lanes, self.batch)
 
     def relay(self, five_tuple, frames):
-        """Relay what is covered of an attached client's frames; returns the others, in order."""
+        """Take an attached client's frames as far as the first for the rules, none while they have one; returns how many.
+
+        judged() or proceed() tells when to go on.
+        """
         cdef FiveTupleKey key
         cdef Session *session
         cdef Lane *lane
         cdef Route route
         cdef bytes frame
-        cdef list up = []
+        cdef uint32_t taken = 0
         read_five_tuple(&key, five_tuple)
         lane = self.lane_of(&key.client)
         route.number = NONE
@@ -229,17 +236,34 @@ cdef class Engine(Lanes):
             self.batch.now = monotonic()
             session = find_session(&lane.sessions, &key)
             for frame in frames:
+                if queue_of(lane, session, &key) != NULL:
+                    break
+                taken += 1
                 lane.tally.received += 1
                 if not from_client(
                     lane, self.batch, session, <const uint8_t *>frame, <uint32_t>len(frame), 0, False, &route
                 ):
-                    up.append(frame)
-            lane.tally.sent_up += len(up)
+                    if not enqueue(
+                        lane, session, NULL, NULL, &key, <const uint8_t *>frame, <uint32_t>len(frame), 0, True
+                    ):
+                        drop_packet(lane, session, OVERLOAD)
         finally:
             flush(lane, self.batch)
             lane_unlock(lane)
         flush_foreign(self.lanes, self.batch)
-        return up
+        return taken
+
+    def waits(self, five_tuple):
+        """Whether Python has, or will have, a message of this attached client."""
+        cdef FiveTupleKey key
+        cdef Lane *lane
+        cdef bint found
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        lane_lock(lane)
+        found = find_queue(&lane.queues, &key) != NULL
+        lane_unlock(lane)
+        return found
 
     # Stream clients
 
@@ -253,6 +277,21 @@ cdef class Engine(Lanes):
         if five_tuple in self.writers:
             self.set_writer(five_tuple, NULL)
             del self.writers[five_tuple]
+            self.abandon(five_tuple)
+
+    cdef int abandon(self, five_tuple) except -1:
+        """Forget what waits of a client that is gone."""
+        cdef FiveTupleKey key
+        cdef ClientQueue *queue
+        cdef Lane *lane
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        lane_lock(lane)
+        queue = find_queue(&lane.queues, &key)
+        if queue != NULL:
+            abandon_queue(lane, queue)
+        lane_unlock(lane)
+        return 0
 
     cdef int set_writer(self, five_tuple, void *write) except -1:
         cdef FiveTupleKey key
@@ -334,31 +373,132 @@ cdef class Engine(Lanes):
     # What goes up
 
     def drain(self):
-        """What lanes have sent up: messages as (five-tuple, bytes), and the other events, in order.
+        """What lanes have sent up: messages as (five-tuple, bytes), at most one of a client, and the other events.
 
-        Events: ("error", session, peer, type, code, data), ("fenced", session, peer), ("closed", five-tuple, reason,
-        name), ("no_gso", errno). Whoever is closed can be sent answers to what it said before, until hang_up().
-        Messages of streams that were hung up are left out.
+        judged() is to follow before the next call. Events: ("error", session, peer, type, code, data), ("fenced",
+        session, peer), ("closed", five-tuple, reason, name), ("no_gso", errno). Whoever is closed can be sent answers
+        to what it said before, until hang_up(). Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
-        cdef uint32_t at, used
+        cdef uint32_t at, used, count
         cdef uint8_t *taken
         cdef bint is_empty = True
         cdef list messages = []
         cdef list events = []
         for at in range(self.lane_count):
-            taken = up_take(&self.lanes[at].up, &used)
+            lane_lock(self.lanes[at])
+            count = self.take_messages_of(self.lanes[at])
+            taken = up_take(&self.lanes[at].up, &used, count > 0)
+            lane_unlock(self.lanes[at])
+            if count:
+                is_empty = False
+                self.read_messages(count, messages)
             if taken == NULL:
                 continue
             is_empty = False
             try:
-                self.read_records(self.lanes[at], taken, used, messages, events)
+                self.read_records(self.lanes[at], taken, used, events)
             finally:
                 free(taken)
         return None if is_empty else (messages, events)
 
-    cdef int read_records(self, Lane *lane, uint8_t *taken, uint32_t used, list messages, list events) except -1:
+    cdef uint32_t take_messages_of(self, Lane *lane) noexcept:
+        return take_messages(lane, self.whose, self.taken, max(1, MESSAGES_AT_ONCE // self.lane_count))
+
+    cdef int read_messages(self, uint32_t count, list messages) except -1:
+        cdef uint32_t at
+        for at in range(count):
+            # A queue whose message is out is freed by this thread alone.
+            messages.append(
+                (five_tuple_of(&self.whose[at].key), queued_bytes(self.taken[at])[: self.taken[at].size])
+            )
+        return 0
+
+    def take(self, five_tuple):
+        """The message of an attached client that waits, out of turn; None when there is none. judged() is to follow."""
+        cdef FiveTupleKey key
+        cdef Lane *lane
+        cdef ClientQueue *queue
+        cdef Queued *taken = NULL
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        lane_lock(lane)
+        queue = find_queue(&lane.queues, &key)
+        if queue != NULL and queue.is_ready:
+            leave_line(lane, queue)
+            taken = take_message(lane, queue)
+        lane_unlock(lane)
+        return None if taken == NULL else queued_bytes(taken)[: taken.size]
+
+    def judged(self, keeps):
+        """The rules are done with what drain() gave, but for what they still have of the clients `keeps`.
+
+        Returns the attached clients of which more may be relayed now.
+        """
+        cdef uint32_t at
+        cdef Lane *lane
+        cdef ClientQueue *queue
+        cdef list resumed = []
+        for five_tuple in keeps:
+            self.keep(five_tuple)
+        for at in range(self.lane_count):
+            lane = self.lanes[at]
+            if lane.out == NULL:
+                continue
+            lane_lock(lane)
+            self.batch.now = monotonic()
+            while lane.out != NULL:
+                queue = lane.out
+                lane.out = queue.next
+                queue.next = NULL
+                if not queue.is_kept:
+                    self.resume(lane, queue, resumed)
+            flush(lane, self.batch)
+            lane_unlock(lane)
+            flush_foreign(self.lanes, self.batch)
+        return resumed
+
+    cdef int keep(self, five_tuple) except -1:
+        cdef FiveTupleKey key
+        cdef uint32_t at
+        cdef ClientQueue *queue
+        read_five_tuple(&key, five_tuple)
+        for at in range(self.lane_count):
+            lane_lock(self.lanes[at])
+            queue = find_queue(&self.lanes[at].queues, &key)
+            if queue != NULL and queue.out != NULL:
+                queue.is_kept = True
+            lane_unlock(self.lanes[at])
+        return 0
+
+    cdef int resume(self, Lane *lane, ClientQueue *queue, list resumed) except -1:
+        cdef bint is_attached = queue.key.transport != UDP and queue.stream == NULL and not queue.is_gone
+        five_tuple = five_tuple_of(&queue.key) if is_attached else None
+        go_on(lane, self.batch, queue)
+        if is_attached:
+            resumed.append(five_tuple)
+        return 0
+
+    def proceed(self, five_tuple):
+        """The rules are done with a client whom judged() kept; others are fine. Returns as judged() does."""
+        cdef FiveTupleKey key
+        cdef uint32_t at
+        cdef ClientQueue *queue
+        cdef list resumed = []
+        read_five_tuple(&key, five_tuple)
+        for at in range(self.lane_count):
+            lane_lock(self.lanes[at])
+            self.batch.now = monotonic()
+            queue = find_queue(&self.lanes[at].queues, &key)
+            if queue != NULL and queue.is_kept:
+                self.resume(self.lanes[at], queue, resumed)
+            flush(self.lanes[at], self.batch)
+            lane_unlock(self.lanes[at])
+        flush_foreign(self.lanes, self.batch)
+        return resumed
+
+    cdef int read_records(self, Lane *lane, uint8_t *taken, uint32_t used, list events) except -1:
         cdef uint32_t at = 0
         cdef UpRecord *record
         cdef bytes data
@@ -366,9 +506,7 @@ cdef class Engine(Lanes):
             record = <UpRecord *>(taken + at)
             data = (taken + at + sizeof(UpRecord))[:record.size]
             at += sizeof(UpRecord) + ((record.size + 7) & ~<uint32_t>7)
-            if record.kind == UP_MESSAGE and (record.key.transport == UDP or is_stream(lane, record.session)):
-                messages.append((five_tuple_of(&record.key), data))
-            elif record.kind == UP_FRAME:
+            if record.kind == UP_FRAME:
                 self.write_frame(record, data)
             elif record.kind == UP_PEER_ERROR:
                 events.append(

@@ -37,8 +37,9 @@ cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcep
         session = find_session(&lane.sessions, &foreign.key)
         if session != NULL and session.number != foreign.session:
             session = NULL
-        if not from_client(lane, batch, session, data, foreign.size, foreign.tos, False, &route):
-            send_up(lane, &foreign.key, 0, data, foreign.size)
+        from_udp_client(
+            lane, batch, NULL, session, &foreign.key, data, foreign.size, foreign.tos, False, &route
+        )
         return
     pthread_mutex_lock(&lane.shared.mutex)
     inside = find_relay(&lane.shared.relays, &foreign.advertised)

@@ -3,7 +3,7 @@
 cdef class Lanes:
     """Lanes that are made, told what to go by, run, counted and let go of.
 
-    event: an eventfd that is written when a lane has sent something up.
+    event: an eventfd that is written when a lane has sent something up. budget: of answers to strangers.
     """
 
     cdef Lane *lanes[MAX_LANES]
@@ -12,14 +12,16 @@ cdef class Lanes:
     # The control thread's own: what it sends with, and what it counts.
     cdef Batch *batch
     cdef Tally tally
+    cdef AnswerBudget budget
     cdef uint32_t lane_count
 
-    def __cinit__(self, int lanes, int event):
+    def __cinit__(self, int lanes, int event, AnswerBudget budget not None):
         cdef uint32_t at
         if not 1 <= lanes <= MAX_LANES:
             raise ValueError(f"lanes: {lanes} is not within 1 to {MAX_LANES}")
         pthread_mutex_init(&self.shared.mutex, NULL)
-        pthread_mutex_init(&self.shared.limiter.mutex, NULL)
+        self.budget = budget
+        self.shared.limiter = &budget.limiter
         self.shared.lanes = lanes
         self.batch = batch_new(NONE)
         if self.batch == NULL:
@@ -71,7 +73,6 @@ cdef class Lanes:
         index_free(&self.shared.numbers)
         index_free(&self.shared.relays)
         index_free(&self.shared.sessions)
-        free(self.shared.limiter.paid_until)
 
     def run(self, uint32_t lane):
         """Serve a lane until stop(). The GIL is not held."""
@@ -103,8 +104,7 @@ cdef class Lanes:
         cdef uint32_t at
         cdef Lane *lane
         cdef bint changed
-        if not limiter_set(&self.shared.limiter, answers):
-            raise MemoryError
+        self.budget.rate = answers
         for at in range(self.lane_count):
             lane = self.lanes[at]
             changed = bandwidth != lane.policy.bandwidth
@@ -205,7 +205,7 @@ cdef class Lanes:
         cdef uint32_t at, reason, waiting = 0
         for at in range(self.lane_count):
             tally = &self.lanes[at].tally
-            waiting += self.lanes[at].up.messages
+            waiting += self.lanes[at].messages
             add_traffic(&total.ended, &tally.ended)
             for reason in range(DROPS):
                 total.drops[reason] += tally.drops[reason]

@@ -44,7 +44,7 @@ cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept n
     if pace_waits(&lane.pace, began):
         return pace_pause(monotonic() - began)
     # A look wakes a thread beside Python, for messages that wait for Python anyhow.
-    return 0 if packets else up_backlog(&lane.up)
+    return 0 if packets else backlog(lane)
 
 
 cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:

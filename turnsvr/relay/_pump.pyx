@@ -15,6 +15,7 @@ from turnsvr.relay._system cimport *
 import os
 import socket
 
+from turnsvr.limits import ANSWERS_SAVED
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 crc32_prepare()
@@ -28,9 +29,11 @@ include "_limiter.pxi"
 include "_blake2.pxi"
 include "_challenge.pxi"
 include "_state.pxi"
+include "_waiting.pxi"
 include "_socket.pxi"
 include "_path.pxi"
 include "_foreign.pxi"
+include "_order.pxi"
 include "_arrivals.pxi"
 include "_libssl.pxi"
 include "_tls.pxi"

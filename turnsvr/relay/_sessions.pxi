@@ -144,12 +144,6 @@ cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     free_session(session)
 
 
-cdef bint is_stream(const Lane *lane, uint64_t name) noexcept nogil:
-    """Whether the stream of this name has not been let go of."""
-    cdef const Slot *slot = &lane.slots[<uint32_t>name]
-    return slot.kind == IS_STREAM and slot.generation == <uint32_t>(name >> 32)
-
-
 cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     """Close and free a stream. Takes the lock."""
     cdef Session *session
@@ -158,6 +152,8 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     if session != NULL and session.stream == stream:
         session.stream = NULL
     index_remove(&lane.streams, hash_key(&stream.key), stream)
+    if stream.queue != NULL:
+        abandon_queue(lane, stream.queue)
     if stream.tls != NULL:
         say_goodbye(lane, stream)
     if not stream.is_over:
@@ -187,6 +183,7 @@ cdef void free_lane(Lane *lane) noexcept nogil:
         free(lane.listeners[at])
     free_items(&lane.policy.advertised)
     free_items(&lane.policy.behind)
+    free_queues(lane)
     index_free(&lane.sessions)
     index_free(&lane.streams)
     free(lane.slots)

@@ -25,7 +25,10 @@ cdef enum:
     # What is left of a frame, and what one read may bring besides.
     MAX_FRAME = 65556
     STREAM_READ = 131072
-    STREAM_INPUT = MAX_FRAME + STREAM_READ
+    # Of a stream without a session: a stranger's messages are short, and what is read of them may have to be kept.
+    STRANGER_READ = 4096
+    # The last two are records that OpenSSL has kept, and the room that it wants for one.
+    STREAM_INPUT = MAX_FRAME + STREAM_READ + 32768
     FOREIGN_BYTES = 1048576
     MAX_ERRORS = 64
     # Challenges that one sending may have.
@@ -105,7 +108,7 @@ cdef struct Shared:
     Index sessions
     # The control thread's own.
     Index numbers
-    Limiter limiter
+    Limiter *limiter
     uint32_t lanes
 
 cdef struct Lane:
@@ -124,6 +127,14 @@ cdef struct Lane:
     uint32_t listener_count
     Index sessions
     Index streams
+    # Messages for the rules, by client and in the order of turns; those that went up and are not judged; whose turn was
+    # last; how many messages wait, and how many went up last.
+    Index queues
+    FairQueue waiting[WAITING_KINDS]
+    ClientQueue *out
+    uint32_t next_kind
+    uint32_t messages
+    uint32_t handed
     Policy policy
     Tally tally
     Pace pace

@@ -1,4 +1,5 @@
-# TCP and TLS clients: frames in, frames out, what waits for a slow one bounded.
+# TCP and TLS clients: frames in, frames out, what waits for a slow one bounded. While the rules have a message of one,
+# its later frames stay in pending, and its socket is not read: TCP has the client wait.
 # A stream is freed by the control thread only.
 
 cdef enum:
@@ -47,7 +48,7 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
         elif errno == EAGAIN:
             if not stream.wants_write:
                 stream.wants_write = True
-                watch(lane, stream.slot, stream.descriptor, EPOLLIN | EPOLLOUT, EPOLL_CTL_MOD)
+                watch_stream(lane, stream)
             return False
         elif errno != EINTR:
             end_stream(lane, stream, <uint32_t>errno)
@@ -59,8 +60,14 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
     stream.output_room = 0
     if stream.wants_write:
         stream.wants_write = False
-        watch(lane, stream.slot, stream.descriptor, EPOLLIN, EPOLL_CTL_MOD)
+        watch_stream(lane, stream)
     return True
+
+
+cdef void watch_stream(Lane *lane, const Stream *stream) noexcept nogil:
+    """Have epoll look for what the stream waits for now. Errors it tells of always."""
+    cdef uint32_t events = (0 if stream.is_muted else EPOLLIN) | (EPOLLOUT if stream.wants_write else 0)
+    watch(lane, stream.slot, stream.descriptor, events, EPOLL_CTL_MOD)
 
 
 cdef bint output_room(Stream *stream, uint32_t size) noexcept nogil:
@@ -149,74 +156,133 @@ cdef void flush_streams(Lane *lane, Batch *batch) noexcept nogil:
 
 
 cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Keep these bytes in the place of what was kept."""
     free(stream.pending)
     stream.pending = NULL
+    stream.pending_at = 0
     stream.pending_size = 0
-    if size:
-        stream.pending = <uint8_t *>malloc(size)
-        if stream.pending == NULL:
-            return False
-        memcpy(stream.pending, data, size)
-        stream.pending_size = size
+    return append_pending(stream, data, size)
+
+
+cdef bint append_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    cdef uint8_t *grown
+    if size == 0:
+        return True
+    grown = <uint8_t *>malloc(stream.pending_size + size)
+    if grown == NULL:
+        return False
+    if stream.pending_size:
+        memcpy(grown, stream.pending + stream.pending_at, stream.pending_size)
+    memcpy(grown + stream.pending_size, data, size)
+    free(stream.pending)
+    stream.pending = grown
+    stream.pending_at = 0
+    stream.pending_size += size
     return True
 
 
 cdef uint32_t recall_pending(Batch *batch, Stream *stream) noexcept nogil:
     """Put the unfinished frame where the rest of it is read; returns its size."""
     if stream.pending_size:
-        memcpy(batch.stream_input, stream.pending, stream.pending_size)
+        memcpy(batch.stream_input, stream.pending + stream.pending_at, stream.pending_size)
     return stream.pending_size
 
 
-cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
-    """The frames in so many bytes of stream_input, of which the unfinished one is kept."""
-    cdef uint8_t *data = batch.stream_input
+cdef uint32_t serve_frames(Lane *lane, Batch *batch, Stream *stream, uint8_t *data, uint32_t size) noexcept nogil:
+    """The frames in these bytes, as far as one for the rules, or to the end; returns the bytes of these frames."""
     cdef uint32_t at = 0
     cdef int64_t frame
     cdef Session *session = find_session(&lane.sessions, &stream.key)
     cdef Route route
     route.number = NONE
-    while size - at >= 4:
+    while size - at >= 4 and stream.queue == NULL:
         frame = frame_size(data + at, size - at)
         if frame < 0:
             flush(lane, batch)
             end_stream(lane, stream, CLOSED_MALFORMED)
-            return
+            return size
         if frame > size - at:
             break
         lane.tally.received += 1
         if not from_client(lane, batch, session, data + at, <uint32_t>frame, 0, True, &route):
-            send_up(lane, &stream.key, stream_name(lane, stream), data + at, <uint32_t>frame)
+            if not enqueue(lane, session, stream, NULL, &stream.key, data + at, <uint32_t>frame, 0, True):
+                drop_packet(lane, session, OVERLOAD)
         at += <uint32_t>frame
     flush(lane, batch)
-    if not keep_pending(stream, data + at, size - at):
+    return at
+
+
+cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
+    """Serve the frames in so many bytes of stream_input, and keep the rest."""
+    cdef uint32_t at = serve_frames(lane, batch, stream, batch.stream_input, size)
+    if not keep_pending(stream, batch.stream_input + at, size - at):
         end_stream(lane, stream, ENOMEM)
 
 
 cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, size_t size) noexcept nogil:
     """Take bytes that somebody else has read."""
     cdef uint32_t chunk
-    while size and not stream.is_over:
+    while size and not stream.is_over and stream.queue == NULL:
         chunk = <uint32_t>min(size, <size_t>STREAM_READ)
         recall_pending(batch, stream)
         memcpy(batch.stream_input + stream.pending_size, data, chunk)
         take_frames(lane, batch, stream, stream.pending_size + chunk)
         data += chunk
         size -= chunk
+    if not stream.is_over and not append_pending(stream, data, <uint32_t>size):
+        end_stream(lane, stream, ENOMEM)
+
+
+cdef void resume_stream(Lane *lane, Batch *batch, Stream *stream) noexcept nogil:
+    """Go on with a stream of which the rules have nothing any more."""
+    cdef uint32_t at
+    if stream.is_over:
+        return
+    if stream.pending_size:
+        at = serve_frames(lane, batch, stream, stream.pending + stream.pending_at, stream.pending_size)
+        stream.pending_at += at
+        stream.pending_size -= at
+        if stream.pending_size == 0:
+            keep_pending(stream, NULL, 0)
+    if stream.queue != NULL or stream.is_over:
+        return
+    if stream.ends:
+        end_stream(lane, stream, CLOSED_BY_CLIENT)
+    elif stream.is_muted:
+        stream.is_muted = False
+        watch_stream(lane, stream)
+
+
+cdef void wait_for_rules(Lane *lane, Stream *stream, uint32_t events) noexcept nogil:
+    """Something came of a stream that is not read now: hear no more of it, unless the connection has failed."""
+    cdef int error = 0
+    cdef socklen_t size = sizeof(error)
+    if events & (EPOLLERR | EPOLLHUP):
+        getsockopt(stream.descriptor, SOL_SOCKET, SO_ERROR, &error, &size)
+        end_stream(lane, stream, <uint32_t>(error if error else ECONNRESET))
+    elif not stream.is_muted:
+        stream.is_muted = True
+        watch_stream(lane, stream)
 
 
 cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events) noexcept nogil:
     cdef ssize_t got
+    cdef size_t most = STREAM_READ
     cdef uint64_t frames = lane.tally.received
     if events & EPOLLOUT:
         stream_write(lane, stream)
     if stream.is_over or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
         return
+    if stream.queue != NULL:
+        wait_for_rules(lane, stream, events)
+        return
+    if find_session(&lane.sessions, &stream.key) == NULL:
+        most = STRANGER_READ
     if stream.tls != NULL:
-        got = c_recv(stream.descriptor, batch.records, STREAM_READ, MSG_DONTWAIT)
+        got = c_recv(stream.descriptor, batch.records, most, MSG_DONTWAIT)
     else:
         recall_pending(batch, stream)
-        got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, STREAM_READ, MSG_DONTWAIT)
+        got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, most, MSG_DONTWAIT)
     if got > 0:
         lane.tally.batches += 1
         if stream.tls != NULL:
@@ -224,7 +290,7 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
         else:
             take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
         lane.pace.work += PACE_FRAME * <int64_t>(lane.tally.received - frames)
-        lane.pace.more = lane.pace.more or got == STREAM_READ
+        lane.pace.more = lane.pace.more or got == <ssize_t>most
     elif got == 0:
         end_stream(lane, stream, CLOSED_BY_CLIENT)
     elif errno != EAGAIN and errno != EINTR:

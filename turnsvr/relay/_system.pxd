@@ -41,6 +41,7 @@ cdef extern from "<sys/socket.h>" nogil:
     const int SOL_SOCKET
     const int SO_RCVBUF
     const int SO_RCVBUFFORCE
+    const int SO_ERROR
     const int MSG_DONTWAIT
     const int MSG_ERRQUEUE
     const int MSG_NOSIGNAL
@@ -68,6 +69,7 @@ cdef extern from "<sys/socket.h>" nogil:
     size_t CMSG_LEN(size_t)
     size_t CMSG_SPACE(size_t)
     int setsockopt(int, int, int, const void *, socklen_t)
+    int getsockopt(int, int, int, void *, socklen_t *)
     int recvmmsg(int, mmsghdr *, unsigned int, int, timespec *)
     int sendmmsg(int, mmsghdr *, unsigned int, int)
     ssize_t c_recvmsg "recvmsg"(int, msghdr *, int)
@@ -185,6 +187,7 @@ cdef extern from "<pthread.h>" nogil:
 cdef extern from "<errno.h>" nogil:
     int errno
     const int EAGAIN
+    const int ECONNRESET
     const int EINTR
     const int EINVAL
     const int EIO

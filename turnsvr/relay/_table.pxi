@@ -97,15 +97,69 @@ cdef struct Relay:
 
 cdef struct TlsLink
 
+cdef struct ClientQueue
+
+cdef struct Queued:
+    # Something that a client sent, and that waits; size bytes follow.
+    Queued *next
+    uint32_t size
+    uint8_t tos
+    # For the rules, as far as could be told when it came.
+    bint is_message
+
+cdef enum:
+    STRANGERS = 0
+    SESSIONS = 1
+    WAITING_KINDS = 2
+
+cdef struct Source:
+    # Whose messages have turns: an address of strangers, or one session. Its clients with a message for the rules.
+    Ip ip
+    uint16_t family
+    uint32_t kind
+    uint32_t clients
+    int64_t bytes
+    bint is_listed
+    ClientQueue *first
+    ClientQueue *last
+    Source *next
+
+cdef struct FairQueue:
+    # Sources with a message for the rules, in the order of their turns; and all of those that have anything here.
+    Source *first
+    Source *last
+    Index sources
+    int64_t bytes
+
+cdef struct Stream
+
+cdef struct ClientQueue:
+    # A client of which something waits, or of whose messages the rules have one: out.
+    FiveTupleKey key
+    Source *source
+    Stream *stream
+    Queued *first
+    Queued *last
+    uint32_t messages
+    uint32_t data
+    uint32_t bytes
+    # In the list of its source, or in that of what went up last, unless the rules keep it for later.
+    ClientQueue *next
+    bint is_ready
+    Queued *out
+    bint is_kept
+    bint is_gone
+
 cdef struct Stream:
-    # A TCP or TLS client whose socket the lane serves. pending is the frame that has not wholly come, output what is
-    # still to be sent.
+    # A TCP or TLS client whose socket the lane serves. pending are the frames that wait for the rules and the one that
+    # has not wholly come, output what is still to be sent.
     FiveTupleKey key
     int descriptor
     # NULL for plain TCP.
     TlsLink *tls
     uint32_t slot
     uint8_t *pending
+    uint32_t pending_at
     uint32_t pending_size
     uint8_t *output
     uint32_t output_at
@@ -117,6 +171,11 @@ cdef struct Stream:
     bint is_over
     bint dead
     Stream *next_queued
+    # Not NULL while the rules have a message of it, or will: what follows waits in pending, and nothing is read.
+    # is_muted: epoll has been told so. ends: the client ended it behind what is pending.
+    ClientQueue *queue
+    bint is_muted
+    bint ends
 
 cdef struct Session:
     uint64_t number
@@ -124,6 +183,8 @@ cdef struct Session:
     int64_t deadline
     Relay *relays[2]
     Stream *stream
+    # What waits of the client, NULL when nothing does.
+    ClientQueue *queue
     int listener
     uint32_t lane
     # The StreamWriter of an attached client, borrowed from Engine.writers; only the control thread calls it.

@@ -1,17 +1,15 @@
-# What goes up to Python: records in one growing buffer a lane, taken whole by whoever reads, bounded in bytes.
+# What goes up to Python beside messages for the rules: records in one growing buffer a lane, taken whole by whoever
+# reads, bounded in bytes; and the one way to wake the reader, who is told once for all that waits.
 
 cdef enum:
-    UP_MESSAGE = 1
-    UP_FRAME = 2
-    UP_PEER_ERROR = 3
-    UP_STREAM_CLOSED = 4
-    UP_NO_GSO = 5
-    UP_FENCED = 6
+    UP_FRAME = 1
+    UP_PEER_ERROR = 2
+    UP_STREAM_CLOSED = 3
+    UP_NO_GSO = 4
+    UP_FENCED = 5
 
 cdef enum:
     UP_LIMIT = 4194304
-    # Messages take Python longest: what waits is what it can judge in some tenths of a second.
-    UP_MESSAGE_LIMIT = 1048576
     # Ends of streams and the like are no more than there are streams, and may not be lost.
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
@@ -37,9 +35,6 @@ cdef struct UpQueue:
     int event
     # Whether the reader is at work, or has been told.
     int is_signalled
-    # Messages that wait, and those that it has taken last.
-    uint32_t messages
-    uint32_t taken
 
 
 cdef bint up_room(UpQueue *queue, uint32_t size, uint32_t limit) noexcept nogil:
@@ -66,12 +61,7 @@ cdef bint up_push(
     cdef uint32_t size = head_size + body_size + padding
     cdef uint32_t whole = sizeof(UpRecord) + ((size + 7) & ~<uint32_t>7)
     cdef uint8_t *to
-    cdef uint32_t limit = UP_LIMIT
-    cdef bint wake = False
-    if record.kind == UP_STREAM_CLOSED:
-        limit = UP_EVENT_LIMIT
-    elif record.kind == UP_MESSAGE:
-        limit = UP_MESSAGE_LIMIT
+    cdef uint32_t limit = UP_EVENT_LIMIT if record.kind == UP_STREAM_CLOSED else UP_LIMIT
     record.size = size
     pthread_mutex_lock(&queue.mutex)
     if not up_room(queue, whole, limit):
@@ -79,7 +69,6 @@ cdef bint up_push(
         return False
     to = queue.bytes + queue.used
     queue.used += whole
-    queue.messages += record.kind == UP_MESSAGE
     memcpy(to, record, sizeof(UpRecord))
     to += sizeof(UpRecord)
     if head_size:
@@ -87,17 +76,27 @@ cdef bint up_push(
     if body_size:
         memcpy(to + head_size, body, body_size)
     memset(to + head_size + body_size, 0, padding)
-    if not queue.is_signalled:
-        queue.is_signalled = True
-        wake = True
     pthread_mutex_unlock(&queue.mutex)
-    if wake:
-        eventfd_write(queue.event, 1)
+    up_wake(queue)
     return True
 
 
-cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
-    """Everything queued, for the caller to free. NULL when there is nothing: the next record wakes the reader again."""
+cdef void up_wake(UpQueue *queue) noexcept nogil:
+    """Have the reader look, unless it will anyhow."""
+    cdef bint wake
+    pthread_mutex_lock(&queue.mutex)
+    wake = not queue.is_signalled
+    queue.is_signalled = True
+    pthread_mutex_unlock(&queue.mutex)
+    if wake:
+        eventfd_write(queue.event, 1)
+
+
+cdef uint8_t *up_take(UpQueue *queue, uint32_t *used, bint reads_on) noexcept nogil:
+    """Everything queued, for the caller to free; NULL when there is nothing.
+
+    Unless the reader reads on then, whatever comes next wakes it again.
+    """
     cdef uint8_t *taken
     pthread_mutex_lock(&queue.mutex)
     taken = queue.bytes
@@ -105,18 +104,7 @@ cdef uint8_t *up_take(UpQueue *queue, uint32_t *used) noexcept nogil:
     queue.bytes = NULL
     queue.used = 0
     queue.room = 0
-    queue.taken = queue.messages
-    queue.messages = 0
-    if taken == NULL:
+    if taken == NULL and not reads_on:
         queue.is_signalled = False
     pthread_mutex_unlock(&queue.mutex)
     return taken
-
-
-cdef int64_t up_backlog(UpQueue *queue) noexcept nogil:
-    """Nanoseconds that the reader still needs for what it has, at the least: nothing that comes meanwhile is late."""
-    cdef int64_t messages
-    pthread_mutex_lock(&queue.mutex)
-    messages = queue.messages + queue.taken // 2
-    pthread_mutex_unlock(&queue.mutex)
-    return min(messages * UP_JUDGING, <int64_t>UP_LONGEST)

@@ -26,6 +26,18 @@ header says) is dropped and counted. ChannelData that is not covered is dropped 
 a plain Send indication of a live session to a peer without a live permission. Data for port 0, or of more than
 65,507 bytes, is MALFORMED; data that does not fit the datagram to its receiver is SEND_FAILED.
 
+Order. The Handler has at most one message of a client at a time. What the client sends until that is judged waits: on a
+stream everything, which is not read on then; over UDP further messages, data that the table does not cover yet, and
+data for the same peer behind them. What waited is looked up in the table as if it came when the message is judged. At
+most 64 messages, 32 datagrams of data and 128 KiB of one client wait: of more, data that the table does not cover are
+dropped as if nothing waited, anything else as OVERLOAD. A retransmission of a message that waits is ignored. Nobody
+else waits.
+
+Turns. Clients with a message for the Handler are served in turn: a session is a source of its own, clients without one
+belong to the source of their address, an IPv4 address or an IPv6 /64, and within it each has its turn too. Sessions and
+strangers are served alternately. What waits of either is bounded in bytes, and one source takes a quarter of what is
+free at the most. Plain requests that the pump answers itself wait for nobody.
+
 Relay to relay. A peer address that is a live session's advertised relayed transport address is reached inside
 the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
 for any peer. Such a packet counts for both sessions.
@@ -47,7 +59,7 @@ Handler is called on that thread.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
@@ -162,7 +174,7 @@ class Totals:
     received: int
     """Packets that came from the network, of any kind."""
     sent_up: int
-    """Messages handed to the Handler."""
+    """Messages for the Handler, those that wait and what repeats them among them."""
     batches: int
     """Receive calls that brought at least one packet."""
     sends: int
@@ -206,9 +218,10 @@ class TlsContext(Protocol):
 class Handler(Protocol):
     """Who hears what the table does not cover."""
 
-    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
-        """Messages of UDP clients, and of stream clients that the pump serves itself, in order of arrival.
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
+        """Messages that the table does not cover, at most one of a client.
 
+        Returns those clients whose message cannot be judged yet: nothing more of them comes until Pump.proceed().
         five_tuple.server is the address that the datagram was sent to, also on a wildcard listener.
         """
 
@@ -280,14 +293,29 @@ class Pump(Protocol):
     def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
         """Relay one packet that the rules have already allowed; permission and deadline are checked again."""
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
-        """Make a stream client known, whose bytes somebody else reads and writes."""
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
+        """Make a stream client known, whose bytes somebody else reads and writes.
+
+        resume: called when relay() takes frames again that it did not take; it may call relay().
+        """
 
     def detach(self, five_tuple: FiveTuple) -> None:
         """Forget it. Its session, if any, stays until close()."""
 
-    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
-        """Relay what the table covers of an attached client's frames; returns those that must go up, in order."""
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
+        """Take an attached client's frames, as far as one that the Handler is to see, and none while it has one.
+
+        Returns how many were taken. The others are the caller's to bring again after resume().
+        """
+
+    def waits(self, five_tuple: FiveTuple) -> bool:
+        """Whether the Handler has, or will have, a message of this attached client."""
+
+    def hurry(self, five_tuple: FiveTuple) -> None:
+        """Have the Handler see this attached client's message now, out of turn: its connection is about to end."""
+
+    def proceed(self, five_tuple: FiveTuple) -> None:
+        """The message is judged that client_messages() could not judge at once. Clients without one are fine."""
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         """Take over a connected socket: framing, relaying, bounded output. False: the pump does not do that.

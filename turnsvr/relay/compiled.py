@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from threading import Thread
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ import structlog
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import tls as tls_room
-from turnsvr.relay._pump import Engine, has_segmentation, open_relay, prepare_listener, steer_group
+from turnsvr.relay._pump import AnswerBudget, Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
     Counters,
     Drop,
@@ -41,7 +41,8 @@ _RELAY_ROOM = 512 * 1024
 turn on the core. The kernel counts double, and takes memory only for packets that wait."""
 
 _MAX_ROUNDS = 16
-"""Looks at what lanes have sent up before the loop's other work has its turn."""
+_TURN = 0.002
+"""Looks at what lanes have sent up, and seconds, before the loop's other work has its turn."""
 
 _CLOSED_BY_CLIENT = 0
 _MALFORMED = 0xFFFF
@@ -71,22 +72,29 @@ class CompiledPump:
     name = "compiled"
 
     def __init__(
-        self, settings: PumpSettings, handler: Handler, *, loop: asyncio.AbstractEventLoop, limiter: object = None
+        self,
+        settings: PumpSettings,
+        handler: Handler,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limiter: AnswerBudget | None = None,
     ) -> None:
-        """limiter is not used: the rate of plain Binding answers and challenges is kept where they are given."""
+        """limiter: a budget of answers that others spend as well."""
+        limiter = limiter or AnswerBudget(settings.answers_per_address)
         self.takes_tls = not tls_room.missing()
         self._settings = settings
         self._handler = handler
         self._loop = loop
         self._closed = False
         self._listeners: list[socket.socket] = []
+        self._resumes: dict[FiveTuple, Callable[[], None]] = {}
         self._relays: dict[int, list[OpenedPort[EngineSocket]]] = {}
         self._segmentation = _has_segmentation()
         if settings.gso and not self._segmentation:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
         self._ports = RelayPorts(settings, RandomNumbers().below, self._open_relay_socket)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._engine = Engine(settings.threads, self._event)
+        self._engine = Engine(settings.threads, self._event, limiter)
         self._configure_engine(settings)
         loop.add_reader(self._event, self._drain)
         self._threads = [
@@ -112,14 +120,28 @@ class CompiledPump:
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._engine.send(five_tuple, data)
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
+        self._resumes[five_tuple] = resume
         self._engine.attach(five_tuple, write)
 
     def detach(self, five_tuple: FiveTuple) -> None:
+        self._resumes.pop(five_tuple, None)
         self._engine.detach(five_tuple)
 
-    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
         return self._engine.relay(five_tuple, frames)
+
+    def waits(self, five_tuple: FiveTuple) -> bool:
+        return self._engine.waits(five_tuple)
+
+    def hurry(self, five_tuple: FiveTuple) -> None:
+        message = self._engine.take(five_tuple)
+        if message is not None:
+            self._judge([(five_tuple, message)])
+
+    def proceed(self, five_tuple: FiveTuple) -> None:
+        if not self._closed:
+            self._resume(self._engine.proceed(five_tuple))
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         if self._engine.hang_up(five_tuple):
@@ -235,6 +257,7 @@ class CompiledPump:
         except BlockingIOError:
             return
         is_waiting = True
+        ends = self._loop.time() + _TURN
         try:
             for _ in range(_MAX_ROUNDS):
                 taken = self._engine.drain()
@@ -242,20 +265,34 @@ class CompiledPump:
                     is_waiting = False
                     return
                 self._hand_over(*taken)
+                if self._loop.time() >= ends:
+                    return
         finally:
             if is_waiting and not self._closed:
                 os.eventfd_write(self._event, 1)
 
     def _hand_over(self, messages: list[tuple[FiveTuple, bytes]], events: Iterable[tuple[Any, ...]]) -> None:
         if messages and not self._closed:
-            self._engine.hold()
-            try:
-                self._handler.client_messages(messages)
-            finally:
-                self._engine.release()
+            self._judge(messages)
         for event in events:
             if not self._closed:
                 self._tell(event)
+
+    def _judge(self, messages: list[tuple[FiveTuple, bytes]]) -> None:
+        keeps: Collection[FiveTuple] = ()
+        self._engine.hold()
+        try:
+            keeps = self._handler.client_messages(messages)
+        finally:
+            self._engine.release()
+            if not self._closed:
+                self._resume(self._engine.judged(keeps))
+
+    def _resume(self, clients: Iterable[FiveTuple]) -> None:
+        for five_tuple in clients:
+            resume = self._resumes.get(five_tuple)
+            if resume is not None:
+                resume()
 
     def _tell(self, event: tuple[Any, ...]) -> None:
         match event:

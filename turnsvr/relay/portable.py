@@ -1,7 +1,7 @@
 """The pump in plain Python: the reference that the compiled one is measured against, and what serves without it.
 
 Every packet takes one path: a socket is readable, the packet is read, the table says whether it is covered, it leaves
-or is dropped with its reason. What goes up is gathered and handed to the Handler when the socket has been read.
+or is dropped with its reason. What goes up waits for its turn (waiting.py), and so does what may not overtake it.
 
 A packet that stays inside the pump, from relay to relay, counts as relayed from one session's client and as
 relayed to (or dropped before) the other's.
@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from enum import Enum
 from typing import Literal
 
-from turnsvr.limits import AnswerLimiter
+from turnsvr.limits import ANSWERS_SAVED, AnswerLimiter, Answers
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
@@ -42,14 +43,25 @@ from turnsvr.relay.fastpath import (
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
 from turnsvr.relay.udp import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
+from turnsvr.relay.waiting import Key, Queued, Waiting, WaitingClient
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 
 _PACKETS_A_WAKE_UP = 64
 """Packets read from one socket before the loop may turn to another."""
 
-_Key = tuple[Transport, HostAndPort, HostAndPort, int]
-"""A FiveTuple, or plain tuples in its place: they are equal and hash alike."""
+_MESSAGES_AT_ONCE = 32
+_TURN = 0.002
+"""Messages handed to the Handler together, and seconds of such calls before the loop's other work has its turn."""
+
+
+class _Wait(Enum):
+    """Whether what a client sends stays behind a message that is yet to be judged."""
+
+    NO = "it goes its way"
+    FOR_TABLE = "the table does not cover it yet"
+    BEHIND = "it would overtake other data"
+    FOR_RULES = "it is for the rules"
 
 
 class PortablePump:
@@ -66,7 +78,7 @@ class PortablePump:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
-        limiter: AnswerLimiter | None = None,
+        limiter: Answers | None = None,
     ) -> None:
         """random(n) gives n unpredictable bytes. limiter: one whose rate is somebody else's to set."""
         self._settings = settings
@@ -74,14 +86,17 @@ class PortablePump:
         self._loop = loop
         self._clock = clock
         self._limiter_is_ours = limiter is None
-        self._limiter = AnswerLimiter(settings.answers_per_address) if limiter is None else limiter
+        self._limiter = limiter or AnswerLimiter(settings.answers_per_address, saved=ANSWERS_SAVED)
         self._ports = RelayPorts(settings, RandomNumbers(random).below, RelaySocket)
         self._know_hosts(settings)
         self._listeners: dict[HostAndPort, Listener] = {}
         self._sessions: dict[int, Session] = {}
-        self._by_client: dict[_Key, Session] = {}
+        self._by_client: dict[Key, Session] = {}
         self._by_relayed: dict[HostAndPort, Relay] = {}
         self._writers: dict[FiveTuple, StreamWriter] = {}
+        self._resumes: dict[FiveTuple, Callable[[], None]] = {}
+        self._waiting = Waiting()
+        self._judging: asyncio.Handle | None = None
         self._transaction_ids = TransactionIds(random)
         self._closed = False
         self._tally = Tally()
@@ -103,19 +118,40 @@ class PortablePump:
             return
         self._answer(self._listener_of(five_tuple.server), five_tuple.client, five_tuple.server, data, None)
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter) -> None:
+    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
         self._writers[five_tuple] = write
+        self._resumes[five_tuple] = resume
 
     def detach(self, five_tuple: FiveTuple) -> None:
         self._writers.pop(five_tuple, None)
+        self._resumes.pop(five_tuple, None)
+        self._forget(five_tuple)
 
-    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> list[bytes]:
+    def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
         now = self._clock()
         session = self._by_client.get(five_tuple)
-        self._tally.received += len(frames)
-        up = [frame for frame in frames if not self._from_client(session, frame, now)]
-        self._tally.sent_up += len(up)
-        return up
+        taken = 0
+        for frame in frames:
+            if self._waiting.of(five_tuple) is not None:
+                break
+            taken += 1
+            self._tally.received += 1
+            if not self._from_client(session, frame, now):
+                self._keep(five_tuple, session, Queued(frame, True))
+        return taken
+
+    def waits(self, five_tuple: FiveTuple) -> bool:
+        return self._waiting.of(five_tuple) is not None
+
+    def hurry(self, five_tuple: FiveTuple) -> None:
+        client = self._waiting.of(five_tuple)
+        if client is not None and client.out is None and not self._closed:
+            self._hand_over([(client, self._waiting.take_out_of_turn(client))])
+
+    def proceed(self, five_tuple: FiveTuple) -> None:
+        client = self._waiting.of(five_tuple)
+        if client is not None and client.is_kept and not self._closed:
+            self._go_on(client)
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         return False
@@ -136,6 +172,7 @@ class PortablePump:
         if session.relays:
             session.limited_by_itself = request.bandwidth is not None
             session.limit(self._settings.bandwidth if request.bandwidth is None else request.bandwidth, self._clock())
+            session.waiting = self._waiting.of(five_tuple)
             self._sessions[session.number] = session
             self._by_client[five_tuple] = session
             for relay in session.relays.values():
@@ -211,7 +248,6 @@ class PortablePump:
 
     def _read_listener(self, listener: Listener) -> None:
         now = self._clock()
-        batch: list[tuple[FiveTuple, bytes]] = []
         for _ in range(_PACKETS_A_WAKE_UP):
             try:
                 data, client, server = listener.receive()
@@ -224,11 +260,116 @@ class PortablePump:
             self._tally.batches += 1
             if data.startswith(BINDING_REQUEST) and len(data) == 20:
                 self._answer_binding(listener, data, client, server, now)
-            elif not self._from_client(self._by_client.get((Transport.UDP, client, server, 0)), data, now):
-                batch.append((FiveTuple(Transport.UDP, Address(*client), server), data))
-        if batch and not self._closed:
-            self._tally.sent_up += len(batch)
-            self._handler.client_messages(batch)
+            else:
+                self._from_udp_client(client, server, data, now)
+
+    def _from_udp_client(self, client: HostAndPort, server: Address, data: bytes, now: float) -> None:
+        """Relay, drop or keep for the rules."""
+        key = (Transport.UDP, client, server, 0)
+        session = self._by_client.get(key)
+        waiting = session.waiting if session is not None else self._waiting.of(key)
+        wait = _Wait.NO if waiting is None else self._must_wait(session, waiting, data, now)
+        if wait is _Wait.FOR_TABLE and self._wait(client, server, session, Queued(data, False)):
+            return
+        if wait is _Wait.NO or wait is _Wait.FOR_TABLE:
+            if self._from_client(session, data, now):
+                return
+            wait = _Wait.FOR_RULES
+        if wait is _Wait.FOR_RULES and waiting is not None and waiting.has(data):
+            self._tally.sent_up += 1
+        elif not self._wait(client, server, session, Queued(data, wait is _Wait.FOR_RULES)):
+            self._drop(Drop.OVERLOAD, session)
+
+    def _must_wait(self, session: Session | None, waiting: WaitingClient, data: bytes, now: float) -> _Wait:
+        """Data that the table covers pass unless they would overtake others: they need no judgement."""
+        first = data[0] if data else 0xFF
+        if first > 0x7F:
+            return _Wait.NO
+        if first >= 0x40:
+            if len(data) < 4 or 4 + (data[2] << 8 | data[3]) > len(data):
+                return _Wait.NO
+            number = data[0] << 8 | data[1]
+            channel = session.channels.get(number) if session is not None else None
+            if channel is None or now > channel.deadline:
+                return _Wait.FOR_TABLE
+            peer = channel.peer
+        elif not is_possible_message(data):
+            return _Wait.NO
+        else:
+            indication = parse_send_indication(data) if session is not None and data[:2] == SEND_INDICATION else None
+            if indication is None:
+                return _Wait.FOR_RULES
+            number, peer = 0, indication.peer
+        if session is None or session.refusal(peer.host, now):
+            return _Wait.FOR_TABLE
+        return _Wait.BEHIND if waiting.data and _would_overtake(session, waiting, number, peer) else _Wait.NO
+
+    def _wait(self, client: HostAndPort, server: Address, session: Session | None, queued: Queued) -> bool:
+        """Keep what a UDP client sent until its turn; False when there is no room."""
+        return self._keep(FiveTuple(Transport.UDP, Address(*client), server), session, queued)
+
+    def _keep(self, five_tuple: FiveTuple, session: Session | None, queued: Queued) -> bool:
+        client = self._waiting.add(five_tuple, queued, has_session=session is not None)
+        if client is None:
+            return False
+        self._tally.sent_up += queued.is_message
+        if session is not None:
+            session.waiting = client
+        self._judge_soon()
+        return True
+
+    # What waits for the rules
+
+    def _judge_soon(self) -> None:
+        if self._judging is None and self._waiting.is_anybody_ready and not self._closed:
+            self._judging = self._loop.call_soon(self._judge)
+
+    def _judge(self) -> None:
+        self._judging = None
+        ends = self._clock() + _TURN
+        try:
+            while not self._closed and (taken := self._waiting.take(_MESSAGES_AT_ONCE)):
+                self._hand_over(taken)
+                if self._clock() >= ends:
+                    return
+        finally:
+            self._judge_soon()
+
+    def _hand_over(self, taken: Sequence[tuple[WaitingClient, bytes]]) -> None:
+        kept: Collection[FiveTuple] = ()
+        try:
+            kept = self._handler.client_messages([(client.five_tuple, data) for client, data in taken])
+        finally:
+            for client, _ in taken:
+                client.is_kept = client.five_tuple in kept
+            for client, _ in taken:
+                if not client.is_kept and not self._closed:
+                    self._go_on(client)
+
+    def _go_on(self, client: WaitingClient) -> None:
+        """The rules have judged the client's message: let go what came behind it, as far as the next one."""
+        now = self._clock()
+        five_tuple = client.five_tuple
+        session = self._by_client.get(five_tuple)
+        while client.queue:
+            if not self._from_client(session, client.queue[0].data, now):
+                if not client.queue[0].is_message:
+                    self._waiting.turn_to_message(client)
+                    self._tally.sent_up += 1
+                break
+            self._tally.sent_up -= self._waiting.take_first(client).is_message
+        if self._waiting.judged(client):
+            if session is not None:
+                session.waiting = None
+            if five_tuple in self._resumes:
+                self._resumes[five_tuple]()
+        self._judge_soon()
+
+    def _forget(self, five_tuple: FiveTuple) -> None:
+        self._waiting.forget(five_tuple)
+        session = self._by_client.get(five_tuple)
+        if session is not None:
+            session.waiting = None
 
     def _answer_binding(
         self, listener: Listener, data: bytes, client: HostAndPort, server: Address, now: float
@@ -445,7 +586,7 @@ class PortablePump:
         return entry.counters() if entry is not None else Counters()
 
     def totals(self) -> Totals:
-        return self._tally.totals([session.counters() for session in self._sessions.values()])
+        return self._tally.totals([session.counters() for session in self._sessions.values()], self._waiting.messages)
 
     def reconfigure(self, settings: PumpSettings) -> None:
         now = self._clock()
@@ -454,13 +595,16 @@ class PortablePump:
                 if not session.limited_by_itself:
                     session.limit(settings.bandwidth, now)
         if self._limiter_is_ours and settings.answers_per_address != self._settings.answers_per_address:
-            self._limiter = AnswerLimiter(settings.answers_per_address)
+            self._limiter = AnswerLimiter(settings.answers_per_address, saved=ANSWERS_SAVED)
         self._settings = settings
         self._know_hosts(settings)
         self._ports.configure(settings, [relay.opened for relay in self._by_relayed.values()])
 
     def shutdown(self) -> None:
         self._closed = True
+        if self._judging is not None:
+            self._judging.cancel()
+            self._judging = None
         for session in list(self._sessions):
             self.close(session)
         for listener in self._listeners.values():
@@ -468,4 +612,22 @@ class PortablePump:
             listener.socket.close()
         self._listeners.clear()
         self._writers.clear()
+        self._resumes.clear()
         self._ports.shutdown()
+
+
+def _would_overtake(session: Session, waiting: WaitingClient, number: int, peer: Address) -> bool:
+    """Whether data for this peer wait, or on this channel."""
+    for data, is_message in waiting.queue:
+        if is_message:
+            continue
+        if data[0] >= 0x40:
+            other = data[0] << 8 | data[1]
+            channel = session.channels.get(other)
+            if other == number or (channel is not None and channel.peer == peer):
+                return True
+        else:
+            indication = parse_send_indication(data)
+            if indication is not None and indication.peer == peer:
+                return True
+    return False

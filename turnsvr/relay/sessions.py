@@ -10,6 +10,7 @@ from turnsvr.ranges import EVERY_PORT, Ports, has_port
 from turnsvr.relay.api import Counters, Drop, Totals
 from turnsvr.relay.ports import OpenedPort
 from turnsvr.relay.udp import Listener, RelaySocket
+from turnsvr.relay.waiting import WaitingClient
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _NAMES = 64
@@ -69,6 +70,7 @@ class Session:
         "permissions",
         "relays",
         "to_client",
+        "waiting",
     )
 
     def __init__(self, number: int, five_tuple: FiveTuple, listener: Listener | None, deadline: float) -> None:
@@ -84,6 +86,8 @@ class Session:
         self.names: dict[int, tuple[int, str]] = {}
         """By which name the client has called a port of a host of two names last, in the port's place."""
         self.relays: dict[Family, Relay] = {}
+        self.waiting: WaitingClient | None = None
+        """What waits of the client."""
         self.limited_by_itself = False
         """Whether its bandwidth is its own, and not that of the pump's settings."""
         self.from_client: TokenBucket | None = None
@@ -190,7 +194,7 @@ class Tally:
         """Keep what a session relayed that is over."""
         self._ended = _sum([self._ended, counters])
 
-    def totals(self, living: Sequence[Counters]) -> Totals:
+    def totals(self, living: Sequence[Counters], waiting: int) -> Totals:
         return Totals(
             relayed=_sum([self._ended, *living]),
             drops=dict(self.drops),
@@ -200,6 +204,7 @@ class Tally:
             batches=self.batches,
             sends=self.sends,
             segments=self.segments,
+            waiting=waiting,
         )
 
 

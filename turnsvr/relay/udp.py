@@ -6,6 +6,7 @@ kernel picks, without an error queue no ICMP error is heard, without a DF switch
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -127,9 +128,26 @@ class BindingAnswer(NamedTuple):
     mapped_address: bool
 
 
+_SO_RCVBUFFORCE = 33
+_LISTENER_ROOM = 2 * 1024 * 1024
+"""Bytes that a listener asks to receive into where nobody names a size: hundreds of clients may come at once."""
+
+
+def _enlarge(sock: socket.socket) -> None:
+    try:
+        if not _LINUX:
+            raise OSError
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _LISTENER_ROOM)
+    except OSError:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LISTENER_ROOM)
+
+
 def open_listener(address: Address, answer: BindingAnswer, buffer: int) -> Listener:
     """A listener of the kind that its address needs. Raises OSError."""
     sock = open_udp(address, buffer)
+    if not buffer:
+        _enlarge(sock)
     bound = Address(canonical(address.host), sock.getsockname()[1])
     if bound.host in _WILDCARDS and _LINUX:
         return WildcardListener(sock, bound, answer)

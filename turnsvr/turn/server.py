@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from turnsvr.limits import AnswerLimiter
+from turnsvr.limits import Answers
 from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
@@ -60,7 +60,7 @@ class Server:
     each call the caller carries out commands(), in order.
     """
 
-    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimiter) -> None:
+    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: Answers) -> None:
         self.answers: defaultdict[tuple[int, int], int] = defaultdict(int)
         """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""
         self._secret = random(SECRET_SIZE)
@@ -175,6 +175,14 @@ class Server:
         waiting = self._waiting.pop(request)
         if waiting is not None:
             self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
+
+    def waits(self, five_tuple: FiveTuple) -> bool:
+        """Whether a request of this client waits for its credential."""
+        return self._waiting.of(five_tuple)
+
+    def who_waits(self, request: int) -> FiveTuple | None:
+        """The client whose FindCredential has no answer yet; None for one that nobody waits for."""
+        return self._waiting.client(request)
 
     def _proven(
         self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float, *, about: int | None = None

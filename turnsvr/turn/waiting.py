@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 from typing import Final, final
 
@@ -33,6 +34,7 @@ class Waiting:
     def __init__(self) -> None:
         self._requests: dict[int, WaitingRequest] = {}
         self._asked: set[tuple[FiveTuple, bytes]] = set()
+        self._by_client: Counter[FiveTuple] = Counter()
         self._numbers = count(1)
 
     def __len__(self) -> int:
@@ -46,11 +48,21 @@ class Waiting:
         """Whether this is the retransmission of a request that waits."""
         return (five_tuple, message.transaction_id) in self._asked
 
+    def of(self, five_tuple: FiveTuple) -> bool:
+        """Whether a request of this client waits."""
+        return five_tuple in self._by_client
+
+    def client(self, number: int) -> FiveTuple | None:
+        """Whose request has this number; None for one that nobody waits for any more."""
+        waiting = self._requests.get(number)
+        return waiting.five_tuple if waiting is not None else None
+
     def add(self, message: Message, five_tuple: FiveTuple, claim: Claim, allocation: int | None) -> int:
         """Keep a request that is not there yet; returns its number."""
         number = next(self._numbers)
         self._requests[number] = WaitingRequest(message, five_tuple, claim, allocation)
         self._asked.add((five_tuple, message.transaction_id))
+        self._by_client[five_tuple] += 1
         return number
 
     def pop(self, number: int) -> WaitingRequest | None:
@@ -58,6 +70,9 @@ class Waiting:
         waiting = self._requests.pop(number, None)
         if waiting is not None:
             self._asked.discard((waiting.five_tuple, waiting.message.transaction_id))
+            self._by_client[waiting.five_tuple] -= 1
+            if not self._by_client[waiting.five_tuple]:
+                del self._by_client[waiting.five_tuple]
         return waiting
 
     def forget(self, five_tuple: FiveTuple) -> None:
@@ -68,3 +83,4 @@ class Waiting:
     def clear(self) -> None:
         self._requests.clear()
         self._asked.clear()
+        self._by_client.clear()

@@ -54,16 +54,17 @@ class Stage:
         self.peers: list[Endpoint] = [self.world.endpoint(self.host) for _ in range(PEERS)]
         self.stream = FiveTuple(Transport.TLS, Address(self.host, 1), Address(self.host, 2))
         self.written: list[bytes] = []
-        self.world.pump.attach(self.stream, self.write)
+        self.frames: list[bytes] = []
+        self.world.pump.attach(self.stream, self.write, self.resume)
         self.stream_number, opened = self.world.open(self.stream, (self.family,))
         self.numbers = [*(client.number for client in self.clients), self.stream_number]
         self.relayed = [*(client.relayed for client in self.clients), opened.addresses[0]]
         self.names = {address: f"relay {at}" for at, address in enumerate(self.relayed)}
         self.names |= {Address(self.host, address.port): name for address, name in self.names.items()}
         self.names |= {Address(self.hosts[1], peer.address.port): f"other {at}" for at, peer in enumerate(self.peers)}
+        self.names[self.stream.client] = "stream"
         self.names |= {peer.address: f"peer {at}" for at, peer in enumerate(self.peers)}
         self.names |= {client.endpoint.address: f"client {at}" for at, client in enumerate(self.clients)}
-        self.came_back: list[bytes] = []
         self.queues = select.poll()
         endpoints = {each.socket.fileno() for each in (*self.peers, *(client.endpoint for client in self.clients))}
         for descriptor in {descriptor for descriptor, _ in udp_sockets()} - before - endpoints:
@@ -72,6 +73,9 @@ class Stage:
     def write(self, frame: bytes) -> bool:
         self.written.append(frame)
         return True
+
+    def resume(self) -> None:
+        del self.frames[: self.world.pump.relay(self.stream, self.frames)]
 
     def target(self, at: int) -> Address:
         """A peer by one of its two names, or beyond them a relayed address."""
@@ -94,7 +98,8 @@ class Stage:
             self.clients[at].send(frame)
         else:
             self.world.sent += 1
-            self.came_back += self.world.pump.relay(self.stream, [frame])
+            self.frames.append(frame)
+            self.resume()
 
     async def outcome(self) -> Outcome:
         """All that came out since the last look, and the figures."""
@@ -103,12 +108,11 @@ class Stage:
             *([self.named(data) for data in each.endpoint.waiting()] for each in self.clients),
             *(self.sourced(peer) for peer in self.peers),
             [self.named(frame) for frame in self.written],
-            [self.named(frame) for frame in self.came_back],
             sorted((self.names[five_tuple.client], self.named(data)) for five_tuple, data in self.world.notes.messages),
             totals,
             [self.world.pump.counters(number) for number in self.numbers],
         ]
-        for seen in (self.written, self.came_back, self.world.notes.batches):
+        for seen in (self.written, self.world.notes.batches):
             seen.clear()
         return outcome
 

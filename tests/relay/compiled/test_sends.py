@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pytest
 
@@ -26,9 +26,10 @@ Answer = Callable[[FiveTuple, bytes], None]
 def answer_with(world: World, answer: Answer) -> None:
     """Have each message of a batch answered by `answer`."""
 
-    def client_messages(batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+    def client_messages(batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         for five_tuple, data in batch:
             answer(five_tuple, data)
+        return ()
 
     world.notes.client_messages = client_messages  # type: ignore[method-assign]
 

@@ -161,7 +161,7 @@ async def test_ten_thousand_sessions(make_world: WorldFactory) -> None:
     for port in range(1, SESSIONS + 1):
         client = FiveTuple(Transport.TLS, Address("127.0.0.1", port), world.listeners[Family.IPV4])
         number, opened = world.open(client, (Family.IPV4,))
-        world.pump.attach(client, writer(number))
+        world.pump.attach(client, writer(number), lambda: None)
         world.pump.permit(number, "127.0.0.1", now(60))
         relayed[number] = opened.addresses[0]
     assert len(set(relayed.values())) == SESSIONS

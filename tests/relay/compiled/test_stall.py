@@ -129,9 +129,8 @@ async def test_from_the_peer(make_world: WorldFactory, programs: Programs, limit
 
 async def test_what_went_up_meanwhile_is_there_afterwards(make_world: WorldFactory) -> None:
     world = make_world()
-    client = world.endpoint()
     message = b"\x00\x03\x00\x00\x21\x12\xa4\x42" + bytes(12)
-    for _ in range(50):
+    for client in [world.endpoint() for _ in range(50)]:
         client.send(message, world.listeners[Family.IPV4])
     stall()
     await asyncio.sleep(0)

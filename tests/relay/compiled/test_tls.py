@@ -10,7 +10,7 @@ import os
 import random
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,9 +163,9 @@ async def test_a_client_that_says_goodbye_is_answered_first(make_world: WorldFac
     message, answer = request().encode(), request().encode()
     taken = world.notes.client_messages
 
-    def answering(batch: list[tuple[FiveTuple, bytes]]) -> None:
-        taken(batch)
+    def answering(batch: list[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         world.pump.send(client.five_tuple, answer)
+        return taken(batch)
 
     world.notes.client_messages = answering  # type: ignore[assignment,method-assign]
     await client.send_raw(end_of(client).seal(message) + end_of(client).close_notify())

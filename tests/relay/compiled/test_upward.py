@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.world import Endpoint, World, request
@@ -24,7 +24,7 @@ class Busy:
         self.calls: list[str] = []
         self.messages = 0
 
-    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> None:
+    def client_messages(self, batch: Sequence[tuple[FiveTuple, bytes]]) -> Collection[FiveTuple]:
         self.calls.append("messages")
         self.messages += len(batch)
         if len(self.calls) == 1:
@@ -33,6 +33,7 @@ class Busy:
             self.send()
         if self._fault is not None:
             raise self._fault
+        return ()
 
     def send(self) -> None:
         """Send one message, and wait until it has gone up."""
