@@ -132,7 +132,7 @@ def test_the_pass_phrase_of_a_key() -> None:
         ),
         (
             "relay-ip=10.0.0.5\nrelay-ip=10.0.0.6\nexternal-ip=203.0.113.7",
-            {"external": {"10.0.0.5": "203.0.113.7", "10.0.0.6": "203.0.113.7"}},
+            {"external": {"10.0.0.5": "203.0.113.7"}},
         ),
         ("relay-ip=10.0.0.5\nexternal-ip=203.0.113.7/10.0.0.6", {"external": {}}),
         ("relay-ip=10.0.0.5\nexternal-ip=2001:db8::7", {"external": {}}),
@@ -169,9 +169,24 @@ def test_external_addresses_that_do_not_fit_are_told() -> None:
         ("allowed-peer-ip=10.1.0.0-10.1.0.255", ["10.1.0.0/24"], [], [T]),
         ("allowed-peer-ip=8.8.8.8", [], [], [U]),
         ("denied-peer-ip=8.8.8.0-8.8.8.255\nallowed-peer-ip=8.8.8.8", ["8.8.8.8"], ["8.8.8.0/24"], [T, T]),
-        ("allowed-peer-ip=10.0.0.5\nlistening-ip=10.0.0.5", [], [], [U, T]),
-        ("external-ip=203.0.113.7/10.0.0.5\nallowed-peer-ip=10.0.0.5", [], [], [T, U]),
-        ("allow-loopback-peers", ["127.0.0.0/8", "::1"], [], [T]),
+        ("allowed-peer-ip=10.0.0.5\nlistening-ip=10.0.0.5", ["10.0.0.5"], [], [T, T]),
+        ("external-ip=203.0.113.7/10.0.0.5\nallowed-peer-ip=10.0.0.5", ["10.0.0.5"], [], [T, T]),
+        ("external-ip=9.9.9.9\nallowed-peer-ip=9.9.9.9", ["9.9.9.9"], [], [T, T]),
+        ("allowed-peer-ip=127.0.0.1", [], [], [U]),
+        ("allowed-peer-ip=127.0.0.0-127.255.255.255", [], [], [U]),
+        ("allowed-peer-ip=::1", [], [], [U]),
+        ("allowed-peer-ip=169.254.169.254", [], [], [U]),
+        ("allowed-peer-ip=fe80::1", [], [], [U]),
+        (
+            "allowed-peer-ip=0.0.0.0-255.255.255.255",
+            ["0.0.0.0-169.253.255.255", "169.255.0.0-255.255.255.255"],
+            [],
+            [T],
+        ),
+        ("allow-loopback-peers", ["127.0.0.1", "::1"], [], [T]),
+        ("allow-loopback-peers\nallowed-peer-ip=127.0.0.1", ["127.0.0.1", "::1"], [], [T, U]),
+        ("allow-loopback-peers\ndenied-peer-ip=127.0.0.0-127.255.255.255", ["::1"], [], [T, U]),
+        ("allow-loopback-peers\ndenied-peer-ip=127.0.0.1\ndenied-peer-ip=::1", [], [], [U, U, U]),
         ("allow-loopback-peers=no", [], [], [U]),
         ("no-loopback-peers\nno-multicast-peers", [], [], [U, U]),
     ],
@@ -184,7 +199,18 @@ def test_peers(text: str, allow: list[str], deny: list[str], verdicts: list[Outc
 
 
 def test_loopback_peers_are_warned_of() -> None:
-    assert "opens every service of this host" in notes("allow-loopback-peers")
+    assert "opens every UDP service of 127.0.0.1 and ::1" in notes("allow-loopback-peers")
+
+
+def test_a_service_of_the_host_is_told_to_be_named_with_its_ports() -> None:
+    assert '"10.0.0.5:10000-20000"' in notes("listening-ip=10.0.0.5\nallowed-peer-ip=10.0.0.5")
+    assert "opens nothing on this host" in notes("allowed-peer-ip=10.0.0.0-10.0.0.255")
+
+
+def test_private_peers_that_were_reached_are_told() -> None:
+    assert "the file denies no peers" in notes("realm=a")
+    for text in ("denied-peer-ip=10.0.0.0-10.255.255.255", "allowed-peer-ip=10.0.0.0-10.255.255.255", "stun-only"):
+        assert "the file denies no peers" not in notes(text)
 
 
 def secrets_of(settings: Settings) -> list[str]:
@@ -264,7 +290,7 @@ def test_users() -> None:
 
 def test_bytes_that_are_no_utf8_do_not_become_other_secrets() -> None:
     text = "static-auth-secret=sch\u00f6n\nuser=j\u00f6rg:gold\nrealm=sch\u00f6n\n".encode("latin-1")
-    assert kinds(text) == [X, X, X]
+    assert kinds(text) == [X, U, X]
     assert secrets_of(settings_of(text)) == [NEW_SECRET]
 
 
@@ -272,9 +298,8 @@ def test_users_beside_a_secret() -> None:
     text = "lt-cred-mech\nuse-auth-secret\nstatic-auth-secret=northern\nuser=alice:wonderland\n"
     settings = settings_of(text)
     assert secrets_of(settings) == ["northern"]
-    assert users_of(settings) == {"alice": "wonderland"}
-    assert kinds(text) == [U, T, T, T]
-    assert "users work beside the shared secret" in notes(text)
+    assert users_of(settings) == {}, "coturn looks at none of them"
+    assert kinds(text) == [U, T, T, U]
 
 
 @pytest.mark.parametrize("text", ["", "no-auth", "syslog\nno-cli", "static-auth-secret=\nno-auth"])
@@ -384,7 +409,9 @@ def test_limits(text: str, name: str, value: float | None) -> None:
 
 
 def test_limits_that_coturn_has_not_are_told() -> None:
-    assert "a user holds 12 allocations" in notes("user=a:b")
+    assert "a user holds as many allocations as the server" in notes("user=a:b")
+    assert settings_of("user=a:b").limits.allocations_per_user == 10_000
+    assert settings_of("user=a:b\nuser-quota=0").limits.allocations_per_user == 10_000
     assert "a user holds" not in notes("user=a:b\nuser-quota=5")
     assert "the server holds 10000" in notes("user=a:b")
 
@@ -468,7 +495,42 @@ def test_nat_discovery() -> None:
     assert settings_of(f"{hosts}no-rfc5780").nat_discovery is None
     assert settings_of(hosts).nat_discovery is None
     assert "nat_discovery" in notes(hosts)
-    assert kinds("rfc5780\nalt-listening-port=3479") == [X, U]
+    assert kinds("rfc5780\nalt-listening-port=3479") == [X, T]
+    assert kinds("listening-ip=10.0.0.5\nalt-listening-port=3479") == [T, U]
+
+
+def test_second_ports_are_served_where_every_address_is() -> None:
+    listen = settings_of("alt-listening-port=3479\nalt-tls-listening-port=5350\ncert=/c\npkey=/k").listen
+    assert {"udp://*:3479", "tcp://*:3479", "tls://*:5350"} < set(map(str, listen or ()))
+    assert settings_of("listening-ip=10.0.0.5\nalt-listening-port=3479").nat_discovery is None
+
+
+def test_few_ports_bound_the_allocations() -> None:
+    limits = settings_of("min-port=50000\nmax-port=50099").limits
+    assert (limits.allocations, limits.allocations_per_user) == (100, 100)
+    assert settings_of("min-port=50000\nmax-port=50099\ntotal-quota=50").limits.allocations == 50
+
+
+def test_clients_behind_a_proxy_are_told_of() -> None:
+    for text in ("listening-port=443", "listening-ip=127.0.0.1"):
+        assert "limits.connections_per_address" in notes(text)
+    assert "limits.connections_per_address" not in notes("listening-port=3478")
+
+
+def test_plain_tcp_at_the_tls_port_is_told_of() -> None:
+    assert "takes plain TCP as well" in notes("no-tcp\ncert=/c\npkey=/k")
+    assert "takes plain TCP as well" not in notes("cert=/c\npkey=/k")
+
+
+def test_one_password_has_one_note() -> None:
+    told = notes('user="alice:wonderland #x"')
+    assert "goes on to the end of the line" in told
+    assert "left out as a comment" not in told
+
+
+@pytest.mark.parametrize("file", ["/dev/stdout", "/dev/stderr", "stdout"])
+def test_a_log_on_standard_output_is_not_needed(file: str) -> None:
+    assert kinds(f"log-file={file}") == [U]
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,6 @@ def translate_credentials(draft: Draft) -> None:
     if draft.last("static-auth-secret") is None and not store and (rest or (draft.is_on("lt-cred-mech") and not users)):
         store = _default_store(draft)
     _mechanisms(draft, bool(secrets), store)
-    if secrets and users:
-        draft.note("users work beside the shared secret; coturn does not look at them then")
     if not (secrets or users or store) and not draft.is_on("stun-only"):
         _new_secret(draft)
     if "realm" not in draft.made:
@@ -87,6 +85,10 @@ def _users(draft: Draft) -> Sequence[str]:
     """The passwords and keys of the users that are taken."""
     users: dict[str, str] = {}
     lines: dict[str, Option] = {}
+    if draft.every("static-auth-secret") or draft.is_on("use-auth-secret"):
+        for option in draft.every("user"):
+            draft.unneeded(option, "coturn looks at no user beside a shared secret; add it under credentials.users")
+        return []
     for option in draft.every("user"):
         name, colon, password = option.value.partition(":")
         if not option.exact:

@@ -19,6 +19,7 @@ def translate_limits(draft: Draft) -> None:
     total = _count(draft, "total-quota")
     if total is not None:
         _translate_total(draft, *total)
+    _bound_by_ports(draft)
     user = _count(draft, "user-quota")
     if user is not None:
         _translate_user(draft, *user)
@@ -54,21 +55,42 @@ def _translate_user(draft: Draft, option: Option, user: int) -> None:
     if user == _DEFAULTS.allocations_per_user:
         draft.unneeded(option, AS_DEFAULT)
     elif user == 0:
-        made = draft.made.get("limits.allocations")
-        most = made.value if made is not None and isinstance(made.value, int) else _DEFAULTS.allocations
+        most = _most(draft)
         draft.put("limits.allocations_per_user", most, option, remark="As many as the server holds, 0 in coturn.")
     else:
         draft.put("limits.allocations_per_user", min(user, _MOST), option)
 
 
+def _most(draft: Draft) -> int:
+    """Allocations that the server will hold."""
+    made = draft.made.get("limits.allocations")
+    return made.value if made is not None and isinstance(made.value, int) else _DEFAULTS.allocations
+
+
+def _bound_by_ports(draft: Draft) -> None:
+    """A small range of relay ports bounds the allocations."""
+    ports = draft.made.get("relay.ports")
+    low, dash, high = str(ports.value).partition("-") if ports is not None else ("", "", "")
+    room = int(high) - int(low) + 1 if dash else _MOST
+    if room < _most(draft):
+        draft.put("limits.allocations", room, remark="As many as relay.ports has room for.")
+        draft.note(f"relay.ports has room for {room} allocations for each relay address, and so has limits.allocations")
+
+
 def _tell_defaults(draft: Draft) -> None:
     if draft.last("user-quota") is None:
+        draft.put(
+            "limits.allocations_per_user",
+            _most(draft),
+            remark="As many as the server holds: coturn has no limit where none is written.",
+        )
         draft.note(
-            f"a user holds {_DEFAULTS.allocations_per_user} allocations at most, where coturn had no limit; "
-            "user names that are an expiry alone, without a user behind the colon, count as one user each"
+            "a user holds as many allocations as the server, as in coturn without user-quota; "
+            f"limits.allocations_per_user is {_DEFAULTS.allocations_per_user} by default, which keeps one user from "
+            "taking them all"
         )
     if draft.last("total-quota") is None:
-        draft.note(f"the server holds {_DEFAULTS.allocations} allocations at most, where coturn had no limit")
+        draft.note(f"the server holds {_most(draft)} allocations at most, where coturn had no limit")
 
 
 def _translate_bandwidth(draft: Draft) -> None:

@@ -105,7 +105,7 @@ class Draft:
         self.made[setting] = Made(setting, value, options, remark)
         self.taken(setting, *options)
         for option in options:
-            if option.commented and option.text and option.value not in _texts(value):
+            if option.commented and option.text and option.key != "user" and option.value not in _texts(value):
                 self._tell_comment(option)
         return True
 

@@ -117,7 +117,11 @@ KEYS: dict[str, Rule] = {
     "relay-device": Unsupported("name the device's addresses under relay.addresses; ip -brief address shows them"),
     "no-udp-relay": Unsupported("relaying is UDP; to answer STUN alone set stun_only: true", _NO),
     "no-tcp-relay": Unneeded("no relaying over TCP to peers (RFC 6062)"),
-    "keep-address-family": _FAMILY,
+    "keep-address-family": Unsupported(
+        "clients that name no address family get IPv4, as RFC 8656 section 7.2 has it, also those that come over IPv6; "
+        "browsers name the families that they want",
+        _NO,
+    ),
     "allocation-default-address-family": _FAMILY,
     "server-relay": Unsupported(
         "packets come only from peers that the client has permitted; servers do not belong on relay ports", _NO
@@ -200,7 +204,7 @@ KEYS: dict[str, Rule] = {
     "rfc5780": _DISCOVERY,
     "no-rfc5780": _DISCOVERY,
     "alt-listening-port": _DISCOVERY,
-    "alt-tls-listening-port": Unneeded("NAT discovery is for UDP and TCP"),
+    "alt-tls-listening-port": _LISTEN,
     # Threads
     "relay-threads": _PUMP,
     "cpus": _PUMP,

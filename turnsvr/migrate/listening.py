@@ -51,8 +51,38 @@ def translate_listen(draft: Draft) -> None:
         draft.note(f"port {tls} is that of TLS and of TCP: one tls:// listener serves both")
     every = [EVERY_ADDRESS] if set(hosts) in (set(), set(ANY_OF_FAMILY.values())) else list(hosts)
     listen = [f"{name}://{_bracketed(host)}:{ports[name]}" for host in every for name in served]
+    listen += _alternates(draft, hosts, served)
     listen += _aux_servers(draft, served)
+    _tell_clients(draft, served, list(hosts), ports)
     _decide_listen(draft, list(hosts.values()), list(dict.fromkeys(listen)))
+
+
+def _alternates(draft: Draft, hosts: dict[str, Option], served: list[str]) -> list[str]:
+    """coturn serves its second ports as well where it listens on every address."""
+    every = not hosts or any(ipaddress.ip_address(host).is_unspecified for host in hosts)
+    found = []
+    for key, names in (("alt-listening-port", ("udp", "tcp")), ("alt-tls-listening-port", ("tls",))):
+        option, port = draft.last(key), draft.port(key, 0)
+        made = [f"{name}://{EVERY_ADDRESS}:{port}" for name in names if name in served]
+        if option is not None and every and port and made:
+            draft.taken("listen", option)
+            found += made
+        elif option is not None:
+            draft.unneeded(option, "coturn serves it where it listens on every address, or discovers NATs")
+    return found
+
+
+def _tell_clients(draft: Draft, served: list[str], hosts: list[str], ports: dict[str, int]) -> None:
+    if "tls" in served and draft.is_on("no-tcp"):
+        draft.note(
+            f"no-tcp: the TLS port {ports['tls']} takes plain TCP as well, for it tells both apart; coturn does not"
+        )
+    streams = {ports[name] for name in served if name != "udp"}
+    if 443 in streams or draft.every("tcp-proxy-port") or any(ipaddress.ip_address(host).is_loopback for host in hosts):
+        draft.note(
+            "clients that come through a proxy, as nginx or HAProxy on port 443, have its address all together: raise "
+            "limits.connections_per_address (200) to as many as there are"
+        )
 
 
 def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None:

@@ -181,7 +181,7 @@ def _translate_log_file(draft: Draft) -> None:
     option = draft.last("log-file")
     if option is None:
         return
-    if option.text in ("", "-", "stdout", "syslog"):
+    if option.text in ("", "-", "stdout", "syslog", "/dev/stdout", "/dev/stderr", "/proc/1/fd/1", "/proc/self/fd/1"):
         draft.unneeded(option, "log lines go to standard error, which systemd keeps: journalctl -u turnsvr")
     else:
         draft.unsupported(

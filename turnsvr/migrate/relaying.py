@@ -13,7 +13,7 @@ from turnsvr.migrate.refused import is_refused, touches_refused
 from turnsvr.migrate.source import Option
 
 _MIN_PORT = 49_152
-_LOOPBACK = ("127.0.0.0/8", "::1")
+_LOOPBACK = ("127.0.0.1", "::1")
 
 
 def relay_hosts(draft: Draft) -> dict[str, Option]:
@@ -54,7 +54,11 @@ def _translate_external(draft: Draft, hosts: list[str]) -> None:
         lines.append(option)
         among = [host for host in hosts if family_of(host) == family_of(outside) and host not in pairs]
         if inside in ANY_OF_FAMILY.values() and len(among) > 1:
-            pairs.update(dict.fromkeys(among, outside))
+            pairs[among[0]] = outside
+            draft.note(
+                f"line {option.line}: one external address is for one relay address alone, {among[0]}: name those of "
+                "the others under relay.external"
+            )
         else:
             pairs[inside] = outside
     if not pairs:
@@ -107,16 +111,32 @@ def translate_peers(draft: Draft) -> None:
     allowed = _allowed(draft, list(denied))
     option = draft.last("allow-loopback-peers")
     if option is not None and draft.is_on("allow-loopback-peers"):
-        allowed |= dict.fromkeys(_LOOPBACK, option)
-        draft.note(
-            f"line {option.line}: allow-loopback-peers opens every service of this host to everyone with a credential"
-        )
+        _allow_loopback(draft, option, allowed)
     elif option is not None:
         draft.unneeded(option, "loopback peers are refused by default")
     if allowed:
         draft.put("peers.allow", list(allowed), *dict.fromkeys(allowed.values()))
     if denied:
         draft.put("peers.deny", [str(each) for each in denied], *denied.values())
+    if not allowed and not draft.every("denied-peer-ip") and not draft.is_on("stun-only"):
+        draft.note(
+            "the file denies no peers, so that coturn relays to private addresses; turnsvr refuses them: name under "
+            "peers.allow those that are to be reached"
+        )
+
+
+def _allow_loopback(draft: Draft, option: Option, allowed: dict[str, Option]) -> None:
+    """Denied ranges win over it."""
+    refused = [found for each in draft.every("denied-peer-ip") if (found := _parsed(each.text)) is not None]
+    opened = [host for host in _LOOPBACK if not any(ipaddress.ip_address(host) in each for each in refused)]
+    if not opened:
+        draft.unneeded(option, "denied-peer-ip denies loopback, and wins")
+        return
+    allowed |= dict.fromkeys(opened, option)
+    draft.note(
+        f"line {option.line}: allow-loopback-peers opens every UDP service of {' and '.join(opened)} to everyone "
+        "with a credential; name ports under peers.allow"
+    )
 
 
 def _denied(draft: Draft) -> dict[AddressRange, Option]:
@@ -136,41 +156,82 @@ def _denied(draft: Draft) -> dict[AddressRange, Option]:
 
 
 def _allowed(draft: Draft, denied: list[AddressRange]) -> dict[str, Option]:
-    """Ranges that have to be allowed by name, as texts."""
+    """What has to be allowed by name, as texts; no loopback, which coturn opens by another key, and no link-local."""
     own = _own_addresses(draft)
     allowed: dict[str, Option] = {}
     for option in draft.every("allowed-peer-ip"):
         found = _range(draft, option)
         if found is None:
             continue
-        if found.first == found.last and str(found.first) in own:
-            draft.unneeded(option, "an address of this server: its clients reach each other without")
-        elif not touches_refused(found) and not any(found.overlaps(each) for each in denied):
+        is_own = found.first == found.last and str(found.first) in own
+        parts = _without_link_local(found)
+        if found.first.is_loopback and found.last.is_loopback:
+            draft.unneeded(option, "loopback peers are reached with allow-loopback-peers alone, in coturn as well")
+        elif not parts:
+            draft.unneeded(option, "link-local peers are never reached, in coturn as well")
+        elif not is_own and not touches_refused(found) and not any(found.overlaps(each) for each in denied):
             draft.unneeded(option, "nothing refuses it")
-        elif str(found) in allowed:
-            draft.unneeded(option, f"line {allowed[str(found)].line} says the same")
+        elif all(str(each) in allowed for each in parts):
+            draft.unneeded(option, f"line {allowed[str(parts[0])].line} says the same")
         else:
-            allowed[str(found)] = option
-            if found.first == found.last:
-                draft.note(
-                    f"line {option.line}: if {found} is this server itself, take it out of peers.allow: clients of one "
-                    "server reach each other without, while allowing it opens the other services of the host"
-                )
+            allowed |= dict.fromkeys(map(str, parts), option)
+            _tell_allowed(draft, option, found, is_own)
     return allowed
 
 
-def _range(draft: Draft, option: Option) -> AddressRange | None:
-    text = option.text
+def _tell_allowed(draft: Draft, option: Option, found: AddressRange, is_own: bool) -> None:
+    example = f"[{found}]:10000-20000" if ":" in str(found) else f"{found}:10000-20000"
+    if is_own:
+        draft.note(
+            f"line {option.line}: {found} is this server's own, and allowing it opens every UDP service of the host to "
+            f'everyone with a credential; name the ports that are meant under peers.allow: "{example}"'
+        )
+    elif found.first == found.last:
+        draft.note(
+            f"line {option.line}: if {found} is this server itself, name the ports of the service that is meant under "
+            f'peers.allow ("{example}"); clients of one server reach each other without'
+        )
+    else:
+        draft.note(f"line {option.line}: {found} opens nothing on this host: name addresses of it under peers.allow")
+
+
+def _without_link_local(found: AddressRange) -> list[AddressRange]:
+    """What is left of a range."""
+    left = [found]
+    for text in ("169.254.0.0/16", "fe80::/10"):
+        cut = AddressRange.parse(text)
+        left = [part for each in left for part in (_parts(each, cut) if each.overlaps(cut) else [each])]
+    return left
+
+
+def _parts(whole: AddressRange, cut: AddressRange) -> list[AddressRange]:
+    parts = []
+    if int(whole.first) < int(cut.first):
+        parts.append(AddressRange(whole.first, cut.first - 1))
+    if int(cut.last) < int(whole.last):
+        parts.append(AddressRange(cut.last + 1, whole.last))
+    return parts
+
+
+def _parsed(text: str) -> AddressRange | None:
     try:
         return AddressRange.parse(text)
-    except BadValue as error:
-        if "/" in text:
-            try:
-                return AddressRange.parse(str(ipaddress.ip_network(text, strict=False)))
-            except (ValueError, BadValue):
-                pass
-        draft.unsupported(option, f"{error.problem}; {error.hint}")
+    except BadValue:
+        pass
+    try:
+        return AddressRange.parse(str(ipaddress.ip_network(text, strict=False)))
+    except (ValueError, BadValue):
         return None
+
+
+def _range(draft: Draft, option: Option) -> AddressRange | None:
+    found = _parsed(option.text)
+    if found is None:
+        try:
+            AddressRange.parse(option.text)
+        except BadValue as error:
+            draft.unsupported(option, f"{error.problem}; {error.hint}")
+    return found
 
 
 def _own_addresses(draft: Draft) -> set[str]:
