@@ -138,7 +138,7 @@ async def test_what_fills_a_message_is_answered(serve: Serve, transport: Transpo
     tls = tls_context(insecure=True) if transport is Transport.TLS else None
     client = TurnClient(await open_link(transport, server, tls=tls, timers=TIMERS), LOGIN)
     await client.allocate()
-    peers = [Address(f"127.0.{number >> 8}.{number & 255}", 9) for number in range(1, 258)]
+    peers = [Address(f"8.8.{number >> 8}.{number & 255}", 9) for number in range(1, 258)]
     await client.permit(*peers[:256])
     with pytest.raises(TransactionFailed, match="508"):
         await client.permit(*peers)
