@@ -12,6 +12,7 @@ import click
 
 from turnsvr.cli.common import FILE, fail, operator_errors
 from turnsvr.migrate import MAX_BYTES, Conversion, SourceError, Surroundings, convert
+from turnsvr.migrate.commandline import command_in_compose, lines_of
 
 _SECRET_BYTES = 32
 _DATABASES = ("/var/lib/turn/turndb", "/var/db/turndb", "/usr/local/var/db/turndb")
@@ -19,13 +20,13 @@ _DATABASES = ("/var/lib/turn/turndb", "/var/db/turndb", "/usr/local/var/db/turnd
 
 
 @click.command("import-coturn")
-@click.argument("source", type=click.Path(path_type=Path, allow_dash=True), metavar="TURNSERVER.CONF")
+@click.argument("source", nargs=-1, required=True, metavar="TURNSERVER.CONF | -- OPTIONS")
 @click.option("-o", "--output", type=FILE, metavar="FILE", help="Settings file to write, for its owner's eyes alone.")
 @click.option("--force", is_flag=True, help="Overwrite the file of --output.")
 @click.option("--json", "as_json", is_flag=True, help="The report as JSON.")
 @operator_errors
-def import_coturn(source: Path, output: Path | None, force: bool, as_json: bool) -> None:
-    """Make a settings file of coturn's configuration.
+def import_coturn(source: tuple[str, ...], output: Path | None, force: bool, as_json: bool) -> None:
+    """Make a settings file of coturn's configuration, or of its command line behind --, or of a compose file with it.
 
     The settings go to --output, or else to standard output; - reads standard input. A report tells of every line
     what it became, why it is not needed, or what to do instead, and what changes in behaviour: on standard output,
@@ -34,12 +35,12 @@ def import_coturn(source: Path, output: Path | None, force: bool, as_json: bool)
     \b
     Examples:
       turnsvr import-coturn /etc/turnserver.conf -o turnsvr.yaml
+      turnsvr import-coturn docker-compose.yml -o turnsvr.yaml
+      turnsvr import-coturn -o turnsvr.yaml -- --use-auth-secret --realm=example.org
       turnsvr check turnsvr.yaml
       turnsvr run -c turnsvr.yaml
     """
-    name = "standard input" if str(source) == "-" else str(source)
-    with click.open_file(str(source), "rb") as file:
-        data = file.read(MAX_BYTES + 1)
+    name, data = _source(source)
     try:
         made = convert(data, name, Surroundings(secrets.token_hex(_SECRET_BYTES), _database()))
     except SourceError as error:
@@ -51,6 +52,17 @@ def import_coturn(source: Path, output: Path | None, force: bool, as_json: bool)
     click.echo(_report(made, name, as_json=as_json), nl=False, err=output is None)
     if output is not None and not as_json:
         click.echo(f"\n{output} is written; next: turnsvr check {output}")
+
+
+def _source(given: tuple[str, ...]) -> tuple[str, bytes]:
+    """What it is called, and its lines."""
+    if len(given) > 1 or (given[0].startswith("-") and given[0] != "-"):
+        return "the command line", lines_of(given)
+    name = "standard input" if given[0] == "-" else given[0]
+    with click.open_file(given[0], "rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    command = command_in_compose(data) if len(data) <= MAX_BYTES else None
+    return name, data if command is None else lines_of(command)
 
 
 def _report(made: Conversion, name: str, *, as_json: bool) -> str:

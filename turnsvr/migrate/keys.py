@@ -257,7 +257,7 @@ KEYS: dict[str, Rule] = {
 }
 """In the order of the settings as far as they have any: translators run in the order in which they first stand here."""
 
-_SHORT = {
+SHORT = {
     "L": "listening-ip",
     "E": "relay-ip",
     "X": "external-ip",
@@ -287,9 +287,9 @@ def judge_plain(draft: Draft, option: Option) -> None:
 
 def _meant(key: str) -> str:
     name = key.strip("-")
-    if key.startswith("-") and (name in KEYS or name in _SHORT):
+    if key.startswith("-") and (name in KEYS or name in SHORT):
         return "; options of the command line stand in a file without dashes and with their long names"
-    if name in _SHORT:
-        return f"; {_SHORT[name]} is its long name"
+    if name in SHORT:
+        return f"; {SHORT[name]} is its long name"
     close = difflib.get_close_matches(re.split("[:,;]", key)[0][:80], KEYS, n=1, cutoff=0.75)
     return f"; {close[0]} may be meant" if close else ""
