@@ -155,7 +155,7 @@ async def test_keys_are_replaced_and_rooms_live_on(start_web: StartWeb) -> None:
     async with connect(f"{site.url.replace('http', 'ws')}/signalling", proxy=None) as member:
         await member.send(json.dumps({"type": "join"}))
         room = json.loads(await member.recv())["room"]
-        assert site.application.reload(settings.model_copy(update={"web": keyed})) == ["web"]
+        assert site.application.reload(settings.model_copy(update={"web": keyed})) == ["web.listen"]
         await member.send(json.dumps({"type": "join", "room": room}))
         assert json.loads(await member.recv())["type"] == "joined"
     old, new = {"key": KEY}, {"key": "another key of the shop"}

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import structlog
@@ -24,7 +23,8 @@ from turnsvr.app.listening import ListenError, open_listeners
 from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext
-from turnsvr.config.settings import ListenAddress, Settings, WebSettings
+from turnsvr.config import restart
+from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
@@ -222,9 +222,9 @@ class Application:
 
         Raises StartError, and then the old settings stay, all of them.
         """
-        unchanged = [name for name, of in _FIXED.items() if of(settings) != of(self.settings)]
-        old = self.settings
-        tls = settings.tls if "tls" not in unchanged else old.tls
+        unchanged = list(restart.changed(self.settings, settings))
+        within = restart.kept(self.settings, settings)
+        tls = within.tls
         try:
             identities = self.identities.prepare(settings)
         except IdentityError as error:
@@ -235,17 +235,9 @@ class Application:
             except CertificateError as error:
                 identities.discard()
                 raise StartError(str(error)) from None
-        self.settings = settings.model_copy(
-            update={
-                "listen": old.named_listeners(),
-                "tls": tls,
-                "pump": settings.pump.model_copy(update={name: getattr(old.pump, name) for name in _FIXED_PUMP}),
-                "nat_discovery": old.nat_discovery,
-                "status": old.status,
-                "web": self._reload_web(settings.web),
-                "admin": settings.admin.model_copy(update={name: getattr(old.admin, name) for name in _FIXED_ADMIN}),
-            }
-        )
+        self.settings = within
+        if self.web is not None and within.web is not None:
+            self.web.reload(within.web)
         identities.take()
         self._apply()
         return unchanged
@@ -325,12 +317,6 @@ class Application:
         families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
         threads = settings.pump.thread_count(host.cores)
         return share_out(settings, files, families=families, threads=threads)
-
-    def _reload_web(self, wanted: WebSettings | None) -> WebSettings | None:
-        """The web settings that are in use now."""
-        if self.web is None or wanted is None:
-            return self.settings.web
-        return self.web.reload(wanted)
 
     async def _start_web(self) -> None:
         if self.settings.web is None:
@@ -432,20 +418,6 @@ class Application:
 
 
 _WILDCARDS = ("0.0.0.0", "::")
-
-_FIXED_ADMIN = ("socket", "listen")
-_FIXED_PUMP = ("kind", "threads")
-
-_FIXED: dict[str, Callable[[Settings], object]] = {
-    "listen": Settings.named_listeners,
-    "tls": lambda settings: settings.tls is None,
-    **{f"pump.{name}": attrgetter(f"pump.{name}") for name in _FIXED_PUMP},
-    "nat_discovery": lambda settings: settings.nat_discovery,
-    "status": lambda settings: settings.status,
-    "admin": lambda settings: [getattr(settings.admin, name) for name in _FIXED_ADMIN],
-    "web": lambda settings: settings.web and [getattr(settings.web, name) for name in web.FIXED],
-}
-"""What only a restart changes, by name."""
 
 
 def _nothing_to_read() -> Reloaded:

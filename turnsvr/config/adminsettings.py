@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from turnsvr.config import fields
+from turnsvr.config.restart import RESTART
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebListens
 
@@ -15,9 +16,9 @@ from turnsvr.config.websettings import WebListens
 class AdminSettings(fields.Section):
     """Seeing and steering: sessions, drain, reload, log level, over HTTP on a socket of their own."""
 
-    socket: Literal["auto", "off"] | Path = "auto"
+    socket: Annotated[Literal["auto", "off"] | Path, RESTART] = "auto"
     """Unix socket whose permissions decide who may steer; auto: /run/turnsvr, or the user's own runtime directory."""
-    listen: WebListens = ()
+    listen: Annotated[WebListens, RESTART] = ()
     """Where the same is served over HTTP to those who have the token; nowhere when empty."""
     token: fields.Secret | None = None
     """What callers of `listen` must bring as Bearer; turnsvr secret makes one."""

@@ -14,6 +14,7 @@ from turnsvr.config import fields
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
 from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PeerRange, PortRange, parse_host
+from turnsvr.config.restart import PRESENCE, RESTART, OnRestart, mark_of
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
 
@@ -180,9 +181,9 @@ class NatDiscoverySettings(fields.Section):
 class PumpSettings(fields.Section):
     """What moves relayed packets."""
 
-    kind: Literal["auto", "compiled", "portable"] = "auto"
+    kind: Annotated[Literal["auto", "compiled", "portable"], RESTART] = "auto"
     """Which pump; auto takes the compiled one when it is installed."""
-    threads: fields.Threads = "auto"
+    threads: Annotated[fields.Threads, RESTART] = "auto"
     """Threads of the compiled pump; auto is one a core."""
     gso: bool = True
     """Send equal packets to one destination as one (UDP_SEGMENT) where the kernel can."""
@@ -236,9 +237,11 @@ class Settings(fields.Section):
 
     realm: fields.Realm = "turnsvr"
     """Realm of the long-term credentials, usually the domain name."""
-    listen: Annotated[fields.ListenAddresses, Field(min_length=1)] | None = None
+    listen: Annotated[
+        Annotated[fields.ListenAddresses, Field(min_length=1)] | None, OnRestart(meaning="named_listeners")
+    ] = None
     """Where clients are served; when absent UDP and TCP on 3478 of every address, with tls TLS on 5349."""
-    tls: TlsSettings | None = None
+    tls: Annotated[TlsSettings | None, PRESENCE] = None
     """Certificate for TLS clients; no TLS when absent."""
     relay: RelaySettings = Field(default_factory=RelaySettings)
     """Where relayed transport addresses come from."""
@@ -256,15 +259,15 @@ class Settings(fields.Section):
     """Other servers that clients are sent to; none when absent."""
     stun_only: bool = False
     """Serve STUN Binding alone: no relay, no credentials."""
-    nat_discovery: NatDiscoverySettings | None = None
+    nat_discovery: Annotated[NatDiscoverySettings | None, RESTART] = None
     """NAT behaviour discovery (RFC 5780); off when absent."""
     pump: PumpSettings = Field(default_factory=PumpSettings)
     """What moves relayed packets."""
-    web: WebSettings | None = None
+    web: Annotated[WebSettings | None, PRESENCE] = None
     """HTTP: ICE-server lists, health, metrics, signalling and a test page; off when absent."""
     admin: AdminSettings = Field(default_factory=AdminSettings)
     """Seeing and steering over a socket of its own."""
-    status: StatusSettings | None = None
+    status: Annotated[StatusSettings | None, RESTART] = None
     """Sessions as coturn tells of them in Redis; off when absent."""
     log: LogSettings = Field(default_factory=LogSettings)
     """Log on standard error."""
@@ -314,6 +317,8 @@ def json_schema() -> dict[str, Any]:
     describe(schema, Settings)
     for kind in _sections():
         describe(schema["$defs"].get(kind.__name__, {}), kind)
+        _mark_restarts(schema["$defs"].get(kind.__name__, {}), kind)
+    _mark_restarts(schema, Settings)
     written = Settings().model_dump(mode="json")
     for name, section in schema["properties"].items():
         definition = schema["$defs"].get(section.get("$ref", "").rpartition("/")[2])
@@ -330,6 +335,14 @@ def json_schema() -> dict[str, Any]:
         "description": "One shared secret.",
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "turnsvr.yaml"}
+
+
+def _mark_restarts(schema: dict[str, Any], kind: type[fields.Section]) -> None:
+    """Have editors say what a reload does not change."""
+    for name, described in schema.get("properties", {}).items():
+        mark = mark_of(kind, name)
+        if mark is not None and not mark.presence:
+            described["description"] = f"{described.get('description', '')} Only a restart changes it.".strip()
 
 
 def _sections(kind: type[fields.Section] = fields.Section) -> Iterator[type[fields.Section]]:

@@ -20,6 +20,7 @@ from pydantic import (
 from turnsvr.config import fields
 from turnsvr.config.locations import split_http_url
 from turnsvr.config.ranges import EVERY_ADDRESS, AddressRange, parse_host
+from turnsvr.config.restart import RESTART
 from turnsvr.config.units import BadValue
 
 _DAY = 86_400.0
@@ -194,9 +195,9 @@ class SignallingSettings(fields.Section):
 class WebSettings(fields.Section):
     """HTTP: ICE-server lists for applications, health, metrics, signalling and a test page."""
 
-    listen: Annotated[WebListens, Field(min_length=1)] = (WebListen("http", "127.0.0.1", _HTTP_PORT),)
+    listen: Annotated[WebListens, Field(min_length=1), RESTART] = (WebListen("http", "127.0.0.1", _HTTP_PORT),)
     """Where HTTP is served; https:// takes the certificate of web.tls or else of tls."""
-    tls: WebTlsSettings | None = None
+    tls: Annotated[WebTlsSettings | None, RESTART] = None
     """A certificate of its own for https:// listeners; that of TURN clients when absent."""
     host: HostName | None = None
     """Name or address in the turn: URLs; what the caller wrote into its request when absent."""
@@ -226,7 +227,7 @@ class WebSettings(fields.Section):
     """Serve the test page at /."""
     metrics: fields.Ranges = (AddressRange.parse("127.0.0.0/8"), AddressRange.parse("::1"))
     """Addresses that may read /metrics; an empty list switches it off."""
-    signalling: SignallingSettings | None = Field(default_factory=SignallingSettings)
+    signalling: Annotated[SignallingSettings | None, RESTART] = Field(default_factory=SignallingSettings)
     """Bounds of rooms, in which two browsers find each other."""
 
     @model_validator(mode="after")

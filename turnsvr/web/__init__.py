@@ -11,11 +11,7 @@ from typing import Protocol
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web.context import Context
 
-__all__ = ["FIXED", "Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
-
-
-FIXED = ("listen", "tls", "signalling")
-"""Settings that hold until the server is started again."""
+__all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
 
 
 class WebError(Exception):
@@ -36,8 +32,8 @@ class WebServer(Protocol):
     async def start(self) -> None:
         """Raises WebError, and then nothing is left open."""
 
-    def reload(self, settings: WebSettings) -> WebSettings:
-        """Take other settings but for those of FIXED; returns those in use."""
+    def reload(self, settings: WebSettings) -> None:
+        """Take other settings; those that need a restart are as they were."""
 
     async def stop(self) -> None:
         """Stopping twice is fine."""

@@ -78,6 +78,9 @@ class HttpProtocol(H11Protocol):
         else:
             self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to tell: the request is served as if it asked for no upgrade."""
+
     def _drop(self) -> None:
         if self.scheme == "https" or self.transport.get_write_buffer_size():
             self.transport.abort()  # close() would wait for the client

@@ -11,7 +11,7 @@ import structlog
 from turnsvr.config.ranges import AddressRange
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
-from turnsvr.web import FIXED, WebError, serving
+from turnsvr.web import WebError, serving
 from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.context import Context
@@ -77,10 +77,9 @@ class Server:
             self._tasks.append(asyncio.create_task(self._watch_certificate()))
         _log.info("serving HTTP", listen=",".join(map(str, self.listening)))
 
-    def reload(self, settings: WebSettings) -> WebSettings:
-        """Go by other settings, but for those of FIXED; rooms and connections live on. Returns those in use."""
-        kept = {name: getattr(self._settings, name) for name in FIXED}
-        self._settings = settings.model_copy(update=kept)
+    def reload(self, settings: WebSettings) -> None:
+        """Go by other settings; rooms and connections live on."""
+        self._settings = settings
         self._web = Web(
             self._settings,
             self._context,
@@ -90,7 +89,6 @@ class Server:
         )
         if self._connections is not None:
             self._connections.limits = self._limits()
-        return self._settings
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._web is not None:
