@@ -131,3 +131,36 @@ def test_no_import_leads_back() -> None:
         for room in lowest:
             del below[room]
     assert order.index("stun") < order.index("turn") < order.index("net") < order.index("app") < order.index("cli")
+
+
+def imported_on_import(path: Path, known: set[str]) -> set[str]:
+    """Modules of ours that this one imports outside of functions, for types alone as well."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {
+                f"{node.module}.{each.name}" if f"{node.module}.{each.name}" in known else node.module
+                for each in node.names
+            }
+        elif isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            waiting += ast.iter_child_nodes(node)
+    return found & known
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = {
+        ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in modules()
+    }
+    left = {name: imported_on_import(path, set(names)) - {name} for name, path in names.items()}
+    while leaves := [name for name, imported in left.items() if not imported & left.keys()]:
+        for name in leaves:
+            del left[name]
+    while left and (unused := set(left) - set().union(*left.values())):
+        for name in unused:
+            del left[name]
+    assert not left, f"a circle among {sorted(left)}"

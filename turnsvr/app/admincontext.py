@@ -4,21 +4,41 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from turnsvr import __version__, relay
+from turnsvr.admin import AdminServer
 from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded
-from turnsvr.app.webcontext import ApplicationContext
+from turnsvr.app import webcontext
+from turnsvr.app.descriptors import Budget
+from turnsvr.app.loglevel import LogLevel as LogLevelInUse
 from turnsvr.relay.api import Counters, Totals
 from turnsvr.stun.address import FiveTuple
 from turnsvr.turn.commands import EndReason
 
-if TYPE_CHECKING:
-    from turnsvr.app.application import Application
-
 _ALIVE_SECONDS = 5.0
 """How long it is remembered that packets come in, before one is sent again to find out."""
+
+
+class Application(webcontext.Application, Protocol):
+    """What is asked of the application, besides what the web room asks."""
+
+    budget: Budget
+    log_level: LogLevelInUse
+    reread: Callable[[], Reloaded]
+    admin: AdminServer | None
+
+    @property
+    def relaying(self) -> list[str]: ...
+
+    def reader(self, five_tuple: FiveTuple) -> Reader: ...
+
+    def drain(self) -> None: ...
+
+    def resume(self) -> None: ...
+
+    async def is_alive(self) -> bool: ...
 
 
 class AdminContext:
@@ -26,7 +46,7 @@ class AdminContext:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._web = ApplicationContext(application)
+        self._web = webcontext.ApplicationContext(application)
         self._started = time.monotonic()
         self._alive = True
         self._asked_at = self._started
