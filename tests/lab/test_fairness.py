@@ -67,6 +67,7 @@ class Site:
     lab: Lab
     honest: Node
     hostile: Node
+    kind: str
 
     @property
     def server(self) -> Address:
@@ -131,7 +132,7 @@ def site(
         first = "from turnsvr.relay import tls; tls.missing = lambda: 'so the test wants it'" if by_asyncio else ""
         directory: Path = tmp_path_factory.mktemp("fairness")
         stack.enter_context(turnsvr(lab.core, directory, settings, first=first))
-        yield Site(lab, honest, hostile)
+        yield Site(lab, honest, hostile, kind)
 
 
 @pytest.mark.parametrize("message", MESSAGES)
@@ -139,6 +140,8 @@ def site(
 def test_nobody_waits_for_a_flood(site: Site, how: str, message: str) -> None:
     if how == "udp trains" and message == "oversize":
         pytest.skip("larger than a packet")
+    if how.startswith("udp") and site.kind == "portable":
+        pytest.skip("it comes faster than Python reads, and the kernel drops datagrams of anybody")
     with site.flood(how, MESSAGES[message]):
         challenges, allocations, lost = site.honest.run(site.visit)
     print(f"challenge {statistics.median(challenges)}, allocation {statistics.median(allocations)}, lost {lost}")
