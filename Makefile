@@ -6,6 +6,7 @@
 # make sanitize    the tests of the pump with AddressSanitizer and UndefinedBehaviorSanitizer in it
 # make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
 # make soak    a crowd of clients and strangers on one server for MINUTES; see tests/marathon
+# make wheel   an sdist and, for each Python at hand, a wheel that other distributions can run, in dist/
 # make environment   all that these need, in one go
 # make help    these lines
 PYTHON ?= python3
@@ -24,7 +25,7 @@ TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_l
 # Rooms whose tests are of other programs, of whole machines or of speed.
 UNCHECKED := bench browser interop lab monitoring stores
 
-.PHONY: run install test check lint format sanitize fuzz soak environment help
+.PHONY: run install test check lint format sanitize fuzz soak environment help wheel
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -59,6 +60,9 @@ format: $(VENV)/.installed-lint
 help:
 	@sed -n '/^#/!q; s/^# //p' Makefile
 
+wheel: $(VENV)/.installed-package
+	scripts/wheels $(VENV) dist
+
 environment:
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz
 	@touch $(VENV)/.installed-fuzz $(VENV)/.installed-lint $(VENV)/.installed-test $(VENV)/.installed
@@ -85,3 +89,7 @@ $(VENV)/.installed-lint: $(SOURCES_OF_INSTALL)
 $(VENV)/.installed-fuzz: $(SOURCES_OF_INSTALL)
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,fuzz
 	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+
+$(VENV)/.installed-package: pyproject.toml scripts/environment
+	PYTHON="$(PYTHON)" scripts/environment $(VENV) package
+	@touch $@

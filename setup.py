@@ -53,6 +53,9 @@ _RULES = tuple(
 
 _TWINS = Path("turnsvr", "_twins")
 
+_SHIPPED = tuple(path for folder in ("conf", "systemd") for path in sorted(Path(folder).rglob("*")) if path.is_file())
+"""Sample settings, the unit, files for fail2ban, logrotate, Prometheus, Grafana; turnsvr/shipped.py finds them."""
+
 
 def _place(module: str) -> Path:
     """The module's path without a suffix."""
@@ -77,8 +80,23 @@ def _give_reasons(root: Path, reason: str) -> None:
     _give_reason(root / _TWINS / "missing.txt", reason)
 
 
-class _BuildWithout(build_py):
-    """Builds the Python modules, and gives the reason for there being no others."""
+class _BuildPython(build_py):
+    """Builds the Python modules, and puts beside them the files that an operator installs.
+
+    An editable install finds these where they are.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            for source in _SHIPPED:
+                target = Path(self.build_lib, "turnsvr", "share", source)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, target)
+
+
+class _BuildWithout(_BuildPython):
+    """Gives the reason for there being no compiled modules."""
 
     reason = ""
 
@@ -192,7 +210,12 @@ def _with_compiled() -> dict[str, object]:
 
     return {
         "ext_modules": [extension(name) for name in _COMPILED],
-        "cmdclass": {"build": _Build, "build_ext": BuildCompiled, "build_twins": _BuildTwins},
+        "cmdclass": {
+            "build": _Build,
+            "build_ext": BuildCompiled,
+            "build_py": _BuildPython,
+            "build_twins": _BuildTwins,
+        },
     }
 
 

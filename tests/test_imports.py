@@ -13,6 +13,7 @@ ROOT = Path(__file__).parent.parent / "turnsvr"
 ALLOWED: dict[str, set[str]] = {
     "": {"twins"},
     "twins": set(),
+    "shipped": set(),
     "limits": set(),
     "histogram": set(),
     "origin": set(),
@@ -49,7 +50,19 @@ ALLOWED: dict[str, set[str]] = {
         "twins",
         "web",
     },
-    "cli": {"admin", "app", "client", "config", "credentials", "migrate", "relay", "stores", "stun", "twins"},
+    "cli": {
+        "admin",
+        "app",
+        "client",
+        "config",
+        "credentials",
+        "migrate",
+        "relay",
+        "shipped",
+        "stores",
+        "stun",
+        "twins",
+    },
     "__main__": {"cli"},
 }
 """What each room may import of the others."""

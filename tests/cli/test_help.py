@@ -28,6 +28,13 @@ def test_help_shows_an_example(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
+def test_the_list_of_commands_has_the_first_line_of_each_s_help(run: Run, name: str) -> None:
+    """The list is made without the commands, which take long to import."""
+    (line,) = [line for line in run("--help").stdout.splitlines() if line.split()[:1] == [name]]
+    assert line.split(maxsplit=1)[1] == main.commands[name].get_short_help_str(limit=80)
+
+
+@pytest.mark.parametrize("name", sorted(main.commands))
 def test_help_fits_a_terminal(run: Run, name: str) -> None:
     assert max(map(len, run(name, "--help").stdout.splitlines())) <= 100
 

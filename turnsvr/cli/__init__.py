@@ -19,6 +19,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "credentials": ("keys.credentials", "Make time-limited credentials from the shared secret."),
     "drain": ("steer.drain", "Take no new sessions, and end with the last."),
     "import-coturn": ("migrate.import_coturn", "Make a settings file of coturn's configuration."),
+    "init": ("init.init", "Set a server up: settings, a secret, the unit."),
     "kick": ("steer.kick", "End sessions by their IDs, or all of a user."),
     "log-level": ("steer.log_level", "Have the running server log more, or less."),
     "nat": ("clients.nat", "Find out what kind of NAT this machine is behind."),
@@ -84,6 +85,7 @@ def main() -> None:
     \b
     First steps:
       turnsvr run                       serve now, with a secret made for the run
+      turnsvr init                      write settings, a secret and the unit of a service
       turnsvr secret                    make a secret for your turnsvr.yaml:
                                           realm: example.org
                                           credentials: {secret: <the secret>}

@@ -1,0 +1,137 @@
+"""init writes a server that works, asks where it can, and overwrites nothing by itself."""
+
+from __future__ import annotations
+
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.conftest import ServerProcess, need
+from turnsvr import config
+from turnsvr.net.tls import TlsFiles
+from turnsvr.shipped import samples, shipped
+
+DOMAIN = "turn.example.org"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "etc"
+
+
+def test_what_it_writes_serves(run: Run, place: Path, certificate: TlsFiles) -> None:
+    files = "--certificate", certificate.certificate, "--key", certificate.key
+    result = run("init", "--domain", DOMAIN, "--address", "203.0.113.7", *files, "--directory", place, "--no-unit")
+    assert result.exit_code == 0, result.output
+    settings = config.load(place / "turnsvr.yaml")
+    assert settings.realm == DOMAIN
+    assert settings.relay.external == {"0.0.0.0": "203.0.113.7"}
+    assert settings.credentials.secrets[0].get_secret_value() == (place / "secret").read_text().strip()
+    assert stat.S_IMODE((place / "secret").stat().st_mode) == 0o600
+    assert (place / "secret").read_text().strip() not in result.output
+    for said in ("3478/udp", "3478/tcp", "5349/tcp", "49152-65535/udp", f"turns:{DOMAIN}:5349", str(place / "secret")):
+        assert said in result.stdout
+    text = (place / "turnsvr.yaml").read_text().replace("!file ", f"!file {place}/x/../")
+    assert run("check", place / "turnsvr.yaml").exit_code == 0, text
+
+
+def test_a_server_runs_from_it(run: Run, place: Path) -> None:
+    assert run("init", "--domain", DOMAIN, "--directory", place, "--no-unit").exit_code == 0
+    text = (place / "turnsvr.yaml").read_text() + "listen: [udp://127.0.0.1:0]\n"
+    with ServerProcess(text, place) as server:
+        assert "serving" in server.log
+
+
+def test_a_second_time_it_touches_nothing_and_forced_it_keeps_the_secret(run: Run, place: Path) -> None:
+    arguments = "init", "--domain", DOMAIN, "--directory", place, "--no-unit"
+    run(*arguments)
+    before = {path.name: path.read_text() for path in place.iterdir()}
+    refused = run(*arguments, "--address", "203.0.113.7")
+    assert refused.exit_code == 1
+    assert "exists; --force overwrites it" in refused.stderr
+    assert {path.name: path.read_text() for path in place.iterdir()} == before
+    assert run(*arguments, "--address", "203.0.113.7", "--force").exit_code == 0
+    assert (place / "secret").read_text() == before["secret"]
+    assert "203.0.113.7" in (place / "turnsvr.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--domain", "turn example"), "no domain name"),
+        (("--domain", "-x.org"), "no domain name"),
+        (("--domain", "localhost"), "no domain name"),
+        (("--domain", DOMAIN, "--address", "127.0.0"), "relay.external"),
+        (("--domain", DOMAIN, "--address", "203.0.113.7\nstun_only: true"), "relay.external"),
+        (("--domain", DOMAIN, "--certificate", "/nowhere"), "needs its key"),
+        (("--domain", DOMAIN, "--certificate", "/nowhere", "--key", "/nowhere"), "cannot read /nowhere"),
+        (("--domain", DOMAIN, "--unit", "/x", "--no-unit"), "either --unit or --no-unit"),
+        ((), "--domain is needed"),
+    ],
+)
+def test_what_cannot_be_writes_nothing(run: Run, place: Path, arguments: tuple[str, ...], said: str) -> None:
+    where = () if "--unit" in arguments else ("--no-unit",)
+    result = run("init", *arguments, "--directory", place, *where)
+    assert result.exit_code != 0
+    assert said in result.stderr
+    assert not place.exists()
+
+
+def test_a_key_of_another_certificate_is_refused(run: Run, place: Path, certificate: TlsFiles, tmp_path: Path) -> None:
+    from turnsvr.app import firstrun
+
+    other = firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
+    files = "--certificate", certificate.certificate, "--key", other.key
+    result = run("init", "--domain", DOMAIN, *files, "--directory", place, "--no-unit")
+    assert "is not the key of" in result.stderr
+    assert not place.exists()
+
+
+def test_the_unit_is_the_one_that_comes_along_with_these_places(
+    run: Run, place: Path, certificate: TlsFiles, tmp_path: Path
+) -> None:
+    unit = tmp_path / "turnsvr.service"
+    files = "--certificate", certificate.certificate, "--key", certificate.key
+    assert run("init", "--domain", DOMAIN, *files, "--directory", place, "--unit", unit).exit_code == 0
+    theirs, ours = (text.splitlines() for text in (shipped("systemd/turnsvr.service").read_text(), unit.read_text()))
+    changed = [new for old, new in zip(theirs, ours, strict=True) if old != new]
+    assert changed == [
+        f"ExecStart={Path(sys.executable).with_name('turnsvr')} run -c {place}/turnsvr.yaml",
+        f"LoadCredential=secret:{place}/secret",
+        f"LoadCredential=certificate:{certificate.certificate}",
+        f"LoadCredential=key:{certificate.key}",
+    ]
+    text = (place / "turnsvr.yaml").read_text()
+    loaded = set(re.findall(r"^LoadCredential=(\w+):", unit.read_text(), re.MULTILINE))
+    assert {name for name in loaded if f"/run/credentials/turnsvr.service/{name}" in text} == loaded
+
+
+def test_systemd_understands_the_unit(run: Run, place: Path, tmp_path: Path) -> None:
+    unit = tmp_path / "turnsvr.service"
+    run("init", "--domain", DOMAIN, "--directory", place, "--unit", unit)
+    unit.write_text(unit.read_text().replace(str(Path(sys.executable).with_name("turnsvr")), sys.executable))
+    command = [need("systemd-analyze"), "verify", "--man=no", str(unit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "turnsvr.service" not in done.stdout + done.stderr
+
+
+def test_a_path_that_no_unit_takes_is_refused(run: Run, tmp_path: Path) -> None:
+    place = tmp_path / "a b"
+    result = run("init", "--domain", DOMAIN, "--directory", place, "--unit", tmp_path / "turnsvr.service")
+    assert "cannot stand in a unit" in result.stderr
+    assert not place.exists()
+
+
+def test_the_samples_come_along(run: Run, place: Path, tmp_path: Path) -> None:
+    assert (
+        run("init", "--domain", DOMAIN, "--directory", place, "--no-unit", "--samples", tmp_path / "s").exit_code == 0
+    )
+    names = set(samples())
+    assert {"conf/turnsvr.yaml", "systemd/turnsvr.service", "conf/grafana.json"} <= names
+    assert any(name.startswith("conf/fail2ban/") for name in names)
+    assert {str(path.relative_to(tmp_path / "s")) for path in (tmp_path / "s").rglob("*") if path.is_file()} == names

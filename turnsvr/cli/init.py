@@ -1,0 +1,167 @@
+"""The command that sets a server up: init."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from turnsvr.cli.common import FILE, fail, operator_errors
+from turnsvr.cli.initial import Answers, Impossible, advice, settings_text, unit_text
+from turnsvr.shipped import samples, shipped
+
+_SECRET_BYTES = 32
+_UNIT = Path("/etc/systemd/system/turnsvr.service")
+_TRIAL = 3_600
+"""Seconds that the credentials to try it out with last."""
+_HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
+"""What the unit hides from the service (ProtectHome=)."""
+
+
+@click.command()
+@click.option("--domain", metavar="NAME", help="Domain name of the server; its realm, too.")
+@click.option("--address", metavar="ADDRESS", help="Public address, where NAT of a cloud or router stands before it.")
+@click.option("--certificate", type=FILE, metavar="FILE", help="PEM file with the certificate and its chain.")
+@click.option("--key", type=FILE, metavar="FILE", help="PEM file with the certificate's private key.")
+@click.option(
+    "--directory",
+    type=FILE,
+    default="/etc/turnsvr",
+    show_default=True,
+    metavar="DIRECTORY",
+    help="Where settings and secret go.",
+)
+@click.option("--unit", type=FILE, metavar="FILE", help=f"Where systemd's unit goes.  [default: {_UNIT}]")
+@click.option("--no-unit", is_flag=True, help="Without a unit: something else starts the server.")
+@click.option("--samples", "samples_to", type=FILE, metavar="DIRECTORY", help="Put the files of conf/ there as well.")
+@click.option("--force", is_flag=True, help="Overwrite settings and unit; a secret that is there stays in any case.")
+@operator_errors
+def init(
+    domain: str | None,
+    address: str | None,
+    certificate: Path | None,
+    key: Path | None,
+    directory: Path,
+    unit: Path | None,
+    no_unit: bool,
+    samples_to: Path | None,
+    force: bool,
+) -> None:
+    """Set a server up: settings, a secret, the unit.
+
+    What no option says is asked for on a terminal; elsewhere only --domain is needed. Tells what to open in the
+    firewall and what to put into the app. With a unit systemd hands the server secret and certificate, which its user
+    need not be able to read. --samples adds sample settings and the files for fail2ban, logrotate, Prometheus and
+    Grafana.
+
+    \b
+    Examples:
+      turnsvr init
+      turnsvr init --domain turn.example.org --address 203.0.113.7
+      turnsvr init --domain turn.example.org --no-unit --directory ~/turn
+    """
+    if no_unit and unit is not None:
+        raise click.UsageError("take either --unit or --no-unit")
+    if domain is None or sys.stdin.isatty():
+        domain, address, certificate, key = _ask(domain, address, certificate, key)
+    if (certificate is None) != (key is None):
+        raise click.UsageError("a certificate needs its key: name both, or neither")
+    answers = Answers(
+        domain=domain,
+        address=address,
+        certificate=certificate and certificate.absolute(),
+        key=key and key.absolute(),
+        directory=directory.absolute(),
+        program=Path(sys.executable).with_name("turnsvr"),
+        unit=None if no_unit else (unit or _UNIT).absolute(),
+    )
+    try:
+        _write(answers, force=force)
+    except Impossible as error:
+        fail(f"turnsvr: {error}")
+    for name in samples() if samples_to else ():
+        target = Path(samples_to or "", name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(shipped(name), target)
+        click.echo(f"written: {target}")
+    click.echo()
+    for line in advice(answers, *_credentials(answers)):
+        click.echo(line)
+
+
+def _ask(
+    domain: str | None, address: str | None, certificate: Path | None, key: Path | None
+) -> tuple[str, str | None, Path | None, Path | None]:
+    if not sys.stdin.isatty():
+        raise click.UsageError("--domain is needed, where nobody can be asked")
+    if domain is None:
+        domain = str(click.prompt("Domain name of the server", err=True))
+    if address is None:
+        address = _optional("Public address, if NAT of a cloud or router stands before this host")
+    if certificate is None and key is None and (file := _optional("PEM file with the certificate, for turns: URLs")):
+        certificate = Path(file)
+    if certificate is not None and key is None:
+        key = Path(str(click.prompt("PEM file with its private key", err=True)))
+    return domain, address, certificate, key
+
+
+def _optional(question: str) -> str | None:
+    return str(click.prompt(f"{question} (else Enter)", default="", show_default=False, err=True)).strip() or None
+
+
+def _write(answers: Answers, *, force: bool) -> None:
+    """All of it or, where something is in the way, nothing. Raises Impossible."""
+    texts = {answers.settings: settings_text(answers)}
+    if answers.unit is not None:
+        texts[answers.unit] = unit_text(answers, shipped("systemd/turnsvr.service").read_text())
+    _check_certificate(answers)
+    for path in texts:
+        if path.exists() and not force:
+            raise Impossible(f"{path} exists; --force overwrites it")
+    answers.directory.mkdir(parents=True, exist_ok=True)
+    if answers.secret.exists():
+        click.echo(f"kept: {answers.secret}")
+    else:
+        _write_new(answers.secret, secrets.token_hex(_SECRET_BYTES) + "\n", 0o600)
+    for path, text in texts.items():
+        scratch = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        _write_new(scratch, text, 0o644)
+        scratch.replace(path)
+        click.echo(f"written: {path}")
+    if answers.unit is not None and any(answers.program.is_relative_to(each) for each in _HIDDEN):
+        click.echo(f"turnsvr: {answers.program} is hidden from the service by ProtectHome; install elsewhere", err=True)
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        os.fchmod(file.fileno(), mode)  # whatever the umask has made of it
+        file.write(text)
+    if mode == 0o600:
+        click.echo(f"written: {path}")
+
+
+def _check_certificate(answers: Answers) -> None:
+    """Raises Impossible."""
+    if answers.certificate is None or answers.key is None:
+        return
+    from turnsvr.config.hostfacts import read_certificate
+    from turnsvr.config.settings import TlsSettings
+
+    facts = read_certificate(TlsSettings(certificate=answers.certificate, key=answers.key))
+    if facts.problem:
+        raise Impossible(facts.problem)
+    if not facts.key_matches:
+        raise Impossible(f"{answers.key} is not the key of {answers.certificate}")
+
+
+def _credentials(answers: Answers) -> tuple[str, str]:
+    from turnsvr.credentials import shared_secret
+
+    return shared_secret.make(answers.secret.read_text().strip(), "", _TRIAL, time.time())
