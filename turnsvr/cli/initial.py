@@ -75,9 +75,7 @@ def unit_text(answers: Answers, template: str) -> str:
     loaded = {"secret": answers.secret, "certificate": answers.certificate, "key": answers.key}
     for each in (answers.program, answers.settings, *filter(None, loaded.values())):
         if not each.is_absolute() or not _IN_UNIT.fullmatch(str(each)):
-            raise Impossible(
-                f"{str(path)!a} cannot stand in a unit; name an absolute path of letters, digits and ./:@+-"
-            )
+            raise Impossible(f"{str(each)!a} cannot stand in a unit; name a path of letters, digits and ./:@+-")
     text = re.sub(
         r"^ExecStart=.*$", f"ExecStart={answers.program} run -c {answers.settings}", template, flags=re.MULTILINE
     )
