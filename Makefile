@@ -7,6 +7,8 @@
 # make fuzz    FUZZ_SECONDS of hostile input, to the .py files: what is compiled leads no fuzzer
 # make soak    a crowd of clients and strangers on one server for MINUTES; see tests/marathon
 # make wheel   an sdist and, for each Python at hand, a wheel that other distributions can run, in dist/
+# make deb     a Debian package for the distribution that this runs on, in dist/
+# make test-debian   as root: the package built, installed, started and removed in bookworm and trixie; tests in both
 # make environment   all that these need, in one go
 # make help    these lines
 PYTHON ?= python3
@@ -25,7 +27,7 @@ TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_l
 # Rooms whose tests are of other programs, of whole machines or of speed.
 UNCHECKED := bench browser interop lab monitoring stores
 
-.PHONY: run install test check lint format sanitize fuzz soak environment help wheel
+.PHONY: run install test check lint format sanitize fuzz soak environment help wheel deb test-debian
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -62,6 +64,12 @@ help:
 
 wheel: $(VENV)/.installed-package
 	scripts/wheels $(VENV) dist
+
+deb:
+	scripts/deb dist
+
+test-debian:
+	ROOM_TESTS=1 scripts/debian-roots bookworm trixie
 
 environment:
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz
