@@ -28,10 +28,11 @@ def test_help_shows_an_example(run: Run, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
-def test_the_list_of_commands_has_the_first_line_of_each_s_help(run: Run, name: str) -> None:
+def test_the_list_of_commands_says_what_each_begins_its_help_with(run: Run, name: str) -> None:
     """The list is made without the commands, which take long to import."""
     (line,) = [line for line in run("--help").stdout.splitlines() if line.split()[:1] == [name]]
-    assert line.split(maxsplit=1)[1] == main.commands[name].get_short_help_str(limit=80)
+    told = " ".join((main.commands[name].help or "").split())
+    assert told.startswith(line.split(maxsplit=1)[1].rstrip("."))
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ def settings_text(answers: Answers) -> str:
 def read_back(answers: Answers) -> Settings:
     """What the settings mean, before their secret is there. Raises Impossible."""
     try:
-        return config.loads(_settings(answers, "0" * 32), "settings", environ={})
+        stand_in = sha256(answers.domain.encode()).hexdigest()
+        return config.loads(_settings(answers, stand_in), "settings", environ={})
     except config.ConfigError as error:
         mistake = error.mistakes[0]
         raise Impossible(f"{mistake.setting}: {mistake.problem}; {mistake.hint}") from None
