@@ -44,7 +44,7 @@ realm: example.org
 listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}]
 tls: {{certificate: {tls.certificate}, key: {tls.key}}}
 relay: {{addresses: [127.0.0.1]}}
-peers: {{allow: [127.0.0.0/8]}}
+peers: {{allow: [127.0.0.1]}}
 credentials:
   users: {{{USER}: {PASSWORD}}}
   hook: {{url: "http://127.0.0.1:{hook}/", secret: {secrets.token_hex(16)}, timeout: 30s}}

@@ -35,6 +35,7 @@ def on_loopback(
 ) -> bytes:
     """A guide's file for this host: loopback addresses, free ports, a certificate that is there, peers on loopback."""
     lines = [line for line in text.decode().splitlines() if not line.startswith(tuple(f"{key}=" for key in _HERE))]
+    lines = [line for line in lines if not line.startswith(("denied-peer-ip=127.", "denied-peer-ip=::1"))]
     lines = [f"cert={certificate.certificate}" if line.startswith("cert=") else line for line in lines]
     lines = [f"pkey={certificate.key}" if line.startswith("pkey=") else line for line in lines]
     lines += [
