@@ -22,7 +22,7 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 	$(wildcard turnsvr/*.py turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/relay/*.py) \
 	$(wildcard turnsvr/credentials/*.py) turnsvr/app/figures.py turnsvr/app/sessionlog.py
 NPM_PACKAGES := tests/browser/node_modules/.package-lock.json
-TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_twins.py
+TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_compiled_modules.py
 
 # Rooms whose tests are of other programs, of whole machines or of speed.
 UNCHECKED := bench browser interop lab monitoring stores

@@ -1,7 +1,7 @@
-"""Builds the compiled parts where there is a C compiler; without one the install goes on and their plain twins serve.
+"""Builds the compiled parts where there is a C compiler; without one the install goes on without them.
 
-They are the pump, the load generator, and the rules: mypyc's twins of .py files, which turnsvr/twins.py loads.
-Everything else about the distribution is in pyproject.toml.
+They are the pump, the load generator, and the rules, which are .py files that mypyc compiles; turnsvr/compiled_modules.py
+loads those. Everything else about the distribution is in pyproject.toml.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _RULES = tuple(
 )
 """What runs for each request, but no coroutines: since Python 3.12 those of mypyc warn when they are cancelled."""
 
-_TWINS = Path("turnsvr", "_twins")
+_COMPILED_RULES = Path("turnsvr", "_compiled")
 
 _SHIPPED = tuple(path for folder in ("conf", "systemd") for path in sorted(Path(folder).rglob("*")) if path.is_file())
 """Sample settings, the unit, files for fail2ban, logrotate, Prometheus, Grafana; turnsvr/shipped.py finds them."""
@@ -77,7 +77,7 @@ def _reason_of(root: Path, module: str) -> Path:
 def _give_reasons(root: Path, reason: str) -> None:
     for module in _COMPILED:
         _give_reason(_reason_of(root, module), reason)
-    _give_reason(root / _TWINS / "missing.txt", reason)
+    _give_reason(root / _COMPILED_RULES / "missing.txt", reason)
 
 
 class _BuildPython(build_py):
@@ -105,8 +105,8 @@ class _BuildWithout(_BuildPython):
         _give_reasons(Path() if self.editable_mode else Path(self.build_lib), self.reason)
 
 
-class _BuildTwins(Command):
-    """Makes the rules' twins, which may fail, and their manifest."""
+class _BuildRules(Command):
+    """Compiles the rules, which may fail, and writes their manifest."""
 
     description = "compile the rules"
     user_options: ClassVar[list[tuple[str, str | None, str]]] = [
@@ -124,7 +124,7 @@ class _BuildTwins(Command):
 
     def run(self) -> None:
         root = Path() if self.editable_mode else Path(str(self.build_lib))
-        folder = root / _TWINS
+        folder = root / _COMPILED_RULES
         shutil.rmtree(folder, ignore_errors=True)
         without_pump = _reason_of(root, _COMPILED[0])
         if without_pump.exists():  # what kept the pump from being built takes long to find out again
@@ -155,7 +155,7 @@ class _BuildTwins(Command):
         )
         for extension in extensions:
             extension.extra_compile_args = [arg for arg in extension.extra_compile_args if arg != "-Werror"]
-        command: build_ext = Distribution({"name": "twins", "ext_modules": extensions}).get_command_obj("build_ext")
+        command: build_ext = Distribution({"name": "rules", "ext_modules": extensions}).get_command_obj("build_ext")
         command.build_lib, command.build_temp = str(folder), str(temporary)
         command.ensure_finalized()
         command.run()
@@ -171,7 +171,7 @@ class _BuildTwins(Command):
 
 
 class _Build(build):
-    sub_commands: ClassVar[list[tuple[str, object]]] = [*build.sub_commands, ("build_twins", None)]
+    sub_commands: ClassVar[list[tuple[str, object]]] = [*build.sub_commands, ("build_rules", None)]
 
 
 def _without(reason: str) -> dict[str, object]:
@@ -214,7 +214,7 @@ def _with_compiled() -> dict[str, object]:
             "build": _Build,
             "build_ext": BuildCompiled,
             "build_py": _BuildPython,
-            "build_twins": _BuildTwins,
+            "build_rules": _BuildRules,
         },
     }
 

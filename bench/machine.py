@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from turnsvr import __version__, relay, twins
+from turnsvr import __version__, compiled_modules, relay
 from turnsvr.client.load_flows import CORE
 
 
 def describe() -> dict[str, str]:
     return {
         "turnsvr": __version__,
-        "rules": twins.describe(),
+        "rules": compiled_modules.describe(),
         "compiled pump": relay.describe(),
         "kernel": platform.release(),
         "processor": _processor(),

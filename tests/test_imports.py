@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).parent.parent / "turnsvr"
 
 ALLOWED: dict[str, set[str]] = {
-    "": {"twins"},
-    "twins": set(),
+    "": {"compiled_modules"},
+    "compiled_modules": set(),
     "shipped": set(),
     "limits": set(),
     "histogram": set(),
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
         "stores",
         "stun",
         "turn",
-        "twins",
+        "compiled_modules",
         "web",
     },
     "cli": {
@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "shipped",
         "stores",
         "stun",
-        "twins",
+        "compiled_modules",
     },
     "__main__": {"cli"},
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from turnsvr import twins
+from turnsvr import compiled_modules
 
 __version__ = "0.1.0"
 
-twins.install()
+compiled_modules.install()

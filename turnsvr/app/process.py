@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from turnsvr import __version__, config, relay, twins
+from turnsvr import __version__, compiled_modules, config, relay
 from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application, StartError
@@ -113,7 +113,7 @@ class Service:
             "serving",
             version=__version__,
             pump=relay.describe() if kind == "auto" else application.pump.name,
-            rules=twins.describe(),
+            rules=compiled_modules.describe(),
             **({"tls": application.tls_reader} if application.tls_context is not None else {}),
             listen=",".join(map(str, application.listening)),
             relay=",".join(application.relaying) or "none",

@@ -131,11 +131,11 @@ def version() -> None:
     Example:
       turnsvr version
     """
-    from turnsvr import relay, twins
+    from turnsvr import compiled_modules, relay
     from turnsvr.relay import tls
 
     click.echo(f"turnsvr {__version__}")
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     click.echo(f"pump {relay.describe()}")
-    click.echo(f"rules {twins.describe()}")
+    click.echo(f"rules {compiled_modules.describe()}")
     click.echo(f"TLS {tls.describe()}")

@@ -20,7 +20,7 @@ WITHOUT_CYTHON = "import runpy, sys; sys.modules['Cython'] = None; runpy.run_pat
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A copy of the source tree in which nothing is built, but what Cython has written may be there."""
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt", "_twins")
+    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt", "_compiled")
     shutil.copytree(REPOSITORY / "turnsvr", tmp_path / "turnsvr", ignore=ignored)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
@@ -53,7 +53,9 @@ def described(where: Path) -> str:
 
 
 def rules(where: Path) -> str:
-    return run(where, "-c", "from turnsvr import twins; print(twins.describe())", TURNSVR_RULES="").strip()
+    return run(
+        where, "-c", "from turnsvr import compiled_modules; print(compiled_modules.describe())", TURNSVR_RULES=""
+    ).strip()
 
 
 def test_without_a_compiler(source: Path) -> None:
@@ -81,7 +83,7 @@ def test_never_built(source: Path) -> None:
 
 
 def test_rules_that_are_compiled_serve_until_their_source_changes(source: Path) -> None:
-    run(source, "setup.py", "-q", "build_twins", "--build-lib", ".")
+    run(source, "setup.py", "-q", "build_rules", "--build-lib", ".")
     assert rules(source) == "compiled"
     with (source / "turnsvr" / "turn" / "server.py").open("a") as server:
         server.write("\n")
@@ -91,5 +93,5 @@ def test_rules_that_are_compiled_serve_until_their_source_changes(source: Path) 
 
 def test_without_mypyc(source: Path) -> None:
     without = WITHOUT_CYTHON.replace("Cython", "mypyc")
-    run(source, "-c", without, "-q", "build_twins", "--build-lib", ".")
+    run(source, "-c", without, "-q", "build_rules", "--build-lib", ".")
     assert rules(source).startswith("interpreted (the build failed: ")

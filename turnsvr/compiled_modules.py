@@ -1,9 +1,9 @@
-"""Compiled twins: extension modules that mypyc makes of our own .py files, loaded in their place.
+"""Compiled modules: extension modules that mypyc makes of our own .py files, loaded in their place.
 
-setup.py makes them where it can and lists in a manifest the .py files they are made of. They are taken all together,
-and only while every one of those files is byte for byte what it was; otherwise the .py files serve, which are the same
-code. TURNSVR_RULES=interpreted leaves the twins alone. Nothing is read before a module that has a twin is imported:
-commands that need none of them start without.
+setup.py compiles them where it can and lists in a manifest the .py files they are made of. Either all of them are
+loaded or none: all, while every one of those files is byte for byte what it was; otherwise the .py files serve, which
+are the same code. TURNSVR_RULES=interpreted asks for the .py files. Nothing is read before the first import of a module
+that was compiled: commands that need no such module start without.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 VARIABLE = "TURNSVR_RULES"
 """The environment variable that says `interpreted`, or anything else."""
 
-FOLDER = "_twins"
-"""Beside this file: the twins by their modules' paths, and the manifest."""
+FOLDER = "_compiled"
+"""Beside this file: the compiled modules by their paths, and the manifest."""
 MANIFEST = "sources.txt"
 """In the folder: SHA-256 and path of each source, as sha256sum writes them, the paths from the folder of turnsvr."""
 REASON = "missing.txt"
-"""In the folder: why there are no twins, where the build knows."""
+"""In the folder: why nothing is compiled, where the build knows."""
 
 _SUFFIX = EXTENSION_SUFFIXES[0]
 
 
 class Unusable(Exception):
-    """There are no twins that may be loaded; the text says why."""
+    """There are no compiled modules that may be loaded; the text says why."""
 
 
-class TwinFinder:
-    """Finds the modules that have a twin. Whether twins may be loaded is settled once, when the first is wanted."""
+class CompiledFinder:
+    """Finds the modules that were compiled. Whether they may be loaded is decided once, when the first is imported."""
 
     def __init__(self, folder: str, root: str) -> None:
         """root is what the manifest's paths start from."""
         self._folder = folder
         self._root = root
-        self._twins: Mapping[str, Path] | None = None
+        self._modules: Mapping[str, Path] | None = None
         self._reason = ""
 
     def find_spec(
@@ -51,25 +51,25 @@ class TwinFinder:
     ) -> ModuleSpec | None:
         if not os.path.exists(os.path.join(self._folder, *fullname.split(".")) + _SUFFIX):
             return None
-        twin = self._settled().get(fullname)
-        if twin is None:
+        compiled = self._decided().get(fullname)
+        if compiled is None:
             return None
         from importlib.util import spec_from_file_location
 
-        return spec_from_file_location(fullname, twin)
+        return spec_from_file_location(fullname, compiled)
 
     def describe(self) -> str:
-        """Whether the twins serve, and why not."""
-        return "compiled" if self._settled() else f"interpreted ({self._reason})"
+        """Whether the compiled modules serve, and why not."""
+        return "compiled" if self._decided() else f"interpreted ({self._reason})"
 
-    def _settled(self) -> Mapping[str, Path]:
-        if self._twins is None:
-            self._twins = {}
+    def _decided(self) -> Mapping[str, Path]:
+        if self._modules is None:
+            self._modules = {}
             try:
-                self._twins = self._usable()
+                self._modules = self._usable()
             except Unusable as why:
                 self._reason = str(why)
-        return self._twins
+        return self._modules
 
     def _usable(self) -> Mapping[str, Path]:
         """Raises Unusable."""
@@ -78,13 +78,13 @@ class TwinFinder:
         if os.environ.get(VARIABLE) == "interpreted":
             raise Unusable(f"{VARIABLE} says so")
         try:
-            return find_twins(Path(self._folder), Path(self._root))
+            return find_compiled(Path(self._folder), Path(self._root))
         except (OSError, UnicodeDecodeError) as error:
             raise Unusable(str(error)) from error
 
 
-def find_twins(folder: Path, root: Path) -> dict[str, Path]:
-    """The twins in a folder by the name of their module; root is what the manifest's paths start from.
+def find_compiled(folder: Path, root: Path) -> dict[str, Path]:
+    """The compiled modules in a folder by name; root is what the manifest's paths start from.
 
     Raises Unusable when there are none for this Python, or they are not made of the sources under root.
     """
@@ -97,7 +97,7 @@ def find_twins(folder: Path, root: Path) -> dict[str, Path]:
         digest, _, source = line.partition("  ")
         if digest_of(root / source) != digest:
             raise Unusable(f"{source} is not what was compiled on install")
-    found = {_module_name(twin.relative_to(folder)): twin for twin in folder.rglob(f"*{_SUFFIX}")}
+    found = {_module_name(each.relative_to(folder)): each for each in folder.rglob(f"*{_SUFFIX}")}
     if not found:
         raise Unusable("they were compiled for another Python")
     return found
@@ -114,7 +114,7 @@ def digest_of(source: Path) -> str:
 
 
 def install() -> None:
-    """Have twins found where they may be."""
+    """Load compiled modules from now on, where there are any."""
     sys.meta_path.insert(0, _FINDER)
 
 
@@ -123,9 +123,9 @@ def describe() -> str:
     return _FINDER.describe()
 
 
-def _module_name(twin: Path) -> str:
-    return ".".join((*twin.parts[:-1], twin.name.removesuffix(_SUFFIX)))
+def _module_name(compiled: Path) -> str:
+    return ".".join((*compiled.parts[:-1], compiled.name.removesuffix(_SUFFIX)))
 
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_FINDER = TwinFinder(os.path.join(_HERE, FOLDER), os.path.dirname(_HERE))
+_FINDER = CompiledFinder(os.path.join(_HERE, FOLDER), os.path.dirname(_HERE))

@@ -1,4 +1,4 @@
-"""Compiled twins of our modules are loaded while they are of the same code, and the .py files otherwise."""
+"""Compiled modules are loaded while they are of the same code as the .py files, which are loaded otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from turnsvr import twins
+from turnsvr import compiled_modules
 from turnsvr.stun import message
 
 SOURCES = ("turnsvr/one.py", "turnsvr/room/two.py")
@@ -19,29 +19,29 @@ SOURCES = ("turnsvr/one.py", "turnsvr/room/two.py")
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two sources, and what a build leaves of them."""
-    monkeypatch.delenv(twins.VARIABLE, raising=False)
+    monkeypatch.delenv(compiled_modules.VARIABLE, raising=False)
     for source in SOURCES:
         path = tmp_path / source
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"# {source}\n")
-        twin = (tmp_path / "twins" / source).with_suffix(EXTENSION_SUFFIXES[0])
-        twin.parent.mkdir(parents=True, exist_ok=True)
-        twin.touch()
-    lines = [f"{twins.digest_of(tmp_path / source)}  {source}\n" for source in SOURCES]
-    (tmp_path / "twins" / twins.MANIFEST).write_text("".join(lines))
+        compiled = (tmp_path / "compiled" / source).with_suffix(EXTENSION_SUFFIXES[0])
+        compiled.parent.mkdir(parents=True, exist_ok=True)
+        compiled.touch()
+    lines = [f"{compiled_modules.digest_of(tmp_path / source)}  {source}\n" for source in SOURCES]
+    (tmp_path / "compiled" / compiled_modules.MANIFEST).write_text("".join(lines))
     return tmp_path
 
 
 def unusable(root: Path) -> str:
-    with pytest.raises(twins.Unusable) as caught:
-        twins.find_twins(root / "twins", root)
+    with pytest.raises(compiled_modules.Unusable) as caught:
+        compiled_modules.find_compiled(root / "compiled", root)
     return str(caught.value)
 
 
-def test_twins_are_found_by_the_names_of_their_modules(root: Path) -> None:
-    found = twins.find_twins(root / "twins", root)
+def test_they_are_found_by_the_names_of_their_modules(root: Path) -> None:
+    found = compiled_modules.find_compiled(root / "compiled", root)
     assert found.keys() == {"turnsvr.one", "turnsvr.room.two"}
-    finder = twins.TwinFinder(str(root / "twins"), str(root))
+    finder = compiled_modules.CompiledFinder(str(root / "compiled"), str(root))
     spec = finder.find_spec("turnsvr.room.two", None)
     assert spec is not None
     assert spec.origin == str(found["turnsvr.room.two"])
@@ -49,9 +49,9 @@ def test_twins_are_found_by_the_names_of_their_modules(root: Path) -> None:
     assert finder.describe() == "compiled"
 
 
-def test_what_was_settled_first_holds(root: Path) -> None:
-    """Else some of the modules would be twins and some not."""
-    finder = twins.TwinFinder(str(root / "twins"), str(root))
+def test_what_was_decided_first_holds(root: Path) -> None:
+    """Else some of the modules would be compiled and some not."""
+    finder = compiled_modules.CompiledFinder(str(root / "compiled"), str(root))
     changed = root / SOURCES[1]
     with changed.open("a") as source:
         source.write("\n")
@@ -72,33 +72,34 @@ def test_one_source_that_is_gone_puts_all_out_of_use(root: Path) -> None:
     assert unusable(root) == "turnsvr/one.py is not what was compiled on install"
 
 
-def test_twins_for_another_python_are_left_alone(root: Path) -> None:
-    for twin in (root / "twins").rglob(f"*{EXTENSION_SUFFIXES[0]}"):
-        twin.rename(twin.parent / f"{twin.name.partition('.')[0]}.cpython-27-x86_64-linux-gnu.so")
+def test_those_for_another_python_are_left_alone(root: Path) -> None:
+    for each in (root / "compiled").rglob(f"*{EXTENSION_SUFFIXES[0]}"):
+        each.rename(each.parent / f"{each.name.partition('.')[0]}.cpython-27-x86_64-linux-gnu.so")
     assert unusable(root) == "they were compiled for another Python"
 
 
 def test_the_build_may_have_left_a_reason(root: Path) -> None:
-    (root / "twins" / twins.MANIFEST).unlink()
+    (root / "compiled" / compiled_modules.MANIFEST).unlink()
     assert unusable(root) == "they were not compiled on install"
-    (root / "twins" / twins.REASON).write_text("the build failed: no compiler\n")
+    (root / "compiled" / compiled_modules.REASON).write_text("the build failed: no compiler\n")
     assert unusable(root) == "the build failed: no compiler"
 
 
-def test_this_installation_has_twins_and_uses_them() -> None:
+def test_this_installation_has_them_and_uses_them() -> None:
     """TURNSVR_REQUIRE_PUMP=1 makes their absence a failure."""
-    if os.environ.get(twins.VARIABLE) == "interpreted":
-        assert twins.describe() == "interpreted (TURNSVR_RULES says so)"
-    elif twins.describe() != "compiled" and os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
-        pytest.fail(twins.describe())
-    assert (message.__file__ or "").endswith(EXTENSION_SUFFIXES[0]) is (twins.describe() == "compiled")
+    if os.environ.get(compiled_modules.VARIABLE) == "interpreted":
+        assert compiled_modules.describe() == "interpreted (TURNSVR_RULES says so)"
+    elif compiled_modules.describe() != "compiled" and os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
+        pytest.fail(compiled_modules.describe())
+    assert (message.__file__ or "").endswith(EXTENSION_SUFFIXES[0]) is (compiled_modules.describe() == "compiled")
 
 
 def test_the_interpreted_rules_can_be_asked_for() -> None:
-    program = "from turnsvr import twins; from turnsvr.stun import message; print(twins.describe(), message.__file__)"
+    program = "from turnsvr import compiled_modules; from turnsvr.stun import message"
+    program += "; print(compiled_modules.describe(), message.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, twins.VARIABLE: "interpreted"},
+        env={**os.environ, compiled_modules.VARIABLE: "interpreted"},
         capture_output=True,
         text=True,
         check=True,
