@@ -127,5 +127,5 @@ def no_address(family: str) -> str:
 
 
 def is_private(host: str) -> bool:
-    """Whether this IP address is one of a private network, or special otherwise."""
+    """Whether this IP address is private, or in another special-purpose range."""
     return not ipaddress.ip_address(host.partition("%")[0]).is_global

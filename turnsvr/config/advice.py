@@ -141,7 +141,7 @@ def _relay(settings: Settings, host_addresses: Collection[str] | None) -> Iterat
     for inside, outside in relay.external.items():
         if not ipaddress.ip_address(outside).is_global:
             setting = "relay.external" if ipaddress.ip_address(inside).is_unspecified else f"relay.external.{inside}"
-            yield _warning(setting, f"{outside} is private or special: clients elsewhere cannot reach it")
+            yield _warning(setting, f"{outside} is private or special-purpose: clients elsewhere cannot reach it")
     addresses = max(Counter(map(family_of, relay.addresses or ())).values(), default=1)
     ports = len(relay.ports) * addresses
     if ports < settings.limits.allocations:

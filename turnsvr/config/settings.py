@@ -80,7 +80,7 @@ class RelaySettings(fields.Section):
 
 
 class PeerSettings(fields.Section):
-    """Which peers may be reached beyond the safe default, which refuses private and special ranges."""
+    """Which peers may be reached beyond the safe default, which refuses private and other special-purpose ranges."""
 
     allow: fields.PeerRanges = ()
     """What may be reached although the default or `deny` refuses it; this host only by addresses, best with ports."""

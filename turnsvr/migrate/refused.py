@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from turnsvr.config.ranges import AddressRange
-from turnsvr.special import SPECIAL_RANGES
+from turnsvr.special_purpose import SPECIAL_PURPOSE_RANGES
 
 REFUSED = tuple(
-    sorted(map(AddressRange.parse, SPECIAL_RANGES.split()), key=lambda each: (each.version, int(each.first)))
+    sorted(map(AddressRange.parse, SPECIAL_PURPOSE_RANGES.split()), key=lambda each: (each.version, int(each.first)))
 )
 """In order."""
 

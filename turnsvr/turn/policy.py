@@ -1,8 +1,8 @@
 """Which peers an allocation may reach, and at which ports.
 
-Refused unless the operator allows it: everything that is not public (the ranges of special.py). Refused unless the
-operator names exactly that address: this host (own.py), where an allowed range opens nothing. An IPv4 address inside an
-IPv6 form (embedded.py) is judged as well, also where the form is allowed.
+Refused unless the operator allows it: everything that is not public (the ranges of special_purpose.py). Refused unless
+the operator names exactly that address: this host (own.py), where an allowed range opens nothing. An IPv4 address inside
+an IPv6 form (embedded.py) is judged as well, also where the form is allowed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from turnsvr.ranges import (
     network_range,
     shared,
 )
-from turnsvr.special import SPECIAL_RANGES
+from turnsvr.special_purpose import SPECIAL_PURPOSE_RANGES
 
-__all__ = ["NOTHING", "SPECIAL", "PeerPolicy", "Range", "RangeSet", "Verdict", "embedded", "network_range"]
+__all__ = ["NOTHING", "SPECIAL_PURPOSE", "PeerPolicy", "Range", "RangeSet", "Verdict", "embedded", "network_range"]
 
 NOTHING = RangeSet(())
 
-SPECIAL = RangeSet(map(network_range, SPECIAL_RANGES.split()))
+SPECIAL_PURPOSE = RangeSet(map(network_range, SPECIAL_PURPOSE_RANGES.split()))
 """What is refused by default."""
 
 
@@ -111,7 +111,7 @@ def _elsewhere(policy: PeerPolicy, address: IPAddress) -> Verdict:
         return Verdict(None, EVERY_PORT)
     if address in policy.deny:
         reason = "denied by peers.deny"
-    elif address in SPECIAL:
+    elif address in SPECIAL_PURPOSE:
         reason = "a private or special-purpose range"
     else:
         return Verdict(None, EVERY_PORT)
