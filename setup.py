@@ -1,7 +1,7 @@
 """Builds the compiled parts where there is a C compiler; without one the install goes on without them.
 
-They are the pump, the load generator, and the rules, which are .py files that mypyc compiles; turnsvr/compiled_modules.py
-loads those. Everything else about the distribution is in pyproject.toml.
+They are the pump, the load generator, and the rules, which are .py files that mypyc compiles and
+turnsvr/compiled_modules.py loads. Everything else about the distribution is in pyproject.toml.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.test_steer import SECRET, Served, settings
+from tests.cli.test_control import SECRET, Served, settings
 from tests.conftest import PATIENCE, ServerProcess, free_port, need, wait_until
 from turnsvr.client.credentials import Login
 from turnsvr.client.transaction import TransactionFailed

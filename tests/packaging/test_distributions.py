@@ -11,7 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 
-from turnsvr import twins
+from turnsvr import compiled_modules
 from turnsvr.shipped import samples
 
 
@@ -28,9 +28,9 @@ def metadata(wheel: Path) -> Message:
 
 def test_the_wheel_has_pump_load_generator_and_compiled_rules(wheel: Path) -> None:
     found = names(wheel)
-    for part in ("turnsvr/relay/_pump.", "turnsvr/client/_load.", "turnsvr/_twins/turnsvr/turn/server."):
+    for part in ("turnsvr/relay/_pump.", "turnsvr/client/_load.", "turnsvr/_compiled/turnsvr/turn/server."):
         assert any(name.startswith(part) and name.endswith(".so") for name in found), part
-    assert f"turnsvr/{twins.FOLDER}/{twins.MANIFEST}" in found
+    assert f"turnsvr/{compiled_modules.FOLDER}/{compiled_modules.MANIFEST}" in found
     assert not any(name.startswith(("tests/", "bench/")) for name in found)
 
 
@@ -55,7 +55,7 @@ def test_the_sdist_has_sources_and_licence_and_nothing_that_is_built(sdist: Path
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "setup.py", "turnsvr/relay/_pump.pyx", "conf/turnsvr.yaml", "systemd/turnsvr.service"} <= found
-    assert not [name for name in found if name.endswith((".so", ".o", "_missing.txt")) or "/_twins/" in name]
+    assert not [name for name in found if name.endswith((".so", ".o", "_missing.txt")) or "/_compiled/" in name]
 
 
 def test_the_pump_links_nothing_but_the_system_s_libraries(wheel: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Seeing and steering a running server over HTTP: on a Unix socket whose permissions decide, or with a token.
+"""Watching and controlling a running server over HTTP: on a Unix socket whose permissions decide, or with a token.
 
 What serves it is imported when it is served, and what calls it needs none of that.
 """

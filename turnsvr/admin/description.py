@@ -38,7 +38,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
         "info": {
             "title": "turnsvr admin",
             "version": __version__,
-            "description": "Seeing and steering a running server. Numbers of seconds are seconds from now.",
+            "description": "Watching and controlling a running server. Numbers of seconds are seconds from now.",
         },
         "paths": paths,
         "components": {"schemas": schemas["$defs"], "securitySchemes": {"token": token}},

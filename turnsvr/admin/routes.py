@@ -1,4 +1,4 @@
-"""The endpoints: sessions seen and ended, the server steered."""
+"""The endpoints: they list and end sessions, and control the server."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Mistaken(Exception):
 
 
 def operations(context: Context, rates: Rates) -> tuple[Operation, ...]:
-    return (*_sessions(context, rates), *_steering(context, rates))
+    return (*_sessions(context, rates), *_control(context, rates))
 
 
 def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
@@ -119,7 +119,7 @@ def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
     )
 
 
-def _steering(context: Context, rates: Rates) -> tuple[Operation, ...]:
+def _control(context: Context, rates: Rates) -> tuple[Operation, ...]:
     async def status(_: Asked) -> models.Status:
         await rates.refresh()
         return await views.status(context, rates)

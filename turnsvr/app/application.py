@@ -77,7 +77,7 @@ class Application:
         self.web: web.WebServer | None = None
         """HTTP, where the settings have it."""
         self.admin: admin.AdminServer | None = None
-        """Seeing and steering, where the settings have it and the host has room for it."""
+        """Watching and controlling, where the settings have it and the host has room for it."""
         self.log_level = LogLevel(settings.log)
         self.reread: Callable[[], Reloaded] = _nothing_to_read
         """Reads the settings again from where they came, and takes them; set by who knows. Raises CannotReload."""

@@ -1,6 +1,6 @@
 """Log lines on standard error or in a file: text for people, JSON for machines, the same events in both.
 
-What came from the network is written so that it cannot end a line, forge a field or steer a terminal. Secrets are
+What came from the network is written so that it cannot end a line, forge a field or control a terminal. Secrets are
 never given to the log. Nothing is logged at packet rate: every line is throttled (throttle.py), and a line that follows
 suppressed ones says how many they were.
 """

@@ -1,4 +1,4 @@
-"""The settings of steering and watching: the admin interface, and coturn's status keys in Redis."""
+"""The settings of watching and controlling the server: the admin interface, and coturn's status keys in Redis."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from turnsvr.config.websettings import WebListens
 
 
 class AdminSettings(fields.Section):
-    """Seeing and steering: sessions, drain, reload, log level, over HTTP on a socket of their own."""
+    """Watching and controlling: sessions, drain, reload, log level, over HTTP on a socket of their own."""
 
     socket: Annotated[Literal["auto", "off"] | Path, RESTART] = "auto"
-    """Unix socket whose permissions decide who may steer; auto: /run/turnsvr, or the user's own runtime directory."""
+    """Unix socket whose permissions decide who may use it; auto: /run/turnsvr, or the user's own runtime directory."""
     listen: Annotated[WebListens, RESTART] = ()
     """Where the same is served over HTTP to those who have the token; nowhere when empty."""
     token: fields.Secret | None = None

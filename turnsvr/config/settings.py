@@ -266,7 +266,7 @@ class Settings(fields.Section):
     web: Annotated[WebSettings | None, PRESENCE] = None
     """HTTP: ICE-server lists, health, metrics, signalling and a test page; off when absent."""
     admin: AdminSettings = Field(default_factory=AdminSettings)
-    """Seeing and steering over a socket of its own."""
+    """Watching and controlling over a socket of its own."""
     status: Annotated[StatusSettings | None, RESTART] = None
     """Sessions as coturn tells of them in Redis; off when absent."""
     log: LogSettings = Field(default_factory=LogSettings)

@@ -1,8 +1,8 @@
 """Which peers an allocation may reach, and at which ports.
 
 Refused unless the operator allows it: everything that is not public (the ranges of special_purpose.py). Refused unless
-the operator names exactly that address: this host (own.py), where an allowed range opens nothing. An IPv4 address inside
-an IPv6 form (embedded.py) is judged as well, also where the form is allowed.
+the operator names exactly that address: this host (own.py), where an allowed range opens nothing. An IPv4 address
+inside an IPv6 form (embedded.py) is judged as well, also where the form is allowed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands that see and steer a running server: sessions, kick, drain, reload, status, log-level."""
+"""Commands that watch and control a running server: sessions, kick, drain, reload, status, log-level."""
 
 from __future__ import annotations
 
