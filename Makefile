@@ -18,7 +18,8 @@ FUZZ_SECONDS ?= 60
 MINUTES ?= 60
 
 SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
-	$(wildcard turnsvr/relay/*.pyx turnsvr/relay/*.pxi turnsvr/relay/*.pxd turnsvr/relay/*.h) \
+	$(wildcard turnsvr/relay/compiled/*.pyx turnsvr/relay/compiled/*.pxd turnsvr/relay/compiled/*.h) \
+	$(wildcard turnsvr/relay/compiled/*/*.pxi turnsvr/relay/*/*.py) \
 	$(wildcard turnsvr/*.py turnsvr/stun/*.py turnsvr/turn/*.py turnsvr/net/*.py turnsvr/relay/*.py) \
 	$(wildcard turnsvr/credentials/*.py) turnsvr/app/figures.py turnsvr/app/sessionlog.py
 NPM_PACKAGES := tests/browser/node_modules/.package-lock.json

@@ -19,7 +19,7 @@ from setuptools.command.build_py import build_py
 if TYPE_CHECKING:
     from setuptools.command.build_ext import build_ext
 
-_COMPILED = ("turnsvr.relay._pump", "turnsvr.client._load")
+_COMPILED = ("turnsvr.relay.compiled._pump", "turnsvr.client._load")
 
 _INTERPRETED = frozenset(
     Path("turnsvr", *module.split("/"))
@@ -40,7 +40,7 @@ _RULES = tuple(
         "credentials/static",
         "credentials/timedname",
         "relay/api",
-        "relay/compiled",
+        "relay/compiled/pump",
         "relay/ports",
         "app/events",
         "app/figures",
@@ -202,7 +202,9 @@ def _with_compiled() -> dict[str, object]:
         return Extension(
             name,
             [str(place.with_suffix(".pyx"))],
-            depends=[str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in place.parent.glob(pattern)],
+            depends=[
+                str(path) for pattern in ("*.pxi", "*.pxd", "*.h") for path in sorted(place.parent.rglob(pattern))
+            ],
             include_dirs=[str(place.parent)],
             extra_compile_args=["-O3", "-Wall"],
             optional=True,

@@ -23,7 +23,7 @@ from turnsvr.client.link import DatagramLink, StreamLink
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
-from turnsvr.relay import tls as pump_tls
+from turnsvr.relay.compiled import tls as pump_tls
 from turnsvr.stun.address import Address
 
 T = TypeVar("T")

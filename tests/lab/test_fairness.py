@@ -129,7 +129,9 @@ def site(
             "tls": {"certificate": str(certificate.certificate), "key": str(certificate.key)},
             "pump": {"kind": kind},
         }
-        first = "from turnsvr.relay import tls; tls.missing = lambda: 'so the test wants it'" if by_asyncio else ""
+        first = (
+            "from turnsvr.relay.compiled import tls; tls.missing = lambda: 'so the test wants it'" if by_asyncio else ""
+        )
         directory: Path = tmp_path_factory.mktemp("fairness")
         stack.enter_context(turnsvr(lab.core, directory, settings, first=first))
         yield Site(lab, honest, hostile, kind)

@@ -19,7 +19,7 @@ from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink
 from turnsvr.client.turn import PeerData, TurnClient
-from turnsvr.relay import tls as pump_tls
+from turnsvr.relay.compiled import tls as pump_tls
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address
 from turnsvr.stun.framing import StreamSplitter, unpack_channel_data

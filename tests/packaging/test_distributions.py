@@ -28,7 +28,7 @@ def metadata(wheel: Path) -> Message:
 
 def test_the_wheel_has_pump_load_generator_and_compiled_rules(wheel: Path) -> None:
     found = names(wheel)
-    for part in ("turnsvr/relay/_pump.", "turnsvr/client/_load.", "turnsvr/_compiled/turnsvr/turn/server."):
+    for part in ("turnsvr/relay/compiled/_pump.", "turnsvr/client/_load.", "turnsvr/_compiled/turnsvr/turn/server."):
         assert any(name.startswith(part) and name.endswith(".so") for name in found), part
     assert f"turnsvr/{compiled_modules.FOLDER}/{compiled_modules.MANIFEST}" in found
     assert not any(name.startswith(("tests/", "bench/")) for name in found)
@@ -54,14 +54,16 @@ def test_the_metadata_are_complete(wheel: Path) -> None:
 def test_the_sdist_has_sources_and_licence_and_nothing_that_is_built(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "setup.py", "turnsvr/relay/_pump.pyx", "conf/turnsvr.yaml", "systemd/turnsvr.service"} <= found
+    parts = {"turnsvr/relay/compiled/_pump.pyx", "turnsvr/relay/compiled/core/table.pxi"}
+    assert {"LICENSE", "setup.py", *parts, "conf/turnsvr.yaml", "systemd/turnsvr.service"} <= found
     assert not [name for name in found if name.endswith((".so", ".o", "_missing.txt")) or "/_compiled/" in name]
 
 
 def test_the_pump_links_nothing_but_the_system_s_libraries(wheel: Path, tmp_path: Path) -> None:
     """OpenSSL is that of Python itself, found when the program runs; a copy in the wheel would be a second one."""
     with ZipFile(wheel) as archive:
-        name = next(each for each in archive.namelist() if each.startswith("turnsvr/relay/_pump.") and ".so" in each)
+        start = "turnsvr/relay/compiled/_pump."
+        name = next(each for each in archive.namelist() if each.startswith(start) and ".so" in each)
         file = Path(archive.extract(name, tmp_path))
     done = subprocess.run(["ldd", str(file)], capture_output=True, text=True, check=True)
     assert not [line for line in done.stdout.splitlines() if "ssl" in line or "crypto" in line]

@@ -240,7 +240,7 @@ class TestChoice:
         world.end()
 
     async def test_a_compiled_pump_that_is_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setitem(sys.modules, "turnsvr.relay.compiled", None)
+        monkeypatch.setitem(sys.modules, "turnsvr.relay.compiled.pump", None)
         assert relay.describe().startswith("portable (no compiled pump: ")
         with pytest.raises(relay.PumpUnavailable, match="the compiled pump cannot be loaded"):
             World("compiled")

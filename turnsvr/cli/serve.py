@@ -132,7 +132,7 @@ def version() -> None:
       turnsvr version
     """
     from turnsvr import compiled_modules, relay
-    from turnsvr.relay import tls
+    from turnsvr.relay.compiled import tls
 
     click.echo(f"turnsvr {__version__}")
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")

@@ -7,7 +7,7 @@ import secrets
 import socket
 
 from turnsvr.relay.api import Pump
-from turnsvr.relay.udp import socket_address
+from turnsvr.relay.sockets import socket_address
 from turnsvr.stun.address import Address
 from turnsvr.stun.message import Class, Message, Method
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from turnsvr.relay.udp import socket_address
+from turnsvr.relay.sockets import socket_address
 from turnsvr.stun.address import Address
 
 _LINK_LOCAL = ("fe8", "fe9", "fea", "feb")

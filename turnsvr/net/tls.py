@@ -8,8 +8,8 @@ from pathlib import Path
 
 import structlog
 
-from turnsvr.relay import tls as pump_tls
 from turnsvr.relay.api import TlsContext
+from turnsvr.relay.compiled import tls as pump_tls
 
 _log = structlog.get_logger()
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from turnsvr.limits import ANSWERS_SAVED, AnswerLimiter, Answers, Budget
 from turnsvr.relay.api import Handler, Pump, PumpSettings
-from turnsvr.relay.portable import PortablePump
+from turnsvr.relay.portable.pump import PortablePump
 
 PumpKind = Literal["auto", "compiled", "portable"]
 
@@ -62,12 +62,12 @@ def describe() -> str:
 def _compiled() -> Any:
     """The compiled pump's module, or in a word or two why there is none."""
     try:
-        module = import_module("turnsvr.relay.compiled")
+        module = import_module("turnsvr.relay.compiled.pump")
         return module if hasattr(module, "CompiledPump") else "it is incomplete"
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("turnsvr.relay."):
             return str(error)
-        reason = Path(__file__).with_name("_pump_missing.txt")
+        reason = Path(__file__).with_name("compiled") / "_pump_missing.txt"
         return reason.read_text().strip() if reason.exists() else "it was not built on install"
     except (ImportError, AttributeError) as error:
         return str(error)

@@ -247,7 +247,7 @@ class Pump(Protocol):
 
     @property
     def takes_tls(self) -> bool:
-        """Whether adopt() takes TLS connections; turnsvr.relay.tls makes their contexts."""
+        """Whether adopt() takes TLS connections; turnsvr.relay.compiled.tls makes their contexts."""
 
     def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
         """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.

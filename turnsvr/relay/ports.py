@@ -9,7 +9,7 @@ from struct import Struct
 from typing import Final, Generic, Protocol, TypeVar
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
-from turnsvr.relay.udp import canonical
+from turnsvr.relay.sockets import canonical
 from turnsvr.stun.address import Address, Family
 
 _MAX_HELD: Final = 4096

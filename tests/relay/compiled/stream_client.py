@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.relay.world import LOOPBACK, World, now
-from turnsvr.relay import tls as tls_room
 from turnsvr.relay.api import TlsContext, TlsHandshake
+from turnsvr.relay.compiled import tls as tls_room
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import StreamSplitter
 

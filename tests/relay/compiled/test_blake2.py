@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-blake2s = pytest.importorskip("turnsvr.relay._pump", reason="the compiled pump was not built").blake2s
+blake2s = pytest.importorskip("turnsvr.relay.compiled._pump", reason="the compiled pump was not built").blake2s
 
 
 @given(

@@ -20,7 +20,7 @@ from turnsvr.turn.server import Server
 
 Answering = Callable[[Challenge, Address, float, bytes], bytes | None]
 challenge_to: Answering = pytest.importorskip(
-    "turnsvr.relay._pump", reason="the compiled pump was not built"
+    "turnsvr.relay.compiled._pump", reason="the compiled pump was not built"
 ).challenge_to
 
 LISTENER = Address("192.0.2.1", 3478)

@@ -15,8 +15,8 @@ import pytest
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.world import SETTINGS, Session, World, channel_data, private_loopback
 from turnsvr.client.load_values import Arrival, Load, Receiver, Sender
-from turnsvr.relay import compiled
 from turnsvr.relay.api import Drop, PumpSettings, RelayAddress
+from turnsvr.relay.compiled import pump as compiled
 
 exchange = pytest.importorskip("turnsvr.client._load", reason="the load generator was not built").exchange
 

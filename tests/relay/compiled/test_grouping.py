@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-_pump = pytest.importorskip("turnsvr.relay._pump", reason="the compiled pump was not built")
+_pump = pytest.importorskip("turnsvr.relay.compiled._pump", reason="the compiled pump was not built")
 
 MAX_SEGMENTS = 64
 MAX_BYTES = 65_507

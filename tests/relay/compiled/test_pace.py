@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-_pump = pytest.importorskip("turnsvr.relay._pump", reason="the compiled pump was not built")
+_pump = pytest.importorskip("turnsvr.relay.compiled._pump", reason="the compiled pump was not built")
 
 SECOND = 1_000_000_000
 MILLISECOND = SECOND // 1000

@@ -1,4 +1,4 @@
-"""The compiled pump as a Pump: sockets are opened here, packets are moved by turnsvr.relay._pump.
+"""The compiled pump as a Pump: sockets are opened here, packets are moved by turnsvr.relay.compiled._pump.
 
 One thread for each lane runs without the GIL. What lanes send up is read on the loop, through one eventfd.
 """
@@ -16,8 +16,6 @@ import structlog
 
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
-from turnsvr.relay import tls as tls_room
-from turnsvr.relay._pump import AnswerBudget, Engine, has_segmentation, open_relay, prepare_listener, steer_group
 from turnsvr.relay.api import (
     Counters,
     Drop,
@@ -29,8 +27,17 @@ from turnsvr.relay.api import (
     TlsHandshake,
     Totals,
 )
+from turnsvr.relay.compiled import tls as tls_room
+from turnsvr.relay.compiled._pump import (
+    AnswerBudget,
+    Engine,
+    has_segmentation,
+    open_relay,
+    prepare_listener,
+    steer_group,
+)
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
-from turnsvr.relay.udp import discard, open_udp, wildcard
+from turnsvr.relay.sockets import discard, open_udp, wildcard
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()

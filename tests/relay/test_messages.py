@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from turnsvr.relay.fastpath import (
+from turnsvr.relay.portable.messages import (
     TransactionIds,
     binding_success,
     data_indication,

@@ -30,7 +30,7 @@ from turnsvr.relay.api import (
     TlsHandshake,
     Totals,
 )
-from turnsvr.relay.fastpath import (
+from turnsvr.relay.portable.messages import (
     BINDING_REQUEST,
     MAX_DATA,
     SEND_INDICATION,
@@ -40,10 +40,10 @@ from turnsvr.relay.fastpath import (
     is_possible_message,
     parse_send_indication,
 )
+from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay, Session, Tally
+from turnsvr.relay.portable.waiting import Key, Queued, Waiting, WaitingClient
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
-from turnsvr.relay.sessions import Channel, HostAndPort, Relay, Session, Tally
-from turnsvr.relay.udp import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
-from turnsvr.relay.waiting import Key, Queued, Waiting, WaitingClient
+from turnsvr.relay.sockets import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 

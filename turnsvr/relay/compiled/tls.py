@@ -52,4 +52,4 @@ def missing() -> str:
 
 
 def _pump() -> ModuleType:
-    return import_module("turnsvr.relay._pump")
+    return import_module("turnsvr.relay.compiled._pump")

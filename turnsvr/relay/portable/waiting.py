@@ -1,6 +1,6 @@
 """What waits for the rules: one client's messages in order, sources in turn. api.py says who waits, and for how long.
 
-The compiled pump has the same in _waiting.pxi, which says why it is so.
+The compiled pump has the same in compiled/path/waiting.pxi, which says why it is so.
 """
 
 from __future__ import annotations
