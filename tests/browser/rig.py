@@ -61,6 +61,18 @@ web:
 """
 """Of a second server, which gives nothing to callers without a key."""
 
+NOBODY = "10.78.0.99"
+WRONG_HTTP = 8091
+WRONG_SETTINGS = f"""
+listen: ["udp://{ADDRESS}:3491", "tcp://{ADDRESS}:3491"]
+relay: {{addresses: {ADDRESS}, external: {NOBODY}}}
+credentials: {{secret: north of the wall and then some}}
+peers: {{allow: 10.78.1.0/24}}
+limits: {{allocations_per_user: 100}}
+web: {{listen: "http://{ADDRESS}:{WRONG_HTTP}", public: true, requests_per_address: 0}}
+"""
+"""Of a third server, whose external address is nobody's."""
+
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
     "--ignore-certificate-errors",
@@ -177,17 +189,29 @@ class Server:
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         firstrun.write_self_signed(directory, [ADDRESS])
-        settings, keyed = directory / "turnsvr.yaml", directory / "keyed.yaml"
-        settings.write_text(SETTINGS)
-        keyed.write_text(KEYED_SETTINGS)
+        self._directory = directory
+        self._namespace = namespace
         self._errors = directory / "log"
-        self._processes = [
-            self._start(namespace, "-m", "turnsvr", "run", "-c", str(settings)),
-            self._start(namespace, "-m", "turnsvr", "run", "-c", str(keyed)),
-            self._start(namespace, str(HERE / "no_upgrade.py"), ADDRESS, str(NO_UPGRADE), ADDRESS, str(HTTP)),
-        ]
-        wait_until(lambda: self.log.count(" serving version=") == 2, "the servers to serve")
+        self._serving = 0
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.add("turnsvr.yaml", SETTINGS)
+        self.add("keyed.yaml", KEYED_SETTINGS)
+        self._processes.append(
+            self._start(namespace, str(HERE / "no_upgrade.py"), ADDRESS, str(NO_UPGRADE), ADDRESS, str(HTTP))
+        )
         wait_until(lambda: "no upgrades here" in self.log, "the proxy to serve")
+        self.wait()
+
+    def add(self, name: str, settings: str) -> None:
+        """One more server, with these settings in a file of this name."""
+        (self._directory / name).write_text(settings)
+        command = ("-m", "turnsvr", "run", "-c", str(self._directory / name))
+        self._processes.append(self._start(self._namespace, *command))
+        self._serving += 1
+
+    def wait(self) -> None:
+        """Until all of them serve."""
+        wait_until(lambda: self.log.count(" serving version=") == self._serving, "the servers to serve")
 
     def _start(self, namespace: Namespace, *arguments: str) -> subprocess.Popen[bytes]:
         with self._errors.open("ab") as errors:
@@ -274,10 +298,11 @@ class Browser:
 
 
 class Rig:
-    """The server and both places."""
+    """The servers with their namespace, and both places."""
 
-    def __init__(self, server: Server, here: Place, there: Place) -> None:
+    def __init__(self, server: Server, middle: Namespace, here: Place, there: Place) -> None:
         self.server = server
+        self.middle = middle
         self.here = here
         self.there = there
 
@@ -290,6 +315,6 @@ def rig(directory: Path) -> Iterator[Rig]:
         with Place(1, middle) as here, Place(2, middle) as there:
             server = Server(middle, directory)
             try:
-                yield Rig(server, here, there)
+                yield Rig(server, middle, here, there)
             finally:
                 server.stop()

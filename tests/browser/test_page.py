@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.rig import ADDRESS, KEY, KEYED_HTTP, PAGE, STUN, Browser, Rig
+from tests.browser.rig import ADDRESS, KEY, KEYED_HTTP, NOBODY, PAGE, STUN, WRONG_HTTP, WRONG_SETTINGS, Browser, Rig
 
 TABS = ("check", "loopback", "call", "code")
 INSIDE, OUTSIDE = "10.78.1.9", "10.78.1.2"
 
 
-def checked(browser: Browser) -> str:
+def checked(browser: Browser, url: str = PAGE) -> str:
     """Opens the page and returns the verdict."""
-    browser.open()
+    browser.open(url)
     done = "!document.getElementById('check-copy').disabled"
     browser.wait(lambda: browser.evaluate(done), "the check's end", seconds=60)
     return browser.text("#check-verdict")
@@ -51,7 +51,64 @@ def test_the_check_is_green(here: Browser) -> None:
     )
     assert set(rows) == {"host", "srflx", "relay"}
     assert "one mapping" in here.text("#check-words") or "same address and port" in here.text("#check-words")
+    assert "Others reach the relay" in here.text("#check-words")
     assert here.do("complaints") == []
+
+
+CLOSED = """
+  table ip firewall {
+    chain in {
+      type filter hook input priority 0;
+      ct state established,related accept
+      udp dport 49152-65535 drop
+    }
+  }
+"""
+"""A stateful firewall before the server, which drops what comes unasked to relay ports."""
+
+
+def test_relay_ports_that_a_firewall_closes_are_red_with_the_cause(lab: Rig, here: Browser) -> None:
+    with lab.middle.rules(CLOSED):
+        verdict = checked(here)
+    assert "nobody outside reaches" in verdict, here.text("#check")
+    assert here.evaluate("document.getElementById('check-verdict').className") == "verdict bad"
+    assert set(states(here).values()) == {"good"}, "every way in works, which says nothing of peers outside"
+    assert "drops UDP to relay.ports" in here.text("#check-words")
+
+
+def test_an_external_address_that_is_nobodys_is_red_with_the_cause(lab: Rig, here: Browser) -> None:
+    lab.server.add("wrong.yaml", WRONG_SETTINGS)
+    lab.server.wait()
+    verdict = checked(here, f"http://{ADDRESS}:{WRONG_HTTP}/")
+    assert "nobody outside reaches" in verdict, here.text("#check")
+    words = here.text("#check-words")
+    assert f"{NOBODY} is not the server's public address" in words
+    assert "relay.external" in words
+
+
+def test_a_private_address_that_the_server_refuses_cannot_tell(there: Browser) -> None:
+    verdict = checked(there)
+    assert "as far as can be told" in verdict, there.text("#check")
+    words = there.text("#check-words")
+    assert "cannot be told from here" in words
+    assert "peers.allow" in words
+
+
+def test_a_nat_in_between_does_not_matter(lab: Rig, here: Browser) -> None:
+    with behind_nat(lab, f"ip daddr {ADDRESS} udp dport != 53 masquerade to :20000-40000 fully-random"):
+        checked(here)
+        assert "Others reach the relay" in here.text("#check-words"), here.text("#check")
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_loopback_test_says_what_peers_outside_get(lab: Rig, here: Browser, closed: bool) -> None:
+    with lab.middle.rules(CLOSED if closed else "table ip firewall {}"):
+        here.open(f"{PAGE}#loopback")
+        here.wait(lambda: here.evaluate("document.querySelectorAll('#loopback-leg option').length > 1"), "the ways in")
+        here.do("click", selector="#loopback-start")
+        found = here.wait(lambda: here.text("#loopback-outside"), "what peers outside get")
+        here.do("click", selector="#loopback-start") if not closed else None
+    assert ("Nobody outside reaches" if closed else "Others reach the relay") in found
 
 
 def test_a_symmetric_nat_is_told_by_name(lab: Rig, here: Browser) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
@@ -37,6 +38,7 @@ from turnsvr.relay.api import Pump
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
+from turnsvr.web.context import PeerVerdict
 
 if TYPE_CHECKING:
     from turnsvr.app import firstrun
@@ -107,7 +109,7 @@ class Application:
         settings = self.settings
         tls = self._tls_contexts()
         await self._open_identities()
-        plan = self._plan()
+        plan = self._plan_in_use = self._plan()
         self._answers = relay.budget(settings.limits.answers_per_address, settings.pump.kind)
         server = Server(plan.server, random=secrets.token_bytes, limiter=self._answers)
         try:
@@ -210,6 +212,12 @@ class Application:
     def relaying(self) -> list[str]:
         """Advertised addresses of relays, without port."""
         return [each.advertised for each in assemble.relay_addresses(self.settings, self._host)]
+
+    def as_peer(self, host: str) -> PeerVerdict:
+        """What clients of the default realm may do with a peer at this canonical IP address."""
+        if ipaddress.ip_address(host) in assemble.own_hosts(self.settings, self._host):
+            return "own"
+        return "refused" if self._plan_in_use.server.realm.policy.refusal(host) else "allowed"
 
     @property
     def host_for_clients(self) -> str:
@@ -376,7 +384,7 @@ class Application:
 
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
-        plan = self._plan()
+        plan = self._plan_in_use = self._plan()
         self._answers.rate = self.settings.limits.answers_per_address
         self._engine.lookups.source = self.identities.source
         self.server.reconfigure(plan.server, asyncio.get_running_loop().time())

@@ -19,7 +19,7 @@ from turnsvr.relay.api import Pump, Totals
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
-from turnsvr.web.context import CannotIssue, Sessions
+from turnsvr.web.context import CannotIssue, PeerVerdict, Sessions
 
 _EXPIRY_SECONDS = 60.0
 """How long the certificate's end is remembered before its file is read again."""
@@ -73,6 +73,8 @@ class Application(Protocol):
 
     @property
     def tls_context(self) -> ssl.SSLContext | None: ...
+
+    def as_peer(self, host: str) -> PeerVerdict: ...
 
     def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int: ...
 
@@ -144,6 +146,9 @@ class ApplicationContext:
         if self.tls_context() is None:
             return None
         return self._application.settings.tls is not None
+
+    def as_peer(self, host: str) -> PeerVerdict:
+        return self._application.as_peer(host)
 
     def totals(self) -> Totals:
         return self._application.pump.totals()

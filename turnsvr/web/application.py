@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -137,7 +138,17 @@ class Web:
             "members": self._settings.signalling.members if self._settings.signalling else 0,
             "certificateTrusted": self._context.certificate_trusted,
             "draining": self._context.draining,
+            "peer": self._peer(request),
         }
+
+    def _peer(self, request: Request) -> dict[str, str] | None:
+        """Where the server sees this browser, and whether it could be a peer of the browser's own connection there."""
+        try:
+            address = ipaddress.ip_address(request.client.host if request.client else "")
+        except ValueError:  # a Unix socket's
+            return None
+        host = str(getattr(address, "ipv4_mapped", None) or address)
+        return {"address": host, "verdict": self._context.as_peer(host)}
 
     async def _refuse(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, Refused)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from turnsvr.config.ranges import ListenAddress
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.timedname import TimedNames
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Totals
+
+PeerVerdict = Literal["own", "refused", "allowed"]
+"""What the server makes of an address as a peer: it is one of its own, or clients may not or may reach it."""
 
 
 class CannotIssue(Exception):
@@ -110,6 +113,9 @@ class Context(Protocol):
     @property
     def certificate_trusted(self) -> bool | None:
         """Whether the TLS certificate is not merely made for the run; None without TLS."""
+
+    def as_peer(self, host: str) -> PeerVerdict:
+        """For clients of the default realm; host is an IP address in canonical text."""
 
     def totals(self) -> Totals:
         """Counters of the pump."""

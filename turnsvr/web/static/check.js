@@ -1,13 +1,14 @@
 // Tries every way into the server and says in words what works.
 
 import { endpoint, iceServers, legs } from "./ice.js";
+import { reachable } from "./outside.js";
 
 const GATHERING_SECONDS = 12;
 const MAPPING_SECONDS = 6;
 
 /**
  * Runs the check. show is called with what there is to show: leg(leg), candidate(row), done(result).
- * Resolves to the result: {legs, candidates, nat, verdict, words, text}.
+ * Resolves to the result: {legs, candidates, nat, outside, verdict, words, text}.
  */
 export async function check(about, show) {
   const configuration = await iceServers();
@@ -19,8 +20,8 @@ export async function check(about, show) {
     rows.push(row);
     show.candidate(row);
   }).then(() => show.leg(leg))));
-  const nat = await natOf(configuration, tried, rows);
-  const result = { legs: tried, candidates: rows, nat, ...judge(tried, nat, about) };
+  const [nat, outside] = await Promise.all([natOf(configuration, tried, rows), outsideOf(tried, about)]);
+  const result = { legs: tried, candidates: rows, nat, outside, ...judge(tried, nat, outside, about) };
   result.text = textOf(result, about);
   show.done(result);
   return result;
@@ -175,12 +176,21 @@ async function sourcesSeen(connection) {
   return ports;
 }
 
-function judge(tried, nat, about) {
+/** What a peer outside gets, by the first way into the relay that works; null where none does. */
+async function outsideOf(tried, about) {
+  const way = tried.find((leg) => leg.kind !== "stun" && leg.state === "good");
+  const stun = tried.filter((leg) => leg.kind === "stun").map((leg) => leg.server);
+  return way ? reachable(way.server, stun, about) : null;
+}
+
+function judge(tried, nat, outside, about) {
   const works = (kind) => tried.some((leg) => leg.kind === kind && leg.state === "good");
   const has = (kind) => tried.some((leg) => leg.kind === kind);
   const relays = ["udp", "tcp", "tls"].filter(works);
   const words = [natWords(nat)];
   const todo = [];
+  if (outside?.state === "bad") todo.push(outside.text);
+  else if (outside) words.push(outside.text);
   for (const leg of tried) {
     if (leg.state === "bad") todo.push(advice(leg, relays, about));
   }
@@ -190,8 +200,13 @@ function judge(tried, nat, about) {
   let verdict;
   if (!relays.length) {
     verdict = { state: "bad", text: "The relay cannot be reached from here: calls fail wherever a direct path does." };
+  } else if (outside.state === "bad") {
+    verdict = { state: "bad", text: "The relay answers, but nobody outside reaches the addresses that it gives: calls to others fail." };
   } else if (works("udp")) {
-    verdict = { state: "good", text: `It works. Calls get through, relayed over ${list(relays)} where they must be.` };
+    const calls = `relayed over ${list(relays)} where they must be.`;
+    verdict = outside.state === "good"
+      ? { state: "good", text: `It works. Calls get through, ${calls}` }
+      : { state: "good", text: `It works as far as can be told from here: two clients of this server get through, ${calls}` };
   } else {
     verdict = { state: "warn", text: `It works, but not over UDP. Calls get through over ${list(relays)}, with more delay when packets are lost.` };
   }

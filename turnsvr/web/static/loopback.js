@@ -1,6 +1,7 @@
 // Two connections in this page that talk through the relay, and what becomes of their packets.
 
-import { chosenPair, endpoint, iceServers, restricted } from "./ice.js";
+import { chosenPair, endpoint, iceServers, legs, restricted } from "./ice.js";
+import { reachable } from "./outside.js";
 
 const PACKET = 1000;
 const BULK_PACKET = 8192;
@@ -44,6 +45,13 @@ export class Loopback {
     await opened([load, ping], errors);
     this.measure(load, ping, rate);
     return this.path();
+  }
+
+  /** What a peer outside gets the same way: what passes between two clients of the server says nothing of it. */
+  async outside(leg, about) {
+    const ways = legs(await iceServers());
+    const way = ways.find(({ kind }) => (leg === "any" ? kind !== "stun" : kind === leg));
+    return reachable(way.server, ways.filter(({ kind }) => kind === "stun").map(({ server }) => server), about);
   }
 
   measure(load, ping, rate) {

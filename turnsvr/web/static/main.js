@@ -224,7 +224,10 @@ async function startLoopback() {
   verdict($("loopback-state"), "Connecting …");
   try {
     const path = await running.start($("loopback-leg").value, Number($("loopback-load").value));
-    if (loopback === running) verdict($("loopback-state"), `✓ ${path}`, "good");
+    if (loopback !== running) return;
+    verdict($("loopback-state"), `✓ ${path}`, "good");
+    const outside = await running.outside($("loopback-leg").value, about);
+    if (loopback === running) showOutside(path, outside);
   } catch (error) {
     if (loopback !== running) return;
     stopLoopback();
@@ -232,7 +235,14 @@ async function startLoopback() {
   }
 }
 
+function showOutside(path, outside) {
+  if (outside.state === "bad") verdict($("loopback-state"), `${path}, but between two clients of this server alone`, "bad");
+  $("loopback-outside").textContent = outside.text;
+  $("loopback-outside").className = outside.state === "bad" ? "note todo" : "note";
+}
+
 function stopLoopback() {
+  $("loopback-outside").textContent = "";
   loopback?.stop();
   loopback = null;
   $("loopback-start").textContent = "Start";
