@@ -358,3 +358,37 @@ def test_no_advice_repeats_a_secret(secret: str, password: str) -> None:
     text = "\n".join(map(str, advise(settings, NOW, file_is_public=True)))
     assert marked not in text
     assert hidden not in text
+
+
+@pytest.mark.parametrize(
+    ("relays", "relay", "given"),
+    [
+        (("10.0.0.5",), {}, "10.0.0.5"),
+        (("10.0.0.5", "2600::1"), {}, "10.0.0.5"),
+        (("10.0.0.5", "fd00::5"), {}, "10.0.0.5 and fd00::5"),
+        (("fd00::5",), {}, "fd00::5"),
+        (("100.64.0.9",), {}, "100.64.0.9"),
+        (("8.8.8.8", "fd00::5"), {}, None),
+        (("203.0.113.5",), {}, None),
+        (("127.0.0.1",), {}, None),
+        (("10.0.0.5",), {"external": "8.8.8.8"}, None),
+        (("10.0.0.5",), {"external": "auto"}, None),
+        (("10.0.0.5",), {"external": "turn.example.org"}, None),
+    ],
+)
+def test_private_relays_alone_are_told_in_plain_words(
+    relays: tuple[str, ...], relay: dict[str, str], given: str | None
+) -> None:
+    found = warnings(advise(make(relay=relay), NOW, relays=relays), "note")
+    if given is None:
+        assert found == []
+    else:
+        ((setting, text),) = found
+        assert setting == "relay.external"
+        assert text.startswith(f"clients elsewhere will be given {given}, which is private")
+
+
+def test_stun_servers_that_nobody_asks_are_mentioned() -> None:
+    relay = {"external_stun": "stun:stun.example.org"}
+    assert one(advise(make(relay=relay), NOW), "note")[0] == "relay.external_stun"
+    assert not advise(make(relay={**relay, "external": "auto"}), NOW)

@@ -95,6 +95,8 @@ class Facts:
     listening: tuple[str, ...]
     admin: tuple[str, ...]
     relay: tuple[str, ...]
+    external: tuple[str, ...]
+    """External addresses that are found by themselves, each with where it is from; for people."""
     realms: tuple[str, ...]
     connections: int
     started: Mapping[str, int]

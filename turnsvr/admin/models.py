@@ -155,6 +155,9 @@ class Status(_Model):
     listening: list[str]
     admin: list[str] = Field(description="Where this interface is served.")
     relay: list[str] = Field(description="Addresses of relays, as clients are told them.")
+    external: list[str] = Field(
+        description="External addresses that the server finds by itself: for which relay address, and who told."
+    )
     realms: list[str]
     sessions: Sessions
     connections: int = Field(description="TCP and TLS connections of clients.")

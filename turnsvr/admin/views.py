@@ -28,6 +28,7 @@ async def status(context: Context, rates: Rates) -> models.Status:
         listening=list(facts.listening),
         admin=list(facts.admin),
         relay=list(facts.relay),
+        external=list(facts.external),
         realms=list(facts.realms),
         sessions=models.Sessions(now=len(context), started=dict(facts.started), ended=dict(facts.ended)),
         connections=facts.connections,

@@ -93,6 +93,7 @@ class AdminContext:
             listening=tuple(map(str, application.listening)),
             admin=application.admin.listening if application.admin is not None else (),
             relay=tuple(application.relaying),
+            external=tuple(application.external),
             realms=tuple(dict.fromkeys((settings.realm, *settings.realms, *figures.realms))),
             connections=application.connections,
             started=figures.started,

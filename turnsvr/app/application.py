@@ -7,6 +7,7 @@ import ipaddress
 import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -17,6 +18,7 @@ from turnsvr.app import assemble, log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.descriptors import Budget, share_out
 from turnsvr.app.events import Events
+from turnsvr.app.external.watch import ExternalAddresses
 from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionFigures
 from turnsvr.app.identities import Identities, IdentityError
@@ -24,7 +26,7 @@ from turnsvr.app.listening import ListenError, open_listeners
 from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext
-from turnsvr.config import restart
+from turnsvr.config import advice, restart
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
@@ -85,6 +87,7 @@ class Application:
         """Reads the settings again from where they came, and takes them; set by who knows. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda status: None
         """Hears in a few words what the server is about, when that changes; set by who has someone to tell."""
+        self._external = ExternalAddresses(self._external_changed)
         self._status: SessionStatus | None = None
         self._events = Events((*sinks, self.sessions), self._check_drained)
         self._housekeeping: asyncio.TimerHandle | None = None
@@ -134,6 +137,8 @@ class Application:
         await self._start_admin()
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
         self._take_host(assemble.host_of(self._own_addresses.known))
+        self._find_external()
+        self._warn_of_private_relays()
 
     @property
     def files_wanted(self) -> int:
@@ -211,7 +216,12 @@ class Application:
     @property
     def relaying(self) -> list[str]:
         """Advertised addresses of relays, without port."""
-        return [each.advertised for each in assemble.relay_addresses(self.settings, self._host)]
+        return [each.advertised for each in assemble.relay_addresses(self.settings, self._host_now)]
+
+    @property
+    def external(self) -> list[str]:
+        """External addresses that are found by themselves, each with where it is from, or why there is none."""
+        return self._external.described
 
     def as_peer(self, host: str) -> PeerVerdict:
         """What clients of the default realm may do with a peer at this canonical IP address."""
@@ -248,6 +258,8 @@ class Application:
             self.web.reload(within.web)
         identities.take()
         self._apply()
+        self._find_external()
+        self._external.look_again()
         return unchanged
 
     def drain(self) -> None:
@@ -274,6 +286,7 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
+        self._external.stop()
         self._own_addresses.stop()
         await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         self._engine.end_allocations()
@@ -318,10 +331,10 @@ class Application:
         identities = self.identities
         self.budget = self._share_out(self._files)
         within = self.budget.applied(self.settings)
-        return assemble.plan(within, self._host, traits=identities.source, tables=identities.tables)
+        return assemble.plan(within, self._host_now, traits=identities.source, tables=identities.tables)
 
     def _share_out(self, files: int | None) -> Budget:
-        settings, host = self.settings, self._host
+        settings, host = self.settings, self._host_now
         families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
         threads = settings.pump.thread_count(host.cores)
         return share_out(settings, files, families=families, threads=threads)
@@ -382,6 +395,26 @@ class Application:
         self.pump.challenge(bound, self.server.challenge(bound))
         return bound
 
+    @property
+    def _host_now(self) -> assemble.Host:
+        """The host with the external addresses that were found for it."""
+        return replace(self._host, external=self._external.known, former=self._external.former)
+
+    def _find_external(self) -> None:
+        """Have external addresses looked for, where the settings name none and ask for it."""
+        addresses = () if self.settings.stun_only else self.settings.relay.addresses or self._host.relay
+        self._external.go_by(self.settings.relay, addresses)
+
+    def _external_changed(self) -> None:
+        self._apply()
+        _log.info("relayed addresses changed", relay=",".join(self.relaying))
+
+    def _warn_of_private_relays(self) -> None:
+        """Where nobody elsewhere can reach any relayed address, and nobody looks for another: usually by mistake."""
+        private = advice.private_relays(self.relaying)
+        if private and self.settings.relay.external_source is None:
+            _log.warning(advice.PRIVATE_RELAYS, relay=",".join(private), hint="set relay.external, or to auto")
+
     def _apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
         plan = self._plan_in_use = self._plan()
@@ -410,6 +443,7 @@ class Application:
             self._host = host
             self._apply()
             _log.info("addresses of this host changed", relay=",".join(host.relay))
+            self._find_external()
 
     def check_certificate(self) -> None:
         """Take the certificate files into use if they have changed."""

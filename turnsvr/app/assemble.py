@@ -6,8 +6,8 @@ Pure, but for the host: its addresses and cores are arguments, and here is where
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from turnsvr import __version__
 from turnsvr.app import realms
@@ -37,6 +37,10 @@ class Host:
     """Addresses and CIDR prefixes that the kernel delivers to it."""
     relay: tuple[str, ...]
     cores: int = 1
+    external: Mapping[str, str] = field(default_factory=dict)
+    """External address by relay address, of those that nobody wrote down and that were found."""
+    former: frozenset[str] = frozenset()
+    """Addresses at which sessions that may still live were relayed, before others were found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,7 @@ class Plan:
 def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO_TABLES) -> Plan:
     """traits: what is to be known of the credentials of all realms. tables: what a store says."""
     relays = relay_addresses(settings, host)
-    advertised = frozenset(relay.advertised for relay in relays)
+    advertised = host.former.union(relay.advertised for relay in relays)
     own = own_hosts(settings, host)
     return Plan(
         server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), traits),
@@ -70,7 +74,8 @@ def relay_addresses(settings: Settings, host: Host) -> tuple[RelayAddress, ...]:
     if settings.stun_only:
         return ()
     inner = settings.relay.addresses or host.relay
-    return tuple(RelayAddress(each, settings.relay.external_for(each) or each) for each in inner)
+    external = settings.relay.external_for
+    return tuple(RelayAddress(each, external(each) or host.external.get(each) or each) for each in inner)
 
 
 def own_hosts(settings: Settings, host: Host) -> OwnHosts:

@@ -21,6 +21,7 @@ from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebListen
 from turnsvr.credentials.revoked import Revocations
+from turnsvr.net import hosts
 from turnsvr.net.tls import CertificateError, TlsFiles, make_context
 from turnsvr.relay.api import Counters
 
@@ -123,3 +124,8 @@ def _absent(setting: str, listeners: Iterable[WebListen]) -> Found:
     for each in named:
         if each.host not in here:
             yield setting, f"{each}: this host has no address {each.host}; name one of its own, or *"
+
+
+def relays(settings: Settings) -> tuple[str, ...]:
+    """The addresses at which this host relays where the settings name none."""
+    return () if settings.stun_only or settings.relay.addresses else hosts.default_relay_addresses()

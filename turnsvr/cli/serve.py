@@ -99,6 +99,7 @@ def _advice(settings: Settings, file: Path) -> list[Advice]:
     found = advise(
         settings,
         time.time(),
+        relays=trial.relays(settings),
         host_addresses=hostfacts.addresses_here(hostfacts.addresses_in(settings)),
         lowest_port=hostfacts.lowest_port(),
         certificate=hostfacts.read_certificate(settings.tls) if settings.tls and readable else None,

@@ -17,6 +17,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         "pump": status["pump"],
         "listening": ", ".join(status["listening"]),
         "relay": ", ".join(status["relay"]) or "none",
+        "external": "; ".join(map(printable, status.get("external", ()))),
         "admin": ", ".join(status["admin"]),
         "realms": ", ".join(map(printable, status["realms"])),
         "sessions": f"{sessions['now']} now, {_counted(sessions['started'], 'started')}",

@@ -159,9 +159,17 @@ def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]
 
 def _external_contradictions(relay: RelaySettings) -> Iterator[tuple[tuple[str, ...], str, str]]:
     from turnsvr.config import fields
+    from turnsvr.config.ranges import AUTO
 
     if relay.addresses is None:
         return
+    families = list(map(fields.family_of, relay.addresses))
+    if relay.external_source not in (None, AUTO) and len(set(families)) < len(families):
+        yield (
+            (),
+            "is one name for several relay addresses of a family",
+            "write relay address: external address, or auto",
+        )
     for address in relay.external:
         family = fields.family_of(address)
         relays = [other for other in relay.addresses if fields.family_of(other) == family]

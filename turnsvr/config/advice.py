@@ -17,6 +17,7 @@ from turnsvr.config.credentialsettings import KnownUsers
 from turnsvr.config.fields import family_of
 from turnsvr.config.hostfacts import CertificateFacts
 from turnsvr.config.peeradvice import on_peers, wins
+from turnsvr.config.ranges import AUTO, could_be_public
 from turnsvr.config.settings import PeerSettings, Settings
 from turnsvr.config.units import parse_hex_key
 from turnsvr.own import OwnHosts
@@ -39,10 +40,28 @@ class Advice:
         return f"{self.severity}: {self.setting}: {self.text}"
 
 
+PRIVATE_RELAYS = "clients elsewhere are given a private address, which they cannot reach"
+"""What is wrong where every relay address is private and no external one is known."""
+
+
+def private_relays(advertised: Collection[str]) -> list[str]:
+    """What clients are given in place of an address of the Internet; nothing where they have what they ask for.
+
+    That is an IPv4 address, unless the server has none. Loopback addresses are nobody's mistake: who relays there means
+    this host alone.
+    """
+    usual = [host for host in advertised if family_of(host) == 4] or list(advertised)
+    if any(map(could_be_public, usual)):
+        return []
+    private = [host for host in advertised if not could_be_public(host)]
+    return [host for host in private if not ipaddress.ip_address(host.partition("%")[0]).is_loopback]
+
+
 def advise(
     settings: Settings,
     now: float,
     *,
+    relays: Collection[str] = (),
     host_addresses: Collection[str] | None = None,
     lowest_port: int = 0,
     certificate: CertificateFacts | None = None,
@@ -51,14 +70,15 @@ def advise(
 ) -> list[Advice]:
     """Everything worth saying, in the settings' order.
 
-    `now` is in seconds since 1970. `host_addresses` are those of the settings that this host has, None when
-    unknown; ports below `lowest_port` need a privilege that we lack; `file_is_public` says that every user of
-    the host can read the settings file; `own` is this host, None when unknown.
+    `now` is in seconds since 1970. `relays` are the addresses that clients are given by default. `host_addresses` are
+    those of the settings that this host has, None when unknown; ports below `lowest_port` need a privilege that we
+    lack; `file_is_public` says that every user of the host can read the settings file; `own` is this host, None when
+    unknown.
     """
     return [
         *_listeners(settings, lowest_port, host_addresses),
         *_certificate(settings, now, certificate),
-        *_relay(settings, host_addresses),
+        *_relay(settings, host_addresses, relays),
         *_credentials(settings, file_is_public),
         *_realms(settings, own),
         *_peers(settings, settings.peers, own),
@@ -129,15 +149,26 @@ def _date(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
-def _relay(settings: Settings, host_addresses: Collection[str] | None) -> Iterator[Advice]:
+def _relay(settings: Settings, host_addresses: Collection[str] | None, relays: Collection[str]) -> Iterator[Advice]:
     relay = settings.relay
     if settings.stun_only:
         return
+    if relay.external_source is None and relay.addresses is None:
+        given = private_relays([relay.external_for(each) or each for each in relays])
+        if given:
+            text = f"clients elsewhere will be given {' and '.join(given)}, which is private: they cannot reach it. "
+            yield _note(
+                "relay.external", text + "Write the public address, or auto; for this network alone it is right"
+            )
+    if relay.external_stun and relay.external_source != AUTO:
+        yield _note("relay.external_stun", "is asked by external: auto alone")
     for index, address in enumerate(relay.addresses or ()):
         setting = f"relay.addresses[{index}]"
         yield from _missing(setting, address, host_addresses)
-        if not ipaddress.ip_address(address).is_global and relay.external_for(address) is None:
-            yield _note(setting, f"{address} is private and has no external address: good for this network alone")
+        told = relay.external_for(address) is not None or relay.external_source is not None
+        if not ipaddress.ip_address(address).is_global and not told:
+            text = "is private and has no external address: clients elsewhere will be given it and cannot reach it"
+            yield _note(setting, f"{address} {text}")
     for inside, outside in relay.external.items():
         if not ipaddress.ip_address(outside).is_global:
             setting = "relay.external" if ipaddress.ip_address(inside).is_unspecified else f"relay.external.{inside}"

@@ -33,6 +33,7 @@ from turnsvr.config.ranges import (
     ListenAddress,
     PeerRange,
     PortRange,
+    StunServer,
     parse_host,
     parse_unicast_host,
 )
@@ -178,6 +179,8 @@ def _text(pattern: str, *examples: str) -> WithJsonSchema:
 
 
 _IP: dict[str, Any] = {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}
+_FOUND: dict[str, Any] = {"type": "string", "examples": ["auto", "turn.example.org"]}
+_STUN_SERVER = {"type": "string", "examples": ["stun:stun.example.org", "stun:192.0.2.1:3479"]}
 _IP_BY_IP: dict[str, Any] = {"type": "object", "additionalProperties": _IP}
 _LISTEN = {"type": "string", "pattern": LISTEN_PATTERN, "examples": ["udp://0.0.0.0:3478", "tls://[::]:5349"]}
 _RANGE = {"type": "string", "examples": ["10.1.0.0/16", "10.1.0.1-10.1.0.9", "2001:db8::7"]}
@@ -218,7 +221,12 @@ External = Annotated[
     dict[Annotated[str, PlainValidator(parse_host)], IpText],
     BeforeValidator(_parse_external),
     AfterValidator(_check_external),
-    _listing(_IP, _IP_BY_IP),
+    _listing(_IP, _IP_BY_IP, _FOUND),
+]
+StunServers = Annotated[
+    tuple[Annotated[StunServer, PlainValidator(StunServer.parse), _AsText], ...],
+    BeforeValidator(_split),
+    _listing(_STUN_SERVER),
 ]
 Ports = Annotated[PortRange, PlainValidator(PortRange.parse), _AsText, _text(PORT_RANGE_PATTERN, "49152-65535")]
 Ranges = Annotated[

@@ -16,6 +16,8 @@ IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 ListenTransport: TypeAlias = Literal["udp", "tcp", "tls"]
 
 EVERY_ADDRESS = "*"
+AUTO = "auto"
+"""The external address that is found by itself."""
 STUN_PORT = 3478
 STUN_TLS_PORT = 5349
 
@@ -26,7 +28,13 @@ _LISTEN = re.compile(r"(udp|tcp|tls)://(\*|\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,
 _ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?")
 _PORT_RANGE = re.compile(r"([0-9]{1,5})(?: ?- ?([0-9]{1,5}))?")
 _PEER_PORTS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+(?=:))(?::([0-9]{1,5} ?(?:- ?[0-9]{1,5})?))?")
+_STUN_SERVER = re.compile(r"(?:stun:)?(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]{1,253})(?::([0-9]{1,5}))?", re.IGNORECASE)
+_LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\.?$)(?:{_LABEL}\.)+(?=[A-Za-z]){_LABEL}\.?")
 _MAX_PORT = 65_535
+_DOCUMENTATION = tuple(
+    map(ipaddress.ip_network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +92,27 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"{_bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class StunServer:
+    """A STUN server to ask over UDP: host a name or an IP address, port 1..65535 (3478 when not written)."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> StunServer:
+        if isinstance(value, cls):
+            return value
+        match = _STUN_SERVER.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BadValue("is not a STUN server", "write stun:stun.example.org, with :PORT where it is not 3478")
+        host = parse_host(match[1].strip("[]")) if match[1].startswith("[") else match[1].lower()
+        return cls(host, _port(match[2], STUN_PORT, lowest=1))
+
+    def __str__(self) -> str:
+        return f"stun:{_bracketed(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +253,23 @@ def parse_unicast_host(value: object) -> str:
     if address.is_unspecified or address.is_multicast:
         raise BadValue("is no address of one host", "write it as 203.0.113.7 or 2001:db8::7")
     return host
+
+
+def parse_external_source(value: object) -> str | None:
+    """`auto` or a DNS name in lower case, where a text is one of them; None for anything else."""
+    text = value.strip().lower() if isinstance(value, str) else ""
+    return text.removesuffix(".") if text == AUTO or _HOST_NAME.fullmatch(text) else None
+
+
+def could_be_public(host: str) -> bool:
+    """Whether hosts elsewhere could reach this IP address: it is one of the Internet's, or stands for one in examples.
+
+    Documentation ranges pass, which laboratories use: nobody but the operator could have meant them.
+    """
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if address.is_multicast or address.is_unspecified:
+        return False
+    return address.is_global or any(address in each for each in _DOCUMENTATION)
 
 
 def _range_end(text: str) -> IPAddress:

@@ -5,15 +5,31 @@ The models hold for Python callers as for the file; what a file must say beyond 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from turnsvr.config import fields
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
-from turnsvr.config.ranges import STUN_PORT, AddressRange, Endpoint, ListenAddress, PeerRange, PortRange, parse_host
+from turnsvr.config.ranges import (
+    STUN_PORT,
+    AddressRange,
+    Endpoint,
+    ListenAddress,
+    PeerRange,
+    PortRange,
+    parse_external_source,
+    parse_host,
+)
 from turnsvr.config.restart import PRESENCE, RESTART, OnRestart, mark_of
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
@@ -69,12 +85,39 @@ class RelaySettings(fields.Section):
     addresses: Annotated[fields.IpTexts, Field(min_length=1)] | None = None
     """Local addresses that relay; found by itself when absent."""
     external: fields.External = Field(default_factory=dict)
-    """What one-to-one NAT puts in place of relay addresses: one address, one a family, or relay: external."""
+    """What one-to-one NAT puts in place of relay addresses: one, one a family, relay: external, auto, or a name."""
+    external_stun: Annotated[fields.StunServers, Field(max_length=8)] = ()
+    """STUN servers that `external: auto` asks where no cloud tells; two well-known ones when absent."""
+    external_interval: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 300.0
+    """How often an external address that is found by itself is looked at again, 1 s to 1 day."""
     ports: fields.Ports = PortRange(49_152, 65_535)
     """Ports of relayed transport addresses."""
 
+    _external_source: str | None = PrivateAttr(default=None)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _take_source(cls, value: Any, handler: ModelWrapValidatorHandler[RelaySettings]) -> RelaySettings:
+        """What finds the external address by itself stands beside the addresses that are written down."""
+        source = parse_external_source(value.get("external")) if isinstance(value, Mapping) else None
+        if source is None:
+            return handler(value)
+        made = handler({**value, "external": {}})
+        made._external_source = source
+        return made
+
+    @model_serializer(mode="wrap")
+    def _write_source(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return written if self._external_source is None else {**written, "external": self._external_source}
+
+    @property
+    def external_source(self) -> str | None:
+        """`auto`, or the DNS name of the external address; None where addresses are written down, or none is."""
+        return self._external_source
+
     def external_for(self, address: str) -> str | None:
-        """The address that clients are told in place of this relay address, None when there is no NAT."""
+        """The address that is written down for this relay address, None when none is."""
         relay = parse_host(address)
         return self.external.get(relay) or self.external.get(fields.ANY_OF_FAMILY[fields.family_of(relay)])
 
