@@ -189,7 +189,6 @@ def test_a_certificate_that_cannot_be_used_fails_as_it_would_keep_run_from_start
 @pytest.mark.parametrize(
     ("text", "module", "extra"),
     [
-        ("credentials: {store: 'sqlite:users.sqlite'}", "aiosqlite", "sqlite"),
         ("credentials: {store: 'postgresql://turn@localhost/turn'}", "asyncpg", "postgresql"),
         ("credentials: {store: 'mysql://turn@localhost/turn'}", "aiomysql", "mysql"),
         ("credentials: {store: 'redis://localhost/0'}", "redis", "redis"),

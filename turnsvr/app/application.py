@@ -225,7 +225,7 @@ class Application:
 
     def as_peer(self, host: str) -> PeerVerdict:
         """What clients of the default realm may do with a peer at this canonical IP address."""
-        if ipaddress.ip_address(host) in assemble.own_hosts(self.settings, self._host):
+        if ipaddress.ip_address(host) in assemble.own_hosts(self.settings, self._host_now):
             return "own"
         return "refused" if self._plan_in_use.server.realm.policy.refusal(host) else "allowed"
 
