@@ -20,6 +20,9 @@ export async function check(about, show) {
     rows.push(row);
     show.candidate(row);
   }).then(() => show.leg(leg))));
+  if (!udpWorks(tried) && tried.some((leg) => leg.kind === "udp")) {
+    tried.filter((leg) => leg.state === "same").forEach((leg) => { leg.state = "bad"; show.leg(leg); });
+  }
   const [nat, outside] = await Promise.all([natOf(configuration, tried, rows), outsideOf(tried, about)]);
   const result = { legs: tried, candidates: rows, nat, outside, ...judge(tried, nat, outside, about) };
   result.text = textOf(result, about);
@@ -176,11 +179,16 @@ async function sourcesSeen(connection) {
   return ports;
 }
 
+/** Whether something came back over UDP; an address that is the browser's own may mean as well that nothing did. */
+function udpWorks(tried) {
+  return tried.some((leg) => (leg.kind === "stun" || leg.kind === "udp") && leg.state === "good");
+}
+
 /** What a peer outside gets, by the first way into the relay that works; null where none does. */
 async function outsideOf(tried, about) {
   const way = tried.find((leg) => leg.kind !== "stun" && leg.state === "good");
   const stun = tried.filter((leg) => leg.kind === "stun").map((leg) => leg.server);
-  return way ? reachable(way.server, stun, about) : null;
+  return way ? reachable(way.server, stun, about, udpWorks(tried)) : null;
 }
 
 function judge(tried, nat, outside, about) {

@@ -51,7 +51,7 @@ export class Loopback {
   async outside(leg, about) {
     const ways = legs(await iceServers());
     const way = ways.find(({ kind }) => (leg === "any" ? kind !== "stun" : kind === leg));
-    return reachable(way.server, ways.filter(({ kind }) => kind === "stun").map(({ server }) => server), about);
+    return reachable(way.server, ways.filter(({ kind }) => kind === "stun").map(({ server }) => server), about, way.kind === "udp");
   }
 
   measure(load, ping, rate) {
