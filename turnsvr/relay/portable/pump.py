@@ -41,9 +41,10 @@ from turnsvr.relay.portable.messages import (
     parse_send_indication,
 )
 from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay, Session, Tally
+from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket, open_listener
 from turnsvr.relay.portable.waiting import Key, Queued, Waiting, WaitingClient
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
-from turnsvr.relay.sockets import BindingAnswer, Listener, RelaySocket, open_listener, wildcard, without_zone
+from turnsvr.relay.sockets import wildcard, without_zone
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data
 

@@ -178,11 +178,11 @@ cdef class Lanes:
         """Have every lane know a host at which sessions are advertised."""
         cdef uint32_t at
         cdef bint added = True
-        if find_home(&self.lanes[self.lane_count - 1].policy.advertised, host) != NULL:
+        if find_home(&self.lanes[self.lane_count - 1].policy.homes.advertised, host) != NULL:
             return 0
         for at in range(self.lane_count):
             lane_lock(self.lanes[at])
-            added = added and add_home(&self.lanes[at].policy.advertised, host, NULL)
+            added = added and add_home(&self.lanes[at].policy.homes.advertised, host, NULL)
             lane_unlock(self.lanes[at])
         if not added:
             raise MemoryError

@@ -64,14 +64,14 @@ cdef int add_relay(Lane *lane, Session *session, int descriptor, host, advertise
 cdef int know_homes(Lane *lane, homes) except -1:
     """Take these for the hosts that are advertised as others: (host, advertised)."""
     cdef Endpoint host, advertised
-    forget_others(&lane.policy.advertised)
-    free_items(&lane.policy.behind)
+    forget_others(&lane.policy.homes.advertised)
+    free_items(&lane.policy.homes.behind)
     for inner, outer in homes:
         read_peer(&host, inner, 0)
         read_peer(&advertised, outer, 0)
-        if not add_home(&lane.policy.advertised, &advertised, &host):
+        if not add_home(&lane.policy.homes.advertised, &advertised, &host):
             raise MemoryError
-        if not add_home(&lane.policy.behind, &host, &advertised):
+        if not add_home(&lane.policy.homes.behind, &host, &advertised):
             raise MemoryError
     return 0
 
@@ -181,8 +181,8 @@ cdef void free_lane(Lane *lane) noexcept nogil:
         free(lane.listeners[at].suffix)
         free(lane.listeners[at].challenge)
         free(lane.listeners[at])
-    free_items(&lane.policy.advertised)
-    free_items(&lane.policy.behind)
+    free_items(&lane.policy.homes.advertised)
+    free_items(&lane.policy.homes.behind)
     free_queues(lane)
     index_free(&lane.sessions)
     index_free(&lane.streams)

@@ -1,109 +1,9 @@
-# TLS: the context of a certificate, the handshake on the control thread, and what carries records from and to a stream.
-
-cdef enum:
-    # Plain bytes of a record, and what a record adds to them at the most.
-    TLS_RECORD = 16384
-    TLS_OVERHEAD = 128
-    # What OpenSSL may write by itself, such as answers to key updates and alerts, beyond the bound on frames.
-    TLS_OWN_OUTPUT = 16384
-
-cdef struct TlsLink:
-    # One connection's TLS. Hands are shaken over the socket itself; from then on records come from input, which must
-    # be taken whole, and go to the stream's output.
-    void *ssl
-    int descriptor
-    Stream *stream
-    const uint8_t *input
-    uint32_t input_size
-    uint32_t output_limit
+# TLS as Python sees it: OpenSSL found, the context of a certificate, the handshake. On the control thread.
 
 cdef struct Protocols:
     # As ALPN writes them, each behind its size.
     unsigned int size
     unsigned char names[256]
-
-cdef void *_bio_method = NULL
-
-
-cdef int link_read(void *bio, char *to, int size) noexcept nogil:
-    cdef TlsLink *link = <TlsLink *>_libssl.BIO_get_data(bio)
-    cdef ssize_t got
-    _libssl.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
-    if size <= 0:
-        return 0
-    if link.stream == NULL:
-        got = c_recv(link.descriptor, to, <size_t>size, MSG_DONTWAIT)
-        if got < 0 and (errno == EAGAIN or errno == EINTR):
-            _libssl.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY)
-        return <int>got
-    got = min(<ssize_t>size, <ssize_t>link.input_size)
-    if got == 0:
-        _libssl.BIO_set_flags(bio, BIO_FLAGS_READ | BIO_FLAGS_SHOULD_RETRY)
-        return -1
-    memcpy(to, link.input, <size_t>got)
-    link.input += got
-    link.input_size -= <uint32_t>got
-    return <int>got
-
-
-cdef int link_write(void *bio, const char *data, int size) noexcept nogil:
-    cdef TlsLink *link = <TlsLink *>_libssl.BIO_get_data(bio)
-    cdef Stream *stream = link.stream
-    cdef ssize_t sent
-    _libssl.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
-    if size <= 0:
-        return 0
-    if stream == NULL:
-        sent = c_send(link.descriptor, data, <size_t>size, MSG_DONTWAIT | MSG_NOSIGNAL)
-        if sent < 0 and (errno == EAGAIN or errno == EINTR):
-            _libssl.BIO_set_flags(bio, BIO_FLAGS_WRITE | BIO_FLAGS_SHOULD_RETRY)
-        return <int>sent
-    if <uint64_t>stream.output_size + <uint32_t>size > link.output_limit or not output_room(stream, <uint32_t>size):
-        return -1
-    memcpy(stream.output + stream.output_at + stream.output_size, data, <size_t>size)
-    stream.output_size += <uint32_t>size
-    return size
-
-
-cdef long link_control(void *bio, int command, long number, void *pointer) noexcept nogil:
-    return command == BIO_CTRL_FLUSH
-
-
-cdef void *link_method() noexcept nogil:
-    """The BIO_METHOD of links; NULL when there is no memory."""
-    cdef void *method = _libssl.BIO_meth_new(_libssl.BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "turnsvr")
-    if method != NULL:
-        _libssl.BIO_meth_set_read(method, link_read)
-        _libssl.BIO_meth_set_write(method, link_write)
-        _libssl.BIO_meth_set_ctrl(method, link_control)
-    return method
-
-
-cdef TlsLink *link_new(void *context, int descriptor) noexcept nogil:
-    """A server's end on a connected socket; NULL when there is no memory."""
-    cdef TlsLink *link = <TlsLink *>calloc(1, sizeof(TlsLink))
-    cdef void *bio
-    if link == NULL:
-        return NULL
-    link.descriptor = descriptor
-    link.ssl = _libssl.SSL_new(context)
-    bio = _libssl.BIO_new(_bio_method)
-    if link.ssl == NULL or bio == NULL:
-        _libssl.SSL_free(link.ssl)
-        _libssl.BIO_free(bio)
-        free(link)
-        return NULL
-    _libssl.BIO_set_data(bio, link)
-    _libssl.BIO_set_init(bio, 1)
-    _libssl.SSL_set_bio(link.ssl, bio, bio)
-    _libssl.SSL_set_accept_state(link.ssl)
-    return link
-
-
-cdef void link_free(TlsLink *link) noexcept nogil:
-    if link != NULL:
-        _libssl.SSL_free(link.ssl)
-        free(link)
 
 
 cdef int no_pass_phrase(char *to, int size, int for_writing, void *nothing) noexcept nogil:
@@ -130,6 +30,37 @@ cdef str last_error():
     cdef const char *reason = _libssl.ERR_reason_error_string(number) if number else NULL
     _libssl.ERR_clear_error()
     return (<bytes>reason).decode("ascii", "replace") if reason != NULL else ""
+
+
+def find_libssl(str extension, unsigned long version):
+    """Find OpenSSL through the file of the loaded module _ssl, which says that it is of this version.
+
+    None stands for a module without a file. Returns why it will not do in a word or two, "" when it does.
+    """
+    global _bio_method
+    cdef void *handle
+    cdef void *function
+    cdef bytes name
+    cdef bytes file
+    if _bio_method != NULL:
+        return ""
+    if extension is None:
+        return "Python is linked with its own OpenSSL"
+    if version < <unsigned long>OPENSSL_3:
+        return "OpenSSL is older than 3.0"
+    file = os.fsencode(extension)
+    handle = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)
+    if handle == NULL:
+        return "Python's module for TLS is not loaded"
+    for name, where in _functions():
+        function = dlsym(handle, name)
+        if function == NULL:
+            return f"OpenSSL has no {name.decode()} for others"
+        (<void **><uintptr_t>where)[0] = function
+    if _libssl.OpenSSL_version_num() != version:
+        return "Python's OpenSSL is another one"
+    _bio_method = link_method()
+    return "" if _bio_method != NULL else "there is no memory"
 
 
 cdef class TlsContext:

@@ -1,8 +1,8 @@
 # Between Python's values and the table's.
 
 cdef dict _TRANSPORTS = {Transport.UDP: UDP, Transport.TCP: TCP, Transport.TLS: TLS}
-cdef list _TRANSPORT_OF = [Transport.UDP, Transport.TCP, Transport.TLS]
 
+cdef list _TRANSPORT_OF = [Transport.UDP, Transport.TCP, Transport.TLS]
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int, const char *, void *)
@@ -14,6 +14,7 @@ cdef enum:
     MAX_KNOWN = 4096
 
 cdef dict _known = {}
+
 # A named tuple from its fields, without the call of a Python function that its own constructor is.
 cdef object _new_tuple = tuple.__new__
 

@@ -116,21 +116,3 @@ cdef Challenge *challenge_new(challenge) except? NULL:
     memcpy(made.answer + HEADER_SIZE, <const uint8_t *>before, len(before))
     memcpy(made.answer + made.token_at + TOKEN_SIZE, <const uint8_t *>after, len(after))
     return made
-
-
-def challenge_to(challenge, client, double now, bytes request not None):
-    """What a lane answers to this client's datagram at this time; None when it does not."""
-    cdef Challenge *made
-    cdef Endpoint endpoint
-    cdef uint8_t[CHALLENGE_ROOM] to
-    cdef uint32_t size
-    cdef bint has_fingerprint
-    read_host(&endpoint, client[0], client[1])
-    if not is_plain_allocate(<const uint8_t *>request, <uint32_t>len(request), &has_fingerprint):
-        return None
-    made = challenge_new(challenge)
-    if made == NULL:
-        return None
-    size = write_challenge(to, made, &endpoint, now, <const uint8_t *>request, has_fingerprint)
-    free(made)
-    return to[:size]

@@ -6,6 +6,7 @@ cdef enum:
 
 # turnsvr.limits.ANSWERS_SAVED: seconds of answers that may go out at once.
 cdef double SAVED = ANSWERS_SAVED
+
 # Nanoseconds, some eleven days: what a slower rate comes to.
 cdef double LONGEST_INTERVAL = 1e15
 
@@ -52,37 +53,3 @@ cdef bint limiter_set(Limiter *limiter, double rate) noexcept nogil:
             limiter.ahead = <int64_t>((max(rate * SAVED, 1.0) - 0.99) * interval)
     pthread_mutex_unlock(&limiter.mutex)
     return ready
-
-
-cdef class AnswerBudget:
-    """The budget as a turnsvr.limits.Answers."""
-
-    cdef Limiter limiter
-
-    def __cinit__(self, double rate):
-        pthread_mutex_init(&self.limiter.mutex, NULL)
-        self.rate = rate
-
-    def __dealloc__(self):
-        free(self.limiter.paid_until)
-
-    @property
-    def rate(self):
-        """Answers a second, 0 for no limit."""
-        return self.limiter.rate
-
-    @rate.setter
-    def rate(self, double rate):
-        if not limiter_set(&self.limiter, rate):
-            raise MemoryError
-
-    def allow(self, bytes packed_host not None, double now):
-        """Whether one more answer may go to this address, 4 or 16 bytes; now in seconds."""
-        cdef Endpoint client
-        cdef size_t size = len(packed_host)
-        if size != 4 and size != 16:
-            raise ValueError("an address has 4 or 16 bytes")
-        memset(&client, 0, sizeof(client))
-        client.family = IPV4 if size == 4 else IPV6
-        memcpy(client.ip.bytes, <const uint8_t *>packed_host, size)
-        return limiter_allow(&self.limiter, &client, nanoseconds(now))

@@ -1,7 +1,8 @@
-# The lanes: each a thread with its own listeners, relay sockets, table and lock.
+# The lanes and the batches: what a thread that moves packets has, and the locks that guard it.
 #
-# The lock covers everything that an event of epoll can point at. The gate in front of it makes it fair: a lane that
-# has just let go meets a waiting control thread at the gate and cannot take the lock twice in a row.
+# A lane has its own listeners, relay sockets, table and lock. The lock covers everything that an event of epoll can
+# point at. The gate in front of it makes it fair: a lane that has just let go meets a waiting control thread at the gate
+# and cannot take the lock twice in a row.
 
 cdef enum:
     # Datagrams that one sending may come of. Deep queues are read so far: the more there is of a flow, the more leaves
@@ -37,24 +38,6 @@ cdef enum:
     BATCH_LISTENER = 64
     BATCH_RELAY = 16
 
-cdef enum Drop:
-    # The order of turnsvr.relay.api.Drop.
-    MALFORMED
-    NO_SESSION
-    NO_PERMISSION
-    NO_CHANNEL
-    EXPIRED
-    BANDWIDTH
-    FENCED
-    SLOW_CLIENT
-    RATE_LIMITED
-    SEND_FAILED
-    OVERLOAD
-    DROPS
-    PASSES
-    # Passes to a relayed transport address of this server, and is FENCED where there is none.
-    INSIDE
-
 cdef enum:
     IS_FREE = 0
     IS_LISTENER = 1
@@ -84,9 +67,7 @@ cdef struct Policy:
     # Nanoseconds that a lane stays awake after packets, instead of letting more gather; 0 to sleep at once.
     int64_t busy_poll
     uint32_t stream_buffer
-    # Hosts at which sessions are advertised, and hosts behind them that are others.
-    Index advertised
-    Index behind
+    Homes homes
 
 cdef struct Tally:
     # bytes and packets of sessions that ended, and what no session has.
@@ -110,6 +91,15 @@ cdef struct Shared:
     Index numbers
     Limiter *limiter
     uint32_t lanes
+
+cdef struct UpQueue:
+    pthread_mutex_t mutex
+    uint8_t *bytes
+    uint32_t used
+    uint32_t room
+    int event
+    # Whether the reader is at work, or has been told.
+    int is_signalled
 
 cdef struct Lane:
     uint32_t number
@@ -142,18 +132,6 @@ cdef struct Lane:
     bint gso_told
     bint answers_alone
 
-cdef struct Foreign:
-    # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.
-    # session: the number of the one that it is for, 0 where the client has none.
-    FiveTupleKey key
-    Endpoint sender
-    Endpoint advertised
-    uint64_t session
-    uint32_t lane
-    uint32_t size
-    bint from_relay
-    uint8_t tos
-
 cdef struct Batch:
     # What one thread needs to move packets, whoever's table they are looked up in.
     Grouping grouping
@@ -184,12 +162,6 @@ cdef struct Batch:
     uint8_t challenges[CHALLENGES][CHALLENGE_ROOM]
 
 
-cdef inline int64_t monotonic() noexcept nogil:
-    cdef timespec time
-    clock_gettime(CLOCK_MONOTONIC, &time)
-    return time.tv_sec * 1000000000 + time.tv_nsec
-
-
 cdef inline void lane_lock(Lane *lane) noexcept nogil:
     pthread_mutex_lock(&lane.gate)
     pthread_mutex_lock(&lane.lock)
@@ -204,55 +176,6 @@ cdef inline void drop_packet(Lane *lane, Session *session, Drop reason) noexcept
     lane.tally.drops[<int>reason] += 1
     if session != NULL:
         session.traffic.dropped += 1
-
-
-cdef void *batch_map(size_t size) noexcept nogil:
-    cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-    return NULL if memory == <void *>-1 else memory
-
-
-cdef Batch *batch_new(uint32_t lane) noexcept nogil:
-    """A Batch, mostly of memory that is not there until it is used; NULL when there is none."""
-    cdef Batch *batch = <Batch *>batch_map(sizeof(Batch))
-    cdef uint32_t at
-    if batch == NULL:
-        return NULL
-    batch.lane = lane
-    batch.memory = <uint8_t *>batch_map(RECEIVE_SLOTS * SLOT_SIZE)
-    batch.stream_input = <uint8_t *>batch_map(STREAM_INPUT)
-    batch.frame = <uint8_t *>batch_map(MAX_FRAME)
-    batch.records = <uint8_t *>batch_map(STREAM_READ)
-    batch.foreign = <uint8_t *>batch_map(FOREIGN_BYTES)
-    if NULL in (batch.memory, batch.stream_input, batch.frame, batch.records, batch.foreign):
-        batch_free(batch)
-        return NULL
-    if getrandom(&batch.random, sizeof(batch.random), 0) != sizeof(batch.random):
-        batch.random = <uint64_t>monotonic()
-    for at in range(<uint32_t>RECEIVE_SLOTS):
-        batch.received_vectors[at].iov_base = batch.memory + at * SLOT_SIZE + HEADROOM
-        batch.received_vectors[at].iov_len = 65535
-        batch.received[at].msg_hdr.msg_iov = &batch.received_vectors[at]
-        batch.received[at].msg_hdr.msg_iovlen = 1
-        batch.received[at].msg_hdr.msg_name = &batch.received_names[at]
-        batch.received[at].msg_hdr.msg_control = &batch.received_controls[at][0]
-    grouping_reset(&batch.grouping)
-    return batch
-
-
-cdef void batch_free(Batch *batch) noexcept nogil:
-    if batch == NULL:
-        return
-    if batch.memory != NULL:
-        munmap(batch.memory, RECEIVE_SLOTS * SLOT_SIZE)
-    if batch.stream_input != NULL:
-        munmap(batch.stream_input, STREAM_INPUT)
-    if batch.frame != NULL:
-        munmap(batch.frame, MAX_FRAME)
-    if batch.records != NULL:
-        munmap(batch.records, STREAM_READ)
-    if batch.foreign != NULL:
-        munmap(batch.foreign, FOREIGN_BYTES)
-    munmap(batch, sizeof(Batch))
 
 
 cdef int64_t take_slot(Lane *lane, uint32_t kind, void *item) noexcept nogil:
@@ -283,42 +206,3 @@ cdef void give_slot(Lane *lane, uint32_t at) noexcept nogil:
     lane.slots[at].generation += 1
     lane.slots[at].item = <void *><uintptr_t>lane.free_slot
     lane.free_slot = at
-
-
-cdef bint watch(Lane *lane, uint32_t slot, int descriptor, uint32_t events, int operation) noexcept nogil:
-    cdef epoll_event event
-    event.events = events
-    event.data.u64 = <uint64_t>lane.slots[slot].generation << 32 | slot
-    return epoll_ctl(lane.epoll, operation, descriptor, &event) == 0
-
-
-cdef socklen_t put_name(sockaddr_in6 *name, const Endpoint *endpoint) noexcept nogil:
-    """The endpoint as the kernel takes it; returns its size."""
-    cdef sockaddr_in *ipv4 = <sockaddr_in *>name
-    memset(name, 0, sizeof(sockaddr_in6))
-    if endpoint.family == IPV4:
-        ipv4.sin_family = AF_INET
-        ipv4.sin_port = htons(endpoint.port)
-        memcpy(&ipv4.sin_addr, endpoint.ip.bytes, 4)
-        return sizeof(sockaddr_in)
-    name.sin6_family = AF_INET6
-    name.sin6_port = htons(endpoint.port)
-    memcpy(&name.sin6_addr, endpoint.ip.bytes, 16)
-    name.sin6_scope_id = endpoint.scope
-    return sizeof(sockaddr_in6)
-
-
-cdef void read_name(Endpoint *endpoint, const sockaddr_in6 *name) noexcept nogil:
-    cdef const sockaddr_in *ipv4 = <const sockaddr_in *>name
-    endpoint.ip.words[0] = 0
-    endpoint.ip.words[1] = 0
-    endpoint.scope = 0
-    if name.sin6_family == AF_INET:
-        endpoint.family = IPV4
-        endpoint.port = ntohs(ipv4.sin_port)
-        memcpy(endpoint.ip.bytes, &ipv4.sin_addr, 4)
-    else:
-        endpoint.family = IPV6
-        endpoint.port = ntohs(name.sin6_port)
-        memcpy(endpoint.ip.bytes, &name.sin6_addr, 16)
-        endpoint.scope = name.sin6_scope_id

@@ -1,84 +1,58 @@
-# Datagrams as they arrive: each is taken apart and put on its path.
+# Datagrams as they arrive: received many at a time, each taken apart and put on its path. Under the lane's lock.
 
-cdef Packet *join_answer(
-    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, Answer answer, uint32_t size
-) noexcept nogil:
-    """Have an answer of so many bytes leave with the others, of which the caller says where they are."""
-    cdef Destination destination
-    cdef Packet *packet
-    memset(&destination, 0, sizeof(destination))
-    destination.to = key.client
-    destination.descriptor = listener.descriptor
-    destination.answer = answer
-    if listener.is_wildcard:
-        destination.source = key.server
-    grouping_join(&batch.grouping, &destination, size, lane.policy.gso and not lane.answers_alone)
-    packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
-    packet.padding = 0
-    return packet
+cdef struct Arrival:
+    # What came with a datagram besides its bytes. segment: size of each packet when GRO has joined several, else 0.
+    uint32_t segment
+    uint8_t tos
+    Endpoint local
 
 
-cdef void answer_binding(
-    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, uint8_t *request
-) noexcept nogil:
-    cdef Packet *packet
-    cdef uint8_t *head
-    cdef uint32_t size
-    cdef bint in_one
-    if not limiter_allow(lane.shared.limiter, &key.client, batch.now):
-        drop_packet(lane, NULL, RATE_LIMITED)
-        return
-    if grouping_full(&batch.grouping):
-        flush(lane, batch)
-    head = &batch.heads[batch.grouping.packet_count][0]
-    size = binding_success(head, request, &key.client, listener.tells_mapped, listener.suffix_size)
-    in_one = size + listener.suffix_size <= HEAD_ROOM
-    if in_one:
-        memcpy(head + size, listener.suffix, listener.suffix_size)
-    packet = join_answer(lane, batch, listener, key, BINDING_ANSWER, size + listener.suffix_size)
-    packet.head = head
-    packet.head_size = <uint16_t>size
-    packet.body = head + size if in_one else listener.suffix
-    packet.body_size = listener.suffix_size
+cdef uint32_t receive(Lane *lane, Batch *batch, int descriptor, uint32_t most) noexcept nogil:
+    """Fill so many free slots as there are datagrams; returns how many. They are the last ones of slots_used."""
+    cdef uint32_t first = batch.slots_used
+    cdef uint32_t at
+    cdef int count
+    most = min(most, RECEIVE_SLOTS - first)
+    for at in range(first, first + most):
+        batch.received[at].msg_hdr.msg_namelen = sizeof(sockaddr_in6)
+        batch.received[at].msg_hdr.msg_controllen = CONTROL_SIZE
+    count = recvmmsg(descriptor, &batch.received[first], most, MSG_DONTWAIT, NULL)
+    if count <= 0:
+        return 0
+    batch.slots_used = first + <uint32_t>count
+    lane.tally.batches += 1
+    if <uint32_t>count == most:
+        lane.pace.more = True
+    return <uint32_t>count
 
 
-cdef bint answer_allocate(
-    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, const uint8_t *request, uint32_t size
-) noexcept nogil:
-    """Challenge whoever asks for an allocation without credentials; False when the rules must look at it."""
-    cdef Packet *packet
-    cdef uint8_t *answer
-    cdef bint has_fingerprint
-    if listener.challenge == NULL or not is_plain_allocate(request, size, &has_fingerprint):
-        return False
-    if not limiter_allow(lane.shared.limiter, &key.client, batch.now):
-        lane.tally.challenges_withheld += 1
-        drop_packet(lane, NULL, RATE_LIMITED)
-        return True
-    if grouping_full(&batch.grouping) or batch.challenges_used == CHALLENGES:
-        flush(lane, batch)
-    answer = &batch.challenges[batch.challenges_used][0]
-    batch.challenges_used += 1
-    size = write_challenge(answer, listener.challenge, &key.client, batch.now / 1e9, request, has_fingerprint)
-    packet = join_answer(lane, batch, listener, key, CHALLENGE, size)
-    packet.head_size = 0
-    packet.body = answer
-    packet.body_size = size
-    return True
-
-
-cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key, uint64_t *number) noexcept nogil:
-    """The lane of this client's session, and that one's number; this lane and 0 when there is none."""
-    cdef Session *session
-    cdef uint32_t home = lane.number
-    number[0] = 0
-    pthread_mutex_lock(&lane.shared.mutex)
-    session = find_session(&lane.shared.sessions, key)
-    if session != NULL:
-        home = session.lane
-        number[0] = session.number
-    pthread_mutex_unlock(&lane.shared.mutex)
-    return home
+cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
+    cdef cmsghdr *control = CMSG_FIRSTHDR(header)
+    cdef in_pktinfo *ipv4
+    cdef in6_pktinfo *ipv6
+    arrival.segment = 0
+    arrival.tos = 0
+    arrival.local.family = NO_FAMILY
+    while control != NULL:
+        if control.cmsg_level == SOL_UDP and control.cmsg_type == UDP_GRO:
+            arrival.segment = <uint32_t>max((<int *>CMSG_DATA(control))[0], 0)
+        elif control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_TOS:
+            arrival.tos = (<uint8_t *>CMSG_DATA(control))[0]
+        elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_TCLASS:
+            arrival.tos = <uint8_t>(<int *>CMSG_DATA(control))[0]
+        elif control.cmsg_level == IPPROTO_IP and control.cmsg_type == IP_PKTINFO:
+            ipv4 = <in_pktinfo *>CMSG_DATA(control)
+            memset(&arrival.local, 0, sizeof(Endpoint))
+            memcpy(arrival.local.ip.bytes, &ipv4.ipi_addr, 4)
+            arrival.local.family = IPV4
+        elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_PKTINFO:
+            ipv6 = <in6_pktinfo *>CMSG_DATA(control)
+            memset(&arrival.local, 0, sizeof(Endpoint))
+            memcpy(arrival.local.ip.bytes, &ipv6.ipi6_addr, 16)
+            if arrival.local.ip.bytes[0] == 0xFE and arrival.local.ip.bytes[1] & 0xC0 == 0x80:
+                arrival.local.scope = ipv6.ipi6_ifindex
+            arrival.local.family = IPV6
+        control = CMSG_NXTHDR(header, control)
 
 
 cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
@@ -148,7 +122,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
         lane.pace.work += 0 if arrival.segment else PACE_DATAGRAM
         read_name(&peer, &batch.received_names[at])
         peer.scope = 0
-        known_as(lane, relay.session, &peer, batch.now)
+        known_as(&lane.policy.homes, relay.session, &peer, batch.now)
         find_reply(relay.session, &peer, batch.now, False, &route)
         data = <uint8_t *>batch.received_vectors[at].iov_base
         left = batch.received[at].msg_len

@@ -1,6 +1,14 @@
 # One client's bytes in order: what follows a message for the rules waits until they have judged it. Every function runs
 # under its lane's lock.
 
+cdef enum Wait:
+    PASSES_NOW
+    # The table does not cover it yet; it is covered, and would overtake; it is for the rules.
+    WAITS_FOR_TABLE
+    WAITS_BEHIND
+    WAITS_AS_MESSAGE
+
+
 cdef bint would_overtake(
     Session *session, const ClientQueue *queue, uint32_t number, const Endpoint *peer
 ) noexcept nogil:

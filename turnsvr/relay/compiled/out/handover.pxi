@@ -1,4 +1,32 @@
-# Packets for another lane's table: copied, and processed under that lane's lock once ours is free.
+# Packets for another lane's table: whose they are, and their copies, which in/handover.pxi processes once our lock is
+# free. Under our lane's lock.
+
+cdef struct Foreign:
+    # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.
+    # session: the number of the one that it is for, 0 where the client has none.
+    FiveTupleKey key
+    Endpoint sender
+    Endpoint advertised
+    uint64_t session
+    uint32_t lane
+    uint32_t size
+    bint from_relay
+    uint8_t tos
+
+
+cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key, uint64_t *number) noexcept nogil:
+    """The lane of this client's session, and that one's number; this lane and 0 when there is none."""
+    cdef Session *session
+    cdef uint32_t home = lane.number
+    number[0] = 0
+    pthread_mutex_lock(&lane.shared.mutex)
+    session = find_session(&lane.shared.sessions, key)
+    if session != NULL:
+        home = session.lane
+        number[0] = session.number
+    pthread_mutex_unlock(&lane.shared.mutex)
+    return home
+
 
 cdef void put_foreign(
     Lane *lane, Batch *batch, uint32_t home, uint64_t session, const FiveTupleKey *key,
@@ -24,48 +52,3 @@ cdef void put_foreign(
     if size:
         memcpy(<uint8_t *>foreign + sizeof(Foreign), data, size)
     batch.foreign_used += whole
-
-
-cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcept nogil:
-    """Process one under the lock of the lane that it is for."""
-    cdef const uint8_t *data = <const uint8_t *>foreign + sizeof(Foreign)
-    cdef Session *session
-    cdef Relay *inside
-    cdef Route route
-    if not foreign.from_relay:
-        route.number = NONE
-        session = find_session(&lane.sessions, &foreign.key)
-        if session != NULL and session.number != foreign.session:
-            session = NULL
-        from_udp_client(
-            lane, batch, NULL, session, &foreign.key, data, foreign.size, foreign.tos, False, &route
-        )
-        return
-    pthread_mutex_lock(&lane.shared.mutex)
-    inside = find_relay(&lane.shared.relays, &foreign.advertised)
-    if inside != NULL and (inside.lane != lane.number or inside.session.number != foreign.session):
-        inside = NULL
-    pthread_mutex_unlock(&lane.shared.mutex)
-    if inside == NULL:
-        drop_packet(lane, NULL, NO_SESSION)
-        return
-    find_reply(inside.session, &foreign.sender, batch.now, True, &route)
-    to_client(lane, batch, inside.session, &foreign.sender, data, foreign.size, foreign.tos, 0, &route)
-
-
-cdef void flush_foreign(Lane **lanes, Batch *batch) noexcept nogil:
-    """Process what is for other lanes; no lock may be held."""
-    cdef uint32_t at = 0
-    cdef Foreign *foreign
-    cdef Lane *lane
-    while at < batch.foreign_used:
-        foreign = <Foreign *>(batch.foreign + at)
-        lane = lanes[foreign.lane]
-        lane_lock(lane)
-        while at < batch.foreign_used and foreign.lane == lane.number:
-            take_foreign(lane, batch, foreign)
-            at += sizeof(Foreign) + ((foreign.size + 7) & ~<uint32_t>7)
-            foreign = <Foreign *>(batch.foreign + at)
-        flush(lane, batch)
-        lane_unlock(lane)
-    batch.foreign_used = 0

@@ -36,11 +36,15 @@ cdef enum:
     BIO_FLAGS_SHOULD_RETRY = 0x08
 
 ctypedef int (*password_callback)(char *, int, int, void *) noexcept nogil
+
 ctypedef int (*alpn_callback)(
     void *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *
 ) noexcept nogil
+
 ctypedef int (*bio_read_callback)(void *, char *, int) noexcept nogil
+
 ctypedef int (*bio_write_callback)(void *, const char *, int) noexcept nogil
+
 ctypedef long (*bio_ctrl_callback)(void *, int, long, void *) noexcept nogil
 
 cdef struct Libssl:
@@ -131,34 +135,3 @@ def _functions():
         (b"BIO_set_flags", <uintptr_t>&_libssl.BIO_set_flags),
         (b"BIO_clear_flags", <uintptr_t>&_libssl.BIO_clear_flags),
     )
-
-
-def find_libssl(str extension, unsigned long version):
-    """Find OpenSSL through the file of the loaded module _ssl, which says that it is of this version.
-
-    None stands for a module without a file. Returns why it will not do in a word or two, "" when it does.
-    """
-    global _bio_method
-    cdef void *handle
-    cdef void *function
-    cdef bytes name
-    cdef bytes file
-    if _bio_method != NULL:
-        return ""
-    if extension is None:
-        return "Python is linked with its own OpenSSL"
-    if version < <unsigned long>OPENSSL_3:
-        return "OpenSSL is older than 3.0"
-    file = os.fsencode(extension)
-    handle = dlopen(file, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD)
-    if handle == NULL:
-        return "Python's module for TLS is not loaded"
-    for name, where in _functions():
-        function = dlsym(handle, name)
-        if function == NULL:
-            return f"OpenSSL has no {name.decode()} for others"
-        (<void **><uintptr_t>where)[0] = function
-    if _libssl.OpenSSL_version_num() != version:
-        return "Python's OpenSSL is another one"
-    _bio_method = link_method()
-    return "" if _bio_method != NULL else "there is no memory"

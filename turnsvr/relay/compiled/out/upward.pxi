@@ -27,15 +27,6 @@ cdef struct UpRecord:
     uint32_t first
     uint32_t second
 
-cdef struct UpQueue:
-    pthread_mutex_t mutex
-    uint8_t *bytes
-    uint32_t used
-    uint32_t room
-    int event
-    # Whether the reader is at work, or has been told.
-    int is_signalled
-
 
 cdef bint up_room(UpQueue *queue, uint32_t size, uint32_t limit) noexcept nogil:
     cdef uint32_t room = queue.room if queue.room else UP_FIRST_ROOM

@@ -18,20 +18,13 @@ cdef enum:
     # what is still free: one alone a fifth of all, and however many there are, a further one finds room.
     WAITING_LIMIT = 4194304
     WAITING_SHARE = 4
-    # Messages of one client that may wait, datagrams for peers, and the bytes of both. For one more it is as if nothing waited, or as if it were
-    # lost on the way: data that the table does not cover are dropped as ever, anything else as OVERLOAD.
+    # Messages of one client that may wait, datagrams for peers, and the bytes of both. One more is dropped: data that
+    # the table does not cover for their own reason, anything else as OVERLOAD.
     CLIENT_MESSAGES = 64
     CLIENT_DATAGRAMS = 32
     CLIENT_BYTES = 131072
     # Messages that go up together: so long does a source wait that comes first now.
     MESSAGES_AT_ONCE = 32
-
-cdef enum Wait:
-    PASSES_NOW
-    # The table does not cover it yet; it is covered, and would overtake; it is for the rules.
-    WAITS_FOR_TABLE
-    WAITS_BEHIND
-    WAITS_AS_MESSAGE
 
 
 cdef ClientQueue *find_queue(const Index *index, const FiveTupleKey *key) noexcept nogil:

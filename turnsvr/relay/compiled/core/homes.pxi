@@ -1,0 +1,77 @@
+# The hosts of this server, and by which names peers behind one-to-one NAT are called.
+
+cdef struct Home:
+    # A host of this server; other: behind one-to-one NAT the host behind an advertised one, or what stands for it.
+    Ip ip
+    Ip other
+    uint16_t family
+    bint has_other
+
+cdef struct Homes:
+    # Hosts at which sessions are advertised, and hosts behind them that are others. Homes are the index's to free.
+    Index advertised
+    Index behind
+
+
+cdef Home *find_home(const Index *index, const Endpoint *host) noexcept nogil:
+    """The port does not matter."""
+    cdef uint64_t hash
+    cdef uint32_t at
+    cdef Home *found
+    if index.slots == NULL:
+        return NULL
+    hash = hash_ip(&host.ip, host.family)
+    at = <uint32_t>hash & index.mask
+    while index.slots[at].item != NULL:
+        found = <Home *>index.slots[at].item
+        if index.slots[at].hash == hash and same_ip(&found.ip, &host.ip) and found.family == host.family:
+            return found
+        at = (at + 1) & index.mask
+    return NULL
+
+
+cdef bint add_home(Index *homes, const Endpoint *host, const Endpoint *other) noexcept nogil:
+    """Add a host, or let one that is there have another name; other may be NULL. False when there is no memory."""
+    cdef Home *home = find_home(homes, host)
+    if home == NULL:
+        home = <Home *>calloc(1, sizeof(Home))
+        if home == NULL:
+            return False
+        home.ip = host.ip
+        home.family = host.family
+        if not index_add(homes, hash_ip(&host.ip, host.family), home):
+            free(home)
+            return False
+    if other != NULL:
+        home.other = other.ip
+        home.has_other = True
+    return True
+
+
+cdef void forget_others(Index *homes) noexcept nogil:
+    """Let every host have one name alone."""
+    cdef uint32_t at
+    if homes.slots != NULL:
+        for at in range(homes.mask + 1):
+            if homes.slots[at].item != NULL:
+                (<Home *>homes.slots[at].item).has_other = False
+
+
+cdef void known_as(const Homes *homes, Session *session, Endpoint *peer, int64_t now) noexcept nogil:
+    """Call a peer behind an advertised host as the client does: by the name that it has called it last, of those that
+    it has a permission for; by the outer one where it has called it by none.
+    """
+    cdef Home *home
+    cdef Endpoint there
+    if homes.behind.used == 0:
+        return
+    home = find_home(&homes.behind, peer)
+    if home == NULL:
+        return
+    there = peer[0]
+    there.ip = home.other
+    if refusal(session, &there, now) != PASSES:
+        return
+    if refusal(session, peer, now) == PASSES and is_called(session, peer.port, False):
+        return
+    peer[0] = there
