@@ -17,7 +17,7 @@ _ALMOST: Final = 0.99
 
 
 def client_of(packed_host: bytes) -> bytes:
-    """Who counts as one client: an IPv4 address, or an IPv6 /64, since nobody has less; the host in 4 or 16 bytes."""
+    """Who counts as one client: an IPv4 address, or an IPv6 /64, the least that a site has. 4 or 16 bytes go in."""
     return packed_host[:8]
 
 
@@ -48,7 +48,7 @@ ANSWERS_SAVED: Final = 10.0
 
 
 class Answers(Protocol):
-    """One budget of answers to strangers, whoever gives them: the pump or the rules."""
+    """One budget of answers to strangers, which the pump and the rules share."""
 
     def allow(self, packed_host: bytes, now: float) -> bool:
         """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""
@@ -62,7 +62,7 @@ class Budget(Answers, Protocol):
 
 
 class AnswerLimiter:
-    """At most `rate` unauthenticated answers a second to one client address, so that nobody is flooded through us.
+    """At most `rate` unauthenticated answers a second to one client address, so that no host is flooded through us.
 
     A client is its IPv4 address or its IPv6 /64; it may use at once what it has saved up. Clients are told apart by a
     slot of a fixed table, so memory does not grow and nothing that others send gives a victim a fresh budget. Two

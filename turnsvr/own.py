@@ -42,5 +42,5 @@ class OwnHosts:
         return self._delivered.overlaps(first, last) or any(int(first) <= int(each) <= int(last) for each in outside)
 
 
-NOBODY = OwnHosts()
+LOOPBACK_ALONE = OwnHosts()
 """A host that has loopback alone."""

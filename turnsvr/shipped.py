@@ -1,4 +1,4 @@
-"""The files that come with the program for whoever installs it as a service: the unit, sample settings, and the like.
+"""The files that come with the program, for installing it as a service: the unit, sample settings, and the like.
 
 There is one copy of each, in the folders conf and systemd of the source; a wheel has them under turnsvr/share.
 """

@@ -176,7 +176,7 @@ def test_what_is_no_lock_is_left_alone(tmp_path: Path, put: Callable[[Path], Non
     lock = tmp_path / "admin.sock.lock"
     put(lock)
     before = lock.lstat()
-    with pytest.raises(OSError, match=r"symbolic links|directory|somebody else's"):
+    with pytest.raises(OSError, match=r"symbolic links|directory|belongs to another user"):
         UnixListener(tmp_path / "admin.sock")
     assert (before.st_ino, before.st_mode) == (lock.lstat().st_ino, lock.lstat().st_mode)
     assert os.listdir(tmp_path) == [lock.name]
@@ -187,7 +187,7 @@ def test_somebody_else_s_lock_is_left_alone(tmp_path: Path) -> None:
     lock = tmp_path / "admin.sock.lock"
     lock.touch(0o666)
     os.chown(lock, 4321, 4321)
-    with pytest.raises(OSError, match="somebody else's"):
+    with pytest.raises(OSError, match="belongs to another user"):
         UnixListener(tmp_path / "admin.sock")
     assert lock.exists()
 
@@ -196,7 +196,7 @@ async def test_a_directory_where_others_could_replace_the_socket_is_refused(
     start_admin: StartAdmin, tmp_path: Path
 ) -> None:
     os.chmod(tmp_path, 0o777)
-    with pytest.raises(StartError, match="everybody may write to its directory"):
+    with pytest.raises(StartError, match="every user may write to its directory"):
         await start_admin(admin={"socket": tmp_path / "admin.sock"})
     os.chmod(tmp_path, 0o1777)
     await start_admin(admin={"socket": tmp_path / "admin.sock"})

@@ -31,7 +31,7 @@ TLS = ListenAddress.parse("tls://0.0.0.0:5349")
     ],
 )
 def test_a_secret_is_made_only_where_nobody_could_relay(text: str, wanted: bool) -> None:
-    assert Settings.model_validate_json(text).serves_nobody is wanted
+    assert Settings.model_validate_json(text).has_no_user is wanted
 
 
 def test_the_invitation_is_an_rtc_configuration_with_credentials_for_a_day() -> None:

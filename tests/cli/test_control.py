@@ -257,7 +257,7 @@ def test_no_server_is_2_and_says_where_it_looked(tmp_path: Path, run: Run) -> No
     assert time.monotonic() - began > 0.3
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead"))
-    assert "(nobody listens)" in run("status", "--socket", tmp_path / "dead").stderr
+    assert "(no server listens)" in run("status", "--socket", tmp_path / "dead").stderr
 
 
 def test_something_else_that_answers_is_no_server(tmp_path: Path, run: Run) -> None:

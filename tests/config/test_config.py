@@ -255,7 +255,7 @@ def test_an_empty_section_is_its_default() -> None:
         ),
         (
             "realm: a\nrealms: {a: {origins: https://a.example}}",
-            "3: realms.a: has the name of the realm of everybody else; "
+            "3: realms.a: has the name of the default realm; "
             "rename it, or write its credentials, peers and limits outside of realms",
         ),
         (

@@ -50,7 +50,7 @@ async def serve(settings: AdminSettings, context: Context) -> AdminServer | None
     """
     if settings.socket == "off" and not settings.listen:
         return None
-    from turnsvr.admin.server import Server  # after the listeners are open: nobody's first answer waits for it
+    from turnsvr.admin.server import Server  # after the listeners are open: no first answer waits for it
 
     server = Server(settings, context)
     await server.start()

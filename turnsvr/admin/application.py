@@ -26,7 +26,7 @@ _HEADERS = {"Cache-Control": "no-store"}
 
 
 def application(context: Context, rates: Rates) -> AsgiApp:
-    """Without any guard: whoever reaches it may control it."""
+    """Without any guard: every caller may control the server."""
     every = operations(context, rates)
     by_path: dict[str, dict[str, Operation]] = {}
     for each in every:

@@ -1,6 +1,6 @@
 """What the endpoints are asked for, as models: they refuse what means nothing, and are described as parameters.
 
-A parameter that nobody knows is refused: a mistyped condition must not end more sessions than were meant.
+An unknown parameter is refused: a mistyped condition must not end more sessions than were meant.
 """
 
 from __future__ import annotations

@@ -183,7 +183,7 @@ def find(places: Iterable[Path]) -> AdminClient:
 
 
 def _unreachable(place: Path) -> str:
-    """Why nobody can be asked at this socket; empty when somebody listens."""
+    """Why no server can be reached at this socket; empty when one listens."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(_TIMEOUT)
@@ -202,7 +202,7 @@ def _unconnected(error: Exception) -> str:
         case FileNotFoundError():
             return "not there"
         case ConnectionRefusedError():
-            return "nobody listens"
+            return "no server listens"
         case OSError(strerror=str(text)):
             return text
     return str(error) or "it cannot be reached"

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the admin interface, made of its operations and models when somebody asks for it."""
+"""The OpenAPI description of the admin interface, made of its operations and models on the first request for it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Guard:
     def __init__(
         self, app: AsgiApp, token: Callable[[], str | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Without a token nobody is let through."""
+        """Without a token no caller is let through."""
         self._app = app
         self._token = token
         self._clock = clock

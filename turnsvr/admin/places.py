@@ -1,4 +1,4 @@
-"""Where a server's admin socket is when nobody names a place: the same rule for who serves and who calls."""
+"""Where a server's admin socket is when no place is named: one rule for the server and for its callers."""
 
 from __future__ import annotations
 

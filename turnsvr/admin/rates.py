@@ -1,6 +1,6 @@
 """How fast each session relays now: differences between two samples of the pump's counters.
 
-Samples are taken when somebody asks, and never more often than twice a second, whoever asks.
+Samples are taken on request, and never more often than twice a second for all callers together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _INTERVAL = 0.5
 _LONGEST = 5.0
 """Seconds between two samples that still tell what happens now."""
 _FORGET = 60.0
-"""Seconds after which samples that nobody asked for again are let go."""
+"""Seconds after which samples are let go if no further request came."""
 _BATCH = 256
 """Sessions that are read before the loop has its turn."""
 

@@ -25,7 +25,7 @@ from turnsvr.web.connections import HttpConnections, HttpLimits
 
 _UNIX_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 2)
 _TCP_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 4)
-"""Of their own, so that nobody without the token keeps those out who may use the socket."""
+"""A bound of their own, so that callers without the token do not keep out those who may use the socket."""
 
 _log = structlog.get_logger()
 
@@ -95,7 +95,7 @@ class Server:
         return self._open_somewhere() if wanted == "auto" else None
 
     def _open_somewhere(self) -> UnixListener | None:
-        """The first place that can be had; none at all where another server has it, so that nobody mistakes them."""
+        """The first place that can be had; none where another server has it, lest a command reach the wrong one."""
         for place in places(self._environ):
             if not _directory_for(place):
                 continue

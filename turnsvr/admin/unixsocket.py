@@ -47,10 +47,10 @@ class UnixListener:
 
 
 def _check(directory: Path) -> None:
-    """Raises OSError where anybody may take our socket away and put another in its place."""
+    """Raises OSError where every user may replace our socket by another."""
     mode = directory.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
-        raise OSError(errno.EINVAL, "everybody may write to its directory; name another, or have it chmod o-w")
+        raise OSError(errno.EINVAL, "every user may write to its directory; name another, or have it chmod o-w")
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def _holds(descriptor: int, lock: Path) -> bool:
     """Whether we have the lock now, and it is still the one that others find there. OSError: it is not ours."""
     found = os.fstat(descriptor)
     if found.st_uid != os.geteuid() or not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EEXIST, f"{lock} is somebody else's; remove it, or name another path")
+        raise OSError(errno.EEXIST, f"{lock} belongs to another user; remove it, or name another path")
     os.fchmod(descriptor, _OWNER_ALONE)  # whatever the umask has made of it
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

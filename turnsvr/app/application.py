@@ -71,7 +71,7 @@ class Application:
         self.listening: tuple[ListenAddress, ...] = ()
         """Where clients are served, ports as bound."""
         self.first_run: firstrun.FirstRun | None = None
-        """What was made for the run, where the settings had nobody who could relay."""
+        """What was made for the run, where no user of the settings could relay."""
         self.finished = asyncio.Event()
         """Set when draining is done."""
         self.draining = False
@@ -84,9 +84,9 @@ class Application:
         """Watching and controlling, where the settings have it and the host has room for it."""
         self.log_level = LogLevel(settings.log)
         self.reread: Callable[[], Reloaded] = _nothing_to_read
-        """Reads the settings again from where they came, and takes them; set by who knows. Raises CannotReload."""
+        """Reads the settings again from where they came, and takes them; app/process.py sets it. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda status: None
-        """Hears in a few words what the server is about, when that changes; set by who has someone to tell."""
+        """Called with a few words on what the server is doing, when that changes; app/process.py sets it."""
         self._external = ExternalAddresses(self._external_changed)
         self._status: SessionStatus | None = None
         self._events = Events((*sinks, self.sessions), self._check_drained)
@@ -104,7 +104,7 @@ class Application:
 
     async def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        if self.settings.serves_nobody:
+        if self.settings.has_no_user:
             from turnsvr.app import firstrun  # with what makes certificates, which a server with settings never needs
 
             self.first_run = firstrun.improvise(self.settings, hosts.own_addresses())

@@ -31,7 +31,7 @@ _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What is known of this host: all its addresses, those to relay from when nobody names any, its cores."""
+    """What is known of this host: all its addresses, those to relay from when the settings name none, its cores."""
 
     own: frozenset[str]
     """Addresses and CIDR prefixes that the kernel delivers to it."""

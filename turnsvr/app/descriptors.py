@@ -1,8 +1,8 @@
 """How the open files of the process are shared out: to relays, streams, HTTP, the admin interface and stores.
 
 The law: each part keeps a bound of its own (allocations, connections), and all bounds together fit into what the system
-allows (RLIMIT_NOFILE). So whoever fills one part takes nothing from another. Where the system allows fewer files than
-the settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams and HTTP
+allows (RLIMIT_NOFILE). So one full part takes nothing from another. Where the system allows fewer files than the
+settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams and HTTP
 share the rest in proportion to what the settings ask for.
 """
 

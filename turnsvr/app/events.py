@@ -1,4 +1,4 @@
-"""What the rules decided, told to everybody who wants to hear of it."""
+"""Tells every sink what the rules decided."""
 
 from __future__ import annotations
 

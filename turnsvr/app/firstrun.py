@@ -28,7 +28,7 @@ from turnsvr.net.tls import TlsContexts, TlsFiles
 _CREDENTIAL_LIFETIME = 86_400
 _CERTIFICATE_LIFETIME = timedelta(days=90)
 _ALLOCATIONS_PER_USER = 1000
-"""Everybody who tries the server out shares one user name."""
+"""All who try the server out share one user name."""
 _MAX_COMMON_NAME = 64
 
 
@@ -43,7 +43,7 @@ class FirstRun:
     def invitation(self, host: str, listening: Sequence[ListenAddress], now: float | None = None) -> str:
         """What to tell the operator: URLs, and an RTCConfiguration good for a day. host: how others reach us.
 
-        It has no `turns:` URL, since browsers refuse a certificate that nobody vouches for.
+        It has no `turns:` URL, since browsers refuse a certificate that no authority has signed.
         """
         now = time.time() if now is None else now
         username, password = shared_secret.make(self.secret, "", _CREDENTIAL_LIFETIME, now)

@@ -118,7 +118,7 @@ def _escape(character: str) -> str:
 
 
 class _Forgiving:
-    """A stream whose failures stop nobody: a disk that is full, a reader that has gone. What it cannot take is lost."""
+    """A stream whose failures stop no caller: a full disk, a reader that has gone. What it cannot take is lost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -36,7 +36,7 @@ class LogFile:
 
 
 def unwritable(path: Path) -> str:
-    """Why nobody of this process could write the file, "" where it could; nothing is made.
+    """Why this process could not write the file, "" where it could; no file is made.
 
     A directory that is missing is no reason: systemd makes that of LogsDirectory as it starts the service.
     """

@@ -13,12 +13,12 @@ _log = structlog.get_logger()
 
 
 class ServiceManager:
-    """Sends states to $NOTIFY_SOCKET; without that variable, or when nobody listens, nothing happens."""
+    """Sends states to $NOTIFY_SOCKET; without that variable, or without a listener, nothing happens."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._path = environ.get("NOTIFY_SOCKET", "")
         self.watchdog = _watchdog_seconds(environ)
-        """Seconds within which alive() must be called again and again; None when nobody watches."""
+        """Seconds within which alive() must be called again and again; None without a watchdog."""
 
     def ready(self, status: str) -> None:
         self._send("READY=1", f"STATUS={status}")

@@ -102,13 +102,13 @@ class SessionStatus:
         self._writer.put(*messages)
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
-        """coturn tells nobody."""
+        """coturn publishes nothing for it."""
 
     def peer_refused(self, event: PeerRefused) -> None:
-        """coturn tells nobody."""
+        """coturn publishes nothing for it."""
 
     def request_refused(self, event: RequestRefused) -> None:
-        """coturn tells nobody."""
+        """coturn publishes nothing for it."""
 
     async def tell_traffic(self) -> None:
         """Publish what each session has relayed since the last time; what finds no room is told with the next."""
@@ -139,7 +139,7 @@ def _status(session: _Session, what: str, lifetime: int) -> Message:
 
 
 def _where(five_tuple: FiveTuple) -> str:
-    """The connection in coturn's words; which version of TLS it is, nobody asks of us."""
+    """The connection in coturn's words; the version of TLS is not among them."""
     tls = "UNKNOWN" if five_tuple.transport is Transport.TLS else "NONE"
     kind = _TYPES[five_tuple.transport]
     return f"type={kind}, local={five_tuple.server}, remote={five_tuple.client}, ssl={tls}, cipher={tls}"

@@ -100,7 +100,7 @@ def _end_user(server: AdminClient, user: str, realm: str | None, revoke: bool) -
     click.echo(f"ended {_plural(answer['ended'], 'session')} of {printable(user)}{names}")
     if kept := answer.get("not_revoked"):
         click.echo(
-            f"not revoked, since not time-limited: {', '.join(map(printable, kept))}; whoever has the password may "
+            f"not revoked, since not time-limited: {', '.join(map(printable, kept))}; users who have the password may "
             "come back until the user is taken off the settings (credentials.users), off the database "
             "(turnsvr user remove) or off the service that lets it in"
         )
@@ -152,7 +152,7 @@ def _wait_until_gone(server: AdminClient) -> None:
         time.sleep(_POLL)
         try:
             if not server.status()["draining"]:
-                raise click.ClickException("somebody has had the server take new sessions again")
+                raise click.ClickException("another command has the server take new sessions again")
         except NoServer:
             return
 

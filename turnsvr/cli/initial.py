@@ -93,7 +93,7 @@ def advice(answers: Answers, username: str, password: str) -> Iterator[str]:
     listeners = settings.listeners()
     ports = dict.fromkeys((each.port, "udp" if each.transport == "udp" else "tcp") for each in listeners)
     relay = settings.relay.ports
-    yield "Open in the firewall, for everybody:"
+    yield "Open in the firewall, for all addresses:"
     yield f"  {', '.join(f'{port}/{protocol}' for port, protocol in ports)}, and for relayed packets {relay}/udp"
     yield f"  with ufw: {'; '.join(f'ufw allow {port}/{protocol}' for port, protocol in ports)}; " + (
         f"ufw allow {relay.low}:{relay.high}/udp"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def served(settings: Settings, user: str | None, password_file: Path | None, *, relaying: bool) -> list[Served]:
     """Every listener; relaying: with logins.
 
-    Ends the command where a realm has nobody who could be tried.
+    Ends the command where a realm has no user that could be tried.
     """
     from turnsvr.client.probe import Served
     from turnsvr.client.uri import Leg

@@ -54,7 +54,7 @@ class Place:
     default_realm: str | None = None
     """That of the settings."""
     embedded: Path | None = None
-    """The file, when nobody has named a database."""
+    """The settings file, when no database was named."""
 
     @property
     def realm(self) -> str:
@@ -65,13 +65,13 @@ class Place:
         return checked(fields.Realm, realm, "--realm")
 
     def run(self, work: Callable[[Store], Awaitable[_T]]) -> _T:
-        """What the work on the database gives; ends the command where it cannot. Says which one nobody has named."""
+        """What the work on the database gives; ends the command where it cannot. Says which database, if none was named."""
         if self.embedded is not None:
             click.echo(f"turnsvr: in {self.embedded}", err=True)
         return self._run(work)
 
     def change(self, work: Callable[[Store], Awaitable[_T]]) -> _T:
-        """As run, with the database made where it is missing; says which one it is when nobody has named it."""
+        """As run, with the database made where it is missing; names it where the command line did not."""
         if self.embedded is not None:
             self.embedded.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         result = self._run(work, prepare=True)

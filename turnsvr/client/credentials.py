@@ -33,7 +33,7 @@ _ANONYMITY_BITS = 0x400002
 
 
 class BidDown(ClientError):
-    """The nonce promises PASSWORD-ALGORITHMS and none came: somebody took them away (RFC 8489 section 9.2.1)."""
+    """The nonce promises PASSWORD-ALGORITHMS and none came: they were removed on the way (RFC 8489 section 9.2.1)."""
 
 
 class NoChallenge(ClientError):

@@ -249,7 +249,7 @@ def tls_context(*, insecure: bool = False, ca_file: str | None = None) -> ssl.SS
 async def resolve(host: str, patience: float | None = None) -> tuple[Address, ...]:
     """Its addresses, port 0, as the system orders them; patience in seconds bounds the look-up. Raises OSError.
 
-    A look-up that takes too long goes on in a thread that nobody waits for, as the system's resolver cannot be stopped.
+    A look-up that takes too long goes on in its thread, as the system's resolver cannot be stopped, and is ignored.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()

@@ -90,7 +90,7 @@ class TurnSession:
         return True
 
     def finish(self) -> bytes:
-        """A request that ends the allocation, whose answer nobody waits for."""
+        """A request that ends the allocation; its answer is not waited for."""
         return self._encode(Method.REFRESH)
 
     def data_prefix(self, size: int, *, indication: bool) -> bytes:

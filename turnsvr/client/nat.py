@@ -283,7 +283,7 @@ class _Discovery:
             where = f"connected to port {port}, then" if connected else f"no connection to port {port}:"
             return Told(None, f"{where} no answer within {self._options.stream_patience:g} s")
         except ConnectionRefusedError:
-            return Told(None, f"port {port} answers, but nobody listens there")
+            return Told(None, f"port {port} answers, but no server listens there")
         except OSError as error:
             return Told(None, f"no connection to port {port} ({error.strerror or 'no answer'})")
 

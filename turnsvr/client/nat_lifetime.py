@@ -53,7 +53,7 @@ class Search:
         return tuple(self._alive + step * number for number in range(1, self._width + 1))
 
     def told(self, survived: Mapping[float, bool | None]) -> None:
-        """The results of a round: whether the mapping was still there after each wait, None where nobody knows."""
+        """The results of a round: whether the mapping was still there after each wait, None where it cannot be told."""
         self._rounds += 1
         known = {wait: alive for wait, alive in survived.items() if alive is not None}
         self._answers += len(known)
@@ -104,7 +104,7 @@ async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progres
 
 
 async def _survived(sockets: Sockets, wait: float) -> bool | None:
-    """Whether a fresh mapping is still there after so many seconds, by RESPONSE-PORT; None when nobody knows.
+    """Whether a fresh mapping is still there after so many seconds, by RESPONSE-PORT; None when it cannot be told.
 
     An answer at the second socket says no: the old mapping had expired and its port was given out again.
     """

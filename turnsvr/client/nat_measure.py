@@ -31,7 +31,7 @@ LOSSY = "too many packets are lost here to tell silence from filtering"
 _NO_SECOND = "the server has no second address to answer from"
 
 _NOT_MAPPED = Possible(frozenset({Behaviour.ENDPOINT_INDEPENDENT}))
-"""Without a NAT the mapped address is the local one, whoever asks (RFC 5780 section 4.3)."""
+"""Without a NAT the mapped address is the local one at every server (RFC 5780 section 4.3)."""
 
 
 @dataclass(frozen=True, slots=True)

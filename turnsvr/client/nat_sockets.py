@@ -126,7 +126,7 @@ class Sockets:
             raise
         self.sent += answer.response.sent
         self.answered += 1
-        if answer.response.sent == 1:  # Karn: otherwise nobody knows which transmission was answered
+        if answer.response.sent == 1:  # Karn: otherwise it cannot be told which transmission was answered
             self._round_trips.append(answer.response.round_trip)
         first = self.tempo.timers
         self.timers = replace(

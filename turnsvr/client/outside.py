@@ -29,7 +29,7 @@ _SIZE = 1000
 _INTERVAL = 0.3
 """Seconds after which a packet is sent again."""
 _NO_STUN = b"\xff"
-"""What our packets begin with, so that nobody takes one for STUN or ChannelData."""
+"""What our packets begin with, so that none is taken for STUN or ChannelData."""
 _MAX_WAITING = 256
 """Packets that wait to be looked at."""
 _ASKING_SECONDS = 2.0

@@ -53,7 +53,7 @@ class LegReport:
 
     @property
     def untold(self) -> str:
-        """Why nobody can tell from here whether others reach a relayed address; empty when that was found out."""
+        """Why it cannot be told from here whether others reach a relayed address; empty when that was found out."""
         step = next((step for step in self.steps if step.name == FROM_OUTSIDE), None)
         return step.detail if step is not None and step.outcome is Outcome.SKIPPED else ""
 
@@ -199,9 +199,9 @@ def advice_for(error: Exception, leg: Transport, *, insecure: bool = False) -> s
         case TransactionFailed():
             return _BY_CODE.get(error.code, "")
         case TransactionTimeout(refused=refused) if refused:
-            return "answers came, signed with another key: the password is wrong, or somebody answers in its place"
+            return "answers came, signed with another key: the password is wrong, or another host answers in its place"
         case BidDown():
-            return "somebody between here and the server weakens the authentication"
+            return "a host between here and the server weakens the authentication"
         case ssl.SSLCertVerificationError():
             return "use the name that the certificate is for, or skip the verification with --insecure"
         case ssl.SSLError():

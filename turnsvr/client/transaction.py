@@ -109,7 +109,7 @@ class Transactions:
     """The requests of one socket that wait for their answers.
 
     An answer is known by its transaction id alone, wherever it comes from: NAT discovery asks for answers
-    from other addresses. Whoever cares compares `Response.source`.
+    from other addresses. Callers that care compare `Response.source`.
     """
 
     def __init__(self, send: Callable[[bytes, Address], None], clock: Callable[[], float], *, reliable: bool) -> None:

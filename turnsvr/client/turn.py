@@ -110,7 +110,7 @@ class TurnClient:
         self.address_error: AddressError | None = None
         self.software: str | None = None
         self.dropped = 0
-        """Packets that were dropped because nobody took them."""
+        """Packets that were dropped because the program did not read them in time."""
         self._timers = timers
         self._channels: dict[int, Address] = {}
         self._waiting: asyncio.Queue[PeerData | PeerError] = asyncio.Queue(_MAX_WAITING)

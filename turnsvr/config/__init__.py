@@ -121,7 +121,7 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
     def problem(text: str, hint: str, *location: str | int) -> Problem:
         return Problem(location, content.line_of(location), text, hint)
 
-    if settings.serves_nobody:
+    if settings.has_no_user:
         yield problem(
             "are missing, so nobody could relay",
             'add "credentials: {secret: …}" with the output of: turnsvr secret; or "stun_only: true"',
@@ -194,7 +194,7 @@ def _realm_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int,
     for name, realm in settings.realms.items():
         if name == settings.realm:
             hint = "rename it, or write its credentials, peers and limits outside of realms"
-            yield (name,), "has the name of the realm of everybody else", hint
+            yield (name,), "has the name of the default realm", hint
         for index, text in enumerate(realm.origins):
             first = by_origin.setdefault(origin.normal(text), name)
             if first != name:

@@ -220,7 +220,7 @@ def _weak(known: KnownUsers, section: str) -> Iterator[Advice]:
 
 
 def _realms(settings: Settings, own: OwnHosts | None) -> Iterator[Advice]:
-    """Realms that nobody gets to or relays in, and those that are not as separate as they look."""
+    """Realms that no client reaches or relays in, and those that are not as separate as they look."""
     everywhere = settings.credentials
     whose = {secret.get_secret_value(): settings.realm for secret in everywhere.secrets}
     for name, realm in settings.realms.items():
@@ -290,7 +290,7 @@ def _web(settings: Settings) -> Iterator[Advice]:
     if web.public and (reachable or web.trusted_proxies):
         yield _warning("web.public", "lets everyone relay who can reach the HTTP listener")
     if not web.public and not web.keys:
-        yield _note("web.keys", "names no caller, so that nobody is given credentials")
+        yield _note("web.keys", "names no caller, so that no credentials are given")
     if web.keys and any(each.scheme == "http" for each in reachable):
         yield _warning("web.listen", "takes API keys over http:// from elsewhere, where others can read them")
 
@@ -301,7 +301,7 @@ def _services(settings: Settings) -> Iterator[Advice]:
     if hook is not None and _is_plain(hook.url):
         yield _warning("credentials.hook.url", "brings passwords over http://, where others can read them")
     if tokens is not None and tokens.url is not None and _is_plain(tokens.url):
-        text = "is http://, so that whoever is on the way can put in keys of their own and relay"
+        text = "is http://, so that a host on the way can put in keys of its own and relay"
         yield _warning("credentials.tokens.url", text)
     if any(_is_plain(str(each)) for each in admin.listen):
         yield _warning("admin.listen", "takes the token over http:// from elsewhere, where others can read it")

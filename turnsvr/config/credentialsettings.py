@@ -79,7 +79,7 @@ class TokenSettings(fields.Section):
     quota_claim: str = Field(default="turn_allocations", min_length=1)
     """Claim with how many allocations the user may hold, in place of the limit."""
     transports: Literal["tls", "any"] = "tls"
-    """Where a token with a public key's signature may be used: whoever reads such a user name can relay with it."""
+    """Where a token with a public key's signature may be used: who reads such a user name can relay with it."""
 
     @model_validator(mode="after")
     def _one_place(self) -> TokenSettings:
@@ -94,7 +94,7 @@ class CredentialSettings(KnownUsers):
     store: StoreSettings | None = None
     """Database of users and secrets; none when absent."""
     hook: HookSettings | None = None
-    """Web service that is asked for users that nobody else knows; none when absent."""
+    """Web service that is asked for users that no other source knows; none when absent."""
     tokens: TokenSettings | None = None
     """JSON Web Tokens as credentials; not accepted when absent."""
     separator: fields.Separator = ":"
@@ -103,6 +103,6 @@ class CredentialSettings(KnownUsers):
     """How long a nonce serves before clients are asked to take a new one, 1 s to 1 day."""
 
     @property
-    def anybody(self) -> bool:
-        """Whether anybody could relay."""
+    def any_user(self) -> bool:
+        """Whether any user could relay."""
         return bool(self.users or self.secrets or self.store or self.hook or self.tokens)

@@ -1,6 +1,6 @@
 """What each setting means, from the text under its field in the models' source.
 
-Read only where somebody asks (the JSON Schema, imported settings), for it takes longer than all else about the models.
+Read only where they are shown (the JSON Schema, imported settings), for that takes longer than building the models.
 """
 
 from __future__ import annotations

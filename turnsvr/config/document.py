@@ -1,7 +1,7 @@
 """YAML text to plain values with the line of each: mappings, lists, texts and None, nothing else.
 
 A plain scalar stays the text that was written and the setting's type decides what it means, so YAML's own
-guesses (`no`, `12:30`, `0755`) surprise nobody. Names of settings are texts in the same way. Tags: `!env NAME`
+guesses (`no`, `12:30`, `0755`) surprise no operator. Names of settings are texts in the same way. Tags: `!env NAME`
 and `!file PATH` take a text from elsewhere. No problem's text repeats a value, which may be a secret.
 """
 

@@ -54,7 +54,7 @@ _MAX_THREADS = 1_024
 class Section(BaseModel):
     """A section of the settings: frozen, without unknown keys; one that is named and left empty has its defaults.
 
-    What a field means stands under it; descriptions.py reads that where somebody asks. Validators are built on first
+    What a field means stands under it; descriptions.py reads that where it is shown. Validators are built on first
     use, so defaults that are sections come from a factory: nothing is built by importing this.
     """
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Literal
 
 from turnsvr.config.ranges import AddressRange, PeerRange
-from turnsvr.own import NOBODY, OwnHosts
+from turnsvr.own import LOOPBACK_ALONE, OwnHosts
 
 if TYPE_CHECKING:
     from turnsvr.config.settings import PeerSettings, Settings
@@ -26,11 +26,11 @@ _PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "f
 
 
 def on_peers(settings: Settings, peers: PeerSettings, section: str, own: OwnHosts | None) -> Iterator[Said]:
-    """own: this host, None where nobody has looked; loopback is always its own."""
+    """own: this host, None where it is not known; loopback is always its own."""
     for index, allowed in enumerate(peers.allow):
         setting = f"{section}.allow[{index}]"
-        if allowed.is_single and allowed.addresses.first in (own or NOBODY):
-            yield from _on_this_host(settings, allowed, setting, own or NOBODY)
+        if allowed.is_single and allowed.addresses.first in (own or LOOPBACK_ALONE):
+            yield from _on_this_host(settings, allowed, setting, own or LOOPBACK_ALONE)
         else:
             yield from _elsewhere(allowed, setting, own)
     for index, denied in enumerate(peers.deny):
@@ -80,8 +80,8 @@ def _elsewhere(allowed: PeerRange, setting: str, own: OwnHosts | None) -> Iterat
         yield "note", setting, text
     elif own is not None:
         yield "note", setting, f"{allowed}: on this host {_nothing_here(allowed, own)}"
-    elif NOBODY.overlaps(addresses.first, addresses.last):
-        yield "note", setting, f"{allowed}: on this host {_nothing_here(allowed, NOBODY)}"
+    elif LOOPBACK_ALONE.overlaps(addresses.first, addresses.last):
+        yield "note", setting, f"{allowed}: on this host {_nothing_here(allowed, LOOPBACK_ALONE)}"
 
 
 def _nothing_here(allowed: PeerRange, own: OwnHosts) -> str:

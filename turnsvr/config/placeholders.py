@@ -1,4 +1,4 @@
-"""Texts that stand where a secret is to be put: whoever has read an example or a template knows them.
+"""Texts that stand where a secret is to be put: readers of the example or template know them.
 
 A secret made by chance is none of them: what is taken for one consists of a template's marks or of whole words alone.
 """

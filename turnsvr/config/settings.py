@@ -291,7 +291,7 @@ class Settings(fields.Section):
     credentials: CredentialSettings = Field(default_factory=CredentialSettings)
     """Who may relay."""
     realms: dict[fields.Realm, RealmSettings] = Field(default_factory=dict)
-    """More realms by name, each chosen by ORIGIN or by listener; `realm` is that of everybody else."""
+    """More realms by name, each chosen by ORIGIN or by listener; `realm` is that of all other clients."""
     peers: PeerSettings = Field(default_factory=PeerSettings)
     """Which peers may be reached beyond the safe default."""
     limits: LimitSettings = Field(default_factory=LimitSettings)
@@ -317,13 +317,13 @@ class Settings(fields.Section):
 
     @property
     def has_credentials(self) -> bool:
-        """Whether anybody could relay."""
+        """Whether any user could relay."""
         realms = (realm.credentials for realm in self.realms.values())
-        return self.credentials.anybody or any(known.users or known.secrets for known in realms)
+        return self.credentials.any_user or any(known.users or known.secrets for known in realms)
 
     @property
-    def serves_nobody(self) -> bool:
-        """Whether nobody could relay though relaying is wanted, as without a settings file."""
+    def has_no_user(self) -> bool:
+        """Whether no user could relay though relaying is wanted, as without a settings file."""
         return not self.stun_only and not self.has_credentials
 
     def listeners(self) -> tuple[ListenAddress, ...]:

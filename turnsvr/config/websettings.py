@@ -204,7 +204,7 @@ class WebSettings(fields.Section):
     keys: tuple[WebKeySettings, ...] = ()
     """Callers that may ask for credentials."""
     public: bool = False
-    """Give short-lived credentials to callers without a key, so that anyone can relay who reaches this listener."""
+    """Give short-lived credentials to callers without a key, so that all who reach this listener can relay."""
     ttl: Ttl = _DAY
     """Longest lifetime of credentials, and the usual one, 30 s to 30 days."""
     public_ttl: Ttl = 600.0
@@ -243,7 +243,7 @@ class WebSettings(fields.Section):
 
 
 def for_trying_out(*, tls: bool) -> WebSettings:
-    """Everything on, on every address so that a phone can open it, and credentials for whoever can reach it."""
+    """Everything on, on every address so that a phone can open it, and credentials for every client that reaches it."""
     listen = [WebListen("http", EVERY_ADDRESS, _HTTP_PORT)]
     if tls:
         listen.append(WebListen("https", EVERY_ADDRESS, _HTTPS_PORT))

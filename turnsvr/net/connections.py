@@ -45,7 +45,7 @@ class Connection:
         self.five_tuple: FiveTuple | None = None
         """Known once the first byte has told the transport."""
         self.drop: Callable[[], object] = lambda: None
-        """Ends the connection at once, whatever state it is in, and the rules are told; whoever serves it sets this."""
+        """Ends the connection at once, whatever its state, and tells the rules; set by what serves the connection."""
         self.key = key
         self.closed = False
         self._is_lagging = False

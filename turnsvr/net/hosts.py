@@ -1,4 +1,4 @@
-"""What this host is reached by: its addresses, those that relay when nobody names them, its processor cores."""
+"""What this host is reached by: its addresses, those that relay when the settings name none, its processor cores."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._connection.close()
 
     def _drop(self) -> None:
-        """End the connection for everybody else now, and have asyncio close it in this turn or the next."""
+        """End the connection for the other rooms now, and have asyncio close it in this turn or the next."""
         if self._transport is not None:
             self._transport.abort()
         self._forget()

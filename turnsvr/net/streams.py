@@ -1,4 +1,4 @@
-"""TCP and TLS listeners: accepts connections, tells TLS from plain STUN, and finds each one somebody to serve it."""
+"""TCP and TLS listeners: accepts connections, tells TLS from plain STUN, and hands each to the pump or to asyncio."""
 
 from __future__ import annotations
 

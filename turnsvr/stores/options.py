@@ -1,6 +1,6 @@
 """What may stand behind the question mark of a database's URL: TLS in the words of libpq, and a Unix socket.
 
-- `sslmode`: `disable`, `prefer` (PostgreSQL alone, and its default), `require` (whoever answers), `verify-ca` (someone
+- `sslmode`: `disable`, `prefer` (PostgreSQL alone, and its default), `require` (any server), `verify-ca` (someone
   with a good certificate), `verify-full` (the host itself; the default of rediss, and with sslrootcert)
 - `sslrootcert`: PEM file with the authorities that vouch for the server, in place of the system's
 - `sslcert`, `sslkey`: PEM files with the certificate and key to present

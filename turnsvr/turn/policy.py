@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from turnsvr.embedded import embedded
-from turnsvr.own import NOBODY, OwnHosts
+from turnsvr.own import LOOPBACK_ALONE, OwnHosts
 from turnsvr.ranges import (
     EVERY_PORT,
     NO_PORT,
@@ -61,7 +61,7 @@ class PeerPolicy:
     allow: RangeSet = NOTHING
     deny: RangeSet = NOTHING
     named: Mapping[IPAddress, Ports] = field(default_factory=dict)
-    own: OwnHosts = NOBODY
+    own: OwnHosts = LOOPBACK_ALONE
     relays: frozenset[str] = frozenset()
     relay_ports: Ports = EVERY_PORT
 
