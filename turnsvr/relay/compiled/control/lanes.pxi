@@ -61,11 +61,11 @@ cdef class Lanes:
         for at in range(self.lane_count):
             lane = self.lanes[at]
             while lane.sessions.used:
-                session = first_session(&lane.sessions)
+                session = <Session *>index_any(&lane.sessions)
                 end_relays(lane, session, NO_FAMILY)
                 end_session(lane, session)
             while lane.streams.used:
-                end_connection(lane, first_stream(&lane.streams))
+                end_connection(lane, <Stream *>index_any(&lane.streams))
             close_lane(lane)
             free_lane(lane)
             batch_free(self.batches[at])
@@ -193,7 +193,7 @@ cdef class Lanes:
         cdef uint32_t at
         for at in range(self.lane_count):
             while self.lanes[at].streams.used:
-                end_connection(self.lanes[at], first_stream(&self.lanes[at].streams))
+                end_connection(self.lanes[at], <Stream *>index_any(&self.lanes[at].streams))
             close_lane(self.lanes[at])
 
     # Figures

@@ -191,22 +191,6 @@ cdef void free_lane(Lane *lane) noexcept nogil:
     free(lane)
 
 
-cdef Session *first_session(const Index *index) noexcept nogil:
-    """Any session of an index that has one."""
-    cdef uint32_t at = 0
-    while index.slots[at].item == NULL:
-        at += 1
-    return <Session *>index.slots[at].item
-
-
-cdef Stream *first_stream(const Index *index) noexcept nogil:
-    """Any stream of an index that has one."""
-    cdef uint32_t at = 0
-    while index.slots[at].item == NULL:
-        at += 1
-    return <Stream *>index.slots[at].item
-
-
 cdef void limit_session(Session *session, double bandwidth, int64_t now) noexcept nogil:
     """Bytes a second in each direction from now on, 0 for no limit."""
     session.bandwidth = bandwidth

@@ -13,21 +13,16 @@ cdef struct Homes:
     Index behind
 
 
+cdef inline bint is_home(const void *item, const void *key) noexcept nogil:
+    return (
+        same_ip(&(<const Home *>item).ip, &(<const Endpoint *>key).ip)
+        and (<const Home *>item).family == (<const Endpoint *>key).family
+    )
+
+
 cdef Home *find_home(const Index *index, const Endpoint *host) noexcept nogil:
     """The port does not matter."""
-    cdef uint64_t hash
-    cdef uint32_t at
-    cdef Home *found
-    if index.slots == NULL:
-        return NULL
-    hash = hash_ip(&host.ip, host.family)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        found = <Home *>index.slots[at].item
-        if index.slots[at].hash == hash and same_ip(&found.ip, &host.ip) and found.family == host.family:
-            return found
-        at = (at + 1) & index.mask
-    return NULL
+    return <Home *>index_find(index, hash_ip(&host.ip, host.family), is_home, host)
 
 
 cdef bint add_home(Index *homes, const Endpoint *host, const Endpoint *other) noexcept nogil:

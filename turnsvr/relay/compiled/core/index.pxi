@@ -13,6 +13,33 @@ cdef struct Index:
     uint32_t used
 
 
+ctypedef bint (*item_test)(const void *item, const void *key) noexcept nogil
+
+
+cdef inline void *index_find(const Index *index, uint64_t hash, item_test is_it, const void *key) noexcept nogil:
+    """The item of this hash that is_it says has this key; NULL when there is none.
+
+    The one probe of every index. It is compiled into each find_… below with that one's test in place.
+    """
+    cdef uint32_t at
+    if index.slots == NULL:
+        return NULL
+    at = <uint32_t>hash & index.mask
+    while index.slots[at].item != NULL:
+        if index.slots[at].hash == hash and is_it(index.slots[at].item, key):
+            return index.slots[at].item
+        at = (at + 1) & index.mask
+    return NULL
+
+
+cdef inline void *index_any(const Index *index) noexcept nogil:
+    """Any item of an index that has one."""
+    cdef uint32_t at = 0
+    while index.slots[at].item == NULL:
+        at += 1
+    return index.slots[at].item
+
+
 cdef bint index_grow(Index *index) noexcept nogil:
     cdef uint32_t size = 4 if index.slots == NULL else (index.mask + 1) * 2
     cdef IndexSlot *slots = <IndexSlot *>calloc(size, sizeof(IndexSlot))

@@ -20,77 +20,48 @@ cdef enum Drop:
     INSIDE
 
 
+cdef inline bint is_session_of(const void *item, const void *key) noexcept nogil:
+    return same_key(&(<const Session *>item).key, <const FiveTupleKey *>key)
+
+
 cdef Session *find_session(const Index *index, const FiveTupleKey *key) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    hash = hash_key(key)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_key(&(<Session *>index.slots[at].item).key, key):
-            return <Session *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Session *>index_find(index, hash_key(key), is_session_of, key)
+
+
+cdef inline bint is_session_numbered(const void *item, const void *key) noexcept nogil:
+    return (<const Session *>item).number == (<const uint64_t *>key)[0]
 
 
 cdef Session *find_number(const Index *index, uint64_t number) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    hash = hash_number(number)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if (<Session *>index.slots[at].item).number == number:
-            return <Session *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Session *>index_find(index, hash_number(number), is_session_numbered, &number)
+
+
+cdef inline bint is_stream_of(const void *item, const void *key) noexcept nogil:
+    return same_key(&(<const Stream *>item).key, <const FiveTupleKey *>key)
 
 
 cdef Stream *find_stream(const Index *index, const FiveTupleKey *key) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    hash = hash_key(key)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_key(&(<Stream *>index.slots[at].item).key, key):
-            return <Stream *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Stream *>index_find(index, hash_key(key), is_stream_of, key)
+
+
+cdef inline bint is_advertised_at(const void *item, const void *key) noexcept nogil:
+    return same_endpoint(&(<const Relay *>item).advertised, <const Endpoint *>key)
 
 
 cdef Relay *find_relay(const Index *index, const Endpoint *advertised) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    hash = hash_endpoint(advertised, 0)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_endpoint(&(<Relay *>index.slots[at].item).advertised, advertised):
-            return <Relay *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Relay *>index_find(index, hash_endpoint(advertised, 0), is_advertised_at, advertised)
+
+
+cdef inline bint is_permission_for(const void *item, const void *key) noexcept nogil:
+    return (
+        same_ip(&(<const Permission *>item).ip, &(<const Endpoint *>key).ip)
+        and (<const Permission *>item).family == (<const Endpoint *>key).family
+    )
 
 
 cdef Permission *find_permission(const Index *index, const Endpoint *peer) noexcept nogil:
     """The port does not matter."""
-    cdef uint64_t hash
-    cdef uint32_t at
-    cdef Permission *found
-    if index.slots == NULL:
-        return NULL
-    hash = hash_ip(&peer.ip, peer.family)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        found = <Permission *>index.slots[at].item
-        if index.slots[at].hash == hash and same_ip(&found.ip, &peer.ip) and found.family == peer.family:
-            return found
-        at = (at + 1) & index.mask
-    return NULL
+    return <Permission *>index_find(index, hash_ip(&peer.ip, peer.family), is_permission_for, peer)
 
 
 cdef inline bint covers(const Permission *permission, uint16_t port) noexcept nogil:
@@ -117,30 +88,21 @@ cdef inline bint is_called(const Session *session, uint16_t port, bint is_outer)
     return session.names != NULL and session.names[port % NAMES] == (<uint32_t>port << 1) + <uint32_t>is_outer
 
 
+cdef inline bint is_numbered(const void *item, const void *key) noexcept nogil:
+    """A channel's number is its hash."""
+    return True
+
+
 cdef inline Channel *find_channel(const Index *index, uint32_t number) noexcept nogil:
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    at = number & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == number:
-            return <Channel *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Channel *>index_find(index, number, is_numbered, NULL)
+
+
+cdef inline bint is_bound_to(const void *item, const void *key) noexcept nogil:
+    return same_endpoint(&(<const Channel *>item).peer, <const Endpoint *>key)
 
 
 cdef Channel *find_channel_of(const Index *index, const Endpoint *peer) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
-    if index.slots == NULL:
-        return NULL
-    hash = hash_endpoint(peer, 0)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_endpoint(&(<Channel *>index.slots[at].item).peer, peer):
-            return <Channel *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <Channel *>index_find(index, hash_endpoint(peer, 0), is_bound_to, peer)
 
 
 cdef bint add_permission(Index *permissions, Permission *added) noexcept nogil:

@@ -27,18 +27,14 @@ cdef enum:
     MESSAGES_AT_ONCE = 32
 
 
+cdef inline bint is_queue_of(const void *item, const void *key) noexcept nogil:
+    return same_key(&(<const ClientQueue *>item).key, <const FiveTupleKey *>key)
+
+
 cdef ClientQueue *find_queue(const Index *index, const FiveTupleKey *key) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
     if index.used == 0:
         return NULL
-    hash = hash_key(key)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_key(&(<ClientQueue *>index.slots[at].item).key, key):
-            return <ClientQueue *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    return <ClientQueue *>index_find(index, hash_key(key), is_queue_of, key)
 
 
 cdef inline ClientQueue *queue_of(Lane *lane, Session *session, const FiveTupleKey *key) noexcept nogil:
@@ -54,19 +50,20 @@ cdef inline Ip source_ip(const FiveTupleKey *key) noexcept nogil:
     return ip
 
 
+cdef inline bint is_source_at(const void *item, const void *key) noexcept nogil:
+    return (
+        same_ip(&(<const Source *>item).ip, &(<const Source *>key).ip)
+        and (<const Source *>item).family == (<const Source *>key).family
+    )
+
+
 cdef Source *find_source(const Index *index, const Ip *ip, uint16_t family) noexcept nogil:
-    cdef uint64_t hash
-    cdef uint32_t at
+    cdef Source wanted
     if index.used == 0:
         return NULL
-    hash = hash_ip(ip, family)
-    at = <uint32_t>hash & index.mask
-    while index.slots[at].item != NULL:
-        if index.slots[at].hash == hash and same_ip(&(<Source *>index.slots[at].item).ip, ip):
-            if (<Source *>index.slots[at].item).family == family:
-                return <Source *>index.slots[at].item
-        at = (at + 1) & index.mask
-    return NULL
+    wanted.ip = ip[0]
+    wanted.family = family
+    return <Source *>index_find(index, hash_ip(ip, family), is_source_at, &wanted)
 
 
 cdef Source *source_for(Lane *lane, Session *session, const FiveTupleKey *key) noexcept nogil:
