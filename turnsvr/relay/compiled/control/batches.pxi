@@ -1,12 +1,14 @@
 # The clock that lanes go by, and the memory of their batches.
 
 cdef inline int64_t monotonic() noexcept nogil:
+    """Nanoseconds of the clock that deadlines and buckets go by."""
     cdef timespec time
     clock_gettime(CLOCK_MONOTONIC, &time)
     return time.tv_sec * 1000000000 + time.tv_nsec
 
 
 cdef void *batch_map(size_t size) noexcept nogil:
+    """Zeroed memory that is not there until it is used, for munmap(); NULL when there is none."""
     cdef void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
     return NULL if memory == <void *>-1 else memory
 
@@ -40,6 +42,7 @@ cdef Batch *batch_new(uint32_t lane) noexcept nogil:
 
 
 cdef void batch_free(Batch *batch) noexcept nogil:
+    """Free a batch that no thread uses any more; NULL is fine."""
     if batch == NULL:
         return
     if batch.memory != NULL:

@@ -92,6 +92,7 @@ cdef class Engine(Lanes):
         return fields
 
     def refresh(self, uint64_t number, double deadline):
+        """Another deadline, in seconds of time.monotonic(); an unknown session is fine."""
         cdef Session *session = find_number(&self.shared.numbers, number)
         if session != NULL:
             lane_lock(self.lanes[session.lane])
@@ -169,6 +170,7 @@ cdef class Engine(Lanes):
             self.tally.drops[<int>SLOW_CLIENT] += 1
 
     cdef int send_datagram(self, Lane *lane, const FiveTupleKey *key, bytes data) except -1:
+        """Send, or have it wait for others while hold() is on; without the lane's lock, by a batch of its own."""
         cdef Listener *listener = listener_of(lane, &key.server)
         if listener == NULL:
             self.tally.drops[<int>SEND_FAILED] += 1
@@ -182,6 +184,7 @@ cdef class Engine(Lanes):
         return 0
 
     cdef int flush_sends(self) except -1:
+        """Send the datagrams that wait, and let go of their bytes."""
         send_all(&self.sends, &self.tally)
         self.sent.clear()
         return 0
@@ -196,6 +199,7 @@ cdef class Engine(Lanes):
         self.flush_sends()
 
     def send_to_peer(self, uint64_t number, peer, bytes data not None, bint dont_fragment):
+        """Send from the session's relay as its client would; takes the lane's lock."""
         cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Endpoint endpoint
         cdef Lane *lane
@@ -268,12 +272,14 @@ cdef class Engine(Lanes):
     # Stream clients
 
     def attach(self, five_tuple, write):
+        """Have frames for this stream client go to write, which is kept alive until detach()."""
         # The one before is let go of when nothing points to it any more.
         replaced = self.writers.get(five_tuple)
         self.writers[five_tuple] = write
         self.set_writer(five_tuple, <void *>write)
 
     def detach(self, five_tuple):
+        """Let go of a client's writer, and of what waits of the client."""
         if five_tuple in self.writers:
             self.set_writer(five_tuple, NULL)
             del self.writers[five_tuple]
@@ -294,6 +300,7 @@ cdef class Engine(Lanes):
         return 0
 
     cdef int set_writer(self, five_tuple, void *write) except -1:
+        """Have the client's session borrow the writer, or none; takes the lane's lock."""
         cdef FiveTupleKey key
         cdef Session *session
         cdef Lane *lane
@@ -404,9 +411,11 @@ cdef class Engine(Lanes):
         return None if is_empty else (messages, events)
 
     cdef uint32_t take_messages_of(self, Lane *lane) noexcept:
+        """Take a lane's next messages into whose and taken; under the lane's lock."""
         return take_messages(lane, self.whose, self.taken, max(1, MESSAGES_AT_ONCE // self.lane_count))
 
     cdef int read_messages(self, uint32_t count, list messages) except -1:
+        """Append the messages just taken; no lock is held."""
         cdef uint32_t at
         for at in range(count):
             # A queue whose message is out is freed by this thread alone.
@@ -460,6 +469,7 @@ cdef class Engine(Lanes):
         return resumed
 
     cdef int keep(self, five_tuple) except -1:
+        """Mark the client's message as one that the rules keep beyond judged(); takes each lane's lock."""
         cdef FiveTupleKey key
         cdef uint32_t at
         cdef ClientQueue *queue
@@ -473,6 +483,7 @@ cdef class Engine(Lanes):
         return 0
 
     cdef int resume(self, Lane *lane, ClientQueue *queue, list resumed) except -1:
+        """Go on with a client; under the lane's lock, and the caller flushes. The queue may be freed."""
         cdef bint is_attached = queue.key.transport != UDP and queue.stream == NULL and not queue.is_gone
         five_tuple = five_tuple_of(&queue.key) if is_attached else None
         go_on(lane, self.batch, queue)
@@ -499,6 +510,7 @@ cdef class Engine(Lanes):
         return resumed
 
     cdef int read_records(self, Lane *lane, uint8_t *taken, uint32_t used, list events) except -1:
+        """Make events of what a lane has sent up; no lock is held, for writers may call the engine."""
         cdef uint32_t at = 0
         cdef UpRecord *record
         cdef bytes data

@@ -30,6 +30,7 @@ cdef class Lanes:
             self.add_lane(at, event)
 
     cdef int add_lane(self, uint32_t number, int event) except -1:
+        """Make a lane; what fails half made is freed by __dealloc__(). Raises OSError, MemoryError."""
         cdef Lane *lane = <Lane *>calloc(1, sizeof(Lane))
         cdef epoll_event wake
         if lane == NULL:

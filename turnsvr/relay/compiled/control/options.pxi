@@ -1,12 +1,14 @@
 # What sockets are told before lanes serve them.
 
 cdef int set_number(int descriptor, int level, int option, int value) except -1:
+    """Raises OSError."""
     if setsockopt(descriptor, level, option, &value, sizeof(value)) < 0:
         raise OSError(errno, "setsockopt")
     return 0
 
 
 cdef bint try_number(int descriptor, int level, int option, int value):
+    """Whether the kernel took it."""
     return setsockopt(descriptor, level, option, &value, sizeof(value)) == 0
 
 

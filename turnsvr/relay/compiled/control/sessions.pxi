@@ -168,6 +168,7 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
 
 
 cdef void close_lane(Lane *lane) noexcept nogil:
+    """Close the lane's own descriptors; its thread must have ended."""
     if lane.epoll >= 0:
         c_close(lane.epoll)
     if lane.wake >= 0:
@@ -176,6 +177,7 @@ cdef void close_lane(Lane *lane) noexcept nogil:
 
 
 cdef void free_lane(Lane *lane) noexcept nogil:
+    """Free a lane without sessions and streams, whose thread has ended."""
     cdef uint32_t at
     for at in range(lane.listener_count):
         free(lane.listeners[at].suffix)

@@ -50,6 +50,7 @@ cdef int read_host(Endpoint *to, str host, int64_t port) except -1:
 
 
 cdef uint32_t read_zone(str host) except? 0xFFFFFFFF:
+    """The scope id of a host with a zone, 0 without one. Raises OSError, ValueError."""
     cdef str zone = host.partition("%")[2]
     if not zone:
         return 0
@@ -63,6 +64,7 @@ cdef int read_peer(Endpoint *to, str host, int64_t port) except -1:
 
 
 cdef int read_five_tuple(FiveTupleKey *to, five_tuple) except -1:
+    """Raises OSError for what are no IP addresses."""
     transport, client, server, connection = five_tuple
     read_host(&to.client, client[0], client[1])
     read_host(&to.server, server[0], server[1])
@@ -72,6 +74,7 @@ cdef int read_five_tuple(FiveTupleKey *to, five_tuple) except -1:
 
 
 cdef object address_of(const Endpoint *endpoint):
+    """A turnsvr.stun.address.Address; its zone is a name where the interface has one."""
     cdef char text[HOST_ROOM]
     cdef str host
     inet_ntop(AF_INET if endpoint.family == IPV4 else AF_INET6, endpoint.ip.bytes, text, HOST_ROOM)
@@ -111,12 +114,14 @@ cdef tuple traffic_of(const Traffic *traffic):
 
 
 cdef tuple session_traffic(const Session *session):
+    """As traffic_of(), of all that went through the session. No lock: each figure is one word."""
     cdef Traffic total = session.traffic
     add_traffic(&total, &session.written)
     return traffic_of(&total)
 
 
 cdef void add_traffic(Traffic *total, const Traffic *traffic) noexcept nogil:
+    """Add figures to a total."""
     total.packets_from_client += traffic.packets_from_client
     total.bytes_from_client += traffic.bytes_from_client
     total.packets_to_client += traffic.packets_to_client

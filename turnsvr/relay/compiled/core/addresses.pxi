@@ -35,6 +35,7 @@ getrandom(_hash_keys, sizeof(_hash_keys), 0)
 
 
 cdef inline uint64_t hash_ip(const Ip *ip, uint64_t salt) noexcept nogil:
+    """salt: what else is to tell one from another."""
     return fold(ip.words[0] ^ _hash_keys[0] ^ salt, ip.words[1] ^ _hash_keys[1])
 
 

@@ -74,6 +74,7 @@ cdef struct Grouping:
 
 
 cdef void grouping_reset(Grouping *grouping) noexcept nogil:
+    """Begin a batch; packets and runs of the one before are gone."""
     grouping.packet_count = 0
     grouping.run_count = 0
     grouping.via_count = 0
@@ -86,6 +87,7 @@ cdef void grouping_reset(Grouping *grouping) noexcept nogil:
 
 
 cdef inline bint grouping_full(const Grouping *grouping) noexcept nogil:
+    """Whether there must be a flush before the next packet."""
     return grouping.packet_count == MAX_PACKETS or grouping.run_count == MAX_RUNS
 
 
@@ -101,6 +103,7 @@ cdef inline bint same_destination(const Destination *one, const Destination *oth
 
 
 cdef inline bint may_join(const Run *run, uint32_t size) noexcept nogil:
+    """Whether a packet of this size may leave in this run's message."""
     return (
         run.is_open
         and 0 < size <= run.size
@@ -184,6 +187,7 @@ cdef Run *grouping_join(Grouping *grouping, const Destination *destination, uint
 
 
 cdef inline Run *append_packet(Grouping *grouping, Run *run, uint32_t index, uint32_t size) noexcept nogil:
+    """Add the packet of this index to a run that it may join."""
     grouping.packets[run.last].next = index
     run.last = index
     run.count += 1

@@ -41,6 +41,7 @@ cdef inline void *index_any(const Index *index) noexcept nogil:
 
 
 cdef bint index_grow(Index *index) noexcept nogil:
+    """Have room for twice as many; False when there is no memory, and then nothing has changed."""
     cdef uint32_t size = 4 if index.slots == NULL else (index.mask + 1) * 2
     cdef IndexSlot *slots = <IndexSlot *>calloc(size, sizeof(IndexSlot))
     cdef IndexSlot *old = index.slots

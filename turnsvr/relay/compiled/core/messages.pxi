@@ -33,6 +33,7 @@ cdef inline bint is_possible(const uint8_t *message, size_t size) noexcept nogil
 
 
 cdef inline bint is_plain_binding(const uint8_t *message, size_t size) noexcept nogil:
+    """Whether this is a Binding request without attributes, which a lane answers itself."""
     return size == HEADER_SIZE and get32(message) == BINDING_REQUEST << 16 and get32(message + 4) == COOKIE
 
 

@@ -1,8 +1,8 @@
 # The lanes and the batches: what a thread that moves packets has, and the locks that guard it.
 #
 # A lane has its own listeners, relay sockets, table and lock. The lock covers everything that an event of epoll can
-# point at. The gate in front of it makes it fair: a lane that has just let go meets a waiting control thread at the gate
-# and cannot take the lock twice in a row.
+# point at. The gate in front of it makes it fair: a lane that has just let go meets a waiting control thread at the
+# gate and cannot take the lock twice in a row.
 
 cdef enum:
     # Datagrams that one sending may come of. Deep queues are read so far: the more there is of a flow, the more leaves
@@ -163,16 +163,19 @@ cdef struct Batch:
 
 
 cdef inline void lane_lock(Lane *lane) noexcept nogil:
+    """Take the lane's lock. No other lane's may be held, nor a mutex of Shared or UpQueue."""
     pthread_mutex_lock(&lane.gate)
     pthread_mutex_lock(&lane.lock)
     pthread_mutex_unlock(&lane.gate)
 
 
 cdef inline void lane_unlock(Lane *lane) noexcept nogil:
+    """Let go of the lane's lock; the caller has flushed its batch."""
     pthread_mutex_unlock(&lane.lock)
 
 
 cdef inline void drop_packet(Lane *lane, Session *session, Drop reason) noexcept nogil:
+    """Count a packet that goes no further; session: whose it was, or NULL. Under the lane's lock."""
     lane.tally.drops[<int>reason] += 1
     if session != NULL:
         session.traffic.dropped += 1
@@ -202,6 +205,7 @@ cdef int64_t take_slot(Lane *lane, uint32_t kind, void *item) noexcept nogil:
 
 
 cdef void give_slot(Lane *lane, uint32_t at) noexcept nogil:
+    """Free a slot that epoll no longer watches; events already read name another generation."""
     lane.slots[at].kind = IS_FREE
     lane.slots[at].generation += 1
     lane.slots[at].item = <void *><uintptr_t>lane.free_slot

@@ -111,11 +111,13 @@ cdef bint add_permission(Index *permissions, Permission *added) noexcept nogil:
 
 
 cdef void remove_permission(Index *permissions, Permission *removed) noexcept nogil:
+    """Remove and free."""
     index_remove(permissions, hash_ip(&removed.ip, removed.family), removed)
     free(removed)
 
 
 cdef bint add_channel(Session *session, uint32_t number, const Endpoint *peer, int64_t deadline) noexcept nogil:
+    """Add one for a number and a peer that have none; False when there is no memory."""
     cdef Channel *channel = <Channel *>calloc(1, sizeof(Channel))
     if channel == NULL:
         return False
@@ -133,6 +135,7 @@ cdef bint add_channel(Session *session, uint32_t number, const Endpoint *peer, i
 
 
 cdef void remove_channel(Session *session, Channel *channel) noexcept nogil:
+    """Remove and free; NULL is fine."""
     if channel != NULL:
         index_remove(&session.channels, channel.number, channel)
         index_remove(&session.channels_by_peer, hash_endpoint(&channel.peer, 0), channel)

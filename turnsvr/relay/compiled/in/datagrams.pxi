@@ -27,6 +27,7 @@ cdef uint32_t receive(Lane *lane, Batch *batch, int descriptor, uint32_t most) n
 
 
 cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
+    """Read the control messages of a received datagram."""
     cdef cmsghdr *control = CMSG_FIRSTHDR(header)
     cdef in_pktinfo *ipv4
     cdef in6_pktinfo *ipv6
@@ -95,6 +96,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
 
 
 cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept nogil:
+    """Serve what clients have sent to this socket, as far as the slots reach; epoll tells of the rest again."""
     cdef uint32_t first, at
     cdef uint32_t count = BATCH_LISTENER
     cdef size_t bytes = 0
@@ -108,6 +110,7 @@ cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept n
 
 
 cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
+    """Serve what peers have sent to this socket, BATCH_RELAY datagrams at the most."""
     cdef uint32_t first, at, count
     cdef uint32_t left, size, headroom
     cdef uint8_t *data

@@ -2,7 +2,7 @@
 # lane's lock.
 
 cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
-    """Keep these bytes in the place of what was kept."""
+    """Keep these bytes, none of which are in pending, in the place of what was kept; False when there is no memory."""
     free(stream.pending)
     stream.pending = NULL
     stream.pending_at = 0
@@ -11,6 +11,7 @@ cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexc
 
 
 cdef bint append_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Keep these bytes behind what was kept; False when there is no memory."""
     cdef uint8_t *grown
     if size == 0:
         return True

@@ -1,5 +1,5 @@
-# What epoll tells of a TCP or TLS client. While the rules have a message of one, its later frames stay in pending and its
-# socket is not read: TCP has the client wait. Under the lane's lock.
+# What epoll tells of a TCP or TLS client. While the rules have a message of one, its later frames stay in pending and
+# its socket is not read: TCP has the client wait. Under the lane's lock.
 
 cdef void resume_stream(Lane *lane, Batch *batch, Stream *stream) noexcept nogil:
     """Go on with a stream of which the rules have nothing any more."""
@@ -34,6 +34,7 @@ cdef void wait_for_rules(Lane *lane, Stream *stream, uint32_t events) noexcept n
 
 
 cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events) noexcept nogil:
+    """Serve what epoll has told of a stream, one read at the most; the stream may have ended then."""
     cdef ssize_t got
     cdef size_t most = STREAM_READ
     cdef uint64_t frames = lane.tally.received

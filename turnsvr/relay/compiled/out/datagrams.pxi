@@ -88,6 +88,7 @@ cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noex
 
 
 cdef void lose(Lane *lane, Run *run, uint32_t packets) noexcept nogil:
+    """Count packets of a run that the kernel did not take."""
     lane.tally.drops[<int>SEND_FAILED] += packets
     if run.session != NULL:
         run.session.traffic.dropped += packets
@@ -112,6 +113,7 @@ cdef void give_up_gso(Lane *lane, Run *run, int error) noexcept nogil:
 
 
 cdef void send_singly(Lane *lane, Batch *batch, uint32_t message, Run *run) noexcept nogil:
+    """Send the packets of a run one by one, from the vectors of its message."""
     cdef msghdr header = batch.sending[message].msg_hdr
     cdef iovec *vectors = header.msg_iov
     cdef uint32_t packet = run.first
@@ -135,12 +137,14 @@ cdef void send_singly(Lane *lane, Batch *batch, uint32_t message, Run *run) noex
 
 
 cdef inline uint32_t vectors_of(const Packet *packet) noexcept nogil:
+    """How many vectors put_packet() has made of this one."""
     if packet.head_size and packet.head + packet.head_size == packet.body:
         return 2 if packet.padding else 1
     return <uint32_t>(packet.head_size > 0) + <uint32_t>(packet.body_size > 0) + <uint32_t>(packet.padding > 0)
 
 
 cdef inline uint32_t payload_of(const Packet *packet, const Run *run) noexcept nogil:
+    """Bytes of it that count for its session."""
     return packet.body_size
 
 
@@ -177,6 +181,7 @@ cdef void send_failed(Lane *lane, Batch *batch, uint32_t message, int error) noe
 
 
 cdef void send_messages(Lane *lane, Batch *batch, uint32_t count) noexcept nogil:
+    """Send so many prepared messages, all of one socket."""
     cdef int descriptor = batch.sending_runs[0].destination.descriptor
     cdef uint32_t at = 0
     cdef uint32_t end

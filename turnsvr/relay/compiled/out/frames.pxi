@@ -58,6 +58,7 @@ cdef void to_stream(
 
 
 cdef void flush_streams(Lane *lane, Batch *batch) noexcept nogil:
+    """Write to every stream that had something queued in this batch."""
     cdef Stream *stream
     while batch.queued != NULL:
         stream = batch.queued

@@ -33,6 +33,10 @@ cdef void put_foreign(
     const Endpoint *sender, const Endpoint *advertised,
     const uint8_t *data, uint32_t size, uint8_t tos
 ) noexcept nogil:
+    """Copy a packet for the lane `home`: a client's with its key, or a relay's with sender and advertised address.
+
+    Dropped as OVERLOAD where the batch has no room. The batch's owner calls flush_foreign() once it holds no lock.
+    """
     cdef Foreign *foreign = <Foreign *>(batch.foreign + batch.foreign_used)
     cdef uint32_t whole = sizeof(Foreign) + ((size + 7) & ~<uint32_t>7)
     if whole > FOREIGN_BYTES - batch.foreign_used:

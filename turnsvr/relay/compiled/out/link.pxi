@@ -1,5 +1,5 @@
-# One connection's TLS as OpenSSL sees it: a BIO that reads and writes the socket until hands are shaken; from then on it
-# reads what a lane has received, and writes into the stream's output. Used by a handshake's owner alone, then by the
+# One connection's TLS as OpenSSL sees it: a BIO that reads and writes the socket until hands are shaken; from then on
+# it reads what a lane has received, and writes into the stream's output. Used by a handshake's owner alone, then by the
 # stream under the lane's lock.
 
 cdef enum:
@@ -13,6 +13,7 @@ cdef void *_bio_method = NULL
 
 
 cdef int link_read(void *bio, char *to, int size) noexcept nogil:
+    """BIO_meth_set_read: bytes read, or -1 and the flag to try again."""
     cdef TlsLink *link = <TlsLink *>_libssl.BIO_get_data(bio)
     cdef ssize_t got
     _libssl.BIO_clear_flags(bio, BIO_FLAGS_RETRY)
@@ -34,6 +35,7 @@ cdef int link_read(void *bio, char *to, int size) noexcept nogil:
 
 
 cdef int link_write(void *bio, const char *data, int size) noexcept nogil:
+    """BIO_meth_set_write: bytes written, or -1; of a stream no flag is set, for it has no room for more."""
     cdef TlsLink *link = <TlsLink *>_libssl.BIO_get_data(bio)
     cdef Stream *stream = link.stream
     cdef ssize_t sent
@@ -53,6 +55,7 @@ cdef int link_write(void *bio, const char *data, int size) noexcept nogil:
 
 
 cdef long link_control(void *bio, int command, long number, void *pointer) noexcept nogil:
+    """BIO_meth_set_ctrl: a flush has nothing to do, anything else is not known."""
     return command == BIO_CTRL_FLUSH
 
 
@@ -88,6 +91,7 @@ cdef TlsLink *link_new(void *context, int descriptor) noexcept nogil:
 
 
 cdef void link_free(TlsLink *link) noexcept nogil:
+    """Free a link that nobody uses any more, not its descriptor; NULL is fine."""
     if link != NULL:
         _libssl.SSL_free(link.ssl)
         free(link)

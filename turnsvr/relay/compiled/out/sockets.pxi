@@ -1,6 +1,7 @@
 # What the kernel is told in its own words: addresses, control messages, and what epoll looks for.
 
 cdef bint watch(Lane *lane, uint32_t slot, int descriptor, uint32_t events, int operation) noexcept nogil:
+    """Tell epoll what to look for; operation: an EPOLL_CTL_…. False with errno."""
     cdef epoll_event event
     event.events = events
     event.data.u64 = <uint64_t>lane.slots[slot].generation << 32 | slot
@@ -24,6 +25,7 @@ cdef socklen_t put_name(sockaddr_in6 *name, const Endpoint *endpoint) noexcept n
 
 
 cdef void read_name(Endpoint *endpoint, const sockaddr_in6 *name) noexcept nogil:
+    """The endpoint as the kernel gave it."""
     cdef const sockaddr_in *ipv4 = <const sockaddr_in *>name
     endpoint.ip.words[0] = 0
     endpoint.ip.words[1] = 0
@@ -42,6 +44,7 @@ cdef void read_name(Endpoint *endpoint, const sockaddr_in6 *name) noexcept nogil
 cdef uint32_t put_control(
     uint8_t *controls, uint32_t used, int level, int kind, const void *data, uint32_t size
 ) noexcept nogil:
+    """Append a control message; returns the bytes used then. There must be room."""
     cdef cmsghdr *control = <cmsghdr *>(controls + used)
     control.cmsg_level = level
     control.cmsg_type = kind
@@ -51,6 +54,7 @@ cdef uint32_t put_control(
 
 
 cdef uint32_t put_source(uint8_t *controls, uint32_t used, const Endpoint *source) noexcept nogil:
+    """Have a datagram leave from this address; as put_control()."""
     cdef in_pktinfo ipv4
     cdef in6_pktinfo ipv6
     if source.family == IPV4:

@@ -29,6 +29,7 @@ cdef struct UpRecord:
 
 
 cdef bint up_room(UpQueue *queue, uint32_t size, uint32_t limit) noexcept nogil:
+    """Have room for so many bytes more within the limit; under the queue's mutex."""
     cdef uint32_t room = queue.room if queue.room else UP_FIRST_ROOM
     cdef uint8_t *grown
     if queue.used + size > limit:

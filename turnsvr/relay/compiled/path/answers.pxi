@@ -1,5 +1,5 @@
-# Answers that a lane gives itself: to plain Binding requests, and challenges to plain Allocate requests. Under the lane's
-# lock.
+# Answers that a lane gives itself: to plain Binding requests, and challenges to plain Allocate requests. Under the
+# lane's lock.
 
 cdef Packet *join_answer(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, Answer answer, uint32_t size
@@ -22,6 +22,7 @@ cdef Packet *join_answer(
 cdef void answer_binding(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, uint8_t *request
 ) noexcept nogil:
+    """Answer a plain Binding request, unless its sender had its share."""
     cdef Packet *packet
     cdef uint8_t *head
     cdef uint32_t size

@@ -29,6 +29,7 @@ cdef void channel_data(
     Lane *lane, Batch *batch, Session *session, const uint8_t *frame, uint32_t size, uint8_t tos,
     bint may_write, Route *route
 ) noexcept nogil:
+    """Relay or drop a ChannelData message; as from_client()."""
     cdef uint32_t number, length
     if size < 4:
         drop_packet(lane, session, MALFORMED)
@@ -118,6 +119,7 @@ cdef void to_peer(
 
 
 cdef inline Run *join(Lane *lane, Batch *batch, const Destination *destination, uint32_t size, bint gso) noexcept nogil:
+    """A run with the next packet, of this size, in it; the caller fills the packet in."""
     if grouping_full(&batch.grouping):
         flush(lane, batch)
     return grouping_join(&batch.grouping, destination, size, gso)

@@ -89,6 +89,7 @@ cdef Source *source_for(Lane *lane, Session *session, const FiveTupleKey *key) n
 
 
 cdef void leave_source(Lane *lane, Source *source) noexcept nogil:
+    """One client less; the source is freed with its last."""
     source.clients -= 1
     if source.clients == 0:
         if source.kind == STRANGERS:
@@ -239,6 +240,7 @@ cdef void make_ready(Lane *lane, ClientQueue *queue) noexcept nogil:
 
 
 cdef void list_source(FairQueue *fair, Source *source) noexcept nogil:
+    """Have a source stand last in its queue's ring."""
     source.is_listed = True
     source.next = NULL
     if fair.last != NULL:
