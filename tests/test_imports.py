@@ -108,6 +108,25 @@ def test_turn_and_relay_never_see_each_other() -> None:
         assert other not in {room, *below(room)}
 
 
+PUMPS: dict[str, set[str]] = {"api": set(), "sockets": set(), "ports": {"api", "sockets"}} | {
+    pump: {"api", "ports", "sockets"} for pump in ("portable", "compiled")
+}
+"""What the parts of relay may import of each other: the pumps share what both need, and never see each other."""
+
+
+@pytest.mark.parametrize("part", PUMPS)
+def test_the_pumps_share_what_both_need_and_nothing_else(part: str) -> None:
+    files = [*(ROOT / "relay" / part).rglob("*.py"), *(ROOT / "relay").glob(f"{part}.py")]
+    assert files
+    for path in files:
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        names = [node.module or "" for node in nodes if (node.module or "").startswith("turnsvr.relay.")]
+        names += [
+            f"turnsvr.relay.{each.name}" for node in nodes if node.module == "turnsvr.relay" for each in node.names
+        ]
+        assert {name.split(".")[2] for name in names} - {part} <= PUMPS[part], path
+
+
 def below(room: str) -> set[str]:
     """Every room that this one may import, itself or through others."""
     return ALLOWED[room].union(*map(below, ALLOWED[room]))
