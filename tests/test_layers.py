@@ -130,6 +130,17 @@ def test_core_sees_no_socket_and_no_clock() -> None:
             assert {name for name in of_system if not name.startswith("pthread_mutex_")} == set(), part
 
 
+def test_the_readme_names_what_there_is() -> None:
+    readme = (COMPILED / "README.md").read_text()
+    code = "\n".join(PARTS.values())
+    functions = set(re.findall(r"`(?:\w+\.)?(\w+)\(\)`", readme))
+    assert len(functions) > 20
+    defining = "^ *(?:def|cdef .*\\b) ?\\*?{}\\("
+    assert {name for name in functions if not re.search(defining.format(name), code, re.MULTILINE)} == set()
+    files = set(re.findall(r"`((?:\w+/)?\w+\.\w{3})`", readme))
+    assert {name for name in files if not (COMPILED / name).is_file()} == set()
+
+
 LOWER = "cdef struct Lane:\n    int number\n\n\ncdef void rise(Lane *lane) noexcept nogil:\n    lane.number += 1\n"
 
 
