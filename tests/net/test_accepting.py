@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from tests.conftest import Serve, address_of
 from tests.net.test_streams import binding, connect, ends, hang_up, read_message, until
-from turnsvr.net import streams as streams_room
+from turnsvr.net import accepting
 from turnsvr.stun.message import Class
 
 
@@ -19,7 +19,7 @@ async def test_without_descriptors_the_listener_waits_and_comes_back(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener that stays readable must not keep the loop busy while nothing can be accepted."""
-    monkeypatch.setattr(streams_room, "_ACCEPT_PAUSE", 0.05)
+    monkeypatch.setattr(accepting, "_PAUSE", 0.05)
     application = await serve()
     tried = 0
 

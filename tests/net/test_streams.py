@@ -295,31 +295,6 @@ async def test_the_end_of_a_connection_ends_its_allocation(serve: Serve, tls: bo
     await until(lambda: len(application.server) == 0 and application.connections == 0)
 
 
-async def test_a_connection_too_many_from_one_address_is_refused(serve: Serve) -> None:
-    application = await serve(limits={"connections_per_address": 2})
-    kept = [await connect(address_of(application, "tcp")) for _ in range(2)]
-    await until(lambda: application.connections == 2)
-    refused = await connect(address_of(application, "tls"))
-    assert await ends(refused[0])
-    await hang_up(kept[0])
-    await until(lambda: application.connections == 1)
-    again = await connect(address_of(application, "tcp"))
-    again[1].write(binding())
-    assert (await read_message(again[0])).message_class is Class.SUCCESS
-    for streams in (*kept, refused, again):
-        await hang_up(streams)
-
-
-async def test_a_connection_too_many_in_all_is_refused(serve: Serve) -> None:
-    application = await serve(limits={"connections": 1})
-    kept = await connect(address_of(application, "tcp"))
-    await until(lambda: application.connections == 1)
-    refused = await connect(address_of(application, "tcp"))
-    assert await ends(refused[0])
-    for streams in (kept, refused):
-        await hang_up(streams)
-
-
 class Peer(asyncio.DatagramProtocol):
     """Sends back what it gets."""
 

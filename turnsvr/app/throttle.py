@@ -42,6 +42,7 @@ BY_CLIENT: Final = {
     "authentication failed": Share(0.05, 20),
     "admin request refused": Share(0.05, 20),
     "connection refused": Share(0.05, 20),
+    "connection ended to make room": Share(0.05, 20),
 }
 """Kinds that clients are judged by: no flood of one hides another's. Their field `client` is a host."""
 

@@ -2,6 +2,9 @@
 
 Here a connection gets the number by which everything else tells it from others (see FiveTuple). A new one at the
 addresses of one that is still in the table shows that the latter is gone, whose end comes first then.
+
+Where there is no room, a connection without an allocation goes: the oldest of the address that has most of them, or of
+the new one's own address where that has all it may. So a new one is refused only where allocations hold every place.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from turnsvr.eviction import Waiting
 from turnsvr.limits import client_of
 from turnsvr.stun.address import Address, FiveTuple, Transport, pack_host
 
@@ -65,6 +69,10 @@ class Connection:
             self._is_lagging = is_lagging
             self._connections.lagging += 1 if is_lagging else -1
 
+    @property
+    def has_allocation(self) -> bool:
+        return self.five_tuple is not None and self._connections.has_allocation(self.five_tuple)
+
     def close(self) -> None:
         """It is gone; closing twice is fine."""
         self.closed = True
@@ -74,17 +82,18 @@ class Connection:
 
     def _check_idle(self) -> None:
         """Stay while there is an allocation, and once more for the timeout after it has ended."""
-        has_allocation = self.five_tuple is not None and self._connections.has_allocation(self.five_tuple)
+        has_allocation = self.has_allocation
         if not has_allocation and not self._had_allocation:
             _log.debug("connection dropped", client=str(self.client), reason="no allocation")
             self.drop()
             return
         self._had_allocation = has_allocation
+        self._connections.mark(self, evictable=not has_allocation)
         self._timer = self._connections.loop.call_later(self._connections.limits.idle_timeout, self._check_idle)
 
 
 class Connections:
-    """The table of connections. When it is full a new one is refused; who is in stays until idle."""
+    """The table of connections."""
 
     def __init__(
         self, limits: StreamLimits, has_allocation: Callable[[FiveTuple], bool], loop: asyncio.AbstractEventLoop
@@ -94,6 +103,12 @@ class Connections:
         self.loop = loop
         self.lagging = 0
         """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
+        self.evicted = 0
+        """Connections that were ended to make room."""
+        self.refused = 0
+        """Connections for which there was no room."""
+        self._waiting = Waiting[Connection]()
+        """Those without an allocation; of one that has got its own since, this is found out when it is to go."""
         self._open: dict[tuple[Address, Address], Connection] = {}
         """By addresses of client and server."""
         self._last_number = 0
@@ -109,24 +124,31 @@ class Connections:
             former.drop()
             former.close()
         key = client_of(pack_host(client.host))
-        if len(self._open) >= self.limits.connections:
-            _log.warning("connection refused", client=client.host, reason="limits.connections")
-            return None
-        if self._by_client[key] >= self.limits.connections_per_address:
-            _log.warning("connection refused", client=client.host, reason="limits.connections_per_address")
+        full = self._full(key)
+        if full and not self._evict(key, full):
+            self.refused += 1
+            _log.warning("connection refused", client=client.host, reason=full)
             return None
         self._last_number = self._last_number % _MAX_NUMBER + 1
         connection = Connection(self, client, server, self._last_number, key)
         self._open[client, server] = connection
         self._by_client[key] += 1
+        self._waiting.add(connection, key)
         self._empty.clear()
         return connection
+
+    def mark(self, connection: Connection, *, evictable: bool) -> None:
+        """Whether it may go to make room, counted from now on."""
+        self._waiting.discard(connection, connection.key)
+        if evictable:
+            self._waiting.add(connection, connection.key)
 
     def forget(self, connection: Connection) -> None:
         addresses = connection.client, connection.server
         if self._open.get(addresses) is not connection:
             return
         del self._open[addresses]
+        self._waiting.discard(connection, connection.key)
         self._by_client[connection.key] -= 1
         if not self._by_client[connection.key]:
             del self._by_client[connection.key]
@@ -142,3 +164,23 @@ class Connections:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def _full(self, key: bytes) -> str:
+        """The setting that leaves no room for one more of this client, none where there is room."""
+        if self._by_client[key] >= self.limits.connections_per_address:
+            return "limits.connections_per_address"
+        return "limits.connections" if len(self._open) >= self.limits.connections else ""
+
+    def _evict(self, key: bytes, full: str) -> bool:
+        """Whether one has gone to make room."""
+        only = full == "limits.connections_per_address"
+        while (oldest := self._waiting.oldest_of(key) if only else self._waiting.first()) is not None:
+            self._waiting.discard(oldest, oldest.key)
+            if oldest.has_allocation:
+                continue
+            self.evicted += 1
+            _log.warning("connection ended to make room", client=oldest.client.host, reason=full)
+            oldest.drop()
+            oldest.close()  # its place is free at once, whatever the transport has still to do
+            return True
+        return False

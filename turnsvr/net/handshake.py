@@ -1,5 +1,6 @@
 """The beginning of a TLS connection that the pump will serve: hands are shaken on the loop, so that no packet waits.
 
+Each step has its turn (turns.py), so that those who shake hands keep nobody else waiting either.
 The first bytes are read here as well: they tell whether the pump is to have it.
 """
 
@@ -10,6 +11,7 @@ import socket
 from collections.abc import Callable
 
 from turnsvr.net.arrival import FIRST_BYTES
+from turnsvr.net.turns import Step
 from turnsvr.relay.api import TlsContext, TlsHandshake
 
 
@@ -26,26 +28,33 @@ class Handshake:
         context: TlsContext,
         timeout: float,
         *,
+        in_turn: Callable[[Callable[[], object]], Step],
         done: Callable[[TlsHandshake, bytes], None],
         failed: Callable[[str], None],
     ) -> None:
-        """timeout: seconds until hands are shaken. done is told the first bytes, none where the client has left again.
+        """timeout: seconds until hands are shaken. in_turn: has a step called when it is this client's turn.
 
-        failed is told why, in words that name no secret.
+        done is told the first bytes, none where the client has left again. failed is told why, in
+        words that name no secret.
         """
         self._loop = loop
         self._socket = connected
+        self._in_turn = in_turn
         self._done = done
         self._failed = failed
         self._tls = context.handshake(connected.fileno())
         self._waits_for = ""
         self._timer = loop.call_later(timeout, self._late, timeout)
-        self._next = loop.call_soon(self._go_on)
+        self._next = in_turn(self._go_on)
 
     def cancel(self) -> None:
         self._timer.cancel()
         self._next.cancel()
         self._wait_for("")
+
+    def _ready(self) -> None:
+        self._wait_for("")
+        self._next = self._in_turn(self._go_on)
 
     def _go_on(self) -> None:
         try:
@@ -84,6 +93,6 @@ class Handshake:
             self._loop.remove_writer(self._socket)
         self._waits_for = what
         if what == "read":
-            self._loop.add_reader(self._socket, self._go_on)
+            self._loop.add_reader(self._socket, self._ready)
         elif what == "write":
-            self._loop.add_writer(self._socket, self._go_on)
+            self._loop.add_writer(self._socket, self._ready)

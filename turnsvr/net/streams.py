@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import inspect
 import socket
 import ssl
+from functools import partial
+from typing import Any
 
 import structlog
 
+from turnsvr.net.accepting import Acceptor
 from turnsvr.net.arrival import Arrival, Farewell, Speech, judge, last_word
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.engine import Engine
@@ -17,17 +19,13 @@ from turnsvr.net.handshake import Handshake
 from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
+from turnsvr.net.turns import Turns
 from turnsvr.relay.api import TlsContext, TlsHandshake
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
-_ACCEPT_BATCH = 64
-"""Connections taken in one go, before other sockets have their turn."""
-_ACCEPT_PAUSE = 0.5
-"""Seconds without accepting after the system ran out of descriptors or memory."""
 _HANDSHAKE_TIMEOUT = 10.0
 _SHUTDOWN_TIMEOUT = 5.0
 """Seconds for TLS to begin and to end."""
-_EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _log = structlog.get_logger()
 
@@ -49,10 +47,10 @@ class Streams:
         self._connections = Connections(
             limits, lambda five_tuple: engine.server.allocation_of(five_tuple) is not None, loop
         )
-        self._listeners: list[socket.socket] = []
-        self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._acceptors: list[Acceptor] = []
         self._adopted: dict[FiveTuple, Connection] = {}
         self._handshakes: set[asyncio.Task[bool]] = set()
+        self._turns = Turns(loop)
         self._reads = ReadBuffer()
         self._flushes = Flushes(loop)
         engine.on_stream_closed = self._adopted_closed
@@ -60,8 +58,7 @@ class Streams:
     def listen(self, address: Address) -> Address:
         """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
         listener = open_stream_listener(address)
-        self._listeners.append(listener)
-        self._loop.add_reader(listener, self._accept, listener)
+        self._acceptors.append(Acceptor(self._loop, listener, self._accepted))
         return address_of(listener.getsockname())
 
     def reconfigure(self, limits: StreamLimits) -> None:
@@ -82,44 +79,30 @@ class Streams:
         """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
         return self._connections.lagging
 
+    @property
+    def evicted(self) -> int:
+        """Connections that were ended to make room, since the start."""
+        return self._connections.evicted
+
+    @property
+    def refused(self) -> int:
+        """Connections for which there was no room, since the start."""
+        return self._connections.refused
+
     def __len__(self) -> int:
         """Connections."""
         return len(self._connections)
 
     async def close(self) -> None:
         """Close the listeners and drop every connection."""
-        for pause in self._pauses.values():
-            pause.cancel()
-        for listener in self._listeners:
-            self._loop.remove_reader(listener)
-            listener.close()
-        self._listeners.clear()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
         self._connections.drop_all()
         await self._connections.wait_empty()
 
-    def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPT_BATCH):
-            try:
-                connected, peer = listener.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(listener, error)
-                    return
-                continue  # the client was gone before it was accepted
-            self._accepted(connected, address_of(peer))
-
-    def _pause(self, listener: socket.socket, error: OSError) -> None:
-        _log.error("no connection can be accepted", reason=error.strerror, hint="raise the limit of open files")
-        self._loop.remove_reader(listener)
-        self._pauses[listener] = self._loop.call_later(_ACCEPT_PAUSE, self._resume, listener)
-
-    def _resume(self, listener: socket.socket) -> None:
-        del self._pauses[listener]
-        self._loop.add_reader(listener, self._accept, listener)
-
-    def _accepted(self, connected: socket.socket, client: Address) -> None:
+    def _accepted(self, connected: socket.socket, peer: Any) -> None:
+        client = address_of(peer)
         try:
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -155,7 +138,7 @@ class Streams:
             if context is not None:
                 self._shake_hands(connected, connection, five_tuple, context)
             else:
-                self._serve(connected, connection, five_tuple, self.tls.current)
+                self._serve_in_turn(connected, connection, five_tuple, self.tls.current)
         else:
             self._turn_away(connected, connection, speech)
 
@@ -201,7 +184,15 @@ class Streams:
             connected.close()
             connection.close()
 
-        handshake = Handshake(self._loop, connected, context, _HANDSHAKE_TIMEOUT, done=done, failed=failed)
+        handshake = Handshake(
+            self._loop,
+            connected,
+            context,
+            _HANDSHAKE_TIMEOUT,
+            in_turn=partial(self._turns.ask, connection.key),
+            done=done,
+            failed=failed,
+        )
         connection.drop = drop
 
     def _adopt(
@@ -229,6 +220,19 @@ class Streams:
         connection = self._adopted.pop(five_tuple, None)
         if connection is not None:
             connection.close()
+
+    def _serve_in_turn(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext
+    ) -> None:
+        """Have asyncio begin TLS when it is this client's turn; it takes the first step at once, then."""
+        step = self._turns.ask(connection.key, partial(self._serve, connected, connection, five_tuple, context))
+
+        def drop() -> None:
+            step.cancel()
+            connected.close()
+            connection.close()
+
+        connection.drop = drop
 
     def _serve(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None

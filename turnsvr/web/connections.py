@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from turnsvr.config.ranges import AddressRange
+from turnsvr.eviction import Waiting
 from turnsvr.limits import client_of
 
 
@@ -115,8 +116,8 @@ class HttpConnections:
         """Connections for which there was no room."""
         self._open: set[HttpConnection] = set()
         self._by_source: Counter[bytes] = Counter()
-        self._strangers = _Waiting()
-        self._favoured = _Waiting()
+        self._strangers = Waiting[HttpConnection]()
+        self._favoured = Waiting[HttpConnection]()
 
     def admit(self, host: str) -> HttpConnection | None:
         """A place for one more connection from this IP address, or from an empty one over a Unix socket.
@@ -138,9 +139,9 @@ class HttpConnections:
     def mark(self, connection: HttpConnection, *, evictable: bool) -> None:
         """Whether it may go to make room, counted from now on."""
         waiting = self._favoured if connection.favoured else self._strangers
-        waiting.discard(connection)
+        waiting.discard(connection, connection.source)
         if evictable:
-            waiting.add(connection)
+            waiting.add(connection, connection.source)
 
     def forget(self, connection: HttpConnection) -> None:
         if connection not in self._open:
@@ -176,48 +177,6 @@ class HttpConnections:
         connection.drop()
         connection.close()  # its place is free at once, whatever the transport has still to do
         return True
-
-
-class _Waiting:
-    """Connections that may go, by address. Every step takes the same time, however many there are."""
-
-    def __init__(self) -> None:
-        self._by_source: dict[bytes | None, dict[HttpConnection, None]] = {}
-        self._by_count: dict[int, dict[bytes | None, None]] = {}
-        self._most = 0
-
-    def add(self, connection: HttpConnection) -> None:
-        mine = self._by_source.setdefault(connection.source, {})
-        mine[connection] = None
-        self._recount(connection.source, len(mine) - 1, len(mine))
-
-    def discard(self, connection: HttpConnection) -> None:
-        mine = self._by_source.get(connection.source)
-        if mine is None or connection not in mine:
-            return
-        del mine[connection]
-        self._recount(connection.source, len(mine) + 1, len(mine))
-        if not mine:
-            del self._by_source[connection.source]
-
-    def oldest_of(self, source: bytes | None) -> HttpConnection | None:
-        return next(iter(self._by_source.get(source, ())), None)
-
-    def first(self) -> HttpConnection | None:
-        """The one that has waited longest, of an address that has most waiting."""
-        sources = self._by_count.get(self._most)
-        return self.oldest_of(next(iter(sources))) if sources else None
-
-    def _recount(self, source: bytes | None, before: int, now: int) -> None:
-        if before:
-            sources = self._by_count[before]
-            del sources[source]
-            if not sources:
-                del self._by_count[before]
-        if now:
-            self._by_count.setdefault(now, {})[source] = None
-        if now > self._most or self._most not in self._by_count:
-            self._most = now
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
