@@ -47,9 +47,9 @@ def test_without_a_limit_the_settings_hold() -> None:
 
 def test_a_small_limit_is_told_setting_by_setting() -> None:
     settings = Settings.model_validate(EVERYTHING)
-    told = "; ".join(share_out(settings, 3_000).reduced(settings))
-    for name in ("limits.allocations", "limits.connections", "web.connections"):
-        assert name in told
+    told = share_out(settings, 3_000).reduced(settings)
+    assert [name for name, _, _ in told] == ["limits.allocations", "limits.connections", "web.connections"]
+    assert all(0 < room < wanted for _, room, wanted in told)
 
 
 def test_a_very_small_limit_leaves_something_of_each() -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -97,6 +99,27 @@ def test_warnings_fail_only_when_strict(run: Run, settings_file: Path) -> None:
         "is shorter than 16 characters; make one with: turnsvr secret\n"
     )
     assert run("check", "--strict", settings_file).exit_code == 1
+
+
+def test_the_shares_of_open_files_are_shown(run: Run, settings_file: Path) -> None:
+    settings_file.write_text(f"{SECRET}limits: {{allocations: 100, connections: 50}}\nweb: {{public: true}}\n")
+    result = run("check", settings_file)
+    assert result.exit_code == 0
+    shown = next(line for line in result.stdout.splitlines() if line.startswith("# open files: "))
+    assert "streams 98" in shown
+    assert "web " in shown
+    assert result.stdout.count("# ") == 1
+
+
+def test_what_open_files_are_too_few_for_is_told(settings_file: Path) -> None:
+    settings_file.write_text(f"{SECRET}limits: {{allocations: 1_000_000, connections: 1_000_000}}\n")
+    script = 'ulimit -n 2000; exec "$0" -m turnsvr check "$1"'
+    command = ["/bin/sh", "-c", script, sys.executable, str(settings_file)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0
+    assert "# open files: 2000 (relays " in result.stdout
+    for name in ("allocations", "connections"):
+        assert re.search(rf"^# open files: so limits\.{name} is \d+, not 1000000 ", result.stdout, re.MULTILINE)
 
 
 def test_notes_do_not_fail_even_when_strict(run: Run, settings_file: Path) -> None:

@@ -16,7 +16,7 @@ from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, log
 from turnsvr.app.admincontext import AdminContext
-from turnsvr.app.descriptors import Budget, share_out
+from turnsvr.app.descriptors import Budget, share_out_on
 from turnsvr.app.events import Events
 from turnsvr.app.external.watch import ExternalAddresses
 from turnsvr.app.extras import not_installed
@@ -162,6 +162,16 @@ class Application:
     def connections(self) -> int:
         """TCP and TLS connections."""
         return len(self._streams)
+
+    @property
+    def connections_evicted(self) -> int:
+        """TCP and TLS connections that were ended to make room."""
+        return self._streams.evicted
+
+    @property
+    def connections_refused(self) -> int:
+        """TCP and TLS connections for which there was no room."""
+        return self._streams.refused
 
     @property
     def issuing_secret(self) -> str | None:
@@ -334,10 +344,7 @@ class Application:
         return assemble.plan(within, self._host_now, traits=identities.source, tables=identities.tables)
 
     def _share_out(self, files: int | None) -> Budget:
-        settings, host = self.settings, self._host_now
-        families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
-        threads = settings.pump.thread_count(host.cores)
-        return share_out(settings, files, families=families, threads=threads)
+        return share_out_on(self._host_now, self.settings, files)
 
     async def _start_web(self) -> None:
         if self.settings.web is None:

@@ -88,9 +88,14 @@ def host_of(own: frozenset[str]) -> Host:
     return Host(own, hosts.default_relay_addresses(), hosts.usable_cores())
 
 
+def host_here() -> Host:
+    """The host that this process runs on, as of now."""
+    return host_of(delivered_here())
+
+
 def own_hosts_here(settings: Settings) -> OwnHosts:
     """The host that this process runs on, as of now."""
-    return own_hosts(settings, host_of(delivered_here()))
+    return own_hosts(settings, host_here())
 
 
 def reservations(allocations: int) -> int:

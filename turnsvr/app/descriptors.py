@@ -73,15 +73,21 @@ class Budget:
         parts = ", ".join(f"{name} {share}" for name, share in self.shares().items() if share)
         return f"{'no limit' if self.limit is None else self.limit} ({parts})"
 
-    def reduced(self, settings: Settings) -> list[str]:
-        """What the system has no room for, setting by setting, with what there is room for."""
+    def reduced(self, settings: Settings) -> list[tuple[str, int, int]]:
+        """Settings that the system has no room for, each with what there is room for, and what it says."""
         limits, web = settings.limits, settings.web
         found = [
             ("limits.allocations", limits.allocations, self.allocations),
             ("limits.connections", limits.connections, self.connections),
             ("web.connections", web.connections if web else 0, self.web_connections),
         ]
-        return [f"{name} is {room}, not {wanted}" for name, wanted, room in found if room < wanted]
+        return [(name, room, wanted) for name, wanted, room in found if room < wanted]
+
+
+def share_out_on(host: assemble.Host, settings: Settings, limit: int | None) -> Budget:
+    """On this host, with so many open files; None for any number."""
+    families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
+    return share_out(settings, limit, families=families, threads=settings.pump.thread_count(host.cores))
 
 
 def share_out(settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1) -> Budget:
@@ -122,25 +128,25 @@ def raise_limit(wanted: int) -> int | None:
         import resource
     except ImportError:
         return None
+    granted = would_grant(wanted)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return None
-    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if granted > soft:
+    if granted is not None and granted > soft:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if soft == resource.RLIM_INFINITY else soft
+        granted = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return granted
 
 
-def most_allowed() -> int | None:
-    """Open files that the system would let this process have; None for any number, or where that is unknown."""
+def would_grant(wanted: int) -> int | None:
+    """Open files that the system would let this process have, which wants so many; None for any number."""
     try:
         import resource
     except ImportError:
         return None
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return None if hard == resource.RLIM_INFINITY else hard
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
+    return max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
 
 
 def _sockets(allocations: int, families: int) -> int:

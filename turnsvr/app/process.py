@@ -128,8 +128,9 @@ class Service:
         """Say what the open files are too few for."""
         budget = self._application.budget
         if reduced := budget.reduced(self._application.settings):
+            told = (f"{setting} is {room}, not {wanted}" for setting, room, wanted in reduced)
             hint = f"have the system allow {self._application.files_wanted} open files (LimitNOFILE, ulimit -n)"
-            _log.warning("fewer open files than the settings ask for", reduced="; ".join(reduced), hint=hint)
+            _log.warning("fewer open files than the settings ask for", reduced="; ".join(told), hint=hint)
 
     def _invite(self) -> None:
         application = self._application

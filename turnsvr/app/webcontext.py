@@ -51,6 +51,12 @@ class Application(Protocol):
     def connections(self) -> int: ...
 
     @property
+    def connections_evicted(self) -> int: ...
+
+    @property
+    def connections_refused(self) -> int: ...
+
+    @property
     def allocation_limit(self) -> int: ...
 
     @property
@@ -113,6 +119,14 @@ class ApplicationContext:
     @property
     def connections(self) -> int:
         return self._application.connections
+
+    @property
+    def connections_evicted(self) -> int:
+        return self._application.connections_evicted
+
+    @property
+    def connections_refused(self) -> int:
+        return self._application.connections_refused
 
     @property
     def lagging(self) -> int:

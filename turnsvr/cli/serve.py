@@ -15,6 +15,8 @@ from turnsvr import __version__, config
 from turnsvr.cli.common import FILE, config_option, operator_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from turnsvr.config.advice import Advice
     from turnsvr.config.settings import Settings
 
@@ -62,9 +64,10 @@ def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
 def check(file: Path, strict: bool) -> None:
     """Validate a settings FILE and show what it means.
 
-    The settings in effect go to standard output with their secrets masked; mistakes, and warnings of
-    what is unsafe or cannot work, to standard error. Exit status 1 on a mistake and on what would keep
-    `turnsvr run` from starting here (a certificate, a package, an address), with --strict on a warning as well.
+    The settings in effect go to standard output with their secrets masked, and as comments how `run` would
+    share out the files that may be open here; mistakes, and warnings of what is unsafe or cannot work, to
+    standard error. Exit status 1 on a mistake and on what would keep `turnsvr run`
+    from starting here (a certificate, a package, an address), with --strict on a warning as well.
 
     \b
     Example:
@@ -72,6 +75,8 @@ def check(file: Path, strict: bool) -> None:
     """
     settings = config.load(file)
     click.echo(_effective(settings), nl=False)
+    for line in _open_files(settings):
+        click.echo(f"# {line}")
     advice = _advice(settings, file)
     for item in advice:
         click.echo(f"{file}: {item}", err=True)
@@ -86,6 +91,18 @@ def _effective(settings: Settings) -> str:
     values = settings.model_dump(mode="json")
     values["listen"] = [str(address) for address in settings.listeners()]
     return str(yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100))
+
+
+def _open_files(settings: Settings) -> Iterator[str]:
+    """How `run` would share them out, started as this command is, and what they are too few for."""
+    from turnsvr.app import assemble, descriptors
+
+    host = assemble.host_here()
+    wanted = descriptors.share_out(settings, None, threads=settings.pump.thread_count(host.cores)).total
+    budget = descriptors.share_out_on(host, settings, descriptors.would_grant(wanted))
+    yield f"open files: {budget.describe()}"
+    for setting, room, asked in budget.reduced(settings):
+        yield f"open files: so {setting} is {room}, not {asked} (LimitNOFILE, ulimit -n)"
 
 
 def _advice(settings: Settings, file: Path) -> list[Advice]:

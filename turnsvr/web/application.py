@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from turnsvr import __version__
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web import dialects, health, page, routes
+from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
@@ -42,6 +43,7 @@ class Web:
         self,
         settings: WebSettings,
         context: Context,
+        connections: HttpConnections,
         *,
         listening: Callable[[], tuple[WebListen, ...]] = tuple,
         sessions: Callable[[], int],
@@ -54,6 +56,7 @@ class Web:
         """
         self._settings = settings
         self._context = context
+        self._connections = connections
         self._listening = listening
         self._sessions = sessions
         if predecessor is None:
@@ -102,7 +105,7 @@ class Web:
         files = page.static_files()
         app.include_router(routes.router(self.issuer, settings))
         rooms = self.signalling.rooms if self.signalling else None
-        app.include_router(health.router(settings, self._context, self.issuer, rooms))
+        app.include_router(health.router(settings, self._context, self.issuer, rooms, self._connections))
         app.include_router(page.router(files, self._about, page=settings.page))
         self._add_root(app, files["index.html"])
         _describe_refusals(app)

@@ -88,6 +88,14 @@ class Context(Protocol):
         """TCP and TLS connections of TURN clients now."""
 
     @property
+    def connections_evicted(self) -> int:
+        """Connections of TURN clients that were ended to make room."""
+
+    @property
+    def connections_refused(self) -> int:
+        """Connections of TURN clients for which there was no room."""
+
+    @property
     def lagging(self) -> int:
         """Those of them whose clients read more slowly than they are sent to, as far as that is known."""
 

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from turnsvr.config.websettings import WebSettings
+from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.metrics import Metrics
@@ -16,10 +17,12 @@ from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
 
 
-def router(settings: WebSettings, context: Context, issuer: Issuer, rooms: Rooms | None) -> APIRouter:
+def router(
+    settings: WebSettings, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections
+) -> APIRouter:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     routes = APIRouter(tags=["health"])
-    figures = Metrics(context, issuer, rooms)
+    figures = Metrics(context, issuer, rooms, connections)
 
     @routes.head("/healthz", include_in_schema=False)
     @routes.get("/healthz", summary="Whether the server lives")

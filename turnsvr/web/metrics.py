@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from turnsvr import __version__
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Totals
+from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.rooms import Rooms
@@ -29,9 +30,9 @@ Labelled = Iterable[tuple[tuple[str, ...], float]]
 class Metrics:
     """Everything that /metrics shows."""
 
-    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None) -> None:
+    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections) -> None:
         self._server = CollectorRegistry()
-        self._server.register(ServerCollector(context, issuer, rooms))
+        self._server.register(ServerCollector(context, issuer, rooms, connections))
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
 
@@ -44,10 +45,11 @@ class Metrics:
 class ServerCollector(Collector):
     """The server's figures as they are when asked."""
 
-    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None) -> None:
+    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections) -> None:
         self._context = context
         self._issuer = issuer
         self._rooms = rooms
+        self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
         totals = self._context.totals()
@@ -78,6 +80,16 @@ class ServerCollector(Collector):
             "turnsvr_allocation_limit", "Allocations that the server holds at most (limits.allocations).", context.limit
         )
         yield _gauge("turnsvr_connections", "TCP and TLS connections of TURN clients now.", context.connections)
+        yield CounterMetricFamily(
+            "turnsvr_connections_evicted",
+            "TCP and TLS connections without a session that were ended to make room for others.",
+            context.connections_evicted,
+        )
+        yield CounterMetricFamily(
+            "turnsvr_connections_refused",
+            "TCP and TLS connections for which there was no room, since sessions held it.",
+            context.connections_refused,
+        )
         yield _gauge(
             "turnsvr_lagging_connections",
             "Connections with output that waits because the client reads too slowly; those that the compiled pump "
@@ -253,6 +265,17 @@ class ServerCollector(Collector):
             "HTTP requests for credentials, by dialect and outcome.",
             ("dialect", "outcome"),
             self._issuer.outcomes.items(),
+        )
+        yield _gauge("turnsvr_http_connections", "HTTP connections to the web listeners now.", len(self._connections))
+        yield CounterMetricFamily(
+            "turnsvr_http_connections_evicted",
+            "HTTP connections that waited for their clients and were ended to make room for others.",
+            self._connections.evicted,
+        )
+        yield CounterMetricFamily(
+            "turnsvr_http_connections_refused",
+            "HTTP connections for which there was no room, since requests or signalling sessions held it.",
+            self._connections.refused,
         )
         if self._rooms is not None:
             yield _gauge("turnsvr_signalling_rooms", "Signalling rooms now.", self._rooms.rooms)

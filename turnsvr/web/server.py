@@ -57,11 +57,15 @@ class Server:
             serving.close_all(opened)
             raise
         self.listening = tuple(each for each, _ in opened)
+        self._connections = connections = HttpConnections(self._limits(), asyncio.get_running_loop())
         self._web = web = Web(
-            self._settings, self._context, listening=lambda: self.listening, sessions=self._signalling_room
+            self._settings,
+            self._context,
+            connections,
+            listening=lambda: self.listening,
+            sessions=self._signalling_room,
         )
         signalling = self._settings.signalling
-        self._connections = connections = HttpConnections(self._limits(), asyncio.get_running_loop())
         for scheme, context in (("http", None), ("https", tls)):
             if sockets := [each for listener, each in opened if listener.scheme == scheme]:
                 await self._servers.start(
@@ -78,17 +82,19 @@ class Server:
         _log.info("serving HTTP", listen=",".join(map(str, self.listening)))
 
     def reload(self, settings: WebSettings) -> None:
-        """Go by other settings; rooms and connections live on."""
+        """Go by other settings, once started; rooms and connections live on."""
         self._settings = settings
+        if self._connections is None:
+            return
+        self._connections.limits = self._limits()
         self._web = Web(
             self._settings,
             self._context,
+            self._connections,
             listening=lambda: self.listening,
             sessions=self._signalling_room,
             predecessor=self._web,
         )
-        if self._connections is not None:
-            self._connections.limits = self._limits()
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._web is not None:
