@@ -46,7 +46,7 @@ class AdminServer(Protocol):
 async def serve(settings: AdminSettings, context: Context) -> AdminServer | None:
     """Serve what the settings ask for; None where nothing is served.
 
-    Raises AdminError, and then nothing is left open. `auto` is no demand: where it cannot be had the log says why.
+    Raises AdminError, and then nothing is left open. With `auto` the log says why no socket could be opened.
     """
     if settings.socket == "off" and not settings.listen:
         return None

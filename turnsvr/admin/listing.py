@@ -61,7 +61,7 @@ class Filter:
     client: Endpoint | None = None
     relayed: Endpoint | None = None
     peer: Endpoint | None = None
-    """Of a permission, which goes by IP address alone, or of a channel."""
+    """Of a permission, which counts the IP address alone, or of a channel."""
     search: str | None = None
     """Text in any of its user names, realm and addresses, in capitals or not."""
 

@@ -84,7 +84,7 @@ class Server:
         return serving.changing_context(self._context.tls_context)
 
     def _open_unix(self, wanted: Literal["auto", "off"] | Path) -> UnixListener | None:
-        """Raises AdminError where a path was demanded and cannot be had."""
+        """Raises AdminError where the settings name a path that cannot be opened."""
         if isinstance(wanted, Path):
             try:
                 return UnixListener(wanted)
@@ -95,7 +95,7 @@ class Server:
         return self._open_somewhere() if wanted == "auto" else None
 
     def _open_somewhere(self) -> UnixListener | None:
-        """The first place that can be had; none where another server has it, lest a command reach the wrong one."""
+        """The first place that can be opened; none where another server has it, lest a command reach the wrong one."""
         for place in places(self._environ):
             if not _directory_for(place):
                 continue

@@ -84,7 +84,7 @@ class Application:
         """Watching and controlling, where the settings have it and the host has room for it."""
         self.log_level = LogLevel(settings.log)
         self.reread: Callable[[], Reloaded] = _nothing_to_read
-        """Reads the settings again from where they came, and takes them; app/process.py sets it. Raises CannotReload."""
+        """Reads the settings again from where they came, and takes them. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda status: None
         """Called with a few words on what the server is doing, when that changes; app/process.py sets it."""
         self._external = ExternalAddresses(self._external_changed)
@@ -135,7 +135,7 @@ class Application:
             raise StartError(str(error)) from None
         await self._start_web()
         await self._start_admin()
-        self._housekeeping = loop.call_later(_HOUSEKEEPING, self._keep_house)
+        self._housekeeping = loop.call_later(_HOUSEKEEPING, self._look_for_changes)
         self._take_host(assemble.host_of(self._own_addresses.known))
         self._find_external()
         self._warn_of_private_relays()
@@ -220,7 +220,7 @@ class Application:
 
     @property
     def status(self) -> str:
-        """What the server is about, in a few words."""
+        """What the server is doing, in a few words."""
         return f"serving {', '.join(map(str, self.listening))}"
 
     @property
@@ -436,8 +436,8 @@ class Application:
                 self.pump.challenge(address, self.server.challenge(address))
         self._streams.reconfigure(plan.streams)
 
-    def _keep_house(self) -> None:
-        self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._keep_house)
+    def _look_for_changes(self) -> None:
+        self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._look_for_changes)
         self.check_certificate()
         log.tell_suppressed()
         self._own_addresses.look()

@@ -45,7 +45,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Settings, taken apart for the rooms that go by them."""
+    """The settings, divided into what each room needs."""
 
     server: ServerConfig
     pump: PumpSettings

@@ -123,7 +123,7 @@ def _in_proportion(wanted: dict[str, int], room: int | None) -> dict[str, int]:
 
 
 def raise_limit(wanted: int) -> int | None:
-    """Have the system allow so many open files, as far as it lets us; returns how many it does, None for any number."""
+    """Raise the limit of open files to this, as far as the system allows. Returns the limit, None without one."""
     try:
         import resource
     except ImportError:

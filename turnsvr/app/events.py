@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Events:
-    """Tells every sink in turn, and who waits for the last session when one has ended; one that fails hinders none."""
+    """Tells every sink in turn, and calls `ended` after each session; a sink that fails keeps no other from hearing."""
 
     def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
         self._sinks = list(sinks)

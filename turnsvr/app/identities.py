@@ -42,7 +42,7 @@ class _Part:
     """Takes whether to give up what is under way."""
     health: Health | None = None
     problem: Callable[[], str | None] = lambda: None
-    """Why new users cannot be let in, None when they can."""
+    """Why new users cannot be authenticated, None when they can."""
     store: StoreClient | None = None
     forget: Callable[[str, str], None] = lambda realm, username: None
     """Forgets what it remembers of a user."""
@@ -53,7 +53,7 @@ class Prepared:
     """Sources for other settings: one of the two is to be called, once."""
 
     take: Callable[[], None]
-    """Has them taken into use."""
+    """Takes them into use."""
     discard: Callable[[], None]
     """Closes those that were made."""
 
@@ -87,7 +87,7 @@ class Identities:
 
     @property
     def problems(self) -> list[str]:
-        """Why new users cannot be let in now, in words without names of hosts.
+        """Why new users cannot be authenticated now, in words without names of hosts.
 
         A web hook that does not answer is none: it is asked by requests alone, which a server that says it is not
         ready would get no more of.
@@ -113,7 +113,7 @@ class Identities:
         self._started = True
 
     def forget_user(self, realm: str, username: str) -> None:
-        """Have every source forget this user, who may have been removed there."""
+        """Make every source forget this user, who may have been removed there."""
         for part in self._parts:
             part.forget(realm, username)
 

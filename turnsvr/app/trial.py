@@ -27,7 +27,7 @@ from turnsvr.relay.api import Counters
 
 
 def obstacles(settings: Settings) -> list[Advice]:
-    """One error for each part that cannot be had, in the order in which run meets them."""
+    """One error for each part that is not available, in the order in which run meets them."""
     return [
         Advice("error", setting, text)
         for look in (_log, _tls, _identities, _pump, _status, _web, _admin)

@@ -16,7 +16,7 @@ class OnRestart:
     """The mark, in a field's Annotated: its value holds until the server is started again."""
 
     presence: bool = False
-    """Only whether it is set at all does; marks inside it hold by themselves."""
+    """Only whether it is set at all needs a restart; the fields inside have marks of their own."""
     meaning: str = ""
     """A method of the section that says what the field means, where an absent one has a default that depends."""
 

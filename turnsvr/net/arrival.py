@@ -63,7 +63,7 @@ def last_word(speech: Speech) -> bytes:
 
 
 def _is_http(first: bytes) -> bool:
-    """Whether these are the first bytes of a request, be they ever so few."""
+    """Whether these are the first bytes of an HTTP request, or may be, where only a few have come."""
     return _REQUEST_LINE.match(first) is not None or any(
         first.startswith(method) or method.startswith(first) for method in _METHODS
     )

@@ -268,7 +268,7 @@ class Engine:
         self._answered(five_tuple)
 
     def _keep(self, five_tuple: FiveTuple) -> None:
-        """Have what this client sends wait for its request."""
+        """Make what this client sends wait until its request is answered."""
         kept = self._kept.get(five_tuple)
         if kept is not None:
             kept.cancel()

@@ -32,7 +32,7 @@ _INTERRUPTED: Final = 0x10
 """NLM_F_DUMP_INTR: what is dumped has changed meanwhile."""
 _SOL_NETLINK: Final = 270
 _GET_STRICT_CHK: Final = 12
-"""Have the kernel itself choose by what a request's header says."""
+"""Makes the kernel select routes by the request's header."""
 
 _RTA_DST: Final = 1
 _TABLE: Final = 15

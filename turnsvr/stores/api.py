@@ -117,7 +117,7 @@ class Store(Reader, Protocol):
         """Set a limit; None takes it back."""
 
     async def set_origin(self, origin: str, realm: str | None) -> bool:
-        """Have an ORIGIN choose a realm, or with None no more; whether something changed."""
+        """Let an ORIGIN choose a realm, with None no longer; returns whether something changed."""
 
     async def set_range(self, realm: str, kind: Literal["allowed", "denied"], text: str, present: bool) -> bool:
         """Add or remove a peer range, in the text that it was given in; whether something changed."""

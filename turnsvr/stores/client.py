@@ -44,11 +44,11 @@ class StoreClient:
 
     @property
     def ready(self) -> bool:
-        """Whether new users can be let in, as far as is known."""
+        """Whether new users can be authenticated, as far as is known."""
         return self.tables is not None and self.health.available
 
     async def start(self) -> None:
-        """Read the tables, or find within the time for one answer that they cannot be had now."""
+        """Read the tables, or find within the time for one answer that the database does not give them."""
         await self._poller.start(self._questions.timeout)
 
     async def close(self, *, at_once: bool) -> None:

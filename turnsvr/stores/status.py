@@ -4,7 +4,7 @@ For a session there is the key `turn/realm/<realm>/user/<user>/allocation/<18 di
 published under the same name, and `deleted` at the end. Published alone are `…/traffic` and `…/traffic/peer`, with what
 was relayed since the last such message, then `…/total_traffic` and `…/total_traffic/peer`.
 
-A key lives as long as its session may without a refresh, so that those of a server that crashed go by themselves.
+A key lives as long as its session may without a refresh, so that Redis removes those of a server that crashed.
 """
 
 from __future__ import annotations
