@@ -22,6 +22,7 @@ DOCUMENTS = (
 TOP = ("bench", "conf", "docs", "scripts", "systemd", "tests", "turnsvr", ".ci")
 FILE = re.compile(r"`((?:[\w.-]+/)*[\w.-]+(?:\.(?:py|pxi|pyx|pxd|pyi|h|md|yaml|json)|/))`")
 FUNCTION = re.compile(r"`(\w+)\(\)`")
+WHERE = re.compile(r"`([\w/]+\.(?:py|pxi))`:\s+(`\w+\(\)`(?:(?:,| and|, and)\s+`\w+\(\)`)*)")
 LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[\w-]+)?\)")
 TARGET = re.compile(r"\bmake ([a-z-]+)(?=[`\s]|$)")
 VARIABLE = re.compile(r"\bTURNSVR_[A-Z_]+\b")
@@ -61,14 +62,27 @@ def test_every_link_leads_to_a_file(document: str) -> None:
     assert sorted(link for link in links if not (ROOT / document).parent.joinpath(link).exists()) == []
 
 
+def is_defined(function: str, code: str) -> bool:
+    return re.search(rf"^ *(?:(?:async )?def|cdef .*\b) ?\*?{function}\(", code, re.MULTILINE) is not None
+
+
 def test_every_function_of_the_walks_exists() -> None:
     code = sources()
     named = set(FUNCTION.findall(text_of("docs/architecture.md")))
     assert len(named) > 40
+    assert sorted(name for name in named if not is_defined(name, code)) == []
+
+
+def test_every_function_is_in_the_file_that_is_named_with_it() -> None:
+    found = WHERE.findall(text_of("docs/architecture.md"))
+    assert len(found) > 20
     missing = [
-        name for name in named if not re.search(rf"^ *(?:(?:async )?def|cdef .*\b) ?\*?{name}\(", code, re.MULTILINE)
+        f"{file}: {name}"
+        for file, names in found
+        for name in FUNCTION.findall(names)
+        if not is_defined(name, place_of(file, "docs/architecture.md").read_text())
     ]
-    assert sorted(missing) == []
+    assert missing == []
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -65,7 +65,7 @@ class Place:
         return checked(fields.Realm, realm, "--realm")
 
     def run(self, work: Callable[[Store], Awaitable[_T]]) -> _T:
-        """The result of the work on the database; ends the command where it fails. Names a database that the user did not."""
+        """The result of the work on the database; ends the command where it fails. Names the database if need be."""
         if self.embedded is not None:
             click.echo(f"turnsvr: in {self.embedded}", err=True)
         return self._run(work)
