@@ -25,8 +25,8 @@ SOURCES_OF_INSTALL := pyproject.toml setup.py scripts/environment \
 NPM_PACKAGES := tests/browser/node_modules/.package-lock.json
 TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_limits.py tests/test_compiled_modules.py
 
-# Rooms whose tests are of other programs, of whole machines or of speed.
-UNCHECKED := bench browser interop lab monitoring stores
+# Rooms whose tests are of other programs, of whole machines, of packages or of speed.
+UNCHECKED := bench browser interop lab packaging stores
 
 .PHONY: run install test check lint format sanitize fuzz soak environment help wheel deb test-debian
 
