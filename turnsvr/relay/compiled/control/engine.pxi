@@ -222,9 +222,9 @@ cdef class Engine(Lanes):
         flush_foreign(self.lanes, self.batch)
 
     def relay(self, five_tuple, frames):
-        """Take an attached client's frames as far as the first for the rules, none while they have one; returns how many.
+        """Take an attached client's frames as far as the first for the rules, none while they have one.
 
-        judged() or proceed() tells when to go on.
+        Returns how many were taken; judged() or proceed() tells when to go on.
         """
         cdef FiveTupleKey key
         cdef Session *session

@@ -200,7 +200,7 @@ cdef class Lanes:
     # Figures
 
     def totals(self):
-        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. Lanes are not stopped."""
+        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. No lane is stopped."""
         cdef Tally total = self.tally
         cdef Tally *tally
         cdef uint32_t at, reason, waiting = 0

@@ -95,7 +95,7 @@ cdef Permission *permission_of(const Endpoint *host, int64_t deadline, ports) ex
 
 
 cdef bint put_permission(Session *session, Permission *made, uint32_t most, int64_t now) noexcept nogil:
-    """Have a permission hold in the place of the host's; False when there are `most` live ones, and then it is freed."""
+    """Have a permission hold in the place of the host's; False, and it is freed, when there are `most` live ones."""
     cdef Endpoint host
     cdef Permission *old
     host.ip = made.ip

@@ -54,7 +54,7 @@ cdef bint is_plain_allocate(const uint8_t *message, uint32_t size, bint *has_fin
 
 
 cdef void write_token(uint8_t *to, const Challenge *challenge, const Endpoint *client, double now) noexcept nogil:
-    """What ends the nonce for this client: turnsvr.relay.api.Challenge."""
+    """What ends the nonce for this client: turnsvr.plane.Challenge."""
     cdef uint8_t[EXPIRY_SIZE + 2 + 16] signed
     cdef uint8_t[EXPIRY_SIZE + MAC_SIZE + 2] raw
     cdef uint32_t at, bits
@@ -90,7 +90,7 @@ cdef uint32_t write_challenge(
 
 
 cdef Challenge *challenge_new(challenge) except? NULL:
-    """Of a turnsvr.relay.api.Challenge, to be freed; NULL for None, and for one that is too large. Raises ValueError."""
+    """Of a turnsvr.plane.Challenge, to be freed; NULL for None, and for one that is too large. Raises ValueError."""
     cdef Challenge *made
     cdef bytes before, after
     if challenge is None:

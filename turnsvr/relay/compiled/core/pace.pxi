@@ -38,7 +38,7 @@ cdef inline bint pace_waits(Pace *pace, int64_t now) noexcept nogil:
 
 
 cdef inline int64_t pace_pause(int64_t took) noexcept nogil:
-    """Nanoseconds to wait after a look that took so many: half as long, so that the next one finds half as much more."""
+    """Nanoseconds to wait after a look that took so many: half as long, so the next one finds half as much more."""
     return min(max(took // 2, <int64_t>SHORTEST_PAUSE), <int64_t>LONGEST_PAUSE)
 
 
