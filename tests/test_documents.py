@@ -49,14 +49,14 @@ def place_of(named: str, document: str) -> Path:
     return ROOT / ("tests" if document == "tests/README.md" else "turnsvr") / named
 
 
-@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md", "tests/README.md"])
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/architecture.md", "docs/security.md", "tests/README.md"])
 def test_every_file_that_is_named_exists(document: str) -> None:
     named = set(FILE.findall(text_of(document)))
     assert named
     assert sorted(name for name in named if not place_of(name, document).exists()) == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/security.md"])
 def test_every_link_leads_to_a_file(document: str) -> None:
     links = set(LINK.findall(text_of(document)))
     assert sorted(link for link in links if not (ROOT / document).parent.joinpath(link).exists()) == []

@@ -11,7 +11,7 @@ from turnsvr.credentials.api import MAX_USERNAME_BYTES, Unavailable
 from turnsvr.credentials.health import Health
 
 _MAX_AT_ONCE = 32
-"""Questions that are put at once; further ones wait, within their time. docs/architecture.md has every such bound."""
+"""Questions that are put at once; further ones wait, within their time. docs/security.md has every such bound."""
 _MAX_WAITING = 2_000
 """Different questions under way or waiting; a further one fails."""
 _WAITING_SHARE = 0.5

@@ -19,7 +19,7 @@ from turnsvr.turn.commands import FindCredential
 _MAX_WAITING = 1000
 """Look-ups under way at once; a further request fails with 500, and its client tries again.
 
-docs/architecture.md says how this bound and those of the sources go together.
+docs/security.md has this bound beside those of the sources.
 """
 _MAX_WAITING_OF_ONE = 30
 """Of those, look-ups for one client, so that no client takes them all."""

@@ -1,0 +1,84 @@
+"""docs/security.md: the numbers and settings that it names are those of the code."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from turnsvr import admin, limits
+from turnsvr.app import assemble, throttle
+from turnsvr.config.settings import Settings
+from turnsvr.credentials import questions, revoked
+from turnsvr.net import accepting, lookup, turns
+from turnsvr.relay.portable import waiting
+from turnsvr.turn import allocation, policy, state
+from turnsvr.turn import waiting as requests
+from turnsvr.web import backlog, serving
+from turnsvr.web.connections import DEADLINES, Wait
+
+TEXT = (Path(__file__).parent.parent / "docs/security.md").read_text()
+ROWS = {
+    cells[1].strip(): " | ".join(map(str.strip, cells[2:]))
+    for line in TEXT.splitlines()
+    if len(cells := line.split("|")) > 4
+}
+SETTING = re.compile(r"`((?:limits(?!\.py)|web|peers|realms|relay|admin)\.[a-zA-Z_.]+)`")
+
+KIB, MIB = 1_024, 1_048_576
+
+
+def row(begins: str) -> str:
+    return "\n".join(text for name, text in ROWS.items() if name.startswith(begins))
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ("TLS handshakes", f"{turns._AT_ONCE} steps"),
+        ("connections accepted", f"{accepting.BATCH} a listener, {serving._BATCH} of HTTP"),
+        ("messages that wait", f"{waiting._LIMIT // MIB} MiB of sessions, {waiting._LIMIT // MIB} MiB of strangers"),
+        (
+            "what waits of one client",
+            f"{waiting._CLIENT_MESSAGES} messages, {waiting._CLIENT_DATAGRAMS} datagrams, "
+            f"{waiting._CLIENT_BYTES // KIB} KiB",
+        ),
+        ("look-ups", f"{lookup._MAX_WAITING:,} | {lookup._MAX_WAITING_OF_ONE} |"),
+        ("requests that wait for a credential", f"{requests.MAX_WAITING:,}"),
+        ("questions", f"{questions._MAX_WAITING:,}"),
+        ("answers over UDP", f"{limits._SLOTS:,} counters"),
+        ("verdicts", f"{policy._verdict.cache_info().maxsize:,}"),
+        ("waits for an HTTP", f"{DEADLINES[Wait.HEAD]:g} s for TLS or a head, {DEADLINES[Wait.BODY]:g} s for a body"),
+        ("a request over HTTP", f"{serving._MAX_HEADER_BYTES // KIB} KiB of head"),
+        ("what waits for members", f"{backlog._TOGETHER // MIB} MiB"),
+        ("what waits for members", f"{backlog._MAX_MESSAGES} messages"),
+        ("admin over TCP", f"{admin.CONNECTIONS // 2} connections"),
+        ("lines of the log", f"{throttle._LINES_A_SECOND:g} a second of a kind, {throttle._BURST:g} at once"),
+        ("allocations that a user makes", f"{state._RATE_SLOTS:,} counters"),
+        ("ports reserved", f"{assemble._MAX_RESERVATIONS:,} at most"),
+        ("answers kept", f"{allocation._MAX_FINISHED:,}"),
+        ("revoked user names", f"{revoked.MAX_REVOKED:,}"),
+    ],
+)
+def test_the_bounds_are_those_of_the_code(table: str, told: str) -> None:
+    assert told in row(table)
+
+
+@pytest.mark.parametrize("name", sorted(set(SETTING.findall(TEXT))))
+def test_every_setting_exists(name: str) -> None:
+    schema = Settings.model_json_schema()
+    place = schema
+    for part in name.split("."):
+        place = inner_of(place, schema)
+        place = place["properties"][part] if "properties" in place else place["additionalProperties"]
+    assert place
+
+
+def inner_of(place: dict, schema: dict) -> dict:  # type: ignore[type-arg]
+    """What a reference, or one of several types, stands for."""
+    for each in (place, *place.get("anyOf", ()), *place.get("allOf", ())):
+        if "$ref" in each:
+            found: dict = schema["$defs"][each["$ref"].rpartition("/")[2]]  # type: ignore[type-arg]
+            return found
+    return next((each for each in (place, *place.get("anyOf", ())) if "additionalProperties" in each), place)
