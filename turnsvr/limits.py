@@ -106,7 +106,7 @@ class AnswerLimiter:
 
 
 class KeyedLimiter:
-    """At most `rate` events a second for each key, and `seconds` seconds' worth of them at once.
+    """At most `rate` events a second for each key, and `seconds` seconds' worth of them at once, or more where allowed.
 
     Keys are told apart by a slot of a fixed table, as by AnswerLimiter: memory does not grow, and no key resets the
     budget of another. Keys of one slot share its rate.
@@ -118,14 +118,18 @@ class KeyedLimiter:
         self._seconds = seconds
         self._paid_until = array("d", bytes(8 * slots))
 
-    def allow(self, key: Hashable, now: float) -> bool:
-        """Whether one more event of this key may happen now, and if so count it; now is not negative."""
+    def allow(self, key: Hashable, now: float, at_once: int = 0) -> bool:
+        """Whether one more event of this key may happen now, and if so count it; now is not negative.
+
+        at_once: how many may come at once at least, although that be more than the seconds' worth.
+        """
         if not self.rate:
             return True
         slot = hash(key) % len(self._paid_until)
         interval = 1 / self.rate
         paid_until = max(self._paid_until[slot], now)
-        if paid_until > now + max(self._seconds - interval * _ALMOST, 0.0):
+        saved = max(self._seconds, interval * at_once)
+        if paid_until > now + max(saved - interval * _ALMOST, 0.0):
             return False
         self._paid_until[slot] = paid_until + interval
         return True

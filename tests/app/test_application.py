@@ -134,19 +134,20 @@ async def answer_to_a_stranger(application: Application) -> Message:
 
 
 async def test_reload_changes_how_often_a_user_may_allocate(serve: Serve) -> None:
-    application = await serve(limits={"allocation_rate_per_user": "6/min"})
+    limits = {"allocation_rate_per_user": "6/min", "allocations_per_user": 1}
+    application = await serve(limits=limits)
     heard = Heard()
     application._events.add(heard)
     client = await client_of(application)
     await client.allocate()
+    await client.close()
     other = await client_of(application)
     with pytest.raises(ClientError, match="486"):
         await other.allocate()
     (refused,) = [event for event in heard.events if isinstance(event, RequestRefused)]
     assert refused.limit == "limits.allocation_rate_per_user"
-    assert application.reload(changed(application, limits={"allocation_rate_per_user": 0})) == []
+    assert application.reload(changed(application, limits=limits | {"allocation_rate_per_user": 0})) == []
     await other.allocate()
-    await client.close()
     await other.close()
 
 

@@ -111,7 +111,7 @@ def test_users_of_the_database_relay_before_and_after(tmp_path: Path, certificat
         password = tmp_path / "password"
         password.write_text(str(_USER.password))
         said = _turnsvr("probe", "--user", _USER.user, "--password-file", password, f"turn:127.0.0.1:{port}")
-        assert "all works" in said, said
+        assert "what was tried works" in said, said
 
 
 @pytest.mark.parametrize("place", ["file", "database", "both"])

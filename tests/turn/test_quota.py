@@ -6,6 +6,7 @@ import pytest
 
 from tests.turn.test_allocate import PAIR
 from tests.turn.test_authentication import timed
+from tests.turn.test_realms import Special
 from tests.turn.world import OTHER_PEER, PEER, REALM, Client, World, code
 from turnsvr.credentials.shared_secret import SharedSecrets
 from turnsvr.stun import attributes as a
@@ -47,7 +48,10 @@ def test_a_quota_by_name_is_told_under_that_name() -> None:
         (ServerConfig(RealmConfig(REALM), allocations=1), "limits.allocations"),
         (ServerConfig(RealmConfig(REALM, allocations=1)), f"realms.{REALM}.limits.allocations"),
         (ServerConfig(RealmConfig(REALM), reservations=1), "reserved ports of the server"),
-        (ServerConfig(RealmConfig(REALM), allocation_rate_per_user=0.1), "limits.allocation_rate_per_user"),
+        (
+            ServerConfig(RealmConfig(REALM, allocations_per_user=0), allocation_rate_per_user=0.1),
+            "limits.allocation_rate_per_user",
+        ),
     ],
 )
 def test_every_bound_of_allocations_is_told(config: ServerConfig, limit: str) -> None:
@@ -107,14 +111,30 @@ def test_how_often_a_user_may_allocate_is_bounded() -> None:
     assert [cycle(client) for _ in range(30)] == [0] * 20 + [486] * 10
 
 
+@pytest.mark.parametrize("own", [None, 40])
+def test_whoever_may_hold_many_may_make_as_many_at_once(own: int | None) -> None:
+    """All clients of an app that gives them one name come back together."""
+    most = own or 30
+    config = ServerConfig(RealmConfig(REALM, allocations_per_user=30), allocation_rate_per_user=1)
+    world = World(config, source=Special(quota=own))
+    clients = [world.client() for _ in range(most)]
+    assert not any(code(each.allocate()) for each in clients)
+    for each in clients:
+        each.refresh((a.LIFETIME, 0))
+    assert code(world.client().allocate()) == 486
+    world.pass_time(1)
+    assert [code(world.client().allocate()) for _ in range(2)] == [0, 486]
+
+
 def test_users_of_one_name_in_two_realms_have_a_rate_each() -> None:
-    config = ServerConfig(RealmConfig(REALM), realms={"two": RealmConfig("two")}, allocation_rate_per_user=0.1)
+    one, two = (RealmConfig(name, allocations_per_user=0) for name in (REALM, "two"))
+    config = ServerConfig(one, realms={"two": two}, allocation_rate_per_user=0.1)
     world = World(config)
     assert [cycle(world.client(realm=realm)) for realm in (REALM, "two", REALM, "two")] == [0, 0, 486, 486]
 
 
 def test_the_rate_follows_a_reload_and_zero_is_no_limit() -> None:
-    world = World(ServerConfig(RealmConfig(REALM), allocation_rate_per_user=0.1))
+    world = World(ServerConfig(RealmConfig(REALM, allocations_per_user=0), allocation_rate_per_user=0.1))
     client = world.client()
     assert [cycle(client) for _ in range(2)] == [0, 486]
     world.server.reconfigure(ServerConfig(RealmConfig(REALM), allocation_rate_per_user=0), world.now)

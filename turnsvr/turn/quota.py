@@ -22,21 +22,31 @@ def check_quotas(state: State, proof: Proof, request: AllocateRequest) -> None:
         raise Reject(ErrorCode.INSUFFICIENT_CAPACITY, limit="reserved ports of the server")
     if realm.allocations and state.allocations.count_realm(proof.realm) >= realm.allocations:
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit=f"realms.{proof.realm}.limits.allocations")
-    quota = proof.key.quota
-    most = quota if quota is not None else realm.allocations_per_user or None
+    most = _most(state, proof)
     if most is None:
         return
     owner = (proof.realm, proof.key.quota_user)
     reserved = state.reservations.count(owner) + reserving.count(owner)
     if state.allocations.count(owner) >= most or (request.reserve and reserved >= most):
-        limit = "limits.allocations_per_user" if quota is None else "the quota in the user's credentials"
+        own = proof.key.quota is not None
+        limit = "the quota in the user's credentials" if own else "limits.allocations_per_user"
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit=limit)
 
 
 def check_rate(state: State, proof: Proof, now: float) -> None:
-    """How often a user may allocate; to be checked last, for it counts."""
-    if not state.rates.allow((proof.realm, proof.key.quota_user), now):
+    """How often a user may allocate; to be checked last, for it counts.
+
+    Whoever may hold so many allocations may also make so many at once: all the clients of one name come back together.
+    """
+    if not state.rates.allow((proof.realm, proof.key.quota_user), now, _most(state, proof) or 0):
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit="limits.allocation_rate_per_user")
+
+
+def _most(state: State, proof: Proof) -> int | None:
+    """How many allocations a user may hold; None for any number."""
+    if proof.key.quota is not None:
+        return proof.key.quota
+    return state.config.rules_of(proof.realm).allocations_per_user or None
 
 
 def is_full(state: State) -> bool:

@@ -20,8 +20,10 @@ from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
+_DROP_SECONDS = 0.7
+"""Seconds after which a connection is dropped when the server stops, whatever it waits for."""
 _GRACE = 1
-"""Seconds that requests may take to end when the server stops."""
+"""Seconds after which the requests are cancelled that go on although their connections are gone."""
 _TLS_END_SECONDS = 3.0
 _LONGER_THAN_OURS = 3_600
 """Seconds of uvicorn's own deadline, which the table of connections has in its place."""
@@ -60,7 +62,7 @@ class HttpServers:
         connections may be shared with other servers; message_size bounds a WebSocket message, in bytes, and without it
         WebSocket is not spoken.
         """
-        server = _Uvicorn(_configuration(application, message_size), connections, tls)
+        server = _Uvicorn(_configuration(_quiet_at_its_end(application), message_size), connections, tls)
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
         await server.ready.wait()
@@ -97,11 +99,16 @@ class _Uvicorn(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
+        late = asyncio.get_running_loop().call_later(_DROP_SECONDS, self._drop_all)
         await super().shutdown()
-        for connection in tuple(self._mine):
-            connection.drop()
+        late.cancel()
+        self._drop_all()
         await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.sleep(0)  # for the transports to end
+
+    def _drop_all(self) -> None:
+        for connection in tuple(self._mine):
+            connection.drop()
 
     def _accepted(self, connected: socket.socket, peer: Any) -> None:
         connection = self._connections.admit(peer[0] if isinstance(peer, tuple) else "")
@@ -141,6 +148,16 @@ class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _quiet_at_its_end(application: AsgiApp) -> AsgiApp:
+    """The application; uvicorn cancels its requests at stop() alone, and is to log no trace-back of that."""
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await application(scope, receive, send)
+
+    return serve
 
 
 def _configuration(application: AsgiApp, message_size: int | None) -> uvicorn.Config:
