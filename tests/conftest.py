@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import random
 import re
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from turnsvr.app import firstrun
@@ -39,6 +41,9 @@ T = TypeVar("T")
 
 PATIENCE = 20.0
 """Seconds to wait for what is bound to come, on a machine that is busy with other tests."""
+
+_START_PATIENCE = 60.0
+"""Seconds for a process to start, which takes seconds of a core even before it has done anything."""
 
 _FIRST_PORT = 12_000
 _PORTS_A_WORKER = 2_000
@@ -100,6 +105,18 @@ async def accepting(
         async with asyncio.timeout(PATIENCE):
             for ended in under_way:
                 await ended.wait()
+
+
+@pytest.fixture(autouse=True)
+def log_as_before() -> Iterator[None]:
+    """A command that a test runs in this process sets up the log of the process, for no test that comes after it."""
+    root, lines = logging.getLogger(), logging.getLogger("turnsvr.lines")
+    before = list(root.handlers), root.level, lines.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = [each for each in root.handlers if each in before[0]]
+    root.setLevel(before[1])
+    lines.setLevel(before[2])
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -196,7 +213,7 @@ class ServerProcess:
 
     def __enter__(self) -> Self:
         try:
-            self.wait_notified("READY=1")
+            self.wait_notified("READY=1", _START_PATIENCE)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -225,10 +242,10 @@ class ServerProcess:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait_notified(self, assignment: str) -> str:
+    def wait_notified(self, assignment: str, seconds: float = PATIENCE) -> str:
         """Wait until the service manager is told this; returns the whole message."""
         self._manager.settimeout(0.2)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             try:
                 message = self._manager.recv(4096).decode()

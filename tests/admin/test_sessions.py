@@ -67,18 +67,18 @@ async def test_the_portable_pump_leaves_streams_to_asyncio(start_admin: StartAdm
 
 async def test_permissions_and_channels_count_down(site: Site) -> None:
     client = await site.client()
-    await client.permit(Address("127.0.0.1", 1), Address("127.0.0.2", 1))
-    await client.bind_channel(Address("127.0.0.3", 7), 0x4321)
+    await client.permit(Address("8.8.4.1", 1), Address("8.8.4.2", 1))
+    await client.bind_channel(Address("8.8.4.3", 7), 0x4321)
     session = await only(site)
-    assert {each["peer"] for each in session["permissions"]} == {"127.0.0.1", "127.0.0.2", "127.0.0.3"}
+    assert {each["peer"] for each in session["permissions"]} == {"8.8.4.1", "8.8.4.2", "8.8.4.3"}
     assert all(300 - PATIENCE < each["remaining"] <= 300 for each in session["permissions"])
     (channel,) = session["channels"]
-    assert (channel["number"], channel["peer"]) == (0x4321, "127.0.0.3:7")
+    assert (channel["number"], channel["peer"]) == (0x4321, "8.8.4.3:7")
     assert 600 - PATIENCE < channel["remaining"] <= 600
     (brief,) = (await site.get("/sessions"))["sessions"]
     assert (brief["permission_count"], brief["channel_count"]) == (3, 1)
     assert brief["permissions"] is brief["channels"] is None
-    assert (await site.get(f"/sessions/{session['id']}"))["channels"][0]["peer"] == "127.0.0.3:7"
+    assert (await site.get(f"/sessions/{session['id']}"))["channels"][0]["peer"] == "8.8.4.3:7"
 
 
 async def test_what_is_relayed_is_counted_each_way(site: Site, pair: tuple[TurnClient, TurnClient]) -> None:
@@ -208,8 +208,8 @@ async def test_one_realm_s_sessions_of_a_user_end(start_admin: StartAdmin) -> No
 
 async def test_lists_are_filtered(site: Site) -> None:
     one, other = await site.client(), await site.client("tcp")
-    await one.permit(Address("127.0.0.9", 1))
-    await other.bind_channel(Address("127.0.0.8", 99))
+    await one.permit(Address("8.8.4.9", 1))
+    await other.bind_channel(Address("8.8.4.8", 99))
 
     async def found(**query: Any) -> list[int]:
         return [each["id"] for each in (await site.get("/sessions", **query))["sessions"]]
@@ -220,12 +220,12 @@ async def test_lists_are_filtered(site: Site) -> None:
     assert await found(client="127.0.0.1") == [1, 2]
     assert await found(client=str(other.link.local)) == [2]
     assert await found(relayed=str(one.relayed[0])) == [1]
-    assert await found(peer="127.0.0.9") == [1]
-    assert await found(peer="127.0.0.8:99") == [2]
-    assert await found(peer="127.0.0.8:98") == []
+    assert await found(peer="8.8.4.9") == [1]
+    assert await found(peer="8.8.4.8:99") == [2]
+    assert await found(peer="8.8.4.8:98") == []
     assert await found(search="TCP") == [2]
     assert await found(search=f":{one.relayed[0].port}") == [1]
-    assert await found(user=USER, peer="127.0.0.9", client=str(other.link.local)) == []
+    assert await found(user=USER, peer="8.8.4.9", client=str(other.link.local)) == []
     assert await found(sort="-id") == [2, 1]
     assert await found(sort="age") == [2, 1]
 

@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -42,12 +41,6 @@ HOSTILE = [
     "client=192.0.2.1",
     "x" * 508,
 ]
-
-
-@pytest.fixture(autouse=True)
-def _restore() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -131,13 +131,10 @@ def test_written_and_suppressed_lines_add_up(text: str) -> None:
 def test_what_no_line_has_told_of_is_told_now_and_then() -> None:
     stream = io.StringIO()
     log.configure("text", "info", stream)
-    try:
-        for _ in range(500):
-            structlog.get_logger().info("session started", realm="r", user="alice")
-        log.tell_suppressed()
-        log.tell_suppressed()
-    finally:
-        structlog.reset_defaults()
+    for _ in range(500):
+        structlog.get_logger().info("session started", realm="r", user="alice")
+    log.tell_suppressed()
+    log.tell_suppressed()
     lines = stream.getvalue().splitlines()
     assert len(lines) == 201
     assert lines[-1].partition(" ")[2] == 'warning lines suppressed of="session started" suppressed=300'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.cli.conftest import run
@@ -9,6 +10,7 @@ from tests.migrate.conftest import SURROUNDINGS
 from tests.migrate.guides import expected, source
 from turnsvr.migrate import Outcome, convert
 from turnsvr.migrate.source import read
+from turnsvr.net.tls import TlsFiles
 
 __all__ = ["run"]
 
@@ -47,9 +49,17 @@ def test_no_secret_is_in_the_report(guide: str) -> None:
             assert option.value.rpartition(":")[2] not in report.as_text(guide) + str(report.as_json(guide))
 
 
-def test_check_finds_no_mistake(guide: str, run: object, tmp_path: Path) -> None:
+def test_check_finds_no_mistake(guide: str, run: object, tmp_path: Path, certificate: TlsFiles) -> None:
+    """Where the machine has what the settings name: the certificate, and the addresses to listen at."""
     settings = tmp_path / "turnsvr.yaml"
-    settings.write_text(convert(source(guide), guide, SURROUNDINGS).text)
+    settings.write_text(on_this_host(convert(source(guide), guide, SURROUNDINGS).text, certificate))
     settings.chmod(0o600)
     result = run("check", settings)  # type: ignore[operator]
     assert result.exit_code == 0, result.stderr
+
+
+def on_this_host(text: str, tls: TlsFiles) -> str:
+    """Settings with this host's certificate, and listeners at an address that it has."""
+    text = re.sub(r"^(\s*certificate:).*", rf"\1 {tls.certificate}", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\s*key:).*", rf"\1 {tls.key}", text, flags=re.MULTILINE)
+    return re.sub(r"(udp|tcp|tls)://[0-9][0-9.]*:", r"\1://127.0.0.1:", text)

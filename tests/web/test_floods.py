@@ -55,14 +55,27 @@ class Ports:
         self.turn, self.web, self.secure, self.admin = (free_port() for _ in range(4))
 
 
-@pytest.fixture
-def ports() -> Ports:
-    return Ports()
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, certificate: TlsFiles) -> Iterator[tuple[ServerProcess, Ports]]:
+    """One server for every test whose connections end with it."""
+    ports = Ports()
+    directory = tmp_path_factory.mktemp("floods")
+    with ServerProcess(settings(ports, certificate), directory, command=limited()) as process:
+        yield process, ports
 
 
 @pytest.fixture
-def server(tmp_path: Path, ports: Ports, certificate: TlsFiles) -> Iterator[ServerProcess]:
-    settings = f"""
+def ports(shared: tuple[ServerProcess, Ports]) -> Iterator[Ports]:
+    """Those of the shared server, in whose log a test leaves no trace-back."""
+    server, ports = shared
+    before = len(server.log)
+    yield ports
+    assert server.process.poll() is None
+    assert "Traceback" not in server.log[before:]
+
+
+def settings(ports: Ports, certificate: TlsFiles) -> str:
+    return f"""
 realm: example.org
 listen: [udp://127.0.0.1:{ports.turn}, tcp://127.0.0.1:{ports.turn}]
 relay: {{addresses: [127.0.0.1]}}
@@ -75,9 +88,6 @@ web:
   metrics: 127.0.0.1
 admin: {{listen: "http://127.0.0.1:{ports.admin}", token: "open sesame, open sesame"}}
 """
-    with ServerProcess(settings, tmp_path, command=limited()) as process:
-        yield process
-        assert "Traceback" not in process.log
 
 
 def limited() -> tuple[str, ...]:
@@ -144,7 +154,7 @@ async def relays(port: int, count: int = 10) -> None:
 @pytest.mark.parametrize("source", [one, many])
 @pytest.mark.parametrize("what", HELD)
 async def test_held_connections_take_neither_health_nor_relays(
-    server: ServerProcess, ports: Ports, what: str, source: Callable[[int], str]
+    ports: Ports, what: str, source: Callable[[int], str]
 ) -> None:
     async with held(FILES + 200, ports.web, HELD[what], source):
         await healthy(ports)
@@ -152,13 +162,13 @@ async def test_held_connections_take_neither_health_nor_relays(
         await healthy(ports)
 
 
-async def test_held_tls_handshakes_take_neither(server: ServerProcess, ports: Ports) -> None:
+async def test_held_tls_handshakes_take_neither(ports: Ports) -> None:
     async with held(FILES + 200, ports.secure, TLS_HELLO, many):
         await healthy(ports)
         await relays(ports.turn)
 
 
-async def test_the_admin_listener_takes_neither(server: ServerProcess, ports: Ports) -> None:
+async def test_the_admin_listener_takes_neither(ports: Ports) -> None:
     async with held(FILES + 200, ports.admin, b"GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n", many):
         await healthy(ports)
         await relays(ports.turn)
@@ -170,7 +180,7 @@ async def test_the_admin_listener_takes_neither(server: ServerProcess, ports: Po
         assert shares.pop("limit") == FILES >= sum(shares.values())
 
 
-async def test_streams_of_turn_take_neither(server: ServerProcess, ports: Ports) -> None:
+async def test_streams_of_turn_take_neither(ports: Ports) -> None:
     async with held(FILES + 200, ports.turn, b"", many):
         await healthy(ports)
         clients = [TurnClient(await DatagramLink.open(Address("127.0.0.1", ports.turn)), Login(USER, PASSWORD))]
@@ -179,8 +189,15 @@ async def test_streams_of_turn_take_neither(server: ServerProcess, ports: Ports)
             await client.close()
 
 
-async def test_relays_take_no_share_of_http(server: ServerProcess, ports: Ports) -> None:
+async def test_relays_take_no_share_of_http(tmp_path: Path, certificate: TlsFiles) -> None:
     """A user allocates until the server has no more, which it says with 508; pages and streams go on."""
+    ports = Ports()
+    with ServerProcess(settings(ports, certificate), tmp_path, command=limited()) as server:
+        await allocate_all(ports)
+        assert "Traceback" not in server.log
+
+
+async def allocate_all(ports: Ports) -> None:
     clients = []
     try:
         with contextlib.suppress(TransactionFailed):
