@@ -137,8 +137,7 @@ class LimitSettings(fields.Section):
     allocations_per_user: int = Field(default=12, ge=1, le=1_000_000)
     """Allocations that one user may hold at once."""
     allocation_rate_per_user: fields.PerSecond = 100.0
-    """Allocations per second that one user may make, at once ten seconds' worth or as many as it may hold; 0: no limit.
-    """
+    """Allocations per second that one user may make, ten seconds' worth or all it may hold at once; 0 for no limit."""
     allocations: int = Field(default=10_000, ge=1, le=1_000_000)
     """Allocations that the server holds at once."""
     bandwidth_per_allocation: Annotated[fields.BytesPerSecond, Field(ge=1_000)] | None = None

@@ -12,7 +12,6 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from turnsvr.app.external.background import in_thread
@@ -28,7 +27,7 @@ _MAX_TEXT = 512
 _MAX_FOUND = 32
 """Addresses that one answer may tell."""
 
-_TROUBLE = (OSError, HTTPException, ValueError, RecursionError)
+_TROUBLE = (OSError, ValueError, RecursionError)
 """What an answer that is missing or makes no sense raises; a TimeoutError is an OSError."""
 
 
@@ -65,6 +64,8 @@ def _checked(told: Told) -> Told:
 
 async def _get(path: str, headers: Headers | None = None, *, method: str = "GET", mark: str = "") -> str:
     """The body of an answer 200; mark: a header that the answer has to have. Raises one of _TROUBLE."""
+    from http.client import HTTPConnection, HTTPException  # costs what few servers need
+
     connection = HTTPConnection(HOST, timeout=_CONNECT_SECONDS)
 
     def fetch() -> str:
@@ -72,6 +73,8 @@ async def _get(path: str, headers: Headers | None = None, *, method: str = "GET"
             connection.request(method, path, headers={"Connection": "close", **(headers or {})})
             answer = connection.getresponse()
             body = answer.read(_MAX_BYTES + 1)
+        except HTTPException as error:
+            raise ValueError("no HTTP") from error
         finally:
             connection.close()
         if answer.status != 200 or len(body) > _MAX_BYTES or (mark and answer.getheader(mark) is None):
