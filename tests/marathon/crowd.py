@@ -31,6 +31,8 @@ _PAUSE = (0.2, 2.0)
 """Seconds between the packets of one client."""
 _PATIENCE = 20.0
 """Seconds that a client waits for an answer: the process of all clients is busy."""
+_WAVE, _CALM = 10.0, 30.0
+"""Seconds that a flood lasts, and seconds until the next."""
 _MARK_OF_INTRUDER = b"intruder".ljust(TOKEN_SIZE, b"!")
 
 
@@ -196,14 +198,14 @@ _ENDS: dict[str, End] = {"leaves": _leave, "vanishes": _vanish, "resets": _reset
 
 
 async def flood(world: World) -> None:
-    """Refresh requests without an allocation as fast as one TCP connection takes them, for ten seconds; then again."""
+    """Refresh requests without an allocation as fast as one TCP connection takes them, in waves."""
     request = new_request(Method.REFRESH).encode()
     while True:
         with suppress(OSError, ConnectionError):
             reader, writer = await asyncio.open_connection(*world.servers[Transport.TCP])
             reading = asyncio.create_task(_swallow(reader))
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(_WAVE):
                     while True:
                         writer.write(request * 64)
                         await writer.drain()
@@ -213,18 +215,22 @@ async def flood(world: World) -> None:
             finally:
                 reading.cancel()
                 writer.transport.abort()
-        await asyncio.sleep(1)
+        await asyncio.sleep(_CALM)
 
 
 async def flood_datagrams(world: World) -> None:
-    """Some thousands of the same a second over UDP, from one socket."""
+    """Some thousands of the same a second over UDP from one socket, in waves."""
     request = new_request(Method.REFRESH).encode()
     link = await world.connect(Transport.UDP)
+    loop = asyncio.get_running_loop()
     try:
         while True:
-            for _ in range(20):
-                link.send(request)
-            await asyncio.sleep(0.005)
+            until = loop.time() + _WAVE
+            while loop.time() < until:
+                for _ in range(20):
+                    link.send(request)
+                await asyncio.sleep(0.005)
+            await asyncio.sleep(_CALM)
     finally:
         await link.close()
 
