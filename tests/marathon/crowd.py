@@ -163,18 +163,14 @@ async def _vanish(world: World, client: TurnClient) -> None:
 
 async def _reset(world: World, client: TurnClient) -> None:
     if isinstance(client.link, StreamLink):
-        _linger_no_more(client.link)
-        client.link.abort()
-        await client.link.closed
+        await _abort(client.link)
 
 
 async def _come_back(world: World, client: TurnClient) -> None:
     """End, and be somebody else at the same address and port at once: nothing of the first session is the second's."""
     local, transport = client.link.local, client.link.transport
     if isinstance(client.link, StreamLink):
-        _linger_no_more(client.link)
-        client.link.abort()
-        await client.link.closed
+        await _abort(client.link)
     else:
         await client.close()
     try:
@@ -185,10 +181,13 @@ async def _come_back(world: World, client: TurnClient) -> None:
     await session(world, link)
 
 
-def _linger_no_more(link: StreamLink) -> None:
-    """Have the connection end with a RST."""
-    sock: socket.socket = link._socket.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+async def _abort(link: StreamLink) -> None:
+    """End the connection with a RST."""
+    if not link.closed.done():
+        sock: socket.socket = link._socket.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        link.abort()
+    await link.closed
 
 
 _ENDS: dict[str, End] = {"leaves": _leave, "vanishes": _vanish, "resets": _reset, "comes back": _come_back}
