@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import json
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from websockets.asyncio.client import connect
 
 from tests.conftest import PATIENCE, Serve
@@ -143,6 +145,18 @@ async def test_other_settings_reload_while_http_is_served(start_web: StartWeb) -
     assert (await site.get("/healthz")).status_code == 200
     changed = settings.model_copy(update={"web": None})
     assert site.application.reload(changed) == ["web"]
+    assert (await site.get("/healthz")).status_code == 200
+
+
+async def test_a_reload_that_changes_nothing_of_http_makes_no_application_anew(start_web: StartWeb) -> None:
+    """FastAPI keeps what it has read of an endpoint for good, and with it each application that there ever was."""
+    site = await start_web()
+    gc.collect()
+    before = sum(isinstance(each, FastAPI) for each in gc.get_objects())
+    for allocations in range(100, 105):
+        limits = site.application.settings.limits.model_copy(update={"allocations": allocations})
+        assert site.application.reload(site.application.settings.model_copy(update={"limits": limits})) == []
+    assert sum(isinstance(each, FastAPI) for each in gc.get_objects()) == before
     assert (await site.get("/healthz")).status_code == 200
 
 

@@ -83,10 +83,13 @@ class Server:
 
     def reload(self, settings: WebSettings) -> None:
         """Go by other settings, once started; rooms and connections live on."""
+        changed = settings != self._settings
         self._settings = settings
         if self._connections is None:
             return
         self._connections.limits = self._limits()
+        if not changed:
+            return  # FastAPI remembers some thousands of endpoints for good, and each of them its application
         self._web = Web(
             self._settings,
             self._context,
