@@ -142,6 +142,9 @@ class AdminContext:
         expiry = self._web.certificate_expiry()
         if expiry is not None and expiry <= time.time():
             problems.append("the certificate has expired")
+        keeper = self._application.keeper
+        if keeper is not None and keeper.failure is not None:
+            problems.append(f"no certificate was issued at the last try: {keeper.failure}")
         return problems
 
     async def _is_alive(self) -> bool:

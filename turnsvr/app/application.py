@@ -8,6 +8,7 @@ import secrets
 import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,6 +17,7 @@ from turnsvr import admin, relay, web
 from turnsvr.admin.context import CannotReload, Ending, Reader, Reloaded
 from turnsvr.app import assemble, log
 from turnsvr.app.admincontext import AdminContext
+from turnsvr.app.certificates import CannotKeep, Keeper, prepare
 from turnsvr.app.descriptors import Budget, share_out_on
 from turnsvr.app.events import Events
 from turnsvr.app.external.watch import ExternalAddresses
@@ -27,13 +29,14 @@ from turnsvr.app.loglevel import LogLevel
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.app.webcontext import ApplicationContext
 from turnsvr.config import advice, restart
-from turnsvr.config.settings import ListenAddress, Settings
+from turnsvr.config.settings import ListenAddress, Settings, TlsSettings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.ownaddresses import OwnAddresses
+from turnsvr.net.proofs import Proofs
 from turnsvr.net.streams import Streams
 from turnsvr.net.tls import CertificateError, TlsContexts
 from turnsvr.relay.api import Pump
@@ -82,6 +85,10 @@ class Application:
         """HTTP, where the settings have it."""
         self.admin: admin.AdminServer | None = None
         """Watching and controlling, where the settings have it and the host has room for it."""
+        self.proofs = Proofs()
+        """What an ACME authority may ask for now."""
+        self.keeper: Keeper | None = None
+        """Has the certificate issued and renewed, where the settings say so."""
         self.log_level = LogLevel(settings.log)
         self.reread: Callable[[], Reloaded] = _nothing_to_read
         """Reads the settings again from where they came, and takes them. Raises CannotReload."""
@@ -126,7 +133,7 @@ class Application:
         except relay.PumpUnavailable as error:
             await self.identities.stop()
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
-        self._streams = Streams(self._engine, plan.streams, tls, loop=loop)
+        self._streams = Streams(self._engine, plan.streams, tls, loop=loop, proofs=self.proofs)
         try:
             self._start_status()
             self.listening = tuple(open_listeners(settings.listeners(), self._listen_udp, self._streams.listen))
@@ -135,6 +142,7 @@ class Application:
             raise StartError(str(error)) from None
         await self._start_web()
         await self._start_admin()
+        self._keep_certificate(settings.tls)
         self._housekeeping = loop.call_later(_HOUSEKEEPING, self._look_for_changes)
         self._take_host(assemble.host_of(self._own_addresses.known))
         self._find_external()
@@ -186,7 +194,8 @@ class Application:
     @property
     def problems(self) -> Sequence[str]:
         """Why new sessions may fail, besides draining."""
-        return self.identities.problems
+        certificate = self.keeper.problem if self.keeper is not None else None
+        return [*self.identities.problems, *([certificate] if certificate is not None else [])]
 
     @property
     def sources(self) -> Sequence[Health]:
@@ -252,13 +261,14 @@ class Application:
         """
         unchanged = list(restart.changed(self.settings, settings))
         within = restart.kept(self.settings, settings)
-        tls = within.tls
+        tls, tls_before = within.tls, self.settings.tls
         try:
             identities = self.identities.prepare(settings)
         except IdentityError as error:
             raise StartError(str(error)) from None
         if tls is not None and self._streams.tls is not None:
             try:
+                _prepare_certificate(tls)
                 self._streams.tls.reload(assemble.tls_files(tls))
             except CertificateError as error:
                 identities.discard()
@@ -270,6 +280,8 @@ class Application:
         self._apply()
         self._find_external()
         self._external.look_again()
+        if tls != tls_before:
+            self._keep_certificate(tls)
         return unchanged
 
     def drain(self) -> None:
@@ -295,6 +307,8 @@ class Application:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
             self._housekeeping = None
+        if self.keeper is not None:
+            self.keeper.cancel()
         self.log_level.cancel()
         self._external.stop()
         self._own_addresses.stop()
@@ -383,6 +397,7 @@ class Application:
         settings = self.settings
         if settings.tls is not None:
             try:
+                _prepare_certificate(settings.tls)
                 return TlsContexts(assemble.tls_files(settings.tls))
             except CertificateError as error:
                 raise StartError(f"tls: {error}") from None
@@ -461,12 +476,39 @@ class Application:
         except CertificateError as error:
             _log.error("certificate not reloaded", reason=str(error))
 
+    def _keep_certificate(self, tls: TlsSettings | None) -> None:
+        """Have an authority issue the certificate, where the settings name one."""
+        if self.keeper is not None:
+            self.keeper.cancel()
+            self.keeper = None
+        if tls is None or tls.acme is None or self._streams.tls is None:
+            return
+        from turnsvr.app import acmeorder
+
+        web, port = self.settings.web, tls.acme.http_port
+        served = web is not None and any((each.scheme, each.port) == ("http", port) for each in web.listen)
+        self.keeper = Keeper(tls.acme, self.proofs, self.check_certificate, order=acmeorder.order, http_served=served)
+        self.keeper.start()
+
     def _check_drained(self) -> None:
         if self.draining and not len(self.server):
             self.finished.set()
 
 
 _WILDCARDS = ("0.0.0.0", "::")
+
+
+def _prepare_certificate(tls: TlsSettings) -> None:
+    """Have some certificate where an authority is to issue one. Raises CertificateError."""
+    if tls.acme is None:
+        return
+    try:
+        import_module("acme")
+        prepare(tls.acme)
+    except ModuleNotFoundError as error:
+        raise CertificateError(not_installed(error, "acme", "acme")) from None
+    except CannotKeep as error:
+        raise CertificateError(str(error)) from None
 
 
 def _nothing_to_read() -> Reloaded:

@@ -7,6 +7,7 @@ what it then refuses is told in the same words.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +17,7 @@ from turnsvr.app import assemble, logfile
 from turnsvr.app.extras import not_installed
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.config import hostfacts
+from turnsvr.config.acmesettings import AcmeSettings
 from turnsvr.config.advice import Advice
 from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
@@ -45,8 +47,24 @@ def _log(settings: Settings) -> Found:
 
 
 def _tls(settings: Settings) -> Found:
-    if settings.tls is not None:
+    if settings.tls is None:
+        return
+    if settings.tls.acme is not None:
+        yield from _acme(settings.tls.acme)
+    if settings.tls.acme is None or settings.tls.certificate.exists():
         yield from _certificate("tls", assemble.tls_files(settings.tls))
+
+
+def _acme(settings: AcmeSettings) -> Found:
+    try:
+        import_module("acme")
+    except ModuleNotFoundError as error:
+        yield "tls.acme", not_installed(error, "acme", "acme")
+    place = settings.certificate.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        yield "tls.acme.directory", f"cannot write in {place}"
 
 
 def _certificate(section: str, files: TlsFiles) -> Found:

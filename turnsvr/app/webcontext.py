@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from turnsvr.app.certificates import Keeper
 from turnsvr.app.figures import SessionFigures
 from turnsvr.config import hostfacts
 from turnsvr.config.ranges import ListenAddress
@@ -15,6 +16,7 @@ from turnsvr.credentials import shared_secret
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.credentials.timedname import TimedNames
+from turnsvr.net.proofs import Proofs
 from turnsvr.relay.api import Pump, Totals
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import EndReason
@@ -39,6 +41,8 @@ class Application(Protocol):
     listening: tuple[ListenAddress, ...]
     draining: bool
     revocations: Revocations
+    proofs: Proofs
+    keeper: Keeper | None
     sessions: SessionFigures
 
     @property
@@ -159,7 +163,16 @@ class ApplicationContext:
     def certificate_trusted(self) -> bool | None:
         if self.tls_context() is None:
             return None
-        return self._application.settings.tls is not None
+        keeper = self._application.keeper
+        return self._application.settings.tls is not None and (keeper is None or keeper.has_certificate)
+
+    @property
+    def certificate_failures(self) -> int:
+        keeper = self._application.keeper
+        return 0 if keeper is None else keeper.failures
+
+    def proof(self, token: str) -> str | None:
+        return self._application.proofs.text(token)
 
     def as_peer(self, host: str) -> PeerVerdict:
         return self._application.as_peer(host)

@@ -112,6 +112,7 @@ def _advice(settings: Settings, file: Path) -> list[Advice]:
     from turnsvr.config.advice import advise
 
     obstacles = trial.obstacles(settings)
+    issued = settings.tls is not None and (settings.tls.acme is None or settings.tls.certificate.exists())
     readable = settings.tls is not None and not any(each.setting == "tls" for each in obstacles)
     found = advise(
         settings,
@@ -119,7 +120,7 @@ def _advice(settings: Settings, file: Path) -> list[Advice]:
         relays=trial.relays(settings),
         host_addresses=hostfacts.addresses_here(hostfacts.addresses_in(settings)),
         lowest_port=hostfacts.lowest_port(),
-        certificate=hostfacts.read_certificate(settings.tls) if settings.tls and readable else None,
+        certificate=hostfacts.read_certificate(settings.tls) if settings.tls and issued and readable else None,
         file_is_public=hostfacts.is_public(file),
         own=own_hosts_here(settings),
     )

@@ -22,6 +22,7 @@ from turnsvr.config.settings import PeerSettings, Settings
 from turnsvr.config.units import parse_hex_key
 from turnsvr.own import OwnHosts
 
+_HTTPS_PORT = 443
 _DAY = 86_400
 _EXPIRY_NOTICE = 14 * _DAY
 _MIN_SECRET_CHARACTERS = 16
@@ -114,6 +115,19 @@ def _listeners(settings: Settings, lowest_port: int, host_addresses: Collection[
                 yield from _missing(setting, concrete.host, host_addresses, _error)
     if settings.tls and not any(address.transport == "tls" for address in settings.listeners()):
         yield _warning("tls", "no listener uses the certificate; add tls://*:5349 to listen")
+    yield from _acme(settings)
+
+
+def _acme(settings: Settings) -> Iterator[Advice]:
+    acme = settings.tls.acme if settings.tls is not None else None
+    if acme is None or acme.challenge != "tls-alpn-01":
+        return
+    if not any(address.transport != "udp" and address.port == _HTTPS_PORT for address in settings.listeners()):
+        yield _warning(
+            "tls.acme.challenge",
+            "tls-alpn-01 comes to port 443, where no listener is; add tls://*:443 to listen, forward the port, or take "
+            "http-01",
+        )
 
 
 def _missing(

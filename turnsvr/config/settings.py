@@ -6,6 +6,7 @@ The models hold for Python callers as for the file; what a file must say beyond 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
 )
 
 from turnsvr.config import fields
+from turnsvr.config.acmesettings import AcmeSettings
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
 from turnsvr.config.ranges import (
@@ -35,6 +37,7 @@ from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
 
 __all__ = [
+    "AcmeSettings",
     "AddressRange",
     "AdminSettings",
     "CredentialSettings",
@@ -64,6 +67,7 @@ _HOUR = 3_600.0
 _DAY = 86_400.0
 _KIB = 1_024
 _MIB = 1_048_576
+_NO_FILE = Path()
 
 
 class TlsSettings(fields.Section):
@@ -77,6 +81,26 @@ class TlsSettings(fields.Section):
     """Oldest TLS version that clients may use."""
     ciphers: str | None = Field(default=None, min_length=1)
     """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
+    acme: AcmeSettings | None = None
+    """Has an ACME authority issue the certificate, in place of the files; none when absent."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _files_of_acme(cls, value: object, handler: ModelWrapValidatorHandler[TlsSettings]) -> TlsSettings:
+        if not isinstance(value, Mapping) or value.get("acme") is None:
+            return handler(value)
+        if value.get("certificate") is not None or value.get("key") is not None:
+            raise BadValue("has acme and a certificate or key", "write one of both: acme keeps files of its own")
+        made = handler({**value, "certificate": _NO_FILE, "key": _NO_FILE})
+        assert made.acme is not None
+        return made.model_copy(update={"certificate": made.acme.certificate, "key": made.acme.certificate})
+
+    @model_serializer(mode="wrap")
+    def _without_files_of_acme(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        if self.acme is not None:
+            del written["certificate"], written["key"]
+        return written
 
 
 class RelaySettings(fields.Section):
@@ -370,6 +394,8 @@ def json_schema() -> dict[str, Any]:
             section["description"] = definition["description"]
             for field, value in written[name].items():
                 definition["properties"][field]["default"] = value
+    tls = schema["$defs"]["TlsSettings"]
+    tls["anyOf"] = [{"required": tls.pop("required")}, {"required": ["acme"]}]
     credentials = schema["$defs"]["CredentialSettings"]["properties"]
     credentials["secret"] = {
         "type": "string",

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from turnsvr.net.arrival import Arrival, Farewell, Speech, judge, last_word
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.engine import Engine
 from turnsvr.net.handshake import Handshake
+from turnsvr.net.proofs import Hello, NothingMore, Proofs
 from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
@@ -40,8 +42,11 @@ class Streams:
         tls: TlsContexts | None = None,
         *,
         loop: asyncio.AbstractEventLoop,
+        proofs: Proofs | None = None,
     ) -> None:
+        """proofs: what an ACME authority may come for over TLS."""
         self.tls = tls
+        self._proofs = proofs or Proofs()
         self._engine = engine
         self._loop = loop
         self._connections = Connections(
@@ -134,13 +139,40 @@ class Streams:
                 self._serve(connected, connection, five_tuple, None)
         elif speech is Speech.TLS and self.tls is not None:
             five_tuple = connection.speaks(Transport.TLS)
-            context = self.pump_context
-            if context is not None:
-                self._shake_hands(connected, connection, five_tuple, context)
+            if self._proofs.has_tls:
+                self._look_for_authority(connected, connection, five_tuple, self.tls)
             else:
-                self._serve_in_turn(connected, connection, five_tuple, self.tls.current)
+                self._begin_tls(connected, connection, five_tuple, self.tls)
         else:
             self._turn_away(connected, connection, speech)
+
+    def _begin_tls(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsContexts
+    ) -> None:
+        context = self.pump_context
+        if context is not None:
+            self._shake_hands(connected, connection, five_tuple, context)
+        else:
+            self._serve_in_turn(connected, connection, five_tuple, tls.current)
+
+    def _look_for_authority(
+        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsContexts
+    ) -> None:
+        """Prove a name to who asks for that; begin TLS with any other."""
+
+        def judged(wants_proof: bool) -> None:
+            if wants_proof:
+                self._serve_in_turn(connected, connection, five_tuple, self._proofs.context, NothingMore)
+            else:
+                self._begin_tls(connected, connection, five_tuple, tls)
+
+        def drop() -> None:
+            hello.cancel()
+            connected.close()
+            connection.close()
+
+        hello = Hello(self._loop, connected, judged)
+        connection.drop = drop
 
     def _turn_away(
         self, connected: socket.socket, connection: Connection, speech: Speech, tls: TlsHandshake | None = None
@@ -222,10 +254,16 @@ class Streams:
             connection.close()
 
     def _serve_in_turn(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext
+        self,
+        connected: socket.socket,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        context: ssl.SSLContext,
+        protocol: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
         """Have asyncio begin TLS when it is this client's turn; it takes the first step at once, then."""
-        step = self._turns.ask(connection.key, partial(self._serve, connected, connection, five_tuple, context))
+        begin = partial(self._serve, connected, connection, five_tuple, context, protocol)
+        step = self._turns.ask(connection.key, begin)
 
         def drop() -> None:
             step.cancel()
@@ -235,9 +273,15 @@ class Streams:
         connection.drop = drop
 
     def _serve(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None
+        self,
+        connected: socket.socket,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        context: ssl.SSLContext | None,
+        protocol: Callable[[], asyncio.Protocol] | None = None,
     ) -> None:
-        coroutine = self._connect(connected, connection, five_tuple, context)
+        """protocol: what speaks in place of TURN, and leaves the connection's end to be noticed here."""
+        coroutine = self._connect(connected, connection, five_tuple, context, protocol)
         task = self._loop.create_task(coroutine)
         self._handshakes.add(task)
 
@@ -256,9 +300,14 @@ class Streams:
         task.add_done_callback(finished)
 
     async def _connect(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: ssl.SSLContext | None
+        self,
+        connected: socket.socket,
+        connection: Connection,
+        five_tuple: FiveTuple,
+        context: ssl.SSLContext | None,
+        other: Callable[[], asyncio.Protocol] | None,
     ) -> bool:
-        """Whether asyncio serves the connection now, after TLS where there is a context."""
+        """Whether asyncio serves TURN on the connection now, after TLS where there is a context."""
 
         def protocol() -> StreamProtocol:
             limit = self._connections.limits.buffer
@@ -269,7 +318,7 @@ class Streams:
                 await self._loop.connect_accepted_socket(protocol, connected)
             else:
                 await self._loop.connect_accepted_socket(
-                    protocol,
+                    other or protocol,
                     connected,
                     ssl=context,
                     ssl_handshake_timeout=_HANDSHAKE_TIMEOUT,
@@ -278,7 +327,7 @@ class Streams:
         except OSError as error:  # ssl.SSLError and TimeoutError are such
             _log.debug("TLS handshake failed", client=str(connection.client), reason=_reason(error))
             return False
-        return True
+        return other is None
 
 
 def _reason(error: OSError) -> str:

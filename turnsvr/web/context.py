@@ -125,6 +125,13 @@ class Context(Protocol):
     def as_peer(self, host: str) -> PeerVerdict:
         """For clients of the default realm; host is an IP address in canonical text."""
 
+    @property
+    def certificate_failures(self) -> int:
+        """Orders of a certificate that an authority did not fulfil, since the start."""
+
+    def proof(self, token: str) -> str | None:
+        """What an ACME authority wants to see for this token (RFC 8555 section 8.3); None when unknown."""
+
     def totals(self) -> Totals:
         """Counters of the pump."""
 

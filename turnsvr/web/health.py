@@ -38,6 +38,12 @@ def router(
             return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
         return JSONResponse({"status": "ready"})
 
+    @routes.get("/.well-known/acme-challenge/{token}", include_in_schema=False)
+    async def proof(token: str) -> Response:
+        """Proves a domain name to an ACME authority (http-01)."""
+        text = context.proof(token)
+        return Response(text or "", 404 if text is None else 200, media_type="application/octet-stream")
+
     @routes.head("/metrics", include_in_schema=False)
     @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:

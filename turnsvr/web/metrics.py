@@ -102,6 +102,11 @@ class ServerCollector(Collector):
                 "When the TLS certificate ends, in seconds since 1970.",
                 expiry,
             )
+        yield CounterMetricFamily(
+            "turnsvr_certificate_failures",
+            "Orders of a certificate (tls.acme) that failed; each is tried again.",
+            context.certificate_failures,
+        )
         yield _gauges(
             "turnsvr_queue_length",
             "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), "
