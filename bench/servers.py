@@ -184,7 +184,7 @@ class Turnsvr(Server):
             "listen": listen,
             "relay": {"addresses": [RELAY_HOST]},
             "credentials": {"users": {USERNAME: self.password}},
-            "peers": {"allow": ["127.0.0.1"]},
+            "peers": {"allow": ["127.0.0.1", PEER_HOST]},
             "limits": {
                 "allocations": _PLENTY,
                 "allocations_per_user": _PLENTY,

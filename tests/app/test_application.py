@@ -152,12 +152,14 @@ async def test_reload_changes_how_often_a_user_may_allocate(serve: Serve) -> Non
 
 
 async def test_reload_changes_limits_for_connections_that_come(serve: Serve) -> None:
+    """Who has an allocation makes no room for who has none."""
     application = await serve()
-    kept = await StreamLink.open(address_of(application, "tcp"))
+    kept = TurnClient(await StreamLink.open(address_of(application, "tcp")), Login(USER, PASSWORD))
+    await kept.allocate()
     assert application.reload(changed(application, limits={"connections": 1})) == []
     surplus = await StreamLink.open(address_of(application, "tcp"))
     await asyncio.wait_for(surplus.closed, PATIENCE)
-    assert not kept.closed.done()
+    await kept.refresh()
     await kept.close()
 
 

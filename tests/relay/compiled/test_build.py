@@ -37,7 +37,7 @@ def run(source: Path, *args: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert not done.returncode, done.stdout + done.stderr
     return done.stdout
