@@ -189,6 +189,34 @@ async def test_sessions_are_bounded_in_number(start_web: StartWeb) -> None:
                 pass
 
 
+@pytest.mark.parametrize("way", ["websocket", "plain"])
+async def test_sessions_of_one_address_are_bounded_in_number(start_web: StartWeb, way: str) -> None:
+    """Over every way together; whoever comes from another address is let in, and so is the next once one has left."""
+    site = await start_web(signalling={"sessions_per_address": 2}, trusted_proxies="127.0.0.1")
+    polling = {"EIO": "4", "transport": "polling"}
+
+    async def opens(client: str, **query: str) -> int:
+        headers = {"X-Forwarded-For": client}
+        return (await site.get("/socket.io/", params=polling | query, headers=headers)).status_code
+
+    async with peer(site, "plain"):
+        async with peer(site, way):
+            with pytest.raises(InvalidStatus):
+                await connect(plain_url(site), proxy=None)
+            assert await opens("127.0.0.1") == 429
+            assert await opens("127.0.0.1", t="sid=1") == 429
+            assert await opens("198.51.100.7") == 200
+            assert [await opens(f"2001:db8::{number}") for number in range(1, 4)] == [200, 200, 429]
+            assert await opens("2001:db8:0:1::1") == 200
+        for _ in range(200):
+            try:
+                async with connect(plain_url(site), proxy=None):
+                    return
+            except InvalidStatus:
+                await asyncio.sleep(0.05)
+        pytest.fail("a session that has ended still counts")
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null"])
 async def test_pages_elsewhere_may_not_connect(site: Site, origin: str) -> None:
     with pytest.raises(InvalidStatus):
