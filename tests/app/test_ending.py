@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port
@@ -30,6 +32,10 @@ from turnsvr.stun.message import Method
 Start = Callable[..., ServerProcess]
 
 WITHIN = 5.0
+UPGRADE = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -79,8 +85,23 @@ def odd_connections(held: ExitStack, port: int, web: int, admin: Path) -> None:
         with_admin = held.enter_context(socket.socket(socket.AF_UNIX))
         with_admin.connect(str(admin))
         with_admin.sendall(said)
+    for path in (b"/signalling", b"/socket.io/?EIO=4&transport=websocket"):
+        opened = hold(("127.0.0.1", web), b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n" + UPGRADE)
+        assert opened.recv(100).startswith(b"HTTP/1.1 101 ")
+        opened.sendall(b"\x81\xfe\x01")  # a frame of which more is to come
+    long_poll(held, web)
     answered = hold(("127.0.0.1", web), b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
     assert answered.recv(100).startswith(b"HTTP/1.1 ")
+
+
+def long_poll(held: ExitStack, web: int) -> None:
+    """A session of Socket.IO that waits for what it is told next."""
+    path = f"http://127.0.0.1:{web}/socket.io/?EIO=4&transport=polling"
+    sid = json.loads(httpx.get(path, trust_env=False).text[1:])["sid"]
+    httpx.post(f"{path}&sid={sid}", content="40", trust_env=False)
+    waits = held.enter_context(socket.create_connection(("127.0.0.1", web), PATIENCE))
+    for _ in range(2):  # the first is answered with what it missed
+        waits.sendall(f"GET /socket.io/?EIO=4&transport=polling&sid={sid} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
 
 
 def slow_reader(held: ExitStack, server: Address, tls: ssl.SSLContext | None) -> None:
@@ -129,6 +150,33 @@ def test_sigterm_with_everything_half_done(
     if drains:
         server.signal(signal.SIGUSR1)
         server.wait_logged("draining")
+    began = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert time.monotonic() - began < WITHIN * busy(), server.log[-3000:]
+    assert " stopped" in server.log
+    assert not re.search("Traceback|Exception|Warning", server.log), server.log[-3000:]
+
+
+@pytest.mark.parametrize("scheme", ["redis", "postgresql", "mysql"])
+def test_sigterm_while_a_database_hangs(
+    server_process: Start, held: ExitStack, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """It takes connections and says nothing on them, for as long as there are requests that wait for it."""
+    pytest.importorskip({"redis": "redis", "postgresql": "asyncpg", "mysql": "aiomysql"}[scheme])
+    monkeypatch.setitem(USERS, "stranger", "danger")
+    silent = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port = free_port()
+    server = server_process(f"""
+realm: example.org
+listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}]
+relay: {{addresses: [127.0.0.1]}}
+credentials:
+  users: {{{USER}: {PASSWORD}}}
+  store: {{url: "{scheme}://turn@127.0.0.1:{silent.getsockname()[1]}/0", timeout: 0.5}}
+status: {{redis: "redis://127.0.0.1:{silent.getsockname()[1]}/0"}}
+""")
+    waiting_requests(held, Address("127.0.0.1", port))
     began = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.wait_end() == 0
