@@ -10,18 +10,11 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, free_port
 from turnsvr.app.firstrun import write_self_signed
 
 _QUESTION = b"\x12\x34\x01\x00\x00\x01" + bytes(6) + b"\x04turn\x07example\x03org\x00\x00\x01\x00\x01"
 """Where turn.example.org leads (RFC 1035 section 4)."""
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
 
 
 class Pebble:

@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
 
-from tests.app.pebble import Pebble, free_port
+from tests.app.pebble import Pebble
 from tests.app.test_application import changed
-from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
+from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of, free_port
 from turnsvr.app.application import Application
 from turnsvr.app.certificates import CannotKeep, Keeper, held, prepare, write_private
 from turnsvr.client.credentials import Login

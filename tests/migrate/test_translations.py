@@ -8,7 +8,7 @@ import pytest
 
 from tests.migrate.conftest import NEW_SECRET, SURROUNDINGS, imported, outcomes, settings_of
 from turnsvr.config.settings import Settings
-from turnsvr.migrate import Outcome
+from turnsvr.migrate import Outcome, convert
 
 T, U, X = Outcome.TAKEN, Outcome.UNNEEDED, Outcome.UNSUPPORTED
 
@@ -549,6 +549,14 @@ def test_metrics() -> None:
     assert web.signalling is None
     assert len(web.metrics) > 2
     assert settings_of("prometheus=no\nprometheus-port=9000").web is None
+
+
+@pytest.mark.parametrize(
+    "lines", ["prometheus\nprometheus-tls=no", "prometheus=no\nprometheus-tls", "prometheus=no\nprometheus-tls=no"]
+)
+def test_each_switch_of_the_metrics_gets_a_verdict(lines: str) -> None:
+    made = convert(f"static-auth-secret=k3Jd92lsXz0qPpWm\n{lines}\n".encode(), "turnserver.conf", SURROUNDINGS)
+    assert [each.line for each in made.report.verdicts] == [1, 2, 3]
 
 
 def test_metrics_on_loopback_over_tls_and_beside_users() -> None:

@@ -81,12 +81,13 @@ def translate_pump(draft: Draft) -> None:
 
 def translate_web(draft: Draft) -> None:
     """An HTTP listener for metrics alone."""
-    on = [key for key in ("prometheus", "prometheus-tls") if draft.is_on(key)]
+    switches = ("prometheus", "prometheus-tls")
+    on = [key for key in switches if draft.is_on(key)]
     details = ("prometheus-address", "prometheus-port", "prometheus-path", "prometheus-cert", "prometheus-key")
+    for key in (*(each for each in switches if each not in on), *(() if on else details)):
+        for option in draft.every(key):
+            draft.unneeded(option, "metrics are off by default")
     if not on:
-        for key in ("prometheus", "prometheus-tls", *details):
-            for option in draft.every(key):
-                draft.unneeded(option, "metrics are off by default")
         return
     scheme = "https" if "prometheus-tls" in on else "http"
     own = _metrics_certificate(draft, scheme)
