@@ -47,12 +47,16 @@ class Pebble:
         file.write_text(json.dumps({"pebble": settings}))
         none = [f"-{name}=" for name in ("http01", "https01", "tlsalpn01")]
         dns = f"127.0.0.1:{self._dns}"
-        self._start(
-            "pebble-challtestsrv", *none, f"-dns01={dns}", f"-management=127.0.0.1:{free_port()}", "-defaultIPv6="
-        )
-        self._wait_for_dns()
-        self._start("pebble", "-config", str(file), "-dnsserver", dns, "-strict")
-        self._wait(self._port)
+        try:
+            self._start(
+                "pebble-challtestsrv", *none, f"-dns01={dns}", f"-management=127.0.0.1:{free_port()}", "-defaultIPv6="
+            )
+            self._wait_for_dns()
+            self._start("pebble", "-config", str(file), "-dnsserver", dns, "-strict")
+            self._wait(self._port)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -174,7 +174,7 @@ def test_both_families_stand_side_by_side_in_the_json(lab: Lab) -> None:
         site.client.hosts({"stun.test": (lab.servers_v4[0], lab.servers_v6[0])}),
     ):
         printed = site.client.output(sys.executable, "-m", "turnsvr", "nat", "--json", "stun:stun.test", patience=120)
-    families = json.loads(printed)["families"]
+    families = json.loads(printed[printed.index("{") :])["families"]  # behind what standard error says of the wait
     assert families["ipv4"]["classic"] == ["Port-Restricted Cone"]
     assert families["ipv6"]["classic"] == ["Symmetric UDP Firewall"]
     assert families["ipv4"]["mapping"]["value"] == "endpoint-independent"
