@@ -146,7 +146,8 @@ async def _listen(world: World, client: TurnClient, token: bytes) -> None:
         elif event.data[:TOKEN_SIZE] == _MARK_OF_INTRUDER:
             world.seen.fault(f"{client.link.local}: data of a peer without a permission")
         elif client.link.transport.is_stream:
-            world.seen.fault(f"{client.link.local}: data of another session")
+            what = f"{len(event.data)} bytes from {event.peer}, {event.data[:24].hex()}"
+            world.seen.fault(f"{client.link.local}, relayed {client.relayed}: data of another session or host: {what}")
         else:
             # The last packets for whoever had this UDP port before: the kernel gave it to us within their way here.
             world.seen.errors["a former tenant's datagram"] += 1
