@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from turnsvr.config.restart import changed, kept
-from turnsvr.config.settings import Settings, json_schema
+from turnsvr.config.schema import json_schema
+from turnsvr.config.settings import Settings
 
 WEB = {"listen": "http://127.0.0.1:1", "ttl": "1h"}
 

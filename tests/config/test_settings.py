@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from turnsvr.config import wording
 from turnsvr.config.descriptions import description
 from turnsvr.config.ranges import ListenAddress
-from turnsvr.config.settings import RelaySettings, Settings, json_schema
+from turnsvr.config.schema import json_schema
+from turnsvr.config.settings import RelaySettings, Settings
 
 
 def make(**values: object) -> Settings:

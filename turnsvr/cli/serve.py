@@ -137,7 +137,7 @@ def schema() -> None:
     and then as the first line of turnsvr.yaml:
       # yaml-language-server: $schema=turnsvr.schema.json
     """
-    from turnsvr.config.settings import json_schema
+    from turnsvr.config.schema import json_schema
 
     click.echo(json.dumps(json_schema(), indent=2))
 

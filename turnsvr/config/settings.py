@@ -1,22 +1,14 @@
 """What can be set: every setting with its default, its unit and its one-line meaning.
 
-The models hold for Python callers as for the file; what a file must say beyond them is config.py's to ask.
+Larger sections stand in modules of their own, as relaysettings.py. The models hold for Python callers as for the
+file; what a file must say beyond them, config/__init__.py asks for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from turnsvr.config import fields
 from turnsvr.config.acmesettings import AcmeSettings
@@ -29,10 +21,10 @@ from turnsvr.config.ranges import (
     ListenAddress,
     PeerRange,
     PortRange,
-    parse_external_source,
-    parse_host,
 )
-from turnsvr.config.restart import PRESENCE, RESTART, OnRestart, mark_of
+from turnsvr.config.relaysettings import PeerSettings, RelaySettings
+from turnsvr.config.restart import PRESENCE, RESTART, OnRestart
+from turnsvr.config.tlssettings import TlsSettings
 from turnsvr.config.units import BadValue
 from turnsvr.config.websettings import WebSettings
 
@@ -60,99 +52,12 @@ __all__ = [
     "StunSettings",
     "TlsSettings",
     "WebSettings",
-    "json_schema",
 ]
 
 _HOUR = 3_600.0
 _DAY = 86_400.0
 _KIB = 1_024
 _MIB = 1_048_576
-_NO_FILE = Path()
-
-
-class TlsSettings(fields.Section):
-    """TLS for clients (tls:// listeners)."""
-
-    certificate: fields.FilePath
-    """PEM file with the certificate and its chain; read again when it changes."""
-    key: fields.FilePath
-    """PEM file with the certificate's private key, without a pass phrase."""
-    minimum_version: Literal["1.2", "1.3"] = "1.2"
-    """Oldest TLS version that clients may use."""
-    ciphers: str | None = Field(default=None, min_length=1)
-    """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
-    acme: AcmeSettings | None = None
-    """Has an ACME authority issue the certificate, in place of the files; none when absent."""
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _files_of_acme(cls, value: object, handler: ModelWrapValidatorHandler[TlsSettings]) -> TlsSettings:
-        if not isinstance(value, Mapping) or value.get("acme") is None:
-            return handler(value)
-        if value.get("certificate") is not None or value.get("key") is not None:
-            raise BadValue("has acme and a certificate or key", "write one of both: acme keeps files of its own")
-        made = handler({**value, "certificate": _NO_FILE, "key": _NO_FILE})
-        assert made.acme is not None
-        return made.model_copy(update={"certificate": made.acme.certificate, "key": made.acme.certificate})
-
-    @model_serializer(mode="wrap")
-    def _without_files_of_acme(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        if self.acme is not None:
-            del written["certificate"], written["key"]
-        return written
-
-
-class RelaySettings(fields.Section):
-    """Where relayed transport addresses come from."""
-
-    addresses: Annotated[fields.IpTexts, Field(min_length=1)] | None = None
-    """Local addresses that relay; found by itself when absent."""
-    external: fields.External = Field(default_factory=dict)
-    """What one-to-one NAT puts in place of relay addresses: one, one a family, relay: external, auto, or a name."""
-    external_stun: Annotated[fields.StunServers, Field(max_length=8)] = ()
-    """STUN servers that `external: auto` asks where no cloud tells; two well-known ones when absent."""
-    external_interval: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 300.0
-    """How often an external address that is found by itself is looked at again, 1 s to 1 day."""
-    ports: fields.Ports = PortRange(49_152, 65_535)
-    """Ports of relayed transport addresses."""
-
-    _external_source: str | None = PrivateAttr(default=None)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _take_source(cls, value: Any, handler: ModelWrapValidatorHandler[RelaySettings]) -> RelaySettings:
-        """What finds the external address by itself stands beside the addresses that are written down."""
-        source = parse_external_source(value.get("external")) if isinstance(value, Mapping) else None
-        if source is None:
-            return handler(value)
-        made = handler({**value, "external": {}})
-        made._external_source = source
-        return made
-
-    @model_serializer(mode="wrap")
-    def _write_source(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = handler(self)
-        return written if self._external_source is None else {**written, "external": self._external_source}
-
-    @property
-    def external_source(self) -> str | None:
-        """`auto`, or the DNS name of the external address; None where addresses are written down, or none is."""
-        return self._external_source
-
-    def external_for(self, address: str) -> str | None:
-        """The address that is written down for this relay address, None when none is."""
-        relay = parse_host(address)
-        return self.external.get(relay) or self.external.get(fields.ANY_OF_FAMILY[fields.family_of(relay)])
-
-
-class PeerSettings(fields.Section):
-    """Which peers may be reached beyond the safe default, which refuses private and other special-purpose ranges."""
-
-    allow: fields.PeerRanges = ()
-    """What may be reached although the default or `deny` refuses it; this host only by addresses, best with ports."""
-    deny: fields.Ranges = ()
-    """Ranges that are refused besides the default ones."""
 
 
 class LimitSettings(fields.Section):
@@ -374,48 +279,3 @@ def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
     any_host = {one.host, other.host} & {"0.0.0.0", "::"}
     same_host = one.host == other.host or (same_family and bool(any_host))
     return same_host and one.port == other.port and (one.transport == "udp") == (other.transport == "udp")
-
-
-def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of the settings file, its defaults written as the file writes them."""
-    from turnsvr.config.descriptions import describe
-
-    schema = Settings.model_json_schema()
-    describe(schema, Settings)
-    for kind in _sections():
-        describe(schema["$defs"].get(kind.__name__, {}), kind)
-        _mark_restarts(schema["$defs"].get(kind.__name__, {}), kind)
-    _mark_restarts(schema, Settings)
-    written = Settings().model_dump(mode="json")
-    for name, section in schema["properties"].items():
-        definition = schema["$defs"].get(section.get("$ref", "").rpartition("/")[2])
-        if definition is not None:
-            section.pop("default", None)
-            section["description"] = definition["description"]
-            for field, value in written[name].items():
-                definition["properties"][field]["default"] = value
-    tls = schema["$defs"]["TlsSettings"]
-    tls["anyOf"] = [{"required": tls.pop("required")}, {"required": ["acme"]}]
-    credentials = schema["$defs"]["CredentialSettings"]["properties"]
-    credentials["secret"] = {
-        "type": "string",
-        "minLength": 1,
-        "writeOnly": True,
-        "description": "One shared secret.",
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "turnsvr.yaml"}
-
-
-def _mark_restarts(schema: dict[str, Any], kind: type[fields.Section]) -> None:
-    """Have editors say what a reload does not change."""
-    for name, described in schema.get("properties", {}).items():
-        mark = mark_of(kind, name)
-        if mark is not None and not mark.presence:
-            described["description"] = f"{described.get('description', '')} Only a restart changes it.".strip()
-
-
-def _sections(kind: type[fields.Section] = fields.Section) -> Iterator[type[fields.Section]]:
-    """Every section, however deep."""
-    for each in kind.__subclasses__():
-        yield each
-        yield from _sections(each)
