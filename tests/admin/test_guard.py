@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.admin.conftest import TOKEN, Site, StartAdmin
 from turnsvr.admin.guard import Guard
-from turnsvr.app.application import StartError
+from turnsvr.app.errors import StartError
 from turnsvr.config.settings import Settings
 from turnsvr.net.tls import TlsFiles
 from turnsvr.web.middleware import Event, Receive, Scope, Send

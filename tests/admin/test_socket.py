@@ -20,7 +20,7 @@ from tests.admin.conftest import Site, StartAdmin, on_socket
 from tests.conftest import Serve
 from turnsvr.admin.places import places
 from turnsvr.admin.unixsocket import Taken, UnixListener
-from turnsvr.app.application import StartError
+from turnsvr.app.errors import StartError
 
 
 def mode_of(path: Path) -> int:

@@ -14,7 +14,8 @@ from structlog.testing import capture_logs
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
 from turnsvr.app import firstrun
-from turnsvr.app.application import Application, StartError
+from turnsvr.app.application import Application
+from turnsvr.app.errors import StartError
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink, tls_context
 from turnsvr.client.transaction import ClientError

@@ -26,7 +26,8 @@ from structlog.testing import capture_logs
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of, need
 from tests.credentials.service import Request, Service, answer
 from tests.interop.uclient import Case, command, verdict
-from turnsvr.app.application import Application, StartError
+from turnsvr.app.application import Application
+from turnsvr.app.errors import StartError
 from turnsvr.app.sessionlog import SessionLog
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink, tls_context
@@ -376,9 +377,9 @@ async def test_stopping_waits_for_no_service_that_says_nothing(serve: Serve, ser
 async def test_reload_without_anything_but_the_file_is_immediate_again(serve: Serve, service: Service) -> None:
     application = await serve(credentials={"users": {USER: PASSWORD}, **hook(service)})
     nobody = ("nobody", application.settings.realm, time.time(), Caller("192.0.2.1", secure=False))
-    assert application.identities.source.find_now(*nobody) is None
+    assert application.rooms.identities.source.find_now(*nobody) is None
     application.reload(changed(application, credentials={"users": {USER: PASSWORD}}))
-    assert application.identities.source.find_now(*nobody) == ()
+    assert application.rooms.identities.source.find_now(*nobody) == ()
     await assert_relays(application, USER, PASSWORD)
     assert application.sources == ()
 

@@ -70,9 +70,9 @@ class Slow:
     md5_alone = False
 
     def __init__(self, application: Application) -> None:
-        self._known: Source = application._engine.lookups.source
+        self._known: Source = application.rooms.engine.lookups.source
         self.answers = asyncio.Event()
-        application._engine.lookups.source = self
+        application.rooms.engine.lookups.source = self
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         await self.answers.wait()
@@ -245,9 +245,9 @@ async def test_what_follows_a_request_that_fails_is_judged_by_itself(
     """Its look-up takes too long, and it gets 500; the next ones work."""
     await client.challenge()
     source = Slow(served)
-    served._engine.lookups._timeout = 0.1
+    served.rooms.engine.lookups._timeout = 0.1
     client.at_once(client.allocation(), client.data(b"too early"))
-    await until(lambda: served._engine.lookups.failures > 0)
+    await until(lambda: served.rooms.engine.lookups.failures > 0)
     source.answers.set()
     client.at_once(client.allocation(), client.bind(peer.address), client.data(b"abc"))
     assert await peer.receive(1) == [b"abc"]
@@ -266,7 +266,9 @@ async def test_whoever_vanishes_leaves_nothing_behind(served: Application, trans
         await client.close()
     await asyncio.sleep(0.05)
     source.answers.set()
-    await until(lambda: not (served.pump.totals().waiting or served._engine.lookups.under_way or served._engine._kept))
+    await until(
+        lambda: not (served.pump.totals().waiting or served.rooms.engine.lookups.under_way or served.rooms.engine._kept)
+    )
     other = await Client.open(served, transport)
     await other.challenge()
     other.at_once(other.allocation(), other.bind(peer.address), other.data(b"another's"))

@@ -21,7 +21,7 @@ from structlog.typing import EventDict
 from tests.client.coturn import coturn
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
 from tests.stores import servers
-from turnsvr.app.application import StartError
+from turnsvr.app.errors import StartError
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import open_link, tls_context
 from turnsvr.client.turn import TurnClient, Wish

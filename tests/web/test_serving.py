@@ -18,7 +18,8 @@ from websockets.asyncio.client import connect
 from tests.conftest import PATIENCE, Serve
 from tests.web.conftest import KEY, SECRET, StartWeb
 from turnsvr.app import firstrun
-from turnsvr.app.application import Application, StartError
+from turnsvr.app.application import Application
+from turnsvr.app.errors import StartError
 from turnsvr.config.ranges import AddressRange
 from turnsvr.config.settings import Settings
 from turnsvr.config.websettings import WebSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from turnsvr.app.application import Application, StartError
+from turnsvr.app.application import Application
+from turnsvr.app.errors import StartError
 from turnsvr.app.process import run
 
 __all__ = ["Application", "StartError", "run"]

@@ -24,10 +24,12 @@ _ALIVE_SECONDS = 5.0
 class Application(webcontext.Application, Protocol):
     """What is asked of the application, besides what the web room asks."""
 
-    budget: Budget
     log_level: LogLevelInUse
     reread: Callable[[], Reloaded]
     admin: AdminServer | None
+
+    @property
+    def budget(self) -> Budget: ...
 
     @property
     def relaying(self) -> list[str]: ...

@@ -15,8 +15,9 @@ import structlog
 from turnsvr import __version__, compiled_modules, config, relay
 from turnsvr.admin.context import CannotReload, Reloaded
 from turnsvr.app import log
-from turnsvr.app.application import Application, StartError
+from turnsvr.app.application import Application
 from turnsvr.app.descriptors import raise_limit, share_out
+from turnsvr.app.errors import StartError
 from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
 from turnsvr.app.notify import ServiceManager

@@ -37,13 +37,21 @@ _EXPECTED = (
 class Application(Protocol):
     """What is asked of the application."""
 
-    settings: Settings
-    listening: tuple[ListenAddress, ...]
     draining: bool
     revocations: Revocations
-    proofs: Proofs
-    keeper: Keeper | None
     sessions: SessionFigures
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def listening(self) -> tuple[ListenAddress, ...]: ...
+
+    @property
+    def proofs(self) -> Proofs: ...
+
+    @property
+    def keeper(self) -> Keeper | None: ...
 
     @property
     def pump(self) -> Pump: ...

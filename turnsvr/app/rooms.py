@@ -1,0 +1,186 @@
+"""The rooms that serve clients, built from the settings and brought to each change: credentials, rules, pump, streams.
+
+HTTP, draining and the end are application.py's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING
+
+from turnsvr import relay
+from turnsvr.app import assemble
+from turnsvr.app.descriptors import Budget, share_out_on
+from turnsvr.app.errors import StartError
+from turnsvr.app.events import Events
+from turnsvr.app.extras import not_installed
+from turnsvr.app.hostaddresses import HostAddresses
+from turnsvr.app.identities import Identities, IdentityError
+from turnsvr.app.listening import ListenError, open_listeners
+from turnsvr.app.servingtls import ServingTls
+from turnsvr.config.settings import ListenAddress, Settings
+from turnsvr.config.units import BadValue
+from turnsvr.credentials.revoked import Revocations
+from turnsvr.net import hosts
+from turnsvr.net.engine import Engine
+from turnsvr.net.streams import Streams
+from turnsvr.relay.api import Pump
+from turnsvr.stun.address import Address
+from turnsvr.turn.server import Server
+
+if TYPE_CHECKING:
+    from turnsvr.app import firstrun
+    from turnsvr.app.sessionstatus import SessionStatus
+
+
+class Rooms:
+    """Its methods are called on the loop that open() ran on."""
+
+    budget: Budget
+    """How the open files are divided, as of the last apply()."""
+    plan: assemble.Plan
+    """What every room goes by, as of the last apply()."""
+    identities: Identities
+    engine: Engine
+    streams: Streams
+
+    def __init__(self, settings: Settings, revocations: Revocations, events: Events, *, files: int | None) -> None:
+        """files: how many the process may have open, None for as many as the settings ask for."""
+        self.settings = settings
+        self.listening: tuple[ListenAddress, ...] = ()
+        """Where clients are served, ports as bound."""
+        self.first_run: firstrun.FirstRun | None = None
+        """What was made for the run, where no user of the settings could relay."""
+        self.tls = ServingTls()
+        self.addresses = HostAddresses(settings, self.apply)
+        self.session_status: SessionStatus | None = None
+        """Tells Redis of sessions, where the settings say so."""
+        self._files = files
+        self._revocations = revocations
+        self._events = events
+
+    @property
+    def server(self) -> Server:
+        return self.engine.server
+
+    @property
+    def pump(self) -> Pump:
+        return self.engine.pump
+
+    async def open(self) -> None:
+        """Build everything and serve. Raises StartError, and then nothing is left open."""
+        self.addresses.start()
+        try:
+            self._improvise()
+            self.tls.open(self.settings, self.first_run.tls if self.first_run is not None else None)
+            await self._open_identities()
+        except BaseException:
+            self.addresses.stop()
+            raise
+        try:
+            self._open_engine()
+        except BaseException:
+            self.addresses.stop()
+            await self.identities.stop()
+            raise
+        try:
+            self._start_status()
+            self.listening = tuple(open_listeners(self.settings.listeners(), self._listen_udp, self.streams.listen))
+        except (StartError, ListenError) as error:
+            await self.close()
+            raise StartError(str(error)) from None
+
+    def apply(self) -> None:
+        """Bring every room to the settings and this host's addresses as they are now."""
+        plan = self.plan = self._plan()
+        self._answers.rate = self.settings.limits.answers_per_address
+        self.engine.lookups.source = self.identities.source
+        self.server.reconfigure(plan.server, asyncio.get_running_loop().time())
+        self.engine.carry_out()
+        self.pump.reconfigure(plan.pump)
+        for each in self.listening:
+            if each.transport == "udp":
+                address = Address(each.host, each.port)
+                self.pump.challenge(address, self.server.challenge(address))
+        self.streams.reconfigure(plan.streams)
+
+    async def close(self) -> None:
+        """End every allocation and close everything. Closing twice is fine."""
+        self.tls.stop()
+        self.addresses.stop()
+        self.engine.end_allocations()
+        if self.session_status is not None:
+            await self.session_status.stop()
+        await self.streams.close()
+        self.engine.close()
+        await self.identities.stop()
+
+    def share_out(self, files: int | None) -> Budget:
+        """How so many open files are divided; None for as many as the settings ask for."""
+        return share_out_on(self.addresses.host, self.settings, files)
+
+    def _improvise(self) -> None:
+        """Make credentials and a certificate for the run, where no user of the settings could relay."""
+        if self.settings.has_no_user:
+            from turnsvr.app import firstrun  # with what makes certificates, which a server with settings never needs
+
+            self.first_run = firstrun.improvise(self.settings, hosts.own_addresses())
+            self.settings = self.first_run.settings
+            self.addresses.use(self.settings)
+
+    async def _open_identities(self) -> None:
+        try:
+            self.identities = Identities(self.settings, self._revocations, self.apply)
+        except IdentityError as error:
+            raise StartError(str(error)) from None
+        await self.identities.start()
+
+    def _open_engine(self) -> None:
+        """The rules, the pump and the streams, without a listener. Raises StartError."""
+        settings, loop = self.settings, asyncio.get_running_loop()
+        plan = self.plan = self._plan()
+        self._answers = answers = relay.budget(settings.limits.answers_per_address, settings.pump.kind)
+        server = Server(plan.server, random=secrets.token_bytes, limiter=answers)
+        try:
+            self.engine = Engine(
+                server,
+                lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=answers),
+                self.identities.source,
+                self._events,
+                loop=loop,
+            )
+        except relay.PumpUnavailable as error:
+            raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
+        self.streams = Streams(self.engine, plan.streams, self.tls.contexts, loop=loop, proofs=self.tls.proofs)
+
+    def _start_status(self) -> None:
+        """Tell Redis of sessions, where the settings say so. Raises StartError."""
+        settings = self.settings.status
+        if settings is None:
+            return
+        try:
+            from turnsvr.app.sessionstatus import SessionStatus
+        except ModuleNotFoundError as error:
+            raise StartError(not_installed(error, "status", "redis")) from None
+        try:
+            self.session_status = SessionStatus(settings, self.pump.counters)
+        except BadValue as error:
+            raise StartError(f"status.redis: {error.problem}; {error.hint}") from None
+        self.session_status.start()
+        self._events.add(self.session_status)
+
+    def _listen_udp(self, address: Address) -> Address:
+        bound = self.pump.listen(
+            address,
+            binding_suffix=self.server.binding_suffix(address),
+            mapped_address=address in assemble.other_addresses(self.settings.nat_discovery),
+        )
+        self.pump.challenge(bound, self.server.challenge(bound))
+        return bound
+
+    def _plan(self) -> assemble.Plan:
+        identities = self.identities
+        self.budget = self.share_out(self._files)
+        within = self.budget.applied(self.settings)
+        return assemble.plan(within, self.addresses.host, traits=identities.source, tables=identities.tables)

@@ -1,0 +1,93 @@
+"""The certificate that TLS clients are shown: read from its files, read again when they change, kept by ACME."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import structlog
+
+from turnsvr.app import assemble
+from turnsvr.app.certificates import CannotKeep, Keeper, prepare
+from turnsvr.app.errors import StartError
+from turnsvr.app.extras import not_installed
+from turnsvr.config.settings import Settings, TlsSettings
+from turnsvr.net.proofs import Proofs
+from turnsvr.net.tls import CertificateError, TlsContexts
+
+_log = structlog.get_logger()
+
+
+class ServingTls:
+    """TLS of one server."""
+
+    def __init__(self) -> None:
+        self.proofs = Proofs()
+        """What an ACME authority may ask for now."""
+        self.contexts: TlsContexts | None = None
+        """None without TLS."""
+        self.keeper: Keeper | None = None
+        """Has the certificate issued and renewed, where the settings say so."""
+
+    def open(self, settings: Settings, improvised: TlsContexts | None) -> None:
+        """Read the certificate; improvised is taken where the settings have none. Raises StartError."""
+        self.contexts = improvised
+        if settings.tls is not None:
+            try:
+                _prepare_certificate(settings.tls)
+                self.contexts = TlsContexts(assemble.tls_files(settings.tls))
+            except CertificateError as error:
+                raise StartError(f"tls: {error}") from None
+        if self.contexts is None:
+            for address in settings.listeners():
+                if address.transport == "tls":
+                    raise StartError(f"{address}: needs a certificate; add tls: {{certificate: …, key: …}}")
+
+    def reload(self, tls: TlsSettings | None) -> None:
+        """Read the certificate of other settings; with none the present one stays. Raises StartError."""
+        if tls is None or self.contexts is None:
+            return
+        try:
+            _prepare_certificate(tls)
+            self.contexts.reload(assemble.tls_files(tls))
+        except CertificateError as error:
+            raise StartError(str(error)) from None
+
+    def check(self) -> None:
+        """Take the certificate files into use if they have changed."""
+        try:
+            if self.contexts is not None and self.contexts.reload_if_changed():
+                _log.info("certificate reloaded")
+        except CertificateError as error:
+            _log.error("certificate not reloaded", reason=str(error))
+
+    def keep(self, settings: Settings) -> None:
+        """From now on have an authority issue the certificate, where the settings name one."""
+        self.stop()
+        tls, web = settings.tls, settings.web
+        if tls is None or tls.acme is None or self.contexts is None:
+            return
+        from turnsvr.app import acmeorder
+
+        port = tls.acme.http_port
+        served = web is not None and any((each.scheme, each.port) == ("http", port) for each in web.listen)
+        self.keeper = Keeper(tls.acme, self.proofs, self.check, order=acmeorder.order, http_served=served)
+        self.keeper.start()
+
+    def stop(self) -> None:
+        """Have nothing issued any more."""
+        if self.keeper is not None:
+            self.keeper.cancel()
+            self.keeper = None
+
+
+def _prepare_certificate(tls: TlsSettings) -> None:
+    """Have some certificate where an authority is to issue one. Raises CertificateError."""
+    if tls.acme is None:
+        return
+    try:
+        import_module("acme")
+        prepare(tls.acme)
+    except ModuleNotFoundError as error:
+        raise CertificateError(not_installed(error, "acme", "acme")) from None
+    except CannotKeep as error:
+        raise CertificateError(str(error)) from None
