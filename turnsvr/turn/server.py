@@ -1,25 +1,24 @@
 """The rules' front door: bytes and times go in, commands come out.
 
-Here a message finds its handler and every request its one answer. What a handler needs to know about
-allocations is in allocation.py, about credentials in authentication.py.
+Here a message finds its handler; responses.py writes the one answer of each request. What a handler needs to know
+about allocations is in allocation.py, about credentials in authentication.py.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from turnsvr.limits import Answers
 from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family, FiveTuple, Transport
+from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
-from turnsvr.turn import allocate, binding, channel, icmp, permission, realms, refresh, send
+from turnsvr.turn import allocate, binding, channel, icmp, permission, refresh, send
 from turnsvr.turn.allocation import Allocation, Allocations
-from turnsvr.turn.authentication import ALGORITHMS, MD5_FIRST, Key, Proof, read_claim
+from turnsvr.turn.authentication import Key, Proof, read_claim
 from turnsvr.turn.commands import (
     AllocationEnded,
     AuthenticationFailed,
@@ -27,23 +26,14 @@ from turnsvr.turn.commands import (
     Command,
     EndReason,
     FindCredential,
-    RequestRefused,
-    Send,
 )
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.nonce import SECRET_SIZE, Nonces
+from turnsvr.turn.nonce import SECRET_SIZE
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
-from turnsvr.turn.state import Answer, State, add_software, release
+from turnsvr.turn.responses import Responses
+from turnsvr.turn.state import Answer, State, release
 from turnsvr.turn.waiting import Waiting
-
-_TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
-"""Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for those who have proven who they are: an
-answer to a stranger stays as small as it can."""
-
-_SUCCESS: Final = 200
-_NO_ANSWER: Final = 0
-"""What Server.answers calls a request that was answered well, and one that was not answered at all."""
 
 _HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: allocate.allocate,
@@ -61,10 +51,6 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: Answers) -> None:
-        self.answers: defaultdict[tuple[int, int], int] = defaultdict(int)
-        """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""
-        self._secret = random(SECRET_SIZE)
-        self._limiter = limiter
         self._commands: list[Command] = []
         self._waiting = Waiting()
         self._state = State(
@@ -75,7 +61,8 @@ class Server:
             emit=self._commands.append,
             end=self._end,
         )
-        self._apply(config)
+        self._state.rates.rate = config.allocation_rate_per_user
+        self._responses = Responses(self._state, limiter, random(SECRET_SIZE))
 
     # Messages
 
@@ -105,16 +92,16 @@ class Server:
             else:
                 self._authenticate(message, five_tuple, now)
         except Reject as reject:
-            self._refuse_stranger(message, five_tuple, reject, now)
+            self._responses.refuse_stranger(message, five_tuple, reject, now)
         except MalformedMessage:
-            self._refuse_stranger(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
+            self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
 
     def _binding(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
         if unknown := message.unknown_required():
             raise binding.unknown_attributes(*unknown)
         path, response = binding.answer(message, five_tuple, self._state.config)
-        if self._may_answer(message, five_tuple, now):
-            self._answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
+        if self._responses.may_answer(message, five_tuple, now):
+            self._responses.answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
 
     def peer_error(
         self, allocation: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes, now: float
@@ -134,7 +121,7 @@ class Server:
     # Authentication (RFC 8489 section 9.2.4)
 
     def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        claim = read_claim(message, five_tuple, self._nonces, now)
+        claim = read_claim(message, five_tuple, self._responses.nonces, now)
         allocation = self._state.allocations.of(five_tuple)
         if (
             allocation is not None
@@ -147,7 +134,7 @@ class Server:
         elif self._waiting.has(message, five_tuple):
             return
         elif self._waiting.full:
-            self.answers[message.method, _NO_ANSWER] += 1
+            self._responses.leave_unanswered(message)
         else:
             request = self._waiting.add(message, five_tuple, claim, self.allocation_of(five_tuple))
             self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm))
@@ -160,7 +147,7 @@ class Server:
         self.handle_timeout(now)
         message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
         if self._state.config.find(claim.realm) is None:
-            self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
+            self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
             return
         for key in keys:
             if claim.proven_by(message, key):
@@ -168,13 +155,13 @@ class Server:
                 return
         reason = "wrong password" if keys else refusal
         self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason, claim.realm))
-        self._refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
+        self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
 
     def credential_failed(self, request: int, now: float) -> None:
         """FindCredential cannot be answered: the client gets 500."""
         waiting = self._waiting.pop(request)
         if waiting is not None:
-            self._refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
+            self._responses.refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
 
     def waits(self, five_tuple: FiveTuple) -> bool:
         """Whether a request of this client waits for its credential."""
@@ -200,58 +187,14 @@ class Server:
                 raise binding.unknown_attributes(*unknown)
             response = _HANDLERS[message.method](self._state, message, five_tuple, proof, now)
         except Reject as reject:
-            self._refuse(message, five_tuple, proof, reject, now)
+            self._responses.refuse(message, five_tuple, proof, reject, now)
         except MalformedMessage:
-            self._refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
+            self._responses.refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
         else:
             if isinstance(response, Message):
                 response = self._state.sign(message, response, proof)
             if response is not None:
-                self._answer(message, five_tuple, response)
-
-    # Answers
-
-    def _answer(self, message: Message, path: FiveTuple, data: bytes, code: int = _SUCCESS) -> None:
-        self.answers[message.method, code] += 1
-        self._commands.append(Send(path, data))
-
-    def _error(self, message: Message, five_tuple: FiveTuple, reject: Reject, realm: str, now: float) -> Message:
-        """realm: the one of a challenge."""
-        error = binding.classic_error(reject.code) if message.is_classic else a.Error.of(reject.code)
-        response = message.reply(Class.ERROR).add(a.ERROR_CODE, error)
-        if reject.challenge:
-            response.add(a.REALM, realm)
-            response.add(a.NONCE, self._nonces.make(five_tuple.client, now))
-            response.add(a.PASSWORD_ALGORITHMS, self._nonces.algorithms)
-        if reject.details is not None:
-            reject.details(response)
-        return response
-
-    def _refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
-        """Refuse a request whose credentials were proven: the answer is signed."""
-        if reject.limit is not None:
-            key = proof.key
-            username = key.quota_user if key.shown == key.username else key.shown
-            event = RequestRefused(five_tuple, message.method, username, reject.code, reject.limit, proof.realm)
-            self._commands.append(event)
-        response = self._error(message, five_tuple, reject, proof.realm, now)
-        if message.method in _TELL_SOFTWARE:
-            add_software(self._state, response)
-        self._answer(message, five_tuple, self._state.sign(message, response, proof), reject.code)
-
-    def _refuse_stranger(self, message: Message, five_tuple: FiveTuple, reject: Reject, now: float) -> None:
-        """Refuse a request whose credentials were not proven: the answer is unsigned, and its rate is bounded."""
-        if self._may_answer(message, five_tuple, now):
-            realm = realms.of_request(self._state.config, message, five_tuple).name if reject.challenge else ""
-            response = self._error(message, five_tuple, reject, realm, now)
-            self._answer(message, five_tuple, response.encode(fingerprint=a.FINGERPRINT in message), reject.code)
-
-    def _may_answer(self, message: Message, five_tuple: FiveTuple, now: float) -> bool:
-        """Whether an answer may go out: a stream has a real client behind it, a datagram perhaps a victim."""
-        if five_tuple.transport.is_stream or self._limiter.allow(five_tuple.client.packed, now):
-            return True
-        self.answers[message.method, _NO_ANSWER] += 1
-        return False
+                self._responses.answer(message, five_tuple, response)
 
     # Relays
 
@@ -268,7 +211,7 @@ class Server:
             return
         self.handle_timeout(now)
         response = allocate.opened(self._state, pending, addresses, failures, now)
-        self._answer(pending.message, pending.allocation.five_tuple, response)
+        self._responses.answer(pending.message, pending.allocation.five_tuple, response)
 
     def relay_failed(self, allocation: int, code: ErrorCode, now: float) -> None:
         """OpenRelay did not work: 440 or 508."""
@@ -277,7 +220,7 @@ class Server:
             return
         reject = allocate.failed(self._state, pending, code)
         if reject is not None:
-            self._refuse(pending.message, pending.allocation.five_tuple, pending.proof, reject, now)
+            self._responses.refuse(pending.message, pending.allocation.five_tuple, pending.proof, reject, now)
 
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
@@ -336,6 +279,11 @@ class Server:
 
     # Steering
 
+    @property
+    def answers(self) -> Mapping[tuple[int, int], int]:
+        """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""
+        return self._responses.counts
+
     def commands(self) -> list[Command]:
         """What is to be done, in order; handed out once."""
         commands = self._commands.copy()
@@ -348,19 +296,15 @@ class Server:
         A permission for a peer that is refused from now on ends at once; others cover the ports that are open then.
         """
         before = self._state.config
-        self._apply(config)
+        self._state.config = config
+        self._state.rates.rate = config.allocation_rate_per_user
+        self._responses.reconfigure()
         for allocation in self._state.allocations:
             realm, old = config.find(allocation.realm), before.find(allocation.realm)
             if realm is None:
                 self._end(allocation, EndReason.REVOKED, now)
             else:
                 permission.judge_anew(self._state, allocation, None if old is None else old.policy, realm.policy)
-
-    def _apply(self, config: ServerConfig) -> None:
-        self._state.config = config
-        self._state.rates.rate = config.allocation_rate_per_user
-        algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
-        self._nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
 
     def drain(self, draining: bool = True) -> None:
         """Refuse new allocations from now on, or with False take them again."""
@@ -402,20 +346,8 @@ class Server:
         return response.encode()[HEADER_SIZE:]
 
     def challenge(self, listener: Address) -> Challenge | None:
-        """What an Allocate request without credentials is answered with, that came in there over UDP.
-
-        Only where it names neither REALM nor ORIGIN, and until the next reconfigure(). None where it is no challenge,
-        or not always the same one.
-        """
-        config = self._state.config
-        realm = realms.of_listener(config, listener)
-        if config.stun_only or realm is None:
-            return None
-        request = Message(Method.ALLOCATE, Class.REQUEST, bytes(12))
-        reject = Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
-        answer = self._error(request, FiveTuple(Transport.UDP, listener, listener), reject, realm.name, 0.0)
-        nonce = self._nonces.make(listener, 0.0)
-        return self._nonces.challenge(answer.encode()[HEADER_SIZE:], nonce)
+        """What the pump may answer by itself to Allocate requests there, until the next reconfigure()."""
+        return self._responses.challenge_at(listener)
 
     def __len__(self) -> int:
         """Allocations, also those whose relay is still being opened."""
