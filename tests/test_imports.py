@@ -29,9 +29,9 @@ ALLOWED: dict[str, set[str]] = {
     "stores": {"stun", "config", "credentials"},
     "turn": {"stun", "plane", "limits", "origin", "special_purpose", "ranges", "embedded", "own"},
     "relay": {"stun", "plane", "limits", "ranges"},
-    "net": {"stun", "plane", "turn", "relay", "credentials", "eviction", "histogram", "limits"},
+    "net": {"stun", "plane", "turn", "relay", "credentials", "eviction", "histogram", "limits", "ranges"},
     "client": {"stun"},
-    "web": {"config", "credentials", "eviction", "histogram", "limits", "net", "relay"},
+    "web": {"config", "credentials", "eviction", "histogram", "limits", "net", "ranges", "relay", "stun"},
     "admin": {"config", "credentials", "limits", "relay", "stun", "web"},
     "migrate": {"config", "special_purpose"},
     "app": {

@@ -30,6 +30,8 @@ EXAMPLES = {
     "tls.acme.domains",
     "tls.acme.email",
     "tls.acme.ca",
+    "proxy",
+    "proxy.trusted",
     "relay.addresses",
     "relay.external",
     "credentials.users",
@@ -68,6 +70,8 @@ EXAMPLES = {
     "web.tls.certificate",
     "web.tls.key",
     "web.host",
+    "web.proxy",
+    "web.proxy.trusted",
     "web.keys",
     *(f"web.keys.{name}" for name in WebKeySettings.model_fields),
 }
@@ -141,7 +145,7 @@ def test_as_shipped_it_is_the_default_and_a_secret() -> None:
 
 def test_only_what_has_no_default_is_off() -> None:
     off = stated(with_everything_on()) - stated(as_shipped())
-    optional = ("tls", "redirect", "nat_discovery", "web", "realms", "status")
+    optional = ("tls", "proxy", "redirect", "nat_discovery", "web", "realms", "status")
     sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in ("store", "hook", "tokens")))
     known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}
     below = {name for name in off if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users."))}

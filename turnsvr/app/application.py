@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import structlog
@@ -30,6 +30,7 @@ from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import liveness
 from turnsvr.net.engine import EventSink
 from turnsvr.net.proofs import Proofs
+from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Pump
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.commands import EndReason
@@ -230,6 +231,11 @@ class Application:
     def connections_refused(self) -> int:
         """TCP and TLS connections for which there was no room."""
         return self.rooms.streams.refused
+
+    @property
+    def header_refusals(self) -> Mapping[Refusal, int]:
+        """TCP and TLS connections that were refused for want of a PROXY header, by reason."""
+        return self.rooms.streams.header_refusals
 
     @property
     def issuing_secret(self) -> str | None:

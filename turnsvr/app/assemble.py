@@ -6,19 +6,22 @@ Pure, but for the host: its addresses and cores are arguments, and here is where
 from __future__ import annotations
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from turnsvr import __version__
 from turnsvr.app import realms
 from turnsvr.app.realms import Realms
-from turnsvr.config.settings import NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
+from turnsvr.config.fields import ANY_OF_FAMILY, family_of
+from turnsvr.config.settings import ListenAddress, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.credentials.api import Traits
 from turnsvr.net import hosts
 from turnsvr.net.connections import StreamLimits
+from turnsvr.net.doors import Door, Doors, Listener
 from turnsvr.net.ownaddresses import delivered_here
 from turnsvr.net.tls import TlsFiles
 from turnsvr.own import OwnHosts
+from turnsvr.ranges import RangeSet
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address
@@ -50,6 +53,7 @@ class Plan:
     server: ServerConfig
     pump: PumpSettings
     streams: StreamLimits
+    doors: Doors
 
 
 def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO_TABLES) -> Plan:
@@ -66,7 +70,30 @@ def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO
             idle_timeout=settings.limits.idle_timeout,
             buffer=settings.limits.stream_buffer,
         ),
+        doors=_doors(settings),
     )
+
+
+def _doors(settings: Settings) -> Doors:
+    """The stream listeners of which there is more to say than where they are."""
+    if settings.proxy is None:
+        return {}
+    balancers = RangeSet((each.first, each.last) for each in settings.proxy.trusted)
+    return {listener: Door(balancers) for listener in _streams(settings, settings.proxy.listen)}
+
+
+def _streams(settings: Settings, named: Iterable[ListenAddress]) -> Iterator[Listener]:
+    """The stream listeners that are named, all where none is; one at a wildcard address names all at its port."""
+    wanted = {_place(each, each.host) for address in named for each in address.expand()}
+    for each in settings.listeners():
+        places = {_place(each, host) for host in (each.host, ANY_OF_FAMILY[family_of(each.host)])}
+        if each.transport != "udp" and (not wanted or wanted & places):
+            yield Listener(each.transport, Address(each.host, each.port))
+
+
+def _place(address: ListenAddress, host: str) -> tuple[str, str, int]:
+    """TCP and TLS listeners have their ports in common, but for 0, which is any."""
+    return ("" if address.port else address.transport), host, address.port
 
 
 def relay_addresses(settings: Settings, host: Host) -> tuple[RelayAddress, ...]:

@@ -16,13 +16,17 @@ _log = structlog.get_logger()
 
 Open = Callable[[Address], Address]
 """Opens a listener and returns where it is, port 0 replaced; raises OSError."""
+OpenStream = Callable[[Address, str], Address]
+"""The same, told the transport that the settings name."""
 
 
 class ListenError(Exception):
     """A listener that cannot be opened: which, why, and what to do about it, in one line."""
 
 
-def open_listeners(addresses: Iterable[ListenAddress], open_udp: Open, open_stream: Open) -> Iterator[ListenAddress]:
+def open_listeners(
+    addresses: Iterable[ListenAddress], open_udp: Open, open_stream: OpenStream
+) -> Iterator[ListenAddress]:
     """Open each and yield where it is; an optional one whose address family the host lacks is left out.
 
     Raises ListenError.
@@ -30,9 +34,9 @@ def open_listeners(addresses: Iterable[ListenAddress], open_udp: Open, open_stre
     missing = None
     opened = False
     for address in addresses:
-        opener = open_udp if address.transport == "udp" else open_stream
+        where = Address(address.host, address.port)
         try:
-            bound = opener(Address(address.host, address.port))
+            bound = open_udp(where) if address.transport == "udp" else open_stream(where, address.transport)
         except OSError as error:
             if not (address.optional and error.errno in _NO_SUCH_FAMILY):
                 raise ListenError(_explain(address, error)) from None

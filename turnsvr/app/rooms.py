@@ -103,7 +103,7 @@ class Rooms:
             if each.transport == "udp":
                 address = Address(each.host, each.port)
                 self.pump.challenge(address, self.server.challenge(address))
-        self.streams.reconfigure(plan.streams)
+        self.streams.reconfigure(plan.streams, plan.doors)
 
     async def close(self) -> None:
         """End every allocation and close everything. Closing twice is fine."""
@@ -152,7 +152,9 @@ class Rooms:
             )
         except relay.PumpUnavailable as error:
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
-        self.streams = Streams(self.engine, plan.streams, self.tls.contexts, loop=loop, proofs=self.tls.proofs)
+        self.streams = Streams(
+            self.engine, plan.streams, self.tls.contexts, loop=loop, proofs=self.tls.proofs, doors=plan.doors
+        )
 
     def _start_status(self) -> None:
         """Tell Redis of sessions, where the settings say so. Raises StartError."""

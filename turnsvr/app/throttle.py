@@ -43,6 +43,7 @@ BY_CLIENT: Final = {
     "admin request refused": Share(0.05, 20),
     "connection refused": Share(0.05, 20),
     "connection ended to make room": Share(0.05, 20),
+    "PROXY header refused": Share(0.05, 20),
 }
 """Kinds that clients are judged by: no flood of one hides another's. Their field `client` is a host."""
 

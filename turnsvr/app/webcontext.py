@@ -17,6 +17,7 @@ from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.credentials.timedname import TimedNames
 from turnsvr.net.proofs import Proofs
+from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Pump, Totals
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import EndReason
@@ -67,6 +68,9 @@ class Application(Protocol):
 
     @property
     def connections_refused(self) -> int: ...
+
+    @property
+    def header_refusals(self) -> Mapping[Refusal, int]: ...
 
     @property
     def allocation_limit(self) -> int: ...
@@ -139,6 +143,10 @@ class ApplicationContext:
     @property
     def connections_refused(self) -> int:
         return self._application.connections_refused
+
+    @property
+    def header_refusals(self) -> Mapping[Refusal, int]:
+        return self._application.header_refusals
 
     @property
     def lagging(self) -> int:

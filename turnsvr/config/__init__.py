@@ -116,6 +116,7 @@ def _nested(one: Location, other: Location) -> bool:
 
 def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
     """What each setting allows and together makes no sense."""
+    from turnsvr.config import doorchecks
     from turnsvr.config.document import Problem
 
     def problem(text: str, hint: str, *location: str | int) -> Problem:
@@ -135,6 +136,8 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
         yield problem(text, hint, "realms", *where)
     for where, text, hint in _web_contradictions(settings):
         yield problem(text, hint, "web", *where)
+    for location, text, hint in doorchecks.contradictions(settings):
+        yield problem(text, hint, *location)
 
 
 def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]:

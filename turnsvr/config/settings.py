@@ -14,6 +14,7 @@ from turnsvr.config import fields
 from turnsvr.config.acmesettings import AcmeSettings
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
+from turnsvr.config.doorsettings import ProxySettings
 from turnsvr.config.ranges import (
     STUN_PORT,
     AddressRange,
@@ -42,6 +43,7 @@ __all__ = [
     "PeerRange",
     "PeerSettings",
     "PortRange",
+    "ProxySettings",
     "PumpSettings",
     "RealmLimitSettings",
     "RealmSettings",
@@ -215,6 +217,8 @@ class Settings(fields.Section):
     """Where clients are served; when absent UDP and TCP on 3478 of every address, with tls TLS on 5349."""
     tls: Annotated[TlsSettings | None, PRESENCE] = None
     """Certificate for TLS clients; no TLS when absent."""
+    proxy: ProxySettings | None = None
+    """Balancers in front that tell where TCP and TLS clients come from (PROXY protocol); none when absent."""
     relay: RelaySettings = Field(default_factory=RelaySettings)
     """Where relayed transport addresses come from."""
     credentials: CredentialSettings = Field(default_factory=CredentialSettings)

@@ -175,6 +175,15 @@ class WebKeySettings(fields.Section):
         return self
 
 
+class WebProxySettings(fields.Section):
+    """Balancers in front of HTTP that tell where connections come from (PROXY protocol, versions 1 and 2)."""
+
+    trusted: Annotated[fields.Ranges, Field(min_length=1)]
+    """Addresses of the balancers. Others are refused where a header is asked for."""
+    listen: WebListens = ()
+    """Listeners, of those in web.listen, whose connections begin with a header; all of them when empty."""
+
+
 class SignallingSettings(fields.Section):
     """Bounds of rooms, in which two browsers find each other."""
 
@@ -215,6 +224,8 @@ class WebSettings(fields.Section):
     """Origins of web pages elsewhere that may call from a browser (CORS); this server's own page always may."""
     trusted_proxies: fields.Ranges = ()
     """Addresses of reverse proxies whose X-Forwarded-For, -Proto and -Host headers are believed."""
+    proxy: WebProxySettings | None = None
+    """Balancers whose connections begin with a header of the PROXY protocol; none when absent."""
     requests_per_address: fields.PerSecond = 10.0
     """Requests per second of one client address without a key; 0 for no limit."""
     requests_per_key: fields.PerSecond = 100.0

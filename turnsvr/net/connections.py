@@ -18,10 +18,14 @@ import structlog
 
 from turnsvr.eviction import Waiting
 from turnsvr.limits import client_of
+from turnsvr.net.proxied import HeaderRefusals
 from turnsvr.stun.address import Address, FiveTuple, Transport, pack_host
 
 _MAX_NUMBER = 2**32 - 1
 """After it numbers begin anew; a connection of then at the same addresses has long been forgotten."""
+
+_BALANCER = b"balancer "
+"""In front of a key: a balancer, of which it is not known yet whom it speaks for. Longer than any client's key."""
 
 _log = structlog.get_logger()
 
@@ -42,9 +46,19 @@ class StreamLimits:
 class Connection:
     """One accepted connection, from accept() until close()."""
 
-    def __init__(self, connections: Connections, client: Address, server: Address, number: int, key: bytes) -> None:
+    def __init__(
+        self,
+        connections: Connections,
+        client: Address,
+        server: Address,
+        number: int,
+        key: bytes,
+        ends: tuple[Address, Address],
+    ) -> None:
+        """ends: of the connection itself, which of a client behind a balancer are the balancer's and ours."""
         self.client = client
         self.server = server
+        self.ends = ends
         self.number = number
         self.five_tuple: FiveTuple | None = None
         """Known once the first byte has told the transport."""
@@ -107,31 +121,41 @@ class Connections:
         """Connections that were ended to make room."""
         self.refused = 0
         """Connections for which there was no room."""
+        self.header_refusals = HeaderRefusals()
         self._waiting = Waiting[Connection]()
         """Those without an allocation; of one that has got its own since, this is found out when it is to go."""
         self._open: dict[tuple[Address, Address], Connection] = {}
-        """By addresses of client and server."""
+        """By their ends."""
         self._last_number = 0
         self._by_client: Counter[bytes] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
 
-    def admit(self, client: Address, server: Address) -> Connection | None:
-        """A place for a connection that was accepted just now, None when there is none."""
-        former = self._open.get((client, server))
+    def admit(self, client: Address, server: Address, through: Address | None = None) -> Connection | None:
+        """A place for a connection that was accepted just now, None when there is none.
+
+        through: the balancer that it came through.
+        """
+        return self._admit(client, server, through or client, client_of(pack_host(client.host)))
+
+    def admit_balancer(self, balancer: Address, server: Address) -> Connection | None:
+        """The same until the balancer has told whose connection it is; so many of one balancer have no bound."""
+        return self._admit(balancer, server, balancer, _BALANCER + pack_host(balancer.host))
+
+    def _admit(self, client: Address, server: Address, end: Address, key: bytes) -> Connection | None:
+        former = self._open.get((end, server))
         if former is not None:
             _log.debug("connection dropped", client=str(client), reason="its client has opened another one")
             former.drop()
             former.close()
-        key = client_of(pack_host(client.host))
         full = self._full(key)
         if full and not self._evict(key, full):
             self.refused += 1
             _log.warning("connection refused", client=client.host, reason=full)
             return None
         self._last_number = self._last_number % _MAX_NUMBER + 1
-        connection = Connection(self, client, server, self._last_number, key)
-        self._open[client, server] = connection
+        connection = Connection(self, client, server, self._last_number, key, (end, server))
+        self._open[connection.ends] = connection
         self._by_client[key] += 1
         self._waiting.add(connection, key)
         self._empty.clear()
@@ -144,10 +168,9 @@ class Connections:
             self._waiting.add(connection, connection.key)
 
     def forget(self, connection: Connection) -> None:
-        addresses = connection.client, connection.server
-        if self._open.get(addresses) is not connection:
+        if self._open.get(connection.ends) is not connection:
             return
-        del self._open[addresses]
+        del self._open[connection.ends]
         self._waiting.discard(connection, connection.key)
         self._by_client[connection.key] -= 1
         if not self._by_client[connection.key]:
@@ -167,7 +190,7 @@ class Connections:
 
     def _full(self, key: bytes) -> str:
         """The setting that leaves no room for one more of this client, none where there is room."""
-        if self._by_client[key] >= self.limits.connections_per_address:
+        if self._by_client[key] >= self.limits.connections_per_address and not key.startswith(_BALANCER):
             return "limits.connections_per_address"
         return "limits.connections" if len(self._open) >= self.limits.connections else ""
 

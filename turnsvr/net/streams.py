@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,9 +15,12 @@ import structlog
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.arrival import Arrival, Farewell, Speech, judge, last_word
 from turnsvr.net.connections import Connection, Connections, StreamLimits
+from turnsvr.net.doors import PLAIN, Doors, Listener
 from turnsvr.net.engine import Engine
 from turnsvr.net.handshake import Handshake
 from turnsvr.net.proofs import Hello, NothingMore, Proofs
+from turnsvr.net.proxied import HeaderWait, may_tell
+from turnsvr.net.proxyheader import Refusal
 from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
@@ -43,9 +46,11 @@ class Streams:
         *,
         loop: asyncio.AbstractEventLoop,
         proofs: Proofs | None = None,
+        doors: Doors | None = None,
     ) -> None:
-        """proofs: what an ACME authority may come for over TLS."""
+        """proofs: what an ACME authority may come for over TLS. doors: listeners of which there is more to say."""
         self.tls = tls
+        self._doors = doors or {}
         self._proofs = proofs or Proofs()
         self._engine = engine
         self._loop = loop
@@ -60,15 +65,17 @@ class Streams:
         self._flushes = Flushes(loop)
         engine.on_stream_closed = self._adopted_closed
 
-    def listen(self, address: Address) -> Address:
+    def listen(self, address: Address, transport: str = "tcp") -> Address:
         """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
         listener = open_stream_listener(address)
-        self._acceptors.append(Acceptor(self._loop, listener, self._accepted))
+        accepted = partial(self._accepted, Listener(transport, address))
+        self._acceptors.append(Acceptor(self._loop, listener, accepted))
         return address_of(listener.getsockname())
 
-    def reconfigure(self, limits: StreamLimits) -> None:
-        """Take new limits; who is in stays. The buffer size holds for new connections."""
+    def reconfigure(self, limits: StreamLimits, doors: Doors) -> None:
+        """Take new limits and doors; who is in stays. The buffer size holds for new connections."""
         self._connections.limits = limits
+        self._doors = doors
 
     def is_adopted(self, five_tuple: FiveTuple) -> bool:
         """Whether the pump serves this client's connection itself."""
@@ -94,6 +101,11 @@ class Streams:
         """Connections for which there was no room, since the start."""
         return self._connections.refused
 
+    @property
+    def header_refusals(self) -> Mapping[Refusal, int]:
+        """Connections that were refused for want of a PROXY header, by reason."""
+        return self._connections.header_refusals.counts
+
     def __len__(self) -> int:
         """Connections."""
         return len(self._connections)
@@ -106,8 +118,9 @@ class Streams:
         self._connections.drop_all()
         await self._connections.wait_empty()
 
-    def _accepted(self, connected: socket.socket, peer: Any) -> None:
+    def _accepted(self, listener: Listener, connected: socket.socket, peer: Any) -> None:
         client = address_of(peer)
+        door = self._doors.get(listener, PLAIN)
         try:
             connected.setblocking(False)
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -115,7 +128,40 @@ class Streams:
         except OSError:
             connected.close()
             return
-        connection = self._connections.admit(client, server)
+        if door.balancers is None:
+            self._enter(connected, self._connections.admit(client, server))
+        elif may_tell(client.host, door.balancers):
+            self._read_header(connected, client, server)
+        else:
+            connected.close()
+            self._connections.header_refusals.add(client.host, Refusal.UNTRUSTED)
+
+    def _read_header(self, connected: socket.socket, balancer: Address, server: Address) -> None:
+        """Have a balancer tell whose connection it is."""
+        connection = self._connections.admit_balancer(balancer, server)
+        if connection is None:
+            connected.close()
+            return
+
+        def told(client: Address | None) -> None:
+            connection.close()
+            self._enter(connected, self._connections.admit(client or balancer, server, balancer))
+
+        def refused(why: Refusal | None) -> None:
+            connection.drop()
+            self._connections.header_refusals.add(balancer.host, why)
+
+        header = HeaderWait(self._loop, connected, told=told, refused=refused)
+
+        def drop() -> None:
+            header.cancel()
+            connected.close()
+            connection.close()
+
+        connection.drop = drop
+
+    def _enter(self, connected: socket.socket, connection: Connection | None) -> None:
+        """Wait for what the client says first; without a place for the connection there is nothing to wait for."""
         if connection is None:
             connected.close()
             return

@@ -22,11 +22,13 @@ from enum import Enum
 from turnsvr.config.ranges import AddressRange
 from turnsvr.eviction import Waiting
 from turnsvr.limits import client_of
+from turnsvr.net.proxied import HeaderRefusals
 
 
 class Wait(Enum):
     """What a connection waits for."""
 
+    PROXY = "the header of a balancer"
     TLS = "the end of the TLS handshake"
     HEAD = "the head of a request"
     NEXT = "another request"
@@ -38,6 +40,7 @@ class Wait(Enum):
 
 
 DEADLINES: dict[Wait, float] = {
+    Wait.PROXY: 10.0,
     Wait.TLS: 10.0,
     Wait.HEAD: 10.0,
     Wait.NEXT: 15.0,
@@ -69,6 +72,8 @@ class HttpConnection:
         self.source = source
         """Whom the bound of one address counts it for; None where it does not."""
         self.favoured = favoured
+        self.client: tuple[str, int] | None = None
+        """The client's address where a balancer has told it; whoever serves it sets this."""
         self.drop: Callable[[], object] = lambda: None
         """Ends the connection at once, whatever state it is in; whoever serves it sets this."""
         self.closed: Callable[[], object] = lambda: None
@@ -114,6 +119,7 @@ class HttpConnections:
         """Connections that were ended to make room."""
         self.refused = 0
         """Connections for which there was no room."""
+        self.header_refusals = HeaderRefusals()
         self._open: set[HttpConnection] = set()
         self._by_source: Counter[bytes] = Counter()
         self._strangers = Waiting[HttpConnection]()
@@ -126,6 +132,15 @@ class HttpConnections:
         """
         address = _address(host)
         source = None if address is None or _in(address, self.limits.proxies) else client_of(address.packed)
+        return self._admit(address, source)
+
+    def admit_balancer(self, host: str) -> HttpConnection | None:
+        """The same until the balancer has told whose connection it is; so many of one balancer have no bound."""
+        return self._admit(_address(host), None)
+
+    def _admit(
+        self, address: ipaddress.IPv4Address | ipaddress.IPv6Address | None, source: bytes | None
+    ) -> HttpConnection | None:
         favoured = address is None or _in(address, self.limits.favoured)
         if not self._make_room(source):
             self.refused += 1

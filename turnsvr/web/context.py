@@ -11,6 +11,7 @@ from turnsvr.config.ranges import ListenAddress
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.timedname import TimedNames
 from turnsvr.histogram import Histogram
+from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Totals
 
 PeerVerdict = Literal["own", "refused", "allowed"]
@@ -94,6 +95,10 @@ class Context(Protocol):
     @property
     def connections_refused(self) -> int:
         """Connections of TURN clients for which there was no room."""
+
+    @property
+    def header_refusals(self) -> Mapping[Refusal, int]:
+        """Connections to the listeners of TURN clients that were refused for want of a PROXY header, by reason."""
 
     @property
     def lagging(self) -> int:

@@ -18,6 +18,7 @@ from prometheus_client.registry import Collector
 
 from turnsvr import __version__
 from turnsvr.histogram import Histogram
+from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Totals
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
@@ -89,6 +90,20 @@ class ServerCollector(Collector):
             "turnsvr_connections_refused",
             "TCP and TLS connections for which there was no room, since sessions held it.",
             context.connections_refused,
+        )
+        yield _counters(
+            "turnsvr_proxy_headers_refused",
+            "Connections closed for want of a PROXY header, by service (turn, http) and reason: untrusted where nobody "
+            "who may send one sent it, else malformed, too_long, late, or ended half-way.",
+            ("service", "reason"),
+            [
+                ((service, each.value), counts.get(each, 0))
+                for service, counts in (
+                    ("turn", context.header_refusals),
+                    ("http", self._connections.header_refusals.counts),
+                )
+                for each in Refusal
+            ],
         )
         yield _gauge(
             "turnsvr_lagging_connections",

@@ -36,6 +36,7 @@ class HttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.client = self._place.client or self.client
         self._place.drop = self._drop
         self._judge()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 
@@ -11,6 +12,7 @@ import structlog
 from turnsvr.config.ranges import AddressRange
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
+from turnsvr.ranges import RangeSet
 from turnsvr.web import WebError, serving
 from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
@@ -35,6 +37,7 @@ class Server:
         self._room = room
         self._own_tls: TlsContexts | None = None
         self._servers = serving.HttpServers()
+        self._sockets: dict[socket.socket, WebListen] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._web: Web | None = None
         self._connections: HttpConnections | None = None
@@ -57,6 +60,7 @@ class Server:
             serving.close_all(opened)
             raise
         self.listening = tuple(each for each, _ in opened)
+        self._sockets = {each: listener for listener, each in opened}
         self._connections = connections = HttpConnections(self._limits(), asyncio.get_running_loop())
         self._web = web = Web(
             self._settings,
@@ -74,6 +78,7 @@ class Server:
                     connections,
                     tls=context,
                     message_size=signalling.message_size if signalling else None,
+                    balancers=self._balancers,
                 )
         if web.signalling is not None:
             self._tasks.append(asyncio.create_task(web.signalling.sweep()))
@@ -112,6 +117,15 @@ class Server:
         await self._servers.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks, self.listening, self._web = [], (), None
+
+    def _balancers(self, bound: socket.socket) -> RangeSet | None:
+        """Those in front of a listener; None where there is none."""
+        proxy, listener = self._settings.proxy, self._sockets[bound]
+        if proxy is None:
+            return None
+        named = {(each.scheme, each.host, each.port) for address in proxy.listen for each in address.expand()}
+        is_named = any((listener.scheme, listener.host, port) in named for port in (listener.port, 0))
+        return RangeSet((each.first, each.last) for each in proxy.trusted) if is_named or not named else None
 
     def _signalling_room(self) -> int:
         """Sessions of signalling at once; since none is ended to make room, some connections are left to others."""

@@ -9,12 +9,17 @@ import inspect
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from turnsvr.config.websettings import WebListen
 from turnsvr.net.accepting import Acceptor
+from turnsvr.net.proxied import HeaderWait, may_tell
+from turnsvr.net.proxyheader import Refusal
+from turnsvr.ranges import RangeSet
+from turnsvr.stun.address import Address
 from turnsvr.web.connections import HttpConnection, HttpConnections, Wait
 from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
@@ -36,6 +41,9 @@ _MAX_HEADER_BYTES = 16_384
 Opened = tuple[WebListen, socket.socket]
 """A listener and its bound socket."""
 
+Balancers = Callable[[socket.socket], RangeSet | None]
+"""Those whose connections to a listening socket begin with a PROXY header now; None where clients come."""
+
 
 class ListenFailed(Exception):
     """A listener that cannot be opened: which, and what to do about it, in one line."""
@@ -56,13 +64,15 @@ class HttpServers:
         *,
         tls: ssl.SSLContext | None = None,
         message_size: int | None = None,
+        balancers: Balancers = lambda _: None,
     ) -> None:
         """Serve on bound sockets, which close with stop(); with tls all of them speak it.
 
         connections may be shared with other servers; message_size bounds a WebSocket message, in bytes, and without it
         WebSocket is not spoken.
         """
-        server = _Uvicorn(_configuration(_quiet_at_its_end(application), message_size), connections, tls)
+        configuration = _configuration(_quiet_at_its_end(application), message_size)
+        server = _Uvicorn(configuration, connections, tls, balancers)
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
         await server.ready.wait()
@@ -78,9 +88,16 @@ class HttpServers:
 class _Uvicorn(uvicorn.Server):
     """Accepts by the table of connections, leaves signals to the process it lives in, and tells when it serves."""
 
-    def __init__(self, config: uvicorn.Config, connections: HttpConnections, tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        connections: HttpConnections,
+        tls: ssl.SSLContext | None,
+        balancers: Balancers,
+    ) -> None:
         super().__init__(config)
         self.ready = asyncio.Event()
+        self._balancers = balancers
         self._connections = connections
         self._tls = tls
         self._acceptors: list[Acceptor] = []
@@ -91,7 +108,7 @@ class _Uvicorn(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for each in sockets or ():
             each.listen(_BACKLOG)
-            self._acceptors.append(Acceptor(loop, each, self._accepted, _BATCH))
+            self._acceptors.append(Acceptor(loop, each, partial(self._accepted, each), _BATCH))
         self.servers = []
         self.started = True
         self.ready.set()
@@ -110,8 +127,50 @@ class _Uvicorn(uvicorn.Server):
         for connection in tuple(self._mine):
             connection.drop()
 
-    def _accepted(self, connected: socket.socket, peer: Any) -> None:
-        connection = self._connections.admit(peer[0] if isinstance(peer, tuple) else "")
+    def _accepted(self, listener: socket.socket, connected: socket.socket, peer: Any) -> None:
+        host = peer[0] if isinstance(peer, tuple) else ""
+        balancers = self._balancers(listener)
+        connected.setblocking(False)
+        if balancers is None:
+            self._enter(connected, self._connections.admit(host))
+        elif may_tell(host, balancers):
+            self._read_header(connected, host)
+        else:
+            connected.close()
+            self._connections.header_refusals.add(host, Refusal.UNTRUSTED)
+
+    def _read_header(self, connected: socket.socket, host: str) -> None:
+        """Have a balancer tell whose connection it is."""
+        place = self._connections.admit_balancer(host)
+        if place is None:
+            connected.close()
+            return
+
+        def told(client: Address | None) -> None:
+            place.close()
+            connection = self._connections.admit(client.host if client else host)
+            if connection is not None:
+                connection.client = client
+            self._enter(connected, connection)
+
+        def refused(why: Refusal | None) -> None:
+            place.drop()
+            self._connections.header_refusals.add(host, why)
+
+        header = HeaderWait(asyncio.get_running_loop(), connected, told=told, refused=refused)
+
+        def drop() -> None:
+            header.cancel()
+            connected.close()
+            place.close()
+
+        self._mine.add(place)
+        place.closed = lambda: self._mine.discard(place)
+        place.drop = drop
+        place.waits(Wait.PROXY)
+
+    def _enter(self, connected: socket.socket, connection: HttpConnection | None) -> None:
+        """Serve it; without a place for the connection it ends."""
         if connection is None:
             connected.close()
             return
@@ -141,7 +200,6 @@ class _Uvicorn(uvicorn.Server):
         def protocol() -> HttpProtocol:
             return HttpProtocol(connection, self.config, self.server_state)
 
-        connected.setblocking(False)
         seconds = {} if self._tls is None else {"ssl_shutdown_timeout": _TLS_END_SECONDS}
         await asyncio.get_running_loop().connect_accepted_socket(protocol, connected, ssl=self._tls, **seconds)
 

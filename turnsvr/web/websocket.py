@@ -5,6 +5,7 @@ Importing it needs the package websockets, which the admin interface does withou
 
 from __future__ import annotations
 
+from asyncio import BaseTransport
 from typing import Any
 
 from uvicorn import Config
@@ -24,6 +25,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, place: HttpConnection, config: Config, server_state: ServerState, app_state: Any) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self._place = place
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)
+        self.client = self._place.client or self.client
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

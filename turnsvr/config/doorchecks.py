@@ -1,0 +1,44 @@
+"""Contradictions between listeners and what is said of some of them by naming them again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from turnsvr.config.document import Location
+    from turnsvr.config.ranges import ListenAddress
+    from turnsvr.config.settings import Settings
+
+Contradiction = tuple["Location", str, str]
+"""Where, what is wrong, what to do about it."""
+
+
+def contradictions(settings: Settings) -> Iterator[Contradiction]:
+    if settings.proxy is not None:
+        yield from _streams(settings, ("proxy",), settings.proxy.listen)
+    yield from _web(settings)
+
+
+def _streams(settings: Settings, section: Location, named: Collection[ListenAddress]) -> Iterator[Contradiction]:
+    """Stream listeners that a section names, of which some may not be there."""
+    serving = (*settings.listeners(), *settings.named_listeners())
+    sockets = {(each.host, each.port) for each in serving if each.transport != "udp"}
+    for index, address in enumerate(named):
+        where = (*section, "listen", index)
+        if address.transport == "udp":
+            yield where, "is a UDP listener", "name TCP and TLS listeners"
+        elif address.port == 0:
+            yield where, "has no port, so that it names nothing", "write the port"
+        elif not sockets.issuperset((each.host, each.port) for each in address.expand()):
+            yield where, "is not among the listeners", f'add "{address}" to listen'
+
+
+def _web(settings: Settings) -> Iterator[Contradiction]:
+    web = settings.web
+    if web is None or web.proxy is None:
+        return
+    serving = set(web.listeners())
+    for index, address in enumerate(web.proxy.listen):
+        if not serving.issuperset(address.expand()):
+            yield ("web", "proxy", "listen", index), "is not among web.listen", f'add "{address}" to web.listen'
