@@ -1,4 +1,4 @@
-# The Lanes: threads that move packets, as a whole. What the control thread says of a session is the Engine's.
+# The Lanes: threads that move packets, as a whole. What the control thread says of a client or session is not here.
 
 cdef class Lanes:
     """Lanes that are made, told what to go by, run, counted and let go of.

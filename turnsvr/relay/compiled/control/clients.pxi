@@ -1,0 +1,115 @@
+# Stream clients: the connections that a lane serves, and the writers of those that asyncio does.
+
+cdef class Clients(Lanes):
+    """Lanes, and their stream clients. It owns the descriptors of adopted connections until they are hung up."""
+
+    cdef dict writers
+
+    def __cinit__(self):
+        self.writers = {}
+
+    def attach(self, five_tuple, write):
+        """Have frames for this stream client go to write, which is kept alive until detach()."""
+        # The one before is let go of when nothing points to it any more.
+        replaced = self.writers.get(five_tuple)
+        self.writers[five_tuple] = write
+        self.set_writer(five_tuple, <void *>write)
+
+    def detach(self, five_tuple):
+        """Let go of a client's writer, and of what waits of the client."""
+        if five_tuple in self.writers:
+            self.set_writer(five_tuple, NULL)
+            del self.writers[five_tuple]
+            self.abandon(five_tuple)
+
+    cdef int abandon(self, five_tuple) except -1:
+        """Forget what waits of a client that is gone."""
+        cdef FiveTupleKey key
+        cdef ClientQueue *queue
+        cdef Lane *lane
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        lane_lock(lane)
+        queue = find_queue(&lane.queues, &key)
+        if queue != NULL:
+            abandon_queue(lane, queue)
+        lane_unlock(lane)
+        return 0
+
+    cdef int set_writer(self, five_tuple, void *write) except -1:
+        """Have the client's session borrow the writer, or none; takes the lane's lock."""
+        cdef FiveTupleKey key
+        cdef Session *session
+        cdef Lane *lane
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        lane_lock(lane)
+        session = find_session(&lane.sessions, &key)
+        if session != NULL:
+            session.writer = write
+        lane_unlock(lane)
+        return 0
+
+    def adopt(self, int descriptor, five_tuple, bytes first not None, TlsHandshake tls=None):
+        """Serve a connected TCP socket and own it, over TLS where hands were shaken, which is used up then.
+
+        Raises OSError, and RuntimeError when it serves one of that five-tuple; then the caller still owns it.
+        """
+        cdef FiveTupleKey key
+        cdef Stream *stream
+        cdef Session *session
+        cdef Lane *lane
+        cdef int64_t slot
+        cdef bint added = False
+        if tls is not None and (tls.link == NULL or tls.link.descriptor != descriptor or not tls.is_done):
+            raise ValueError("the handshake is another connection's, used up or not over")
+        set_number(descriptor, IPPROTO_TCP, TCP_NODELAY, 1)
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        if find_stream(&lane.streams, &key) != NULL:
+            raise RuntimeError("a connection of that five-tuple is served already")
+        stream = <Stream *>calloc(1, sizeof(Stream))
+        if stream == NULL:
+            raise MemoryError
+        stream.key = key
+        stream.descriptor = descriptor
+        lane_lock(lane)
+        slot = take_slot(lane, IS_STREAM, stream)
+        if slot >= 0:
+            stream.slot = <uint32_t>slot
+            added = index_add(&lane.streams, hash_key(&key), stream)
+            if not added or not watch(lane, stream.slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
+                index_remove(&lane.streams, hash_key(&key), stream)
+                give_slot(lane, stream.slot)
+                added = False
+        if added:
+            session = find_session(&lane.sessions, &key)
+            if session != NULL:
+                session.stream = stream
+            self.batch.now = monotonic()
+            if tls is not None:
+                tls.give(stream)
+            feed_stream(lane, self.batch, stream, <const uint8_t *>first, len(first))
+            if tls is not None and not stream.is_over:
+                open_records(lane, self.batch, stream, NULL, 0)
+        lane_unlock(lane)
+        if not added:
+            free(stream)
+            raise OSError(ENOMEM, "stream")
+        flush_foreign(self.lanes, self.batch)
+
+    def hang_up(self, five_tuple, name=None):
+        """Close an adopted connection, without a word to the Handler; with a name only the one that drain() told of.
+
+        Whether there was one.
+        """
+        cdef FiveTupleKey key
+        cdef Stream *stream
+        cdef Lane *lane
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        stream = find_stream(&lane.streams, &key)
+        if stream == NULL or (name is not None and name != stream_name(lane, stream)):
+            return False
+        end_connection(lane, stream)
+        return True
