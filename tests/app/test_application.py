@@ -138,7 +138,7 @@ async def test_reload_changes_how_often_a_user_may_allocate(serve: Serve) -> Non
     limits = {"allocation_rate_per_user": "6/min", "allocations_per_user": 1}
     application = await serve(limits=limits)
     heard = Heard()
-    application._events.add(heard)
+    application.rooms.events.add(heard)
     client = await client_of(application)
     await client.allocate()
     await client.close()
@@ -180,7 +180,7 @@ async def test_reload_says_again_and_again_what_needs_a_restart(
     application = await serve()
     for _ in range(2):
         assert application.reload(changed(application, **{section: value})) == [name]
-    assert await application.is_alive()
+    assert await application.rooms.is_alive()
 
 
 async def test_reload_changes_what_a_pump_can_change_as_it_runs(serve: Serve) -> None:
@@ -206,10 +206,10 @@ async def test_a_renewed_certificate_is_noticed(serve: Serve, tmp_path: Path) ->
     old = await StreamLink.open(address_of(application, "tls"), tls=tls_context(insecure=True))
     first = files.certificate.read_text()
     with capture_logs() as logs:
-        application.check_certificate()
+        application.rooms.tls.check()
         firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
-        application.check_certificate()
-        application.check_certificate()
+        application.rooms.tls.check()
+        application.rooms.tls.check()
     assert [entry["event"] for entry in logs] == ["certificate reloaded"]
     new = await StreamLink.open(address_of(application, "tls"), tls=tls_context(insecure=True))
     shown = new._socket.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -337,7 +337,7 @@ async def test_both_families_are_served_on_every_address(serve: Serve) -> None:
 
 async def test_stun_alone_needs_no_credentials(serve: Serve) -> None:
     application = await serve(stun_only=True, credentials={})
-    assert application.first_run is None
+    assert application.rooms.first_run is None
     client = await client_of(application)
     await client.binding()
     with pytest.raises(ClientError):
@@ -404,7 +404,7 @@ async def test_a_fault_in_the_pump_costs_one_request(serve: Serve, monkeypatch: 
 
 async def test_a_pump_that_is_gone_does_not_seem_alive(serve: Serve) -> None:
     application = await serve()
-    assert await application.is_alive()
+    assert await application.rooms.is_alive()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
         deaf.bind(("127.0.0.1", 0))
         assert not await takes_packets(application.pump, Address(*deaf.getsockname()), within=0.05)

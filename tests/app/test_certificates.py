@@ -65,7 +65,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 
 async def issued(application: Application) -> None:
-    keeper = application.keeper
+    keeper = application.rooms.tls.keeper
     assert keeper is not None
     await until(lambda: keeper.is_current or keeper.failure is not None)
     assert keeper.failure is None
@@ -104,8 +104,8 @@ async def test_a_name_is_proven_on_the_tls_listener_and_no_connection_is_dropped
         certificate = await served_certificate(application)
         assert names(certificate) == set(DOMAINS)
         assert certificate.issuer != certificate.subject
-        assert not application.proofs.has_tls
-        assert application.problems == []
+        assert not application.rooms.tls.proofs.has_tls
+        assert application.rooms.problems == []
         for file in (tmp_path / "acme").rglob("*"):
             assert stat.S_IMODE(file.stat().st_mode) == (0o700 if file.is_dir() else 0o600)
 
@@ -172,9 +172,9 @@ async def test_what_was_issued_serves_again_after_a_restart_without_another_orde
         await first.stop()
     second = await serve(listen=[f"tls://127.0.0.1:{port}"], tls=tls)
     assert await served_certificate(second) == before
-    assert second.keeper is not None
+    assert second.rooms.tls.keeper is not None
     await asyncio.sleep(0.1)
-    assert (second.keeper.failures, second.keeper.failure) == (0, None)
+    assert (second.rooms.tls.keeper.failures, second.rooms.tls.keeper.failure) == (0, None)
 
 
 async def test_an_authority_that_is_away_is_told_everywhere(serve: Serve, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ async def test_an_authority_that_is_away_is_told_everywhere(serve: Serve, tmp_pa
         application = await serve(
             tls=acme(authority, tmp_path), web={"listen": "http://127.0.0.1:0"}, admin={"socket": tmp_path / "admin"}
         )
-        keeper = application.keeper
+        keeper = application.rooms.tls.keeper
         assert keeper is not None
         await until(lambda: keeper.failures > 0)
     (line,) = [each for each in logs if each["event"] == "no certificate was issued"]
@@ -208,12 +208,12 @@ async def test_an_authority_that_is_away_is_told_everywhere(serve: Serve, tmp_pa
 async def test_a_name_that_leads_elsewhere_is_told(serve: Serve, tmp_path: Path) -> None:
     with start_authority(tmp_path) as authority:
         application = await serve(tls=acme(authority, tmp_path))
-        keeper = application.keeper
+        keeper = application.rooms.tls.keeper
         assert keeper is not None
         await until(lambda: keeper.failure is not None)
     for domain in DOMAINS:
         assert f"{domain}: Failed to connect" in str(keeper.failure)
-    assert not application.proofs.has_tls
+    assert not application.rooms.tls.proofs.has_tls
 
 
 # While an order goes on, and who comes then. Without an authority.
@@ -250,7 +250,7 @@ async def shake_hands(port: int, name: str | None, protocol: str, *, pieces: boo
 async def test_who_offers_the_protocol_gets_the_proof_and_others_are_served(serve: Serve, kind: str) -> None:
     application = await serve(pump={"kind": kind})
     port = address_of(application, "tls").port
-    application.proofs.prove_by_tls(DOMAINS[0], "token.thumbprint")
+    application.rooms.tls.proofs.prove_by_tls(DOMAINS[0], "token.thumbprint")
     for pieces in (False, True):
         tls = await shake_hands(port, DOMAINS[0], ALPN, pieces=pieces)
         assert tls.selected_alpn_protocol() == ALPN
@@ -269,14 +269,14 @@ async def test_who_offers_the_protocol_gets_the_proof_and_others_are_served(serv
     await client.close()
     plain = await shake_hands(port, DOMAINS[0], "stun.turn", pieces=True)
     assert plain.selected_alpn_protocol() == "stun.turn"
-    application.proofs.clear()
+    application.rooms.tls.proofs.clear()
     assert (await shake_hands(port, DOMAINS[0], ALPN)).selected_alpn_protocol() is None
     await until(lambda: application.connections == 0)
 
 
 async def test_who_says_nothing_after_a_first_byte_is_hung_up_on_when_the_server_stops(serve: Serve) -> None:
     application = await serve()
-    application.proofs.prove_by_tls(DOMAINS[0], "token.thumbprint")
+    application.rooms.tls.proofs.prove_by_tls(DOMAINS[0], "token.thumbprint")
     reader, writer = await asyncio.open_connection("127.0.0.1", address_of(application, "tls").port)
     writer.write(b"\x16\x03")
     await writer.drain()

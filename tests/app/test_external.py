@@ -156,11 +156,11 @@ async def test_a_session_lives_on_when_its_address_is_found(serve: Serve, monkey
     await client.permit(Address("127.0.0.1", 9))
     asked.set()
     async with asyncio.timeout(PATIENCE):
-        while application.relaying != [PUBLIC]:  # noqa: ASYNC110 - it is on its way
+        while application.rooms.addresses.relaying != [PUBLIC]:  # noqa: ASYNC110 - it is on its way
             await asyncio.sleep(0.01)
     await client.refresh()
     await client.permit(Address("127.0.0.1", 9))
-    assert application.external == [f"{PUBLIC} for 127.0.0.1, from stun:stun.l.google.com:19302"]
+    assert application.rooms.addresses.external == [f"{PUBLIC} for 127.0.0.1, from stun:stun.l.google.com:19302"]
     await client.close()
 
 

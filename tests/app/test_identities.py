@@ -135,7 +135,7 @@ async def test_a_user_who_is_removed_and_whose_session_is_ended_is_not_remembere
     await assert_relays(application, "carol", PASSWORD)
     known.clear()
     await assert_relays(application, USER, PASSWORD)
-    assert application.end_sessions([1], EndReason.REVOKED) == 1
+    assert application.rooms.end_sessions([1], EndReason.REVOKED) == 1
     await assert_refused(application, USER, PASSWORD, 401)
     await assert_relays(application, "carol", PASSWORD)
     await client.close()
@@ -145,7 +145,7 @@ async def test_sources_for_settings_that_are_not_taken_are_closed(
     serve: Serve, service: Service, tmp_path: Path
 ) -> None:
     application = await serve(credentials=hook(service))
-    before = application.sources
+    before = application.rooms.identities.health
     store = {"store": {"url": f"sqlite:{tmp_path / 'users.sqlite'}"}}
     broken = {"certificate": tmp_path / "none.pem", "key": tmp_path / "none.pem"}
     closed: list[StoreClient] = []
@@ -165,7 +165,7 @@ async def test_sources_for_settings_that_are_not_taken_are_closed(
         async with asyncio.timeout(PATIENCE):
             while len(closed) < 2:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
-    assert application.sources == before
+    assert application.rooms.identities.health == before
     await assert_relays(application, USER, PASSWORD)
 
 
@@ -179,7 +179,7 @@ async def test_a_hook_that_is_away_costs_new_clients_a_500_and_others_nothing(se
             await assert_refused(application, USER, PASSWORD, 500)
         await assert_relays(application, "carol", "christmas")
         await kept.refresh(300)
-        assert application.problems == []
+        assert application.rooms.problems == []
         await service.start()
         await assert_relays(application, USER, PASSWORD)
     told = [entry["event"] for entry in logs if "hook" in entry["event"]]
@@ -301,26 +301,26 @@ async def test_keys_from_an_address_that_is_away_at_first(serve: Serve, service:
     credentials = {"tokens": {"url": service.url}, "users": {USER: PASSWORD}}
     application = await serve(credentials=credentials, web=web)
     token = signed_token()
-    assert application.problems == ["token keys unavailable"]
+    assert application.rooms.problems == ["token keys unavailable"]
     await assert_refused(application, token, token, 500, "tls")
     await assert_relays(application, USER, PASSWORD)
     await service.start()
     async with asyncio.timeout(PATIENCE):
-        while application.problems:  # noqa: ASYNC110
+        while application.rooms.problems:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
     await assert_relays(application, token, token, "tls")
 
 
 async def test_reload_keeps_what_it_does_not_change(serve: Serve, service: Service, shared_key: dict[str, Any]) -> None:
     application = await serve(credentials={**hook(service), **shared_key})
-    before = application.sources
+    before = application.rooms.identities.health
     token = shared_token()
     application.reload(changed(application, credentials={"users": {USER: "new"}, **hook(service), **shared_key}))
-    assert application.sources == before
+    assert application.rooms.identities.health == before
     await assert_relays(application, USER, "new")
     await assert_relays(application, token, rest_password(token))
     application.reload(changed(application, credentials=hook(service)))
-    assert application.sources == before
+    assert application.rooms.identities.health == before
     await assert_refused(application, token, rest_password(token), 401)
 
 
@@ -381,7 +381,7 @@ async def test_reload_without_anything_but_the_file_is_immediate_again(serve: Se
     application.reload(changed(application, credentials={"users": {USER: PASSWORD}}))
     assert application.rooms.identities.source.find_now(*nobody) == ()
     await assert_relays(application, USER, PASSWORD)
-    assert application.sources == ()
+    assert application.rooms.identities.health == ()
 
 
 @pytest.mark.parametrize(

@@ -80,4 +80,4 @@ async def test_the_web_service_of_the_snippet_refuses_who_cannot_sign(serve: Ser
     hook = {"url": f"http://127.0.0.1:{receiver}/turn", "secret": "another secret", "timeout": "10s"}
     application = await serve(credentials={"hook": hook})
     await assert_refused(application, "alice", "wonderland", 500)
-    assert not application.sources[0].available
+    assert not application.rooms.identities.health[0].available

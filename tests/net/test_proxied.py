@@ -74,7 +74,7 @@ async def ask(streams: Streams) -> Address | None:
 
 
 def refusals(application: Application) -> dict[Refusal, int]:
-    return dict(application.header_refusals)
+    return dict(application.rooms.streams.header_refusals)
 
 
 @pytest.mark.parametrize("header", [version_1, version_2], ids=["version 1", "version 2"])
@@ -217,7 +217,7 @@ async def test_a_client_has_the_limit_of_its_own_address(serve: Serve, way: tupl
         assert await ask(other) is not None
     mine = [await told(application, listener, version_1(CLIENT._replace(port=n)), tls=tls) for n in range(1, 4)]
     await until(mine[0][0].at_eof)
-    assert application.connections_evicted == 1
+    assert application.rooms.streams.evicted == 1
     assert application.connections == 11
     for each in (*others, *mine):
         await hang_up(each)
@@ -235,7 +235,7 @@ async def test_two_balancers_may_have_a_client_of_the_same_address(serve: Serve)
 async def test_what_waits_for_headers_is_bounded_in_total(serve: Serve) -> None:
     application = await serve(proxy=HERE, limits={"connections": 5})
     silent = [await connect(address_of(application, "tcp")) for _ in range(8)]
-    await until(lambda: application.connections_evicted == 3)
+    await until(lambda: application.rooms.streams.evicted == 3)
     assert application.connections == 5
     for each in silent:
         await hang_up(each)

@@ -352,7 +352,7 @@ async def test_a_slow_reader_loses_whole_frames_only(serve: Serve, tls: bool) ->
             sent += 1
         await asyncio.sleep(0.005)
     in_pump = application.pump.takes_tls if tls else application.pump.name == "compiled"
-    assert application.lagging == (0 if in_pump else 1)
+    assert application.rooms.streams.lagging == (0 if in_pump else 1)
     got: list[int] = []
 
     def take(data: bytes) -> None:
@@ -369,7 +369,7 @@ async def test_a_slow_reader_loses_whole_frames_only(serve: Serve, tls: bool) ->
     assert got == sorted(set(got))
     assert splitter.pending == 0
     assert len(got) == sent - dropped(application)
-    await until(lambda: application.lagging == 0)
+    await until(lambda: application.rooms.streams.lagging == 0)
     link.abort()
     peer.transport.close()
 

@@ -22,6 +22,7 @@ from tests.client.coturn import coturn
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
 from tests.stores import servers
 from turnsvr.app.errors import StartError
+from turnsvr.app.snapshot import figures
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import open_link, tls_context
 from turnsvr.client.turn import TurnClient, Wish
@@ -247,7 +248,7 @@ async def test_what_lives_is_told_again_after_redis_was_away(
             await until(lambda: _is_logged(lines, "status not in Redis"), "the log line")
             await asyncio.to_thread(redis_server.start)
             await until(lambda: _has(client, "refreshed lifetime="), "the session")
-            assert application.status_dropped == 0
+            assert figures(application.rooms).status_messages_dropped == 0
     assert [line["event"] for line in lines] == ["status not in Redis", "status in Redis again"]
     assert servers.PASSWORD not in str(lines)
 
@@ -287,7 +288,7 @@ async def test_a_redis_that_hangs_holds_up_nobody(serve: Serve, redis_server: se
                 await turn.allocate()
                 await turn.refresh(0)
                 assert time.monotonic() - started < 0.9 * status._TIMEOUT
-        assert application.queues["status"] > 0
+        assert figures(application.rooms).queues["status"] > 0
         started = time.monotonic()
         await application.stop()
         assert time.monotonic() - started < PATIENCE

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from turnsvr.relay.api import Counters, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple
+from turnsvr.web.figures import Figures
 
 Level = Literal["debug", "info", "warning", "error"]
 Reader = Literal["pump", "asyncio"]
@@ -86,7 +87,7 @@ class LogLevel:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a server is like now, besides its sessions and figures."""
+    """What a server is like now, besides its sessions."""
 
     version: str
     pump: str
@@ -98,22 +99,11 @@ class Facts:
     external: tuple[str, ...]
     """External addresses that are found by themselves, each with where it is from; for people."""
     realms: tuple[str, ...]
-    connections: int
-    started: Mapping[str, int]
-    """Sessions since the server started, by transport."""
-    ended: Mapping[str, int]
-    """By reason."""
-    authentications_failed: int
-    peers_refused: int
-    draining: bool
+    figures: Figures
     problems: Sequence[str]
     """Sentences that say why it is not ready, besides draining."""
-    certificate_expires: float | None
-    """Seconds since 1970; None without a certificate, or one made for the run."""
     open_files: Mapping[str, int]
     """How many the system allows (limit, where there is one), and the share of each part."""
-    stores: Mapping[str, str]
-    """Databases and services that credentials come from, each with "ok" or what is wrong."""
 
 
 class Context(Protocol):

@@ -14,15 +14,16 @@ from turnsvr.relay.api import Counters
 
 async def status(context: Context, rates: Rates) -> models.Status:
     facts = await context.facts()
-    totals = context.totals()
+    figures = facts.figures
+    totals, sessions = figures.totals, figures.sessions
     traffic = _flows(totals.relayed, rates.total)
-    expires = facts.certificate_expires
+    expires = figures.certificate_expires
     return models.Status(
         version=facts.version,
         pid=os.getpid(),
         uptime=round(facts.uptime, 1),
-        ready=not facts.draining and not facts.problems,
-        draining=facts.draining,
+        ready=not figures.draining and not facts.problems,
+        draining=figures.draining,
         problems=list(facts.problems),
         pump=facts.pump,
         listening=list(facts.listening),
@@ -30,17 +31,17 @@ async def status(context: Context, rates: Rates) -> models.Status:
         relay=list(facts.relay),
         external=list(facts.external),
         realms=list(facts.realms),
-        sessions=models.Sessions(now=len(context), started=dict(facts.started), ended=dict(facts.ended)),
-        connections=facts.connections,
-        authentications_failed=facts.authentications_failed,
-        peers_refused=facts.peers_refused,
+        sessions=models.Sessions(now=figures.allocations, started=dict(sessions.started), ended=dict(sessions.ended)),
+        connections=figures.connections,
+        authentications_failed=sessions.authentications_failed,
+        peers_refused=sessions.peers_refused,
         relayed=models.Traffic(from_client=traffic.from_client, to_client=traffic.to_client),
         drops={drop.value: number for drop, number in totals.drops.items()},
         binding_answers=totals.binding_answers,
         challenges=totals.challenges,
         certificate_expires=None if expires is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires)),
         open_files=dict(facts.open_files),
-        stores=dict(facts.stores),
+        stores={f"{each.kind} {each.name}": "ok" if each.available else "unavailable" for each in figures.sources},
         log=log_level(context),
     )
 

@@ -1,4 +1,4 @@
-"""What the admin room sees of an application, and what it can have it do."""
+"""What the admin room sees of the rooms that serve, and what it can have the application do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Protocol
 from turnsvr import __version__, relay
 from turnsvr.admin import AdminServer
 from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded
-from turnsvr.app import webcontext
-from turnsvr.app.descriptors import Budget
+from turnsvr.app import snapshot
 from turnsvr.app.loglevel import LogLevel as LogLevelInUse
+from turnsvr.app.rooms import Rooms
 from turnsvr.relay.api import Counters, Totals
 from turnsvr.stun.address import FiveTuple
 from turnsvr.turn.commands import EndReason
@@ -21,104 +21,86 @@ _ALIVE_SECONDS = 5.0
 """How long it is remembered that packets come in, before one is sent again to find out."""
 
 
-class Application(webcontext.Application, Protocol):
-    """What is asked of the application, besides what the web room asks."""
+class Control(Protocol):
+    """What is asked of the application."""
 
+    rooms: Rooms
     log_level: LogLevelInUse
     reread: Callable[[], Reloaded]
     admin: AdminServer | None
-
-    @property
-    def budget(self) -> Budget: ...
-
-    @property
-    def relaying(self) -> list[str]: ...
-
-    @property
-    def external(self) -> list[str]: ...
-
-    def reader(self, five_tuple: FiveTuple) -> Reader: ...
 
     def drain(self) -> None: ...
 
     def resume(self) -> None: ...
 
-    async def is_alive(self) -> bool: ...
-
 
 class AdminContext:
     """An admin.Context."""
 
-    def __init__(self, application: Application) -> None:
+    def __init__(self, application: Control) -> None:
         self._application = application
-        self._web = webcontext.ApplicationContext(application)
+        self._rooms = application.rooms
         self._started = time.monotonic()
         self._alive = True
         self._asked_at = self._started
 
     def __len__(self) -> int:
-        return len(self._application.server)
+        return len(self._rooms.server)
 
     @property
     def token(self) -> str | None:
-        token = self._application.settings.admin.token
+        token = self._rooms.settings.admin.token
         return None if token is None else token.get_secret_value()
 
     def tls_context(self) -> ssl.SSLContext | None:
-        return self._application.tls_context
+        contexts = self._rooms.tls.contexts
+        return None if contexts is None else contexts.current
 
     def now(self) -> float:
         return time.monotonic()
 
     def sessions(self) -> Iterator[Allocation]:
-        return self._application.server.allocations()
+        return self._rooms.server.allocations()
 
     def session(self, number: int) -> Allocation | None:
-        return self._application.server.allocation(number)
+        return self._rooms.server.allocation(number)
 
     def counters(self, number: int) -> Counters:
-        return self._application.pump.counters(number)
+        return self._rooms.pump.counters(number)
 
     def totals(self) -> Totals:
-        return self._application.pump.totals()
+        return self._rooms.pump.totals()
 
     def pump(self) -> str:
-        return self._application.pump.name
+        return self._rooms.pump.name
 
     def reader(self, five_tuple: FiveTuple) -> Reader:
-        return self._application.reader(five_tuple)
+        is_adopted = self._rooms.streams.is_adopted(five_tuple)
+        return "pump" if is_adopted or not five_tuple.transport.is_stream else "asyncio"
 
     async def facts(self) -> Facts:
-        application = self._application
-        figures, settings = application.sessions.value, application.settings
+        problems = await self._problems()
+        rooms, settings, admin = self._rooms, self._rooms.settings, self._application.admin
+        figures = snapshot.figures(rooms)
         return Facts(
             version=__version__,
-            pump=relay.describe() if settings.pump.kind == "auto" else application.pump.name,
+            pump=relay.describe() if settings.pump.kind == "auto" else rooms.pump.name,
             uptime=time.monotonic() - self._started,
-            listening=tuple(map(str, application.listening)),
-            admin=application.admin.listening if application.admin is not None else (),
-            relay=tuple(application.relaying),
-            external=tuple(application.external),
-            realms=tuple(dict.fromkeys((settings.realm, *settings.realms, *figures.realms))),
-            connections=application.connections,
-            started=figures.started,
-            ended=figures.ended,
-            authentications_failed=figures.authentications_failed,
-            peers_refused=figures.peers_refused,
-            draining=application.draining,
-            problems=await self._problems(),
-            certificate_expires=self._web.certificate_expiry(),
-            open_files=application.budget.as_dict(),
-            stores={
-                f"{each.kind} {each.name}": "ok" if each.available else "unavailable" for each in application.sources
-            },
+            listening=tuple(map(str, rooms.listening)),
+            admin=admin.listening if admin is not None else (),
+            relay=tuple(rooms.addresses.relaying),
+            external=tuple(rooms.addresses.external),
+            realms=tuple(dict.fromkeys((settings.realm, *settings.realms, *figures.sessions.realms))),
+            figures=figures,
+            problems=problems,
+            open_files=rooms.budget.as_dict(),
         )
 
     def end(self, numbers: Iterable[int]) -> int:
-        return self._application.end_sessions(numbers, EndReason.REVOKED)
+        return self._rooms.end_sessions(numbers, EndReason.REVOKED)
 
     def revoke(self, username: str) -> bool:
-        return self._application.revocations.add(username, time.time())
+        return self._rooms.revocations.add(username, time.time())
 
     def drain(self) -> None:
         self._application.drain()
@@ -138,13 +120,13 @@ class AdminContext:
         return self.log_level()
 
     async def _problems(self) -> list[str]:
-        problems = [*self._application.problems]
+        problems = [*self._rooms.problems]
         if not await self._is_alive():
             problems.append("the pump takes no packets")
-        expiry = self._web.certificate_expiry()
-        if expiry is not None and expiry <= time.time():
+        expires = self._rooms.tls.expires()
+        if expires is not None and expires <= time.time():
             problems.append("the certificate has expired")
-        keeper = self._application.keeper
+        keeper = self._rooms.tls.keeper
         if keeper is not None and keeper.failure is not None:
             problems.append(f"no certificate was issued at the last try: {keeper.failure}")
         return problems
@@ -153,5 +135,5 @@ class AdminContext:
         now = time.monotonic()
         if now >= self._asked_at + _ALIVE_SECONDS or not self._alive:
             self._asked_at = now
-            self._alive = await self._application.is_alive()
+            self._alive = await self._rooms.is_alive()
         return self._alive

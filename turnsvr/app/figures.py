@@ -18,7 +18,7 @@ from turnsvr.turn.commands import (
     PeerRefused,
     RequestRefused,
 )
-from turnsvr.web.context import RealmFigures, Sessions
+from turnsvr.web.figures import RealmFigures, Sessions
 
 MAX_REALMS: Final = 50
 """Realms that are counted one by one; further ones count as OTHER."""

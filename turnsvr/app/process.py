@@ -24,6 +24,8 @@ from turnsvr.app.notify import ServiceManager
 from turnsvr.config.settings import Settings
 from turnsvr.net import hosts
 
+_WILDCARDS = ("0.0.0.0", "::")
+
 _log = structlog.get_logger()
 
 
@@ -100,7 +102,7 @@ class Service:
             "SIGINT": self._application.finished.set,
             "SIGHUP": self._reload,
             "SIGUSR1": self._application.drain,
-            "SIGUSR2": self._application.check_certificate,  # what hooks of ACME clients send to coturn
+            "SIGUSR2": self._application.rooms.tls.check,  # what hooks of ACME clients send to coturn
         }
         loop = asyncio.get_running_loop()
         for name, handler in handlers.items():
@@ -108,39 +110,45 @@ class Service:
                 loop.add_signal_handler(getattr(signal, name), handler)
 
     def _announce(self) -> None:
-        application = self._application
+        application, rooms = self._application, self._application.rooms
         kind = application.settings.pump.kind
         _log.info(
             "serving",
             version=__version__,
             pump=relay.describe() if kind == "auto" else application.pump.name,
             rules=compiled_modules.describe(),
-            **({"tls": application.tls_reader} if application.tls_context is not None else {}),
+            **({"tls": "pump" if rooms.streams.pump_context is not None else "asyncio"} if rooms.tls.contexts else {}),
             listen=",".join(map(str, application.listening)),
-            relay=",".join(application.relaying) or "none",
-            files=application.budget.describe(),
+            relay=",".join(rooms.addresses.relaying) or "none",
+            files=rooms.budget.describe(),
             **({"admin": ",".join(application.admin.listening)} if application.admin is not None else {}),
         )
         self._warn_of_budget()
         self._invite()
-        self._manager.ready(application.status)
+        self._manager.ready(application.activity)
 
     def _warn_of_budget(self) -> None:
         """Say what the open files are too few for."""
-        budget = self._application.budget
-        if reduced := budget.reduced(self._application.settings):
+        rooms = self._application.rooms
+        if reduced := rooms.budget.reduced(rooms.settings):
             told = (f"{setting} is {room}, not {wanted}" for setting, room, wanted in reduced)
-            hint = f"have the system allow {self._application.files_wanted} open files (LimitNOFILE, ulimit -n)"
+            hint = f"have the system allow {rooms.share_out(None).total} open files (LimitNOFILE, ulimit -n)"
             _log.warning("fewer open files than the settings ask for", reduced="; ".join(told), hint=hint)
 
     def _invite(self) -> None:
-        application = self._application
-        if application.first_run is not None:
-            print(application.first_run.invitation(application.host_for_clients, application.listening), flush=True)
+        application, first_run = self._application, self._application.rooms.first_run
+        if first_run is not None:
+            print(first_run.invitation(self._host_for_clients(), application.listening), flush=True)
         if application.web is not None and application.settings.web is not None and application.settings.web.public:
-            host = application.host_for_clients
+            host = self._host_for_clients()
             urls = dict.fromkeys(str(replace(each, host=host)) for each in application.web.listening)
             print("Test page, which lets everyone relay who can open it:", *urls, sep="\n  ", flush=True)
+
+    def _host_for_clients(self) -> str:
+        """The address by which clients most likely reach this server."""
+        rooms = self._application.rooms
+        concrete = [each.host for each in rooms.listening if each.host not in _WILDCARDS]
+        return next(iter(concrete or rooms.addresses.relaying), "127.0.0.1")
 
     def _reload(self) -> None:
         try:
@@ -157,7 +165,7 @@ class Service:
                 raise CannotReload
             return self._reload_file(self._path)
         finally:
-            self._manager.ready(self._application.status)
+            self._manager.ready(self._application.activity)
 
     def _reload_file(self, path: Path) -> Reloaded:
         self._reopen_log()
@@ -204,7 +212,7 @@ class Service:
         """Tell the service manager three times a period that this loop turns and the pump takes packets."""
         period = self._manager.watchdog
         while period is not None:
-            if await self._application.is_alive():
+            if await self._application.rooms.is_alive():
                 self._manager.alive()
             else:
                 _log.error("the pump takes no packets")

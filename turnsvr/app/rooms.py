@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from turnsvr import relay
@@ -15,6 +16,7 @@ from turnsvr.app.descriptors import Budget, share_out_on
 from turnsvr.app.errors import StartError
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
+from turnsvr.app.figures import SessionFigures
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
@@ -22,11 +24,12 @@ from turnsvr.app.servingtls import ServingTls
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.revoked import Revocations
-from turnsvr.net import hosts
-from turnsvr.net.engine import Engine
+from turnsvr.net import hosts, liveness
+from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.streams import Streams
 from turnsvr.relay.api import Pump
 from turnsvr.stun.address import Address
+from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
 
 if TYPE_CHECKING:
@@ -45,8 +48,13 @@ class Rooms:
     engine: Engine
     streams: Streams
 
-    def __init__(self, settings: Settings, revocations: Revocations, events: Events, *, files: int | None) -> None:
-        """files: how many the process may have open, None for as many as the settings ask for."""
+    def __init__(
+        self, settings: Settings, *, sinks: Sequence[EventSink], ended: Callable[[], None], files: int | None
+    ) -> None:
+        """sinks hear of sessions, failed authentications and refused peers. ended is called after each session.
+
+        files: how many the process may have open, None for as many as the settings ask for.
+        """
         self.settings = settings
         self.listening: tuple[ListenAddress, ...] = ()
         """Where clients are served, ports as bound."""
@@ -56,9 +64,11 @@ class Rooms:
         self.addresses = HostAddresses(settings, self.apply)
         self.session_status: SessionStatus | None = None
         """Tells Redis of sessions, where the settings say so."""
+        self.revocations = Revocations()
+        """User names that are refused until they expire."""
+        self.sessions = SessionFigures()
+        self.events = Events((*sinks, self.sessions), ended)
         self._files = files
-        self._revocations = revocations
-        self._events = events
 
     @property
     def server(self) -> Server:
@@ -116,6 +126,35 @@ class Rooms:
         self.engine.close()
         await self.identities.stop()
 
+    def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int:
+        """End these allocations, of which unknown ones are fine; returns how many ended.
+
+        Their users are asked about anew when they come back, since they may have been removed.
+        """
+        before = len(self.server)
+        now = asyncio.get_running_loop().time()
+        numbers = set(allocations)
+        ending = filter(None, map(self.server.allocation, numbers))
+        for realm, username in {(each.realm, each.username) for each in ending}:
+            self.identities.forget_user(realm, username)
+        for allocation in numbers:
+            self.server.end(allocation, reason, now)
+        self.engine.carry_out()
+        return before - len(self.server)
+
+    @property
+    def problems(self) -> list[str]:
+        """Why new sessions may fail, besides draining."""
+        certificate = self.tls.keeper.problem if self.tls.keeper is not None else None
+        return [*self.identities.problems, *([certificate] if certificate is not None else [])]
+
+    async def is_alive(self) -> bool:
+        """Whether packets still come in; true without a UDP listener, where this loop is all there is."""
+        for each in self.listening:
+            if each.transport == "udp":
+                return await liveness.takes_packets(self.pump, Address(each.host, each.port))
+        return True
+
     def share_out(self, files: int | None) -> Budget:
         """How so many open files are divided; None for as many as the settings ask for."""
         return share_out_on(self.addresses.host, self.settings, files)
@@ -131,7 +170,7 @@ class Rooms:
 
     async def _open_identities(self) -> None:
         try:
-            self.identities = Identities(self.settings, self._revocations, self.apply)
+            self.identities = Identities(self.settings, self.revocations, self.apply)
         except IdentityError as error:
             raise StartError(str(error)) from None
         await self.identities.start()
@@ -147,7 +186,7 @@ class Rooms:
                 server,
                 lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=answers),
                 self.identities.source,
-                self._events,
+                self.events,
                 loop=loop,
             )
         except relay.PumpUnavailable as error:
@@ -170,7 +209,7 @@ class Rooms:
         except BadValue as error:
             raise StartError(f"status.redis: {error.problem}; {error.hint}") from None
         self.session_status.start()
-        self._events.add(self.session_status)
+        self.events.add(self.session_status)
 
     def _listen_udp(self, address: Address) -> Address:
         bound = self.pump.listen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 
 import structlog
@@ -10,9 +11,13 @@ from turnsvr.app import assemble
 from turnsvr.app.certificates import CannotKeep, Keeper, prepare
 from turnsvr.app.errors import StartError
 from turnsvr.app.extras import not_installed
+from turnsvr.config import hostfacts
 from turnsvr.config.settings import Settings, TlsSettings
 from turnsvr.net.proofs import Proofs
 from turnsvr.net.tls import CertificateError, TlsContexts
+
+_EXPIRY_SECONDS = 60.0
+"""How long the certificate's end is remembered before its file is read again."""
 
 _log = structlog.get_logger()
 
@@ -27,10 +32,13 @@ class ServingTls:
         """None without TLS."""
         self.keeper: Keeper | None = None
         """Has the certificate issued and renewed, where the settings say so."""
+        self._settings: TlsSettings | None = None
+        self._expires: float | None = None
+        self._read_at = float("-inf")
 
     def open(self, settings: Settings, improvised: TlsContexts | None) -> None:
         """Read the certificate; improvised is taken where the settings have none. Raises StartError."""
-        self.contexts = improvised
+        self.contexts, self._settings = improvised, settings.tls
         if settings.tls is not None:
             try:
                 _prepare_certificate(settings.tls)
@@ -51,6 +59,16 @@ class ServingTls:
             self.contexts.reload(assemble.tls_files(tls))
         except CertificateError as error:
             raise StartError(str(error)) from None
+        self._settings = tls
+
+    def expires(self) -> float | None:
+        """When the certificate in the file ends, in seconds since 1970; None without a file or when unknown."""
+        now = time.monotonic()
+        if self._settings is not None and now >= self._read_at + _EXPIRY_SECONDS:
+            facts = hostfacts.read_certificate(self._settings)
+            self._expires = None if facts.problem else facts.not_after
+            self._read_at = now
+        return self._expires
 
     def check(self) -> None:
         """Take the certificate files into use if they have changed."""

@@ -306,6 +306,11 @@ class Server:
             else:
                 permission.judge_anew(self._state, allocation, None if old is None else old.policy, realm.policy)
 
+    @property
+    def draining(self) -> bool:
+        """Whether new allocations are refused."""
+        return self._state.draining
+
     def drain(self, draining: bool = True) -> None:
         """Refuse new allocations from now on, or with False take them again."""
         self._state.draining = draining

@@ -17,15 +17,19 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from turnsvr import __version__
+from turnsvr.credentials.health import Health
 from turnsvr.histogram import Histogram
 from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Totals
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
+from turnsvr.web.figures import Figures, RealmFigures, Sessions
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.rooms import Rooms
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
+
+_FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 
 
 class Metrics:
@@ -53,231 +57,14 @@ class ServerCollector(Collector):
         self._connections = connections
 
     def collect(self) -> Iterator[Metric]:
-        totals = self._context.totals()
-        yield from self._state(totals)
-        yield from self._sessions()
-        yield from self._realms()
-        yield from self._requests(totals)
-        yield from self._traffic(totals)
-        yield from self._sources()
+        figures = self._context.figures()
+        yield from _state(figures, self._connections)
+        yield from _sessions(figures.sessions)
+        yield from _realms(figures.sessions.realms)
+        yield from _requests(figures)
+        yield from _traffic(figures.totals)
+        yield from _sources(figures.sources)
         yield from self._http()
-
-    def _state(self, totals: Totals) -> Iterator[Metric]:
-        context = self._context
-        yield InfoMetricFamily(
-            "turnsvr",
-            "What runs: version, pump (what moves the packets), version of Python. Always 1.",
-            {"version": __version__, "pump": context.pump, "python": platform.python_version()},
-        )
-        ready = not context.draining and not context.problems
-        yield _gauge(
-            "turnsvr_ready", "1 while new sessions are taken and all that they need answers, as /readyz.", ready
-        )
-        yield _gauge(
-            "turnsvr_draining", "1 while new sessions are refused because the operator said so.", context.draining
-        )
-        yield _gauge("turnsvr_allocations", "Allocations now, those being opened among them.", context.allocations)
-        yield _gauge(
-            "turnsvr_allocation_limit", "Allocations that the server holds at most (limits.allocations).", context.limit
-        )
-        yield _gauge("turnsvr_connections", "TCP and TLS connections of TURN clients now.", context.connections)
-        yield CounterMetricFamily(
-            "turnsvr_connections_evicted",
-            "TCP and TLS connections without a session that were ended to make room for others.",
-            context.connections_evicted,
-        )
-        yield CounterMetricFamily(
-            "turnsvr_connections_refused",
-            "TCP and TLS connections for which there was no room, since sessions held it.",
-            context.connections_refused,
-        )
-        yield _counters(
-            "turnsvr_proxy_headers_refused",
-            "Connections closed for want of a PROXY header, by service (turn, http) and reason: untrusted where nobody "
-            "who may send one sent it, else malformed, too_long, late, or ended half-way.",
-            ("service", "reason"),
-            [
-                ((service, each.value), counts.get(each, 0))
-                for service, counts in (
-                    ("turn", context.header_refusals),
-                    ("http", self._connections.header_refusals.counts),
-                )
-                for each in Refusal
-            ],
-        )
-        yield _gauge(
-            "turnsvr_lagging_connections",
-            "Connections with output that waits because the client reads too slowly; those that the compiled pump "
-            "serves are not among them.",
-            context.lagging,
-        )
-        if (expiry := context.certificate_expiry()) is not None:
-            yield _gauge(
-                "turnsvr_certificate_expiry_timestamp_seconds",
-                "When the TLS certificate ends, in seconds since 1970.",
-                expiry,
-            )
-        yield CounterMetricFamily(
-            "turnsvr_certificate_failures",
-            "Orders of a certificate (tls.acme) that failed; each is tried again.",
-            context.certificate_failures,
-        )
-        yield _gauges(
-            "turnsvr_queue_length",
-            "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), "
-            "events that Redis is yet to be told of (status).",
-            ("queue",),
-            _by_one({**context.queues, "pump": totals.waiting}),
-        )
-        if (lost := context.status_dropped) is not None:
-            yield CounterMetricFamily(
-                "turnsvr_status_messages_dropped",
-                "Messages about sessions that Redis (status) was too slow or too long away for.",
-                lost,
-            )
-
-    def _sessions(self) -> Iterator[Metric]:
-        sessions = self._context.sessions
-        ways = ("transport", "family")
-        yield _gauges(
-            "turnsvr_sessions",
-            "Sessions now, by the client's transport and the family of what is relayed: ipv4, ipv6 or both.",
-            ways,
-            sessions.now.items(),
-        )
-        yield _counters(
-            "turnsvr_sessions_started",
-            "Sessions that began, by the client's transport.",
-            ("transport",),
-            _by_one(sessions.started),
-        )
-        yield _counters(
-            "turnsvr_sessions_ended", "Sessions that ended, by reason.", ("reason",), _by_one(sessions.ended)
-        )
-        yield _histogram(
-            "turnsvr_allocation_duration_seconds",
-            "Time from an Allocate request that succeeds to its answer, the look-up of the user included.",
-            [((), sessions.allocating)],
-        )
-        yield _histogram(
-            "turnsvr_session_duration_seconds",
-            "How long the sessions lasted that have ended.",
-            [((), sessions.lasting)],
-        )
-        yield _counters(
-            "turnsvr_authentication_failures",
-            "Requests whose credentials were not accepted, by reason. The first request of any client, without "
-            "credentials, is not one.",
-            ("reason",),
-            _by_one(sessions.failures),
-        )
-        yield CounterMetricFamily(
-            "turnsvr_peers_refused",
-            "Requests to reach a peer address that is refused by default or by the settings.",
-            sessions.peers_refused,
-        )
-
-    def _realms(self) -> Iterator[Metric]:
-        realms = self._context.sessions.realms
-        yield _gauges(
-            "turnsvr_realm_sessions",
-            "Sessions now, by realm; realms past the first 50 count as other.",
-            ("realm",),
-            _by_one({name: each.now for name, each in realms.items()}),
-        )
-        yield _counters(
-            "turnsvr_realm_sessions_started",
-            "Sessions that began, by realm.",
-            ("realm",),
-            _by_one({name: each.started for name, each in realms.items()}),
-        )
-        yield _counters(
-            "turnsvr_realm_relayed_bytes",
-            "Application data of the sessions that have ended, by realm.",
-            ("realm", "direction"),
-            [
-                ((name, direction), octets)
-                for name, each in realms.items()
-                for direction, octets in (
-                    ("from_client", each.bytes_from_client),
-                    ("to_client", each.bytes_to_client),
-                )
-            ],
-        )
-
-    def _requests(self, totals: Totals) -> Iterator[Metric]:
-        requests = Counter(self._context.requests)
-        requests["binding", "200"] += totals.binding_answers
-        requests["allocate", "401"] += totals.challenges
-        requests["allocate", "none"] += totals.challenges_withheld
-        yield _counters(
-            "turnsvr_requests",
-            "STUN and TURN requests by method and outcome: 200, the error code of the answer, or none where a limit "
-            "kept it back.",
-            ("method", "code"),
-            requests.items(),
-        )
-
-    def _traffic(self, totals: Totals) -> Iterator[Metric]:
-        relayed = totals.relayed
-        packets = {"from_client": relayed.packets_from_client, "to_client": relayed.packets_to_client}
-        octets = {"from_client": relayed.bytes_from_client, "to_client": relayed.bytes_to_client}
-        drops = {drop.name.lower(): count for drop, count in totals.drops.items()}
-        yield _counters(
-            "turnsvr_relayed_packets", "Packets relayed, by direction, as they pass.", ("direction",), _by_one(packets)
-        )
-        yield _counters(
-            "turnsvr_relayed_bytes",
-            "Application data relayed, by direction, as it passes; headers are not counted.",
-            ("direction",),
-            _by_one(octets),
-        )
-        yield _counters(
-            "turnsvr_dropped_packets",
-            "Packets that went nowhere, by reason; docs/monitoring.md says what each means.",
-            ("reason",),
-            _by_one(drops),
-        )
-        for name, text, value in (
-            ("binding_answers", "Plain Binding requests that the pump answered by itself.", totals.binding_answers),
-            ("challenges", "Allocate requests without credentials that the pump answered.", totals.challenges),
-            ("received_packets", "Packets that came from the network, of any kind.", totals.received),
-            ("pump_receive_batches", "Receive calls of the pump that brought packets.", totals.batches),
-            ("pump_sends", "Send calls of the pump.", totals.sends),
-            ("pump_segments", "Packets that left in the pump's send calls.", totals.segments),
-            ("pump_handed_up", "Messages that the pump handed to the rules.", totals.sent_up),
-        ):
-            yield CounterMetricFamily(f"turnsvr_{name}", text, value)
-
-    def _sources(self) -> Iterator[Metric]:
-        sources = {each.kind.replace(" ", "_"): each for each in self._context.sources}
-        if not sources:
-            return
-        label = ("source",)
-        yield _gauges(
-            "turnsvr_credential_source_up",
-            "1 while the database, web hook or key server that knows users answers.",
-            label,
-            _by_one({name: each.available for name, each in sources.items()}),
-        )
-        yield _counters(
-            "turnsvr_credential_queries",
-            "Questions asked of the database, web hook or key server that knows users.",
-            label,
-            _by_one({name: each.queries for name, each in sources.items()}),
-        )
-        yield _counters(
-            "turnsvr_credential_query_errors",
-            "Of these questions those without an answer; requests that need one get error 500.",
-            label,
-            _by_one({name: each.errors for name, each in sources.items()}),
-        )
-        yield _histogram(
-            "turnsvr_credential_query_duration_seconds",
-            "Time from such a question to its answer.",
-            [((name,), each.latency) for name, each in sources.items()],
-            label,
-        )
 
     def _http(self) -> Iterator[Metric]:
         yield _counters(
@@ -303,6 +90,181 @@ class ServerCollector(Collector):
             yield CounterMetricFamily(
                 "turnsvr_signalling_messages", "Messages that signalling clients sent.", self._rooms.messages
             )
+
+
+def _state(figures: Figures, connections: HttpConnections) -> Iterator[Metric]:
+    yield InfoMetricFamily(
+        "turnsvr",
+        "What runs: version, pump (what moves the packets), version of Python. Always 1.",
+        {"version": __version__, "pump": figures.pump, "python": platform.python_version()},
+    )
+    for kind, name, text, value in figures.scalars():
+        yield _FAMILIES[kind](f"turnsvr_{name}", text, value)
+    yield _counters(
+        "turnsvr_proxy_headers_refused",
+        "Connections closed for want of a PROXY header, by service (turn, http) and reason: untrusted where nobody "
+        "who may send one sent it, else malformed, too_long, late, or ended half-way.",
+        ("service", "reason"),
+        [
+            ((service, each.value), counts.get(each, 0))
+            for service, counts in (
+                ("turn", figures.header_refusals),
+                ("http", connections.header_refusals.counts),
+            )
+            for each in Refusal
+        ],
+    )
+    yield _gauges(
+        "turnsvr_queue_length",
+        "What waits now, by queue: look-ups of credentials, messages that the pump has for the rules (pump), "
+        "events that Redis is yet to be told of (status).",
+        ("queue",),
+        _by_one(figures.queues),
+    )
+
+
+def _sessions(sessions: Sessions) -> Iterator[Metric]:
+    ways = ("transport", "family")
+    yield _gauges(
+        "turnsvr_sessions",
+        "Sessions now, by the client's transport and the family of what is relayed: ipv4, ipv6 or both.",
+        ways,
+        sessions.now.items(),
+    )
+    yield _counters(
+        "turnsvr_sessions_started",
+        "Sessions that began, by the client's transport.",
+        ("transport",),
+        _by_one(sessions.started),
+    )
+    yield _counters("turnsvr_sessions_ended", "Sessions that ended, by reason.", ("reason",), _by_one(sessions.ended))
+    yield _histogram(
+        "turnsvr_allocation_duration_seconds",
+        "Time from an Allocate request that succeeds to its answer, the look-up of the user included.",
+        [((), sessions.allocating)],
+    )
+    yield _histogram(
+        "turnsvr_session_duration_seconds",
+        "How long the sessions lasted that have ended.",
+        [((), sessions.lasting)],
+    )
+    yield _counters(
+        "turnsvr_authentication_failures",
+        "Requests whose credentials were not accepted, by reason. The first request of any client, without "
+        "credentials, is not one.",
+        ("reason",),
+        _by_one(sessions.failures),
+    )
+    yield CounterMetricFamily(
+        "turnsvr_peers_refused",
+        "Requests to reach a peer address that is refused by default or by the settings.",
+        sessions.peers_refused,
+    )
+
+
+def _realms(realms: Mapping[str, RealmFigures]) -> Iterator[Metric]:
+    yield _gauges(
+        "turnsvr_realm_sessions",
+        "Sessions now, by realm; realms past the first 50 count as other.",
+        ("realm",),
+        _by_one({name: each.now for name, each in realms.items()}),
+    )
+    yield _counters(
+        "turnsvr_realm_sessions_started",
+        "Sessions that began, by realm.",
+        ("realm",),
+        _by_one({name: each.started for name, each in realms.items()}),
+    )
+    yield _counters(
+        "turnsvr_realm_relayed_bytes",
+        "Application data of the sessions that have ended, by realm.",
+        ("realm", "direction"),
+        [
+            ((name, direction), octets)
+            for name, each in realms.items()
+            for direction, octets in (
+                ("from_client", each.bytes_from_client),
+                ("to_client", each.bytes_to_client),
+            )
+        ],
+    )
+
+
+def _requests(figures: Figures) -> Iterator[Metric]:
+    requests, totals = Counter(figures.requests), figures.totals
+    requests["binding", "200"] += totals.binding_answers
+    requests["allocate", "401"] += totals.challenges
+    requests["allocate", "none"] += totals.challenges_withheld
+    yield _counters(
+        "turnsvr_requests",
+        "STUN and TURN requests by method and outcome: 200, the error code of the answer, or none where a limit "
+        "kept it back.",
+        ("method", "code"),
+        requests.items(),
+    )
+
+
+def _traffic(totals: Totals) -> Iterator[Metric]:
+    relayed = totals.relayed
+    packets = {"from_client": relayed.packets_from_client, "to_client": relayed.packets_to_client}
+    octets = {"from_client": relayed.bytes_from_client, "to_client": relayed.bytes_to_client}
+    drops = {drop.name.lower(): count for drop, count in totals.drops.items()}
+    yield _counters(
+        "turnsvr_relayed_packets", "Packets relayed, by direction, as they pass.", ("direction",), _by_one(packets)
+    )
+    yield _counters(
+        "turnsvr_relayed_bytes",
+        "Application data relayed, by direction, as it passes; headers are not counted.",
+        ("direction",),
+        _by_one(octets),
+    )
+    yield _counters(
+        "turnsvr_dropped_packets",
+        "Packets that went nowhere, by reason; docs/monitoring.md says what each means.",
+        ("reason",),
+        _by_one(drops),
+    )
+    for name, text, value in (
+        ("binding_answers", "Plain Binding requests that the pump answered by itself.", totals.binding_answers),
+        ("challenges", "Allocate requests without credentials that the pump answered.", totals.challenges),
+        ("received_packets", "Packets that came from the network, of any kind.", totals.received),
+        ("pump_receive_batches", "Receive calls of the pump that brought packets.", totals.batches),
+        ("pump_sends", "Send calls of the pump.", totals.sends),
+        ("pump_segments", "Packets that left in the pump's send calls.", totals.segments),
+        ("pump_handed_up", "Messages that the pump handed to the rules.", totals.sent_up),
+    ):
+        yield CounterMetricFamily(f"turnsvr_{name}", text, value)
+
+
+def _sources(health: Iterable[Health]) -> Iterator[Metric]:
+    sources = {each.kind.replace(" ", "_"): each for each in health}
+    if not sources:
+        return
+    label = ("source",)
+    yield _gauges(
+        "turnsvr_credential_source_up",
+        "1 while the database, web hook or key server that knows users answers.",
+        label,
+        _by_one({name: each.available for name, each in sources.items()}),
+    )
+    yield _counters(
+        "turnsvr_credential_queries",
+        "Questions asked of the database, web hook or key server that knows users.",
+        label,
+        _by_one({name: each.queries for name, each in sources.items()}),
+    )
+    yield _counters(
+        "turnsvr_credential_query_errors",
+        "Of these questions those without an answer; requests that need one get error 500.",
+        label,
+        _by_one({name: each.errors for name, each in sources.items()}),
+    )
+    yield _histogram(
+        "turnsvr_credential_query_duration_seconds",
+        "Time from such a question to its answer.",
+        [((name,), each.latency) for name, each in sources.items()],
+        label,
+    )
 
 
 def _by_one(values: Mapping[str, float]) -> Labelled:

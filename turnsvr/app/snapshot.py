@@ -1,0 +1,55 @@
+"""The server's figures as of now, read from every room."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from turnsvr.app.rooms import Rooms
+from turnsvr.stun.message import Method
+from turnsvr.web.figures import Figures
+
+_METHODS: Final = {int(method): method.name.lower() for method in Method}
+_REQUESTS: Final = ("binding", "allocate", "refresh", "create_permission", "channel_bind")
+_EXPECTED: Final = (
+    *((method, "200") for method in _REQUESTS),
+    *(("allocate", code) for code in ("401", "486", "500", "508")),
+)
+"""What begins at zero, so that readers see the first of each as an increase."""
+
+
+def figures(rooms: Rooms) -> Figures:
+    """Figures of rooms that are open."""
+    server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
+    totals = rooms.pump.totals()
+    return Figures(
+        pump=rooms.pump.name,
+        ready=not server.draining and not rooms.problems,
+        draining=server.draining,
+        allocations=len(server),
+        allocation_limit=rooms.budget.allocations,
+        connections=len(streams),
+        connections_evicted=streams.evicted,
+        connections_refused=streams.refused,
+        header_refusals=streams.header_refusals,
+        lagging_connections=streams.lagging,
+        certificate_expires=rooms.tls.expires(),
+        certificate_failures=0 if keeper is None else keeper.failures,
+        status_messages_dropped=None if redis is None else redis.dropped,
+        sessions=rooms.sessions.value,
+        requests=_requests(server.answers),
+        queues={
+            "credential_lookups": rooms.engine.lookups.under_way,
+            "pump": totals.waiting,
+            **({} if redis is None else {"status": redis.waiting}),
+        },
+        sources=rooms.identities.health,
+        totals=totals,
+    )
+
+
+def _requests(answers: Mapping[tuple[int, int], int]) -> dict[tuple[str, str], int]:
+    """By the names of the methods."""
+    return dict.fromkeys(_EXPECTED, 0) | {
+        (_METHODS[method], str(code) if code else "none"): count for (method, code), count in answers.items()
+    }

@@ -1,0 +1,120 @@
+"""The figures of a server as of one moment: what /metrics shows, and the admin interface in part.
+
+A field made with gauge() or counter() is a metric by that; what has labels is put together in metrics.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+from turnsvr.credentials.health import Health
+from turnsvr.histogram import Histogram
+from turnsvr.net.proxyheader import Refusal
+from turnsvr.relay.api import Totals
+
+Kind = Literal["gauge", "counter"]
+
+
+class Scalar(NamedTuple):
+    """A metric without labels. name without `_total`."""
+
+    kind: Kind
+    name: str
+    text: str
+    value: float
+
+
+def gauge(text: str, name: str = "") -> Any:
+    """A field that is a metric of one value; name where it is not the field's."""
+    return field(metadata={"kind": "gauge", "text": text, "name": name})
+
+
+def counter(text: str, name: str = "") -> Any:
+    """A field that is a metric of one value, which only grows; name where it is not the field's."""
+    return field(metadata={"kind": "counter", "text": text, "name": name})
+
+
+@dataclass(slots=True)
+class RealmFigures:
+    """What became of one realm's sessions."""
+
+    now: int = 0
+    started: int = 0
+    bytes_from_client: int = 0
+    """Of sessions that have ended, as below."""
+    bytes_to_client: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What became of sessions since the server started. Keys are few and ours, so that they can be labels."""
+
+    now: Mapping[tuple[str, str], int]
+    """By the client's transport, and by family: ipv4, ipv6 or both."""
+    started: Mapping[str, int]
+    """By the client's transport."""
+    ended: Mapping[str, int]
+    """By reason."""
+    failures: Mapping[str, int]
+    """Failed authentications, by reason."""
+    peers_refused: int
+    allocating: Histogram
+    """Seconds from a request to the answer that its session began with."""
+    lasting: Histogram
+    """Seconds that sessions lasted which have ended."""
+    realms: Mapping[str, RealmFigures]
+
+    @property
+    def authentications_failed(self) -> int:
+        return sum(self.failures.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """To be read at once: the mappings are live ones. Their keys are few and ours, so that they can be labels."""
+
+    pump: str
+    """Name of what moves the packets."""
+    ready: bool = gauge("1 while new sessions are taken and all that they need answers, as /readyz.")
+    draining: bool = gauge("1 while new sessions are refused because the operator said so.")
+    allocations: int = gauge("Allocations now, those being opened among them.")
+    allocation_limit: int = gauge("Allocations that the server holds at most (limits.allocations).")
+    connections: int = gauge("TCP and TLS connections of TURN clients now.")
+    connections_evicted: int = counter(
+        "TCP and TLS connections without a session that were ended to make room for others."
+    )
+    connections_refused: int = counter("TCP and TLS connections for which there was no room, since sessions held it.")
+    header_refusals: Mapping[Refusal, int]
+    """Connections to the listeners of TURN clients that were refused for want of a PROXY header, by reason."""
+    lagging_connections: int = gauge(
+        "Connections with output that waits because the client reads too slowly; those that the compiled pump serves "
+        "are not among them."
+    )
+    certificate_expires: float | None = gauge(
+        "When the TLS certificate ends, in seconds since 1970.", "certificate_expiry_timestamp_seconds"
+    )
+    """None without one or when unknown."""
+    certificate_failures: int = counter("Orders of a certificate (tls.acme) that failed; each is tried again.")
+    status_messages_dropped: int | None = counter(
+        "Messages about sessions that Redis (status) was too slow or too long away for."
+    )
+    """None where there are none to send."""
+    sessions: Sessions
+    requests: Mapping[tuple[str, str], int]
+    """Requests that the rules took since the start, by method and outcome: 200, an error code, or none."""
+    queues: Mapping[str, int]
+    """What waits now, by queue."""
+    sources: tuple[Health, ...]
+    """Databases and services that credentials come from."""
+    totals: Totals
+    """Counters of the pump."""
+
+    def scalars(self) -> Iterator[Scalar]:
+        """Every metric without labels; none for a field that is None."""
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.metadata and value is not None:
+                name = each.metadata["name"] or each.name
+                yield Scalar(each.metadata["kind"], name, each.metadata["text"], float(value))
