@@ -24,7 +24,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from tests.conftest import free_port
-from tests.marathon import crowd
+from tests.marathon import crowd, place
 from tests.marathon.crowd import LIFETIME, Seen, World, live
 from tests.marathon.peers import Peer
 from tests.marathon.server import SETTINGS, Server, Use
@@ -33,9 +33,8 @@ from turnsvr.client.credentials import Login
 from turnsvr.client.link import tls_context
 from turnsvr.stun.address import Address, Transport
 
-_HOST = "127.0.0.1"
-_PEERS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
-_FORBIDDEN, _INTRUDER = "127.0.0.5", "127.0.0.6"
+_SERVER, _FORBIDDEN, _INTRUDER, _PEERS = 1, 2, 3, (4, 5, 6)
+"""The last numbers of hosts."""
 _USERS = 40
 _SAMPLE = 10.0
 _RELOAD = 20.0
@@ -51,7 +50,8 @@ _GRACE = 20.0
 class Marathon:
     """One run."""
 
-    def __init__(self, directory: Path, minutes: float, clients: int, seed: int) -> None:
+    def __init__(self, directory: Path, prefix: str, minutes: float, clients: int, seed: int) -> None:
+        """prefix: the first three numbers of the hosts to use."""
         self.seen = Seen()
         self.uses: list[Use] = []
         self.problems: list[str] = []
@@ -60,18 +60,23 @@ class Marathon:
         self._clients = clients
         self._random = random.Random(seed)
         self._logins = [Login(f"user{number}", secrets.token_hex(8)) for number in range(_USERS)]
-        files = firstrun.write_self_signed(directory, [_HOST])
+        self._prefix = prefix
+        self._host = self._at(_SERVER)
+        files = firstrun.write_self_signed(directory, [self._host])
         self._ports = _free_ports()
         self._values: dict[str, object] = {
             "certificate": files.certificate,
             "key": files.key,
             "users": ", ".join(f"{login.username}: {login.password}" for login in self._logins),
-            "peers": ", ".join((*_PEERS, _FORBIDDEN, _INTRUDER)),
+            "peers": ", ".join(map(self._at, (*_PEERS, _FORBIDDEN, _INTRUDER))),
             "secret": secrets.token_hex(32),
-            "relay": _HOST,
-            "host": _HOST,
+            "relay": self._host,
+            "host": self._host,
         }
         self._stopping = False
+
+    def _at(self, number: int) -> str:
+        return f"{self._prefix}.{number}"
 
     def _settings(self, directory: Path, ports: dict[str, int], allocations: int = 20_000) -> str:
         values = self._values | ports | {"socket": directory / "admin.sock", "allocations": allocations}
@@ -84,9 +89,9 @@ class Marathon:
 
     def _world(self, ports: dict[str, int], peers: Sequence[Peer]) -> World:
         servers = {
-            Transport.UDP: Address(_HOST, ports["port"]),
-            Transport.TCP: Address(_HOST, ports["port"]),
-            Transport.TLS: Address(_HOST, ports["tls_port"]),
+            Transport.UDP: Address(self._host, ports["port"]),
+            Transport.TCP: Address(self._host, ports["port"]),
+            Transport.TLS: Address(self._host, ports["tls_port"]),
         }
         return World(
             servers,
@@ -100,9 +105,9 @@ class Marathon:
         )
 
     async def run(self) -> None:
-        self._peers = [await Peer.open(host) for host in _PEERS]
-        self._forbidden = await Peer.open(_FORBIDDEN, answers=False)
-        self._intruder = await Peer.open(_INTRUDER, answers=False)
+        self._peers = [Peer(self._at(number)) for number in _PEERS]
+        self._forbidden = Peer(self._at(_FORBIDDEN), answers=False)
+        self._intruder = Peer(self._at(_INTRUDER), answers=False)
         self._server = self._start("main", self._ports)
         try:
             await self._run()
@@ -169,7 +174,7 @@ class Marathon:
 
     async def _drain_another(self) -> None:
         """A server with sessions is drained: it takes no more, and ends with the last one, well."""
-        peers = [await Peer.open(host) for host in _PEERS]
+        peers = [Peer(self._at(number)) for number in _PEERS]
         ports = _free_ports()
         side = await asyncio.to_thread(self._start, "side", ports)
         try:
@@ -189,7 +194,7 @@ class Marathon:
                 peer.close()
 
     async def _ask_http(self) -> None:
-        base = f"http://{_HOST}:{self._ports['web_port']}"
+        base = f"http://{self._host}:{self._ports['web_port']}"
         idle: list[asyncio.StreamWriter] = []
         try:
             while True:
@@ -199,7 +204,7 @@ class Marathon:
                     except OSError as error:
                         self.seen.errors[f"HTTP {path}: {error}"] += 1
                 with suppress(OSError):
-                    idle.append((await asyncio.open_connection(_HOST, self._ports["web_port"]))[1])
+                    idle.append((await asyncio.open_connection(self._host, self._ports["web_port"]))[1])
                 while len(idle) > 50:
                     idle.pop(0).transport.abort()
                 await asyncio.sleep(1)
@@ -286,9 +291,10 @@ def main() -> None:
     arguments = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
-    print(f"seed {arguments.seed}", flush=True)
+    prefix, where = place.enter()
+    print(f"seed {arguments.seed}, in {where}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
-        marathon = Marathon(Path(directory), arguments.minutes, arguments.clients, arguments.seed)
+        marathon = Marathon(Path(directory), prefix, arguments.minutes, arguments.clients, arguments.seed)
         asyncio.run(marathon.run())
     for problem in marathon.problems:
         print(f"WRONG: {problem}")

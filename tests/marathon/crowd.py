@@ -34,6 +34,8 @@ _PATIENCE = 20.0
 _WAVE, _CALM = 10.0, 30.0
 """Seconds that a flood lasts, and seconds until the next."""
 _MARK_OF_INTRUDER = b"intruder".ljust(TOKEN_SIZE, b"!")
+_REMEMBERED = 50_000
+"""Sessions of which is remembered where they were."""
 
 
 @dataclass
@@ -49,6 +51,13 @@ class Seen:
     """Of them, those that came back."""
     faults: list[str] = field(default_factory=list)
     """What must never be; the first hundred."""
+    homes: dict[bytes, tuple[Address, Address]] = field(default_factory=dict)
+    """By token the client's and the relayed address of the sessions that began last."""
+
+    def began(self, token: bytes, client: Address, relayed: Address) -> None:
+        self.homes[token] = client, relayed
+        if len(self.homes) > _REMEMBERED:
+            del self.homes[next(iter(self.homes))]
 
     def fault(self, text: str) -> None:
         if len(self.faults) < 100:
@@ -103,6 +112,7 @@ async def session(world: World, link: Link, end: End | None = None, seconds: flo
     listener = asyncio.create_task(_listen(world, client, token))
     try:
         await client.allocate(Wish(lifetime=LIFETIME))
+        world.seen.began(token, link.local, client.relayed[0])
         peer = world.random.choice(world.peers)
         if world.random.random() < 0.7:
             channel = await client.bind_channel(peer.address)
@@ -145,12 +155,19 @@ async def _listen(world: World, client: TurnClient, token: bytes) -> None:
             world.seen.answered += 1
         elif event.data[:TOKEN_SIZE] == _MARK_OF_INTRUDER:
             world.seen.fault(f"{client.link.local}: data of a peer without a permission")
-        elif client.link.transport.is_stream:
-            what = f"{len(event.data)} bytes from {event.peer}, {event.data[:24].hex()}"
-            world.seen.fault(f"{client.link.local}, relayed {client.relayed}: data of another session or host: {what}")
         else:
-            # The last packets for whoever had this UDP port before: the kernel gave it to us within their way here.
-            world.seen.errors["a former tenant's datagram"] += 1
+            _strange(world, client, event)
+
+
+def _strange(world: World, client: TurnClient, event: PeerData) -> None:
+    """Data of another session. What is late may be for the former tenant of an address that only the kernel knows."""
+    home = world.seen.homes.get(event.data[:TOKEN_SIZE])
+    if home is not None and not client.link.transport.is_stream and home[0] == client.link.local:
+        world.seen.errors["data for the former tenant of a client's UDP port"] += 1
+        return
+    whose = f"of client {home[0]}, relayed {home[1]}" if home else "of nobody here"
+    what = f"{len(event.data)} bytes from {event.peer} {whose}, {event.data[:24].hex()}"
+    world.seen.fault(f"{client.link.local}, relayed {client.relayed}: {what}")
 
 
 async def _leave(world: World, client: TurnClient) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from pathlib import Path
-from typing import cast
 
 from turnsvr.stun.address import Address
 
@@ -14,43 +14,41 @@ TOKEN_SIZE = 16
 
 _BUFFER = 8 << 20
 """Bytes a peer's socket holds while this process is busy with something else."""
+_LARGEST = 2_048
 
 
-class Peer(asyncio.DatagramProtocol):
-    """Counts what arrives, and sends it back where it answers."""
+class Peer:
+    """Counts what arrives, and sends it back at once where it answers: what is late would meet a port's next tenant."""
 
-    def __init__(self, *, answers: bool) -> None:
+    def __init__(self, host: str, *, answers: bool = True) -> None:
+        """Begins in the running loop."""
         self.received = 0
         self._answers = answers
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        self._socket.bind((host, 0))
+        self._socket.setblocking(False)
+        self.address = Address(*self._socket.getsockname())
+        asyncio.get_running_loop().add_reader(self._socket, self._readable)
 
-    @classmethod
-    async def open(cls, host: str, *, answers: bool = True) -> Peer:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-        sock.bind((host, 0))
-        sock.setblocking(False)
-        _, peer = await asyncio.get_running_loop().create_datagram_endpoint(lambda: cls(answers=answers), sock=sock)
-        return peer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.DatagramTransport, transport)
-        host, port = transport.get_extra_info("sockname")
-        self.address = Address(host, port)
-
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self.received += 1
-        if self._answers:
-            self._transport.sendto(data, addr)
+    def _readable(self) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                data, sender = self._socket.recvfrom(_LARGEST)
+                self.received += 1
+                if self._answers:
+                    self._socket.sendto(data, sender)
 
     def send(self, data: bytes, to: Address) -> None:
-        self._transport.sendto(data, tuple(to))
+        self._socket.sendto(data, to)
 
     @property
     def lost(self) -> int:
         """Datagrams that the kernel had no room for (proc(5), the last column of /proc/net/udp)."""
-        inode = str(Path(f"/proc/self/fd/{self._transport.get_extra_info('socket').fileno()}").readlink())[8:-1]
+        inode = str(Path(f"/proc/self/fd/{self._socket.fileno()}").readlink())[8:-1]
         rows = (line.split() for line in Path("/proc/net/udp").read_text().splitlines()[1:])
         return next(int(row[12]) for row in rows if row[9] == inode)
 
     def close(self) -> None:
-        self._transport.close()
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()

@@ -147,7 +147,8 @@ def _resources() -> tuple[int, int]:
 
 @pytest.mark.skipif(_DESCRIPTORS < SESSIONS + 500, reason=f"needs {SESSIONS + 500} descriptors: ulimit -n")
 async def test_ten_thousand_sessions(make_world: WorldFactory) -> None:
-    world = make_world()
+    host = private_loopback()
+    world = make_world(replace(SETTINGS, relay_addresses=(RelayAddress(host, host),)))
     peer, got = world.endpoint(), Counter[int]()
 
     def writer(number: int) -> StreamWriter:
