@@ -98,6 +98,35 @@ async def test_a_session_may_be_closed_when_its_error_comes(pump_factory: PumpFa
     assert not world.pump.counters(session.number).packets_from_client
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_where_nobody_wants_them_the_kernel_keeps_none(pump_factory: PumpFactory, family: Family) -> None:
+    """A reload changes it for sessions that live, and errors cost no data either way."""
+    settings = replace(SETTINGS, peer_errors=False)
+    world = pump_factory(settings)
+    session, gone, peer = world.session(family), world.endpoint(LOOPBACK[family]), world.endpoint(LOOPBACK[family])
+    gone.socket.close()
+    session.permit(gone.address.host)
+
+    async def send_to_both() -> None:
+        for _ in range(5):
+            session.send(send_indication(gone.address, b"lost").encode())
+            session.send(send_indication(peer.address, b"abc").encode())
+        for _ in range(5):
+            await peer.receive()
+        await world.settled()
+
+    await send_to_both()
+    assert not world.notes.errors
+    world.pump.reconfigure(SETTINGS)
+    await send_to_both()
+    await world.until(lambda: bool(world.notes.errors))
+    world.pump.reconfigure(settings)
+    await world.settled()
+    world.notes.errors.clear()
+    await send_to_both()
+    assert not world.notes.errors
+
+
 @needs_raw_sockets
 @pytest.mark.parametrize(
     ("icmp_type", "code", "rest", "data"),

@@ -182,6 +182,27 @@ class TestPorts:
         ]
         assert hosts == [server.host] * 2 + [other.host] * 2
 
+    async def test_the_port_of_a_session_that_ended_rests(self, pump_factory: PumpFactory) -> None:
+        """Its peers may go on sending, and the next session may permit them too."""
+        settings = _few_ports(4)
+        world, before = pump_factory(settings), Address("127.0.0.1", 0)
+        for turn in range(20):
+            number, opened = world.open(_client(turn), (Family.IPV4,))
+            assert opened.addresses[0] != before
+            before = opened.addresses[0]
+            world.pump.close(number)
+            world.pump.reconfigure(replace(settings, bandwidth=1_000.0 * turn))
+
+    async def test_no_session_is_refused_because_ports_rest(self, pump_factory: PumpFactory) -> None:
+        world = pump_factory(_few_ports(4))
+        for _ in range(3):
+            first = [world.open(_client(n), (Family.IPV4,), even_port=True, reserve=bytes([n] * 8)) for n in (1, 2)]
+            assert all(opened.addresses for _, opened in first)
+            second = [world.open(_client(n), (Family.IPV4,), claim=bytes([n - 2] * 8)) for n in (3, 4)]
+            assert all(opened.addresses for _, opened in second)
+            for number, _ in (*first, *second):
+                world.pump.close(number)
+
     async def test_an_address_that_is_not_this_hosts(self, pump_factory: PumpFactory) -> None:
         settings = replace(SETTINGS, relay_addresses=(RelayAddress("192.0.2.1", "192.0.2.1"),))
         world = pump_factory(settings)

@@ -54,6 +54,38 @@ def test_a_draw_is_uniform() -> None:
     assert max(counts.values()) < 1.2 * min(counts.values())
 
 
+@given(st.randoms(use_true_random=False), st.booleans())
+def test_a_port_that_was_given_back_rests_while_others_are_free(source: random.Random, even: bool) -> None:
+    """A peer may still send to it."""
+    free = FreePorts(LOW, HIGH, source.randrange)
+    drawn_before = list[int]()
+    for _ in range(200):
+        port = free.draw(even=even)
+        assert port is not None
+        assert port not in drawn_before[-5:]
+        drawn_before.append(port)
+        free.give_back(port)
+
+
+def test_one_that_could_not_be_used_does_not_rest() -> None:
+    free = FreePorts(4, 7, random.Random(1).randrange)
+    port = free.draw(even=True)
+    assert port is not None
+    free.give_back(port, unused=True)
+    assert not free.rests(port)
+    free.take(port)
+    free.give_back(port)
+    assert free.rests(port)
+
+
+def test_the_last_free_port_is_drawn_although_it_came_back_just_now() -> None:
+    free = FreePorts(4, 5, random.Random(1).randrange)
+    for port in (4, 5):
+        free.take(port)
+    free.give_back(5)
+    assert free.draw(even=False) == 5
+
+
 def test_a_range_of_one_port() -> None:
     assert drawn(FreePorts(5, 5, random.Random(1).randrange), even=True) == []
     assert drawn(FreePorts(5, 5, random.Random(1).randrange), even=False) == [5]

@@ -194,4 +194,5 @@ def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, .
         busy_poll=settings.pump.busy_poll / 1e6,
         threads=settings.pump.thread_count(host.cores),
         stream_buffer=limits.stream_buffer,
+        peer_errors=settings.stun.icmp_indications,
     )

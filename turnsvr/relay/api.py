@@ -137,6 +137,8 @@ class PumpSettings:
     """SO_RCVBUF and SO_SNDBUF of listeners and relay sockets in bytes; 0 leaves them to the pump."""
     stream_buffer: int = 262_144
     """Bytes that may wait for one slow stream client that the pump serves itself."""
+    peer_errors: bool = True
+    """Whether the Handler is to hear of ICMP errors; else the kernel keeps none for us."""
 
 
 @dataclass(frozen=True, slots=True)

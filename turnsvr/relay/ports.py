@@ -40,51 +40,97 @@ class RandomNumbers:
 
 
 class FreePorts:
-    """The ports of a range that are not in use: taken, given back and drawn at random in constant time."""
+    """The ports of a range that are not in use: taken, given back and drawn at random in constant time.
+
+    A peer may go on sending to an address whose allocation has ended, and a permission is by IP address alone: who
+    had the port next would hear it. So the half of the free ports that was given back last rests, and is not drawn.
+    """
 
     def __init__(self, low: int, high: int, below: Callable[[int], int]) -> None:
         """low and high inclusive; below(n) is a random number from 0 to n - 1."""
         self._below = below
-        self._even: list[int] = []
-        self._odd: list[int] = []
-        self._at: dict[int, int] = {}
+        self._even, self._odd = _Parity(), _Parity()
         self._range = range(low, high + 1)
         for port in self._range:
-            self.give_back(port)
+            self._of(port).add(port)
 
     def __contains__(self, port: int) -> bool:
-        return port in self._at
+        return port in self._of(port)
 
     def __len__(self) -> int:
-        return len(self._at)
+        return len(self._even) + len(self._odd)
+
+    def rests(self, port: int) -> bool:
+        return port in self._of(port).resting
 
     def take(self, port: int) -> None:
         """Mark as in use; a port that is not free stays as it is."""
-        at = self._at.pop(port, None)
-        if at is not None:
-            pool = self._odd if port % 2 else self._even
-            last = pool.pop()
-            if last != port:
-                pool[at] = last
-                self._at[last] = at
+        self._of(port).remove(port)
 
-    def give_back(self, port: int) -> None:
-        """Mark as free; a port outside the range is ignored."""
-        if port in self._range and port not in self._at:
-            pool = self._odd if port % 2 else self._even
-            self._at[port] = len(pool)
-            pool.append(port)
+    def give_back(self, port: int, *, unused: bool = False) -> None:
+        """Mark as free, unused by us or not; a port outside the range is ignored."""
+        ports = self._of(port)
+        if port not in self._range or port in ports:
+            return
+        if unused:
+            ports.add(port)
+        else:
+            ports.rest(port)
 
     def draw(self, *, even: bool) -> int | None:
-        """Take a free port, or an even one, each as likely; None when there is none."""
-        evens = len(self._even)
-        total = evens if even else len(self._at)
+        """Take a free port, or an even one, each that does not rest as likely; None when there is none."""
+        evens = len(self._even.rested)
+        total = evens if even else evens + len(self._odd.rested)
         if not total:
             return None
         at = self._below(total)
-        port = self._even[at] if at < evens else self._odd[at - evens]
+        port = self._even.rested[at] if at < evens else self._odd.rested[at - evens]
         self.take(port)
         return port
+
+    def _of(self, port: int) -> _Parity:
+        return self._odd if port % 2 else self._even
+
+
+class _Parity:
+    """The free ports that are even, or odd. Of any there is one that does not rest."""
+
+    def __init__(self) -> None:
+        self.rested: list[int] = []
+        self.resting: dict[int, None] = {}
+        """In the order in which they were given back."""
+        self._at: dict[int, int] = {}
+
+    def __contains__(self, port: int) -> bool:
+        return port in self._at or port in self.resting
+
+    def __len__(self) -> int:
+        return len(self.rested) + len(self.resting)
+
+    def add(self, port: int) -> None:
+        self._at[port] = len(self.rested)
+        self.rested.append(port)
+
+    def rest(self, port: int) -> None:
+        self.resting[port] = None
+        self._wake_up()
+
+    def remove(self, port: int) -> None:
+        at = self._at.pop(port, None)
+        if at is None:
+            self.resting.pop(port, None)
+            return
+        last = self.rested.pop()
+        if last != port:
+            self.rested[at] = last
+            self._at[last] = at
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        while len(self.resting) > len(self.rested):
+            port = next(iter(self.resting))
+            del self.resting[port]
+            self.add(port)
 
 
 class PortSocket(Protocol):
@@ -95,6 +141,9 @@ class PortSocket(Protocol):
 
     def discard(self) -> None:
         """Throw away what has come so far."""
+
+    def hear_errors(self, wanted: bool) -> None:
+        """Whether the kernel is to keep ICMP errors for it."""
 
     def close(self) -> None: ...
 
@@ -120,13 +169,15 @@ class RelayPorts(Generic[S]):
     ) -> None:
         """below(n): an unpredictable number from 0 to n - 1.
 
-        open_socket: binds to exactly this address, with buffers of so many bytes, or raises OSError.
+        open_socket: binds to exactly this address, with buffers of so many bytes, and hears no errors; raises OSError.
         """
         self._below = below
         self._open_socket = open_socket
         self._held: dict[bytes, OpenedPort[S]] = {}
         self._turn = 0
         self._free: dict[str, FreePorts] = {}
+        self._range = settings.ports
+        self._hears_errors = settings.peer_errors
         self.configure(settings, ())
 
     def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort[S]]) -> None:
@@ -135,8 +186,14 @@ class RelayPorts(Generic[S]):
         relays = [RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in given]
         self._addresses = {family: [relay for relay in relays if relay.family is family] for family in Family}
         self._buffer = settings.socket_buffer
-        self._free = {relay.host: FreePorts(*settings.ports, self._below) for relay in relays}
+        hears_otherwise = settings.peer_errors is not self._hears_errors
+        self._hears_errors = settings.peer_errors
+        before = self._free if settings.ports == self._range else {}
+        self._range = settings.ports
+        self._free = {relay.host: before.get(relay.host) or FreePorts(*settings.ports, self._below) for relay in relays}
         for opened in (*in_use, *self._held.values()):
+            if hears_otherwise:
+                opened.socket.hear_errors(self._hears_errors)
             if opened.socket.address.host in self._free:
                 self._free[opened.socket.address.host].take(opened.socket.address.port)
 
@@ -189,32 +246,41 @@ class RelayPorts(Generic[S]):
         return addresses[first:] + addresses[:first]
 
     def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort[S] | None:
+        if reserve is None:
+            return self._draw(relay, even, lambda port: self._bind(relay, port))
+        return self._draw(relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=False)) or self._draw(
+            relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=True)
+        )
+
+    def _draw(self, relay: RelayAddress, even: bool, bind: Callable[[int], OpenedPort[S]]) -> OpenedPort[S] | None:
+        """The first port that bind takes, which raises OSError for any other."""
         free = self._free[relay.host]
         taken_elsewhere: list[int] = []
         try:
-            while (port := free.draw(even=even or reserve is not None)) is not None:
+            while (port := free.draw(even=even)) is not None:
                 try:
-                    opened = self._bind(relay, port) if reserve is None else self._bind_two(relay, port, reserve)
+                    return bind(port)
                 except OSError as error:
                     taken_elsewhere.append(port)
                     if error.errno not in _TAKEN_ELSEWHERE:
                         return None
-                else:
-                    return opened
             return None
         finally:
             for port in taken_elsewhere:
-                free.give_back(port)
+                free.give_back(port, unused=True)
 
     def _bind(self, relay: RelayAddress, port: int) -> OpenedPort[S]:
         host = Address(relay.host, port)
         advertised = host if relay.advertised == relay.host else Address(relay.advertised, port)
-        return OpenedPort(self._open_socket(host, self._buffer), advertised)
+        opened = OpenedPort(self._open_socket(host, self._buffer), advertised)
+        if self._hears_errors:
+            opened.socket.hear_errors(True)
+        return opened
 
-    def _bind_two(self, relay: RelayAddress, port: int, reserve: bytes) -> OpenedPort[S]:
-        """The port, with the next one held under the token. Raises OSError, also where that is in use."""
+    def _bind_two(self, relay: RelayAddress, port: int, reserve: bytes, *, may_rest: bool) -> OpenedPort[S]:
+        """The port, with the next one held under the token. Raises OSError, also where that is in use, or rests."""
         free = self._free[relay.host]
-        if port + 1 not in free:
+        if port + 1 not in free or (free.rests(port + 1) and not may_rest):
             raise OSError(errno.EADDRINUSE, "the next port is in use")
         opened = self._bind(relay, port)
         try:

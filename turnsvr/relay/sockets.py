@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 from turnsvr.stun.address import Address, Family, pack_host, unpack_host
 
@@ -62,6 +63,21 @@ def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> 
         sock.close()
         raise
     return sock
+
+
+_RECVERR = {Family.IPV4: (socket.IPPROTO_IP, 11), Family.IPV6: (socket.IPPROTO_IPV6, 25)}
+"""IP_RECVERR and IPV6_RECVERR of <linux/in.h> and <linux/in6.h>, which the socket module does not name."""
+
+
+def hear_errors(descriptor: int, family: Family, wanted: bool) -> None:
+    """Whether the kernel is to keep ICMP errors for a UDP socket; those that it keeps are thrown away with False."""
+    if sys.platform != "linux":
+        return
+    sock = socket.socket(family.socket_family, socket.SOCK_DGRAM, fileno=descriptor)
+    try:
+        sock.setsockopt(*_RECVERR[family], wanted)
+    finally:
+        sock.detach()
 
 
 def discard(descriptor: int) -> None:

@@ -37,7 +37,7 @@ from turnsvr.relay.compiled._pump import (
     steer_group,
 )
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
-from turnsvr.relay.sockets import discard, open_udp, wildcard
+from turnsvr.relay.sockets import discard, hear_errors, open_udp, wildcard
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
@@ -68,6 +68,9 @@ class EngineSocket:
 
     def discard(self) -> None:
         discard(self.descriptor)
+
+    def hear_errors(self, wanted: bool) -> None:
+        hear_errors(self.descriptor, self.address.family, wanted)
 
     def close(self) -> None:
         os.close(self.descriptor)

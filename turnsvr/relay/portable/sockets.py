@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from turnsvr.relay.sockets import canonical, discard, open_udp, socket_address, zoned
+from turnsvr.relay.sockets import canonical, discard, hear_errors, open_udp, socket_address, zoned
 from turnsvr.stun.address import Address, Family, unpack_host
 from turnsvr.stun.icmp import ICMP_TYPES
 
@@ -164,9 +164,6 @@ class RelaySocket:
         self.socket = open_udp(address, buffer)
         self._is_ipv6 = self.family is Family.IPV6
         self._dont_fragment: bool | None = None
-        if _LINUX:
-            level, option = (socket.IPPROTO_IPV6, _IPV6_RECVERR) if self._is_ipv6 else (socket.IPPROTO_IP, _IP_RECVERR)
-            self.socket.setsockopt(level, option, 1)
 
     def receive(self) -> tuple[bytes, tuple[str, int]]:
         """A datagram and the peer. Raises OSError, once for each pending error too."""
@@ -202,6 +199,9 @@ class RelaySocket:
 
     def discard(self) -> None:
         discard(self.socket.fileno())
+
+    def hear_errors(self, wanted: bool) -> None:
+        hear_errors(self.socket.fileno(), self.family, wanted)
 
     def _read_error(self, value: bytes, destination: tuple[str, int]) -> IcmpError | None:
         _, origin, icmp_type, code, _, info, _ = _EXTENDED_ERR.unpack_from(value)

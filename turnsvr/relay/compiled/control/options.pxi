@@ -49,10 +49,8 @@ def open_relay(address, bint gro, int buffer, int room):
         enlarge(descriptor, room)
         if endpoint.family == IPV6:
             set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, 1)
-            set_number(descriptor, IPPROTO_IPV6, IPV6_RECVERR, 1)
             set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
         else:
-            set_number(descriptor, IPPROTO_IP, IP_RECVERR, 1)
             set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
             set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
         if gro:
