@@ -254,6 +254,27 @@ async def test_what_follows_a_request_that_fails_is_judged_by_itself(
     assert served.pump.totals().drops[Drop.NO_SESSION] == 1
 
 
+@pytest.mark.parametrize("transport", ["tcp", "tls"], indirect=True)
+@pytest.mark.parametrize("slow", [False, True], ids=["at once", "looked up"])
+async def test_all_that_came_before_the_end_is_judged_in_order(
+    served: Application, client: Client, peer: Peer, slow: bool
+) -> None:
+    """The client says goodbye right behind it, and nobody waits for the answers."""
+    await client.allocate()
+    source = Slow(served) if slow else None
+    frames, data = [client.bind(peer.address), client.data(b"first")], numbered(20)
+    for number, each in enumerate(data, 1):
+        frames += [client.bind(Address("127.0.0.1", number), CHANNEL + number), client.data(each)]
+    client.at_once(*frames)
+    await client.link.close()
+    if source is not None:
+        await asyncio.sleep(0.05)
+        source.answers.set()
+    assert await peer.receive(1 + len(data)) == [b"first", *data]
+    await until(lambda: not (served.connections or served.rooms.engine._kept))
+    assert not served.pump.totals().waiting
+
+
 async def test_whoever_vanishes_leaves_nothing_behind(served: Application, transport: str, peer: Peer) -> None:
     client = await Client.open(served, transport)
     await client.challenge()

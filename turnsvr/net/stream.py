@@ -23,6 +23,9 @@ _READ_SIZE = 65_536
 _LAGGING = 16_384
 """Bytes that wait for a client, beyond those that the system has taken, from which on it is said to lag."""
 
+_HURRIED = 8
+"""Messages that are judged out of turn when TLS ends, so that their answers still leave."""
+
 _log = structlog.get_logger()
 
 
@@ -118,15 +121,23 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Whether asyncio is to keep the connection, for what came before its end.
 
-        It never does so over TLS: there the message that waits is judged out of turn, and what is behind it is lost.
+        It never does so over TLS: there the answers to a few messages still leave, as those are judged out of turn, and
+        the others are judged without, although the connection be gone by then.
         """
         if self._tls:
-            self._engine.pump.hurry(self._five_tuple)
+            self._hurry()
         self._flush()
-        if self._tls or not (self._frames or self._engine.pump.waits(self._five_tuple)):
+        if not self._waits:
             return False
         self._end = "closed by the client"
-        return True
+        return not self._tls
+
+    def _hurry(self) -> None:
+        for _ in range(_HURRIED):
+            behind = len(self._frames)
+            self._engine.pump.hurry(self._five_tuple)
+            if len(self._frames) == behind:
+                return  # there was none, it was the last one, or the rules have to look for its credential
 
     def pause_writing(self) -> None:
         self._connection.lag(True)
@@ -136,14 +147,26 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        self._forget()
-        self._connection.close()
+        self._go_when_judged()
+
+    def _go_when_judged(self) -> None:
+        """The connection is gone; what came before still has its turn."""
+        if not self._waits:
+            self._forget()
+            self._connection.close()
+
+    @property
+    def _waits(self) -> bool:
+        """Whether something that came has not had its turn yet."""
+        return bool(self._frames) or self._engine.pump.waits(self._five_tuple)
 
     def _drop(self) -> None:
         """End the connection for the other rooms now, and have asyncio close it in this turn or the next."""
         if self._transport is not None:
             self._transport.abort()
         self._forget()
+        if self._transport is None:
+            self._connection.close()
 
     def _forget(self) -> None:
         self._queue.clear()
@@ -155,9 +178,12 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Hand on what came, as far as a message that is yet to be judged; until then no more than that is read."""
         if self._frames:
             del self._frames[: self._engine.stream_frames(self._five_tuple, self._frames)]
-        if self._transport is None or self._transport.is_closing():
+        if self._transport is None:
+            self._go_when_judged()
             return
-        if self._end and not self._frames and not self._engine.pump.waits(self._five_tuple):
+        if self._transport.is_closing():
+            return
+        if self._end and not self._waits:
             self._close(self._end)
         elif self._reads is bool(self._frames or self._end):
             self._reads = not self._reads

@@ -15,7 +15,7 @@ cdef void resume_stream(Lane *lane, Batch *batch, Stream *stream) noexcept nogil
     if stream.queue != NULL or stream.is_over:
         return
     if stream.ends:
-        end_stream(lane, stream, CLOSED_BY_CLIENT)
+        end_stream(lane, stream, stream.end_reason)
     elif stream.is_muted:
         stream.is_muted = False
         watch_stream(lane, stream)

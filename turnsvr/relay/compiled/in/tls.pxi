@@ -47,9 +47,7 @@ cdef void open_records(Lane *lane, Batch *batch, Stream *stream, const uint8_t *
     link.input_size = 0
     if at != kept:
         take_plain(lane, batch, stream, at)
-    if error == SSL_ERROR_ZERO_RETURN and stream.queue != NULL:
-        stream.ends = True
-    elif error == SSL_ERROR_ZERO_RETURN:
+    if error == SSL_ERROR_ZERO_RETURN:
         end_stream(lane, stream, CLOSED_BY_CLIENT)
     elif error != SSL_ERROR_WANT_READ:
         fail_tls(lane, stream)
