@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+import socketio  # noqa: F401  whole, for its clients: turnsvr.web.sparing would leave out what they stand on
 
 from tests.conftest import Serve
 from turnsvr.app.application import Application

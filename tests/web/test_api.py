@@ -402,6 +402,84 @@ async def test_docs_and_openapi(site: Site) -> None:
     assert "https://" not in page.text
 
 
+PLACES = {"account": "a1", "key_id": "k1", "channel": "c1", "username": "nobody"}
+QUERIES = {"/": "?service=turn&username=u", "/api/v1/turn/credentials": f"?apiKey={quote(KEY)}"}
+ASKS: dict[str, list[Any]] = {
+    "xirsys_asks": [{"format": "urls", "expire": 60}, {}],
+    "cloudflare_asks": [{"ttl": 60, "customIdentifier": "u"}],
+    "aws_asks": [{"Service": "TURN"}],
+    "twilio_asks": ["Ttl=60"],
+}
+
+
+def reference(content: dict[str, Any]) -> str:
+    (one,) = content.values()
+    return str(one["schema"]["$ref"]).rpartition("/")[2]
+
+
+def fits(value: Any, schema: dict[str, Any], shapes: dict[str, Any]) -> bool:
+    """Whether a value is what this part of JSON Schema says, and has nothing that it does not name."""
+    if "$ref" in schema:
+        return fits(value, shapes[schema["$ref"].rpartition("/")[2]], shapes)
+    if "anyOf" in schema:
+        return any(fits(value, each, shapes) for each in schema["anyOf"])
+    if "const" in schema or "enum" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    if schema["type"] == "object":
+        named = schema["properties"]
+        return (
+            isinstance(value, dict)
+            and set(schema.get("required", ())) <= set(value)
+            and all(key in named and fits(each, named[key], shapes) for key, each in value.items())
+        )
+    if schema["type"] == "array":
+        return isinstance(value, list) and all(fits(each, schema["items"], shapes) for each in value)
+    return isinstance(value, str if schema["type"] == "string" else (int, float))
+
+
+async def test_every_answer_is_as_openapi_describes_it(site: Site) -> None:
+    described = (await site.get("/openapi.json")).json()
+    shapes = described["components"]["schemas"]
+    seen = set()
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            status, done = next(iter(operation["responses"].items()))
+            asked = reference(operation["requestBody"]["content"]) if "requestBody" in operation else ""
+            place = path.format(**PLACES) + QUERIES.get(path, "")
+            auth = ("shop", KEY) if method == "put" or "Accounts" in path else None
+            headers = {} if auth else {"Authorization": f"Bearer {KEY}"}
+            for body in ASKS.get(asked, [None]):
+                sent: dict[str, Any] = {"content": body} if isinstance(body, str) else {"json": body}
+                answer = await site.client.request(method, place, headers=headers, auth=auth, **sent)
+                nobody = 404 if status == "204" else int(status)  # a user name that is not known cannot be revoked
+                assert answer.status_code == nobody, (method, path, answer.text)
+                if "content" in done:
+                    assert fits(answer.json(), shapes[reference(done["content"])], shapes), (path, answer.text)
+                    seen.add(reference(done["content"]))
+                else:
+                    assert status == "204" or path == "/metrics"
+    assert seen == {name for name in shapes if not name.endswith(("_asks", "_server"))}
+
+
+async def test_openapi_names_every_path_parameter(site: Site) -> None:
+    for path, methods in (await site.get("/openapi.json")).json()["paths"].items():
+        for operation in methods.values():
+            inside = {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"}
+            assert inside == set(re.findall(r"{(\w+)}", path)), path
+
+
+@pytest.mark.parametrize("ttl", ["0", "-1", "nan", "x", "", "0.5"])
+async def test_what_is_no_lifetime_is_refused_by_name(site: Site, ttl: str) -> None:
+    answer = await site.get("/ice-servers", params={"ttl": ttl, "key": KEY})
+    assert (answer.status_code, answer.json()) == (400, {"error": "not valid: ttl"})
+
+
+async def test_credentials_are_given_to_no_head_and_405_names_the_methods(site: Site) -> None:
+    for path, allowed in (("/ice-servers", "GET"), ("/api/v1/turn/credentials", "GET"), ("/_turn/x", "PUT")):
+        answer = await site.client.head(path, headers={"Authorization": f"Bearer {KEY}"})
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
 # Proxies
 
 

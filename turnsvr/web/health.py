@@ -4,54 +4,53 @@ from __future__ import annotations
 
 import ipaddress
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
+from turnsvr.web.endpoints import Endpoint
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.metrics import Metrics
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import Rooms
 
 
-def router(
+def endpoints(
     settings: WebSettings, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections
-) -> APIRouter:
+) -> tuple[Endpoint, ...]:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
-    routes = APIRouter(tags=["health"])
     figures = Metrics(context, issuer, rooms, connections)
 
-    @routes.head("/healthz", include_in_schema=False)
-    @routes.get("/healthz", summary="Whether the server lives")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
 
-    @routes.head("/readyz", include_in_schema=False)
-    @routes.get("/readyz", summary="Whether it takes new sessions; 503 while it drains or lacks what they need")
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> Response:
         if context.draining:
             return JSONResponse({"status": "draining"}, status_code=503)
         if problems := list(context.problems):
             return JSONResponse({"status": "not ready", "problems": problems}, status_code=503)
         return JSONResponse({"status": "ready"})
 
-    @routes.get("/.well-known/acme-challenge/{token}", include_in_schema=False)
-    async def proof(token: str) -> Response:
+    async def proof(request: Request) -> Response:
         """Proves a domain name to an ACME authority (http-01)."""
-        text = context.proof(token)
+        text = context.proof(request.path_params["token"])
         return Response(text or "", 404 if text is None else 200, media_type="application/octet-stream")
 
-    @routes.head("/metrics", include_in_schema=False)
-    @routes.get("/metrics", summary="Figures for Prometheus", response_class=Response)
     async def metrics(request: Request) -> Response:
         if not _may_read(settings, request):
             raise Refused(403, "this address may not read metrics; web.metrics names those that may")
         return Response(await figures.text(), media_type=CONTENT_TYPE_LATEST)
 
-    return routes
+    ready = "Whether it takes new sessions; 503 while it drains or lacks what they need"
+    return (
+        Endpoint("GET", "/healthz", healthz, "Whether the server lives", tag="health", answer="healthz", head=True),
+        Endpoint("GET", "/readyz", readyz, ready, tag="health", answer="readyz", head=True),
+        Endpoint("GET", "/.well-known/acme-challenge/{token}", proof),
+        Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", tag="health", head=True),
+    )
 
 
 def _may_read(settings: WebSettings, request: Request) -> bool:

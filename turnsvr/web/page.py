@@ -7,10 +7,10 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-_READ = ["GET", "HEAD"]
+from turnsvr.web.endpoints import Endpoint
 
 _TYPES = {
     "html": "text/html; charset=utf-8",
@@ -57,27 +57,25 @@ def static_files() -> dict[str, StaticFile]:
     }
 
 
-def router(found: dict[str, StaticFile], about: Callable[[Request], dict[str, Any]], *, page: bool) -> APIRouter:
+def endpoints(
+    found: dict[str, StaticFile], about: Callable[[Request], dict[str, Any]], *, page: bool
+) -> tuple[Endpoint, ...]:
     """`/docs`, `/static/…` and, for the page, `/page.json`; the page itself shares / with a dialect."""
-    routes = APIRouter(include_in_schema=False)
 
-    @routes.api_route("/docs", methods=_READ)
     async def docs(request: Request) -> Response:
         return found["docs.html"].response(request)
 
-    @routes.api_route("/static/{name}", methods=_READ)
-    async def static(request: Request, name: str) -> Response:
-        file = found.get(name)
+    async def static(request: Request) -> Response:
+        file = found.get(request.path_params["name"])
         return file.response(request) if file else Response("no such file", status_code=404)
 
-    @routes.api_route("/favicon.ico", methods=_READ)
     async def favicon(request: Request) -> Response:
         return found["icon.svg"].response(request)
 
+    async def page_facts(request: Request) -> Response:
+        return JSONResponse(about(request), headers={"Cache-Control": "no-store"})
+
+    served = {"/docs": docs, "/static/{name}": static, "/favicon.ico": favicon}
     if page:
-
-        @routes.api_route("/page.json", methods=_READ)
-        async def page_facts(request: Request) -> JSONResponse:
-            return JSONResponse(about(request), headers={"Cache-Control": "no-store"})
-
-    return routes
+        served["/page.json"] = page_facts
+    return tuple(Endpoint("GET", path, run, head=True) for path, run in served.items())

@@ -6,39 +6,32 @@ import ipaddress
 import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
-from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web import dialects, sigv4
 from turnsvr.web.callers import Caller, basic, bearer
-from turnsvr.web.dialects import Dialect
+from turnsvr.web.endpoints import Endpoint, Parameter, Seconds
 from turnsvr.web.issuer import Issued, Issuer
 from turnsvr.web.refusal import Refused
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
 _NO_STORE = {"Cache-Control": "no-store"}
 
-Ttl = Annotated[float | None, Query(ge=1, description="Lifetime in seconds; cut to what the caller may have.")]
-User = Annotated[str | None, Query(max_length=128, description="Whom the credentials are for; random when absent.")]
-Key = Annotated[str | None, Query(description="The API key, in place of the Authorization header.")]
-
-
-def speaks(dialect: Dialect) -> Callable[[Request], Awaitable[None]]:
-    """Has errors of a route told in this dialect."""
-
-    async def remember(request: Request) -> None:
-        request.state.dialect = dialect
-
-    return remember
-
-
-def _router(dialect: Dialect) -> APIRouter:
-    return APIRouter(dependencies=[Depends(speaks(dialect))], tags=[dialect.name])
+_TTL = Seconds("ttl", "Lifetime in seconds; cut to what the caller may have.")
+_USER = Parameter("user", "Whom the credentials are for; random when absent.", 128)
+_KEY = Parameter("key", "The API key, in place of the Authorization header.")
+_REVOKED = Parameter("username", "A user name that was given out.", 508)
+_ACCOUNT = Parameter("account", "It comes back in the answer.", 64)
+_KEY_ID = Parameter("key_id", "Anything.")
+_API_KEY = Parameter("apiKey", "The API key.")
+_CHANNEL = Parameter("channel", "Anything.")
+_ACCESS_TOKEN = Parameter("access_token", "The API key, in place of the Authorization header.")
 
 
 class Requests:
@@ -82,30 +75,45 @@ class Requests:
         return caller
 
 
-def router(issuer: Issuer, settings: WebSettings) -> APIRouter:
+def endpoints(issuer: Issuer, settings: WebSettings) -> tuple[Endpoint, ...]:
     """Every dialect but the one that lives at /: see uberti()."""
     requests = Requests(issuer, settings)
-    routes = APIRouter()
-    for dialect in (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix):
-        routes.include_router(dialect(requests, issuer))
-    return routes
+    dialects_of = (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix)
+    return tuple(each for dialect in dialects_of for each in dialect(requests, issuer))
 
 
-def _native(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.NATIVE)
-
-    @routes.get("/ice-servers", summary="What new RTCPeerConnection() takes")
-    async def ice_servers(request: Request, user: User = None, ttl: Ttl = None, key: Key = None) -> JSONResponse:
+def _native(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def ice_servers(request: Request) -> Response:
         """The key stands in `Authorization: Bearer`, as the password of `Basic`, or in the query."""
-        return _answer(dialects.native(requests.issue_with_key(request, _any_key(request, key), user, ttl)))
+        user, ttl = _USER.of(request), _TTL.seconds(request)
+        return _answer(dialects.native(requests.issue_with_key(request, _any_key(request), user, ttl)))
 
-    @routes.delete("/ice-servers/{username:path}", status_code=204, summary="Revoke a user name")
-    async def revoke(request: Request, username: Annotated[str, Path(max_length=508)], key: Key = None) -> Response:
+    async def revoke(request: Request) -> Response:
         """Its sessions end, and it is refused from now on."""
-        issuer.revoke(requests.with_key(request, _any_key(request, key)), username, time.time())
+        username = _REVOKED.of(request) or ""
+        issuer.revoke(requests.with_key(request, _any_key(request)), username, time.time())
         return Response(status_code=204)
 
-    return routes
+    return (
+        Endpoint(
+            "GET",
+            "/ice-servers",
+            ice_servers,
+            "What new RTCPeerConnection() takes",
+            dialects.NATIVE,
+            parameters=(_USER, _TTL, _KEY),
+            answer="native",
+        ),
+        Endpoint(
+            "DELETE",
+            "/ice-servers/{username:path}",
+            revoke,
+            "Revoke a user name",
+            dialects.NATIVE,
+            parameters=(_REVOKED, _KEY),
+            status=204,
+        ),
+    )
 
 
 def uberti(issuer: Issuer, settings: WebSettings) -> Callable[[Request], JSONResponse]:
@@ -123,23 +131,32 @@ def uberti(issuer: Issuer, settings: WebSettings) -> Callable[[Request], JSONRes
     return answer
 
 
-def _twilio(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.TWILIO)
-
-    @routes.post("/2010-04-01/Accounts/{account}/Tokens.json", status_code=201, summary="Twilio's tokens")
-    async def tokens(request: Request, account: Annotated[str, Path(max_length=64)]) -> JSONResponse:
+def _twilio(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def tokens(request: Request) -> Response:
         """The key is the password of Basic authentication. Form: `Ttl`."""
+        account = _ACCOUNT.of(request) or ""
         caller = requests.with_key(request, basic(request.headers))
         form = parse_qs((await request.body()).decode("latin-1"))
         ttl = _number(form["Ttl"][-1]) if "Ttl" in form else None
         issued = requests.issue(request, caller, None, ttl)
         return _answer(dialects.twilio(issued, account, time.time()), 201)
 
-    return routes
+    return (
+        Endpoint(
+            "POST",
+            "/2010-04-01/Accounts/{account}/Tokens.json",
+            tokens,
+            "Twilio's tokens",
+            dialects.TWILIO,
+            parameters=(_ACCOUNT,),
+            body="twilio_asks",
+            answer="twilio",
+            status=201,
+        ),
+    )
 
 
-def _cloudflare(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.CLOUDFLARE)
+def _cloudflare(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     prefix = "/v1/turn/keys/{key_id}/credentials"
 
     async def issue(request: Request) -> Issued:
@@ -149,40 +166,72 @@ def _cloudflare(requests: Requests, issuer: Issuer) -> APIRouter:
         user = None if identifier is None else str(identifier)
         return requests.issue(request, caller, user, _number(body.get("ttl")))
 
-    @routes.post(f"{prefix}/generate-ice-servers", status_code=201, summary="Cloudflare's list")
-    async def generate_ice_servers(request: Request, key_id: str) -> JSONResponse:
+    async def generate_ice_servers(request: Request) -> Response:
         """The key is the Bearer token. Body: `{"ttl": seconds, "customIdentifier": user}`."""
         return _answer(dialects.cloudflare(await issue(request)), 201)
 
-    @routes.post(f"{prefix}/generate", status_code=201, summary="Cloudflare's older form, one entry")
-    async def generate(request: Request, key_id: str) -> JSONResponse:
+    async def generate(request: Request) -> Response:
         return _answer(dialects.cloudflare_single(await issue(request)), 201)
 
-    @routes.post(f"{prefix}/{{username:path}}/revoke", status_code=204, summary="Cloudflare's revocation")
-    async def revoke(request: Request, key_id: str, username: Annotated[str, Path(max_length=508)]) -> Response:
+    async def revoke(request: Request) -> Response:
+        username = _REVOKED.of(request) or ""
         issuer.revoke(requests.with_key(request, bearer(request.headers)), username, time.time())
         return Response(status_code=204)
 
-    return routes
+    return (
+        Endpoint(
+            "POST",
+            f"{prefix}/generate-ice-servers",
+            generate_ice_servers,
+            "Cloudflare's list",
+            dialects.CLOUDFLARE,
+            parameters=(_KEY_ID,),
+            body="cloudflare_asks",
+            answer="cloudflare",
+            status=201,
+        ),
+        Endpoint(
+            "POST",
+            f"{prefix}/generate",
+            generate,
+            "Cloudflare's older form, one entry",
+            dialects.CLOUDFLARE,
+            parameters=(_KEY_ID,),
+            body="cloudflare_asks",
+            answer="cloudflare_single",
+            status=201,
+        ),
+        Endpoint(
+            "POST",
+            f"{prefix}/{{username:path}}/revoke",
+            revoke,
+            "Cloudflare's revocation",
+            dialects.CLOUDFLARE,
+            parameters=(_KEY_ID, _REVOKED),
+            status=204,
+        ),
+    )
 
 
-def _metered(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.METERED)
+def _metered(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def credentials(request: Request) -> Response:
+        return _answer(dialects.metered(requests.issue_with_key(request, _API_KEY.of(request))))
 
-    @routes.get("/api/v1/turn/credentials", summary="Metered's bare list")
-    async def credentials(
-        request: Request, api_key: Annotated[str | None, Query(alias="apiKey")] = None
-    ) -> JSONResponse:
-        return _answer(dialects.metered(requests.issue_with_key(request, api_key)))
+    return (
+        Endpoint(
+            "GET",
+            "/api/v1/turn/credentials",
+            credentials,
+            "Metered's bare list",
+            dialects.METERED,
+            parameters=(_API_KEY,),
+            answer="metered",
+        ),
+    )
 
-    return routes
 
-
-def _xirsys(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.XIRSYS)
-
-    @routes.put("/_turn/{channel:path}", summary="Xirsys's list")
-    async def turn(request: Request, channel: str) -> JSONResponse:
+def _xirsys(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def turn(request: Request) -> Response:
         """The key is the password of Basic authentication. Body: `{"format": "urls", "expire": seconds}`."""
         caller = requests.with_key(request, basic(request.headers))
         body = await _object(request)
@@ -190,14 +239,22 @@ def _xirsys(requests: Requests, issuer: Issuer) -> APIRouter:
         issued = requests.issue(request, caller, None if user is None else str(user), _number(body.get("expire")))
         return _answer(dialects.xirsys(issued, urls=body.get("format") == "urls"))
 
-    return routes
+    return (
+        Endpoint(
+            "PUT",
+            "/_turn/{channel:path}",
+            turn,
+            "Xirsys's list",
+            dialects.XIRSYS,
+            parameters=(_CHANNEL,),
+            body="xirsys_asks",
+            answer="xirsys",
+        ),
+    )
 
 
-def _aws(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.AWS)
-
-    @routes.post("/v1/get-ice-server-config", summary="GetIceServerConfig of AWS Kinesis Video Streams")
-    async def get_ice_server_config(request: Request) -> JSONResponse:
+def _aws(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def get_ice_server_config(request: Request) -> Response:
         """Signed with Signature Version 4 by the key's name and the key, or with the key as Bearer token."""
         raw = await request.body()
         if request.headers.get("authorization", "").startswith(sigv4.SCHEME):
@@ -210,21 +267,32 @@ def _aws(requests: Requests, issuer: Issuer) -> APIRouter:
         user = body.get("Username") or body.get("ClientId")
         return _answer(dialects.aws(requests.issue(request, caller, None if user is None else str(user), None)))
 
-    return routes
+    return (
+        Endpoint(
+            "POST",
+            "/v1/get-ice-server-config",
+            get_ice_server_config,
+            "GetIceServerConfig of AWS Kinesis Video Streams",
+            dialects.AWS,
+            body="aws_asks",
+            answer="aws",
+        ),
+    )
 
 
-def _matrix(requests: Requests, issuer: Issuer) -> APIRouter:
-    routes = _router(dialects.MATRIX)
-
-    async def turn_server(
-        request: Request, access_token: Annotated[str | None, Query(description="The key.")] = None
-    ) -> JSONResponse:
+def _matrix(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def turn_server(request: Request) -> Response:
         """The key is the access token."""
-        return _answer(dialects.matrix(requests.issue_with_key(request, bearer(request.headers) or access_token)))
+        key = bearer(request.headers) or _ACCESS_TOKEN.of(request)
+        return _answer(dialects.matrix(requests.issue_with_key(request, key)))
 
-    routes.get("/_matrix/client/v3/voip/turnServer", summary="Matrix's turnServer")(turn_server)
-    routes.get("/_matrix/client/r0/voip/turnServer", include_in_schema=False)(turn_server)
-    return routes
+    def endpoint(version: str, summary: str = "") -> Endpoint:
+        path = f"/_matrix/client/{version}/voip/turnServer"
+        return Endpoint(
+            "GET", path, turn_server, summary, dialects.MATRIX, parameters=(_ACCESS_TOKEN,), answer="matrix"
+        )
+
+    return endpoint("v3", "Matrix's turnServer"), endpoint("r0")
 
 
 def host_of(request: Request) -> str:
@@ -244,8 +312,8 @@ def _is_ip(host: str) -> bool:
     return True
 
 
-def _any_key(request: Request, query: str | None) -> str | None:
-    return bearer(request.headers) or basic(request.headers) or query
+def _any_key(request: Request) -> str | None:
+    return bearer(request.headers) or basic(request.headers) or _KEY.of(request)
 
 
 def _answer(body: Mapping[str, Any] | list[Any], status: int = 200) -> JSONResponse:

@@ -94,7 +94,7 @@ class Server:
             return
         self._connections.limits = self._limits()
         if not changed:
-            return  # FastAPI remembers some thousands of endpoints for good, and each of them its application
+            return
         self._web = Web(
             self._settings,
             self._context,

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol
 
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from turnsvr.limits import AnswerLimiter, client_of
 from turnsvr.web.backlog import Backlog, Backlogs
@@ -89,12 +89,14 @@ class Signalling:
         self._door = Door(self._sio)
         self._register()
 
-    def mount(self, app: FastAPI) -> AsgiApp:
+    def mount(self, app: AsgiApp) -> AsgiApp:
         """An application that serves Socket.IO and the plain WebSocket, and leaves everything else to app."""
-        app.websocket(PLAIN_PATH)(self._plain)
+
+        async def serve_plain(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._plain(WebSocket(scope, receive, send))
 
         async def plain(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._opened(app, scope, receive, send)
+            await self._opened(serve_plain, scope, receive, send)
 
         async def choose(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "websocket" and scope["path"] == PLAIN_PATH:

@@ -13,15 +13,14 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-import engineio
-import socketio
+from turnsvr.web.backlog import Backlog, Backlogs
+from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send, answer
+from turnsvr.web.sparing import engineio, socketio  # isort: split
+
 from engineio import packet as engine
 from engineio.exceptions import SocketIsClosedError
 from engineio.payload import Payload
 from socketio.packet import DISCONNECT, EVENT, Packet
-
-from turnsvr.web.backlog import Backlog, Backlogs
-from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send, answer
 
 PATH = "/socket.io/"
 
