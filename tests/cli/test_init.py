@@ -71,6 +71,8 @@ def test_a_second_time_it_touches_nothing_and_forced_it_keeps_the_secret(run: Ru
         (("--domain", DOMAIN, "--certificate", "/nowhere"), "needs its key"),
         (("--domain", DOMAIN, "--certificate", "/nowhere", "--key", "/nowhere"), "cannot read /nowhere"),
         (("--domain", DOMAIN, "--unit", "/x", "--no-unit"), "either --unit or --no-unit"),
+        (("--domain", DOMAIN, "--acme", "nobody"), "is no mail address"),
+        (("--domain", DOMAIN, "--acme", "a@example.org", "--certificate", "/x", "--key", "/x"), "either --certificate"),
         ((), "--domain is needed"),
     ],
 )
@@ -135,3 +137,61 @@ def test_the_samples_come_along(run: Run, place: Path, tmp_path: Path) -> None:
     assert {"conf/turnsvr.yaml", "systemd/turnsvr.service", "conf/grafana.json"} <= names
     assert any(name.startswith("conf/fail2ban/") for name in names)
     assert {str(path.relative_to(tmp_path / "s")) for path in (tmp_path / "s").rglob("*") if path.is_file()} == names
+
+
+def test_lets_encrypt_and_an_address_that_is_found(run: Run, place: Path) -> None:
+    asked = "--address", "auto", "--acme", "admin@example.org"
+    result = run("init", "--domain", DOMAIN, *asked, "--directory", place, "--no-unit")
+    assert result.exit_code == 0, result.output
+    settings = config.load(place / "turnsvr.yaml")
+    assert settings.relay.external_source == "auto"
+    assert settings.tls is not None
+    assert settings.tls.acme is not None
+    assert (settings.tls.acme.domains, settings.tls.acme.email) == ((DOMAIN,), "admin@example.org")
+    assert settings.tls.acme.directory == place / "acme"
+    assert {f"{each.transport}:{each.port}" for each in settings.listeners()} == {"udp:3478", "tcp:3478", "tls:443"}
+    assert "443/tcp" in result.stdout
+    assert f"turns:{DOMAIN}:443" in result.stdout
+    checked = run("check", place / "turnsvr.yaml")
+    assert "mistake" not in checked.stderr
+
+
+def test_under_a_unit_systemd_gives_the_directory_of_the_certificate(run: Run, place: Path, tmp_path: Path) -> None:
+    unit = tmp_path / "turnsvr.service"
+    run("init", "--domain", DOMAIN, "--acme", "a@example.org", "--directory", place, "--unit", unit)
+    assert "directory" not in (place / "turnsvr.yaml").read_text()
+
+
+@pytest.fixture
+def package(monkeypatch: pytest.MonkeyPatch, place: Path, tmp_path: Path) -> Path:
+    """A package has brought the unit and the settings; the path is where its unit is added to."""
+    place.mkdir()
+    unit, pristine, added = tmp_path / "turnsvr.service", tmp_path / "turnsvr.yaml", tmp_path / "d" / "init.conf"
+    program = Path(sys.executable).with_name("turnsvr")
+    unit.write_text(f"[Service]\nExecStart={program} run -c {place}/turnsvr.yaml\n")
+    for file in (pristine, place / "turnsvr.yaml"):
+        file.write_text("realm: turnsvr\n")
+    for name, value in (("_PACKAGED", (unit,)), ("_PRISTINE", pristine), ("_ADDED", added)):
+        monkeypatch.setattr(f"turnsvr.cli.init.{name}", value)
+    return added
+
+
+def test_the_unit_of_a_package_is_added_to_and_its_settings_give_way(
+    run: Run, place: Path, package: Path, certificate: TlsFiles
+) -> None:
+    files = "--certificate", certificate.certificate, "--key", certificate.key
+    result = run("init", "--domain", DOMAIN, *files, "--directory", place)
+    assert result.exit_code == 0, result.output
+    assert f"realm: {DOMAIN}" in (place / "turnsvr.yaml").read_text()
+    assert package.read_text().splitlines()[1:] == [
+        "[Service]",
+        f"LoadCredential=certificate:{certificate.certificate}",
+        f"LoadCredential=key:{certificate.key}",
+    ]
+
+
+def test_settings_of_a_package_that_have_changed_stay(run: Run, place: Path, package: Path) -> None:
+    (place / "turnsvr.yaml").write_text("realm: mine.example.org\n")
+    result = run("init", "--domain", DOMAIN, "--directory", place)
+    assert "exists; --force overwrites it" in result.stderr
+    assert not package.exists()

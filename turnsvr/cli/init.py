@@ -7,6 +7,7 @@ import secrets
 import shutil
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -17,6 +18,11 @@ from turnsvr.shipped import samples, shipped
 
 _SECRET_BYTES = 32
 _UNIT = Path("/etc/systemd/system/turnsvr.service")
+_PACKAGED = (Path("/usr/lib/systemd/system/turnsvr.service"), Path("/lib/systemd/system/turnsvr.service"))
+_ADDED = Path("/etc/systemd/system/turnsvr.service.d/init.conf")
+"""Where a package's unit is, and what is read in addition to it."""
+_PRISTINE = Path("/usr/share/turnsvr/turnsvr.yaml")
+"""The settings file as a package brings it."""
 _TRIAL = 3_600
 """Seconds that the credentials to try it out with last."""
 _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
@@ -25,9 +31,18 @@ _HIDDEN = (Path("/home"), Path("/root"), Path("/run/user"))
 
 @click.command()
 @click.option("--domain", metavar="NAME", help="Domain name of the server; its realm, too.")
-@click.option("--address", metavar="ADDRESS", help="Public address, where NAT of a cloud or router stands before it.")
+@click.option(
+    "--address",
+    metavar="ADDRESS",
+    help="Public address, where NAT of a cloud or router stands before it; auto finds it, a name is looked up.",
+)
 @click.option("--certificate", type=FILE, metavar="FILE", help="PEM file with the certificate and its chain.")
 @click.option("--key", type=FILE, metavar="FILE", help="PEM file with the certificate's private key.")
+@click.option(
+    "--acme",
+    metavar="EMAIL",
+    help="Have Let's Encrypt issue the certificate, whose terms of service are agreed to; it may write to EMAIL.",
+)
 @click.option(
     "--directory",
     type=FILE,
@@ -46,6 +61,7 @@ def init(
     address: str | None,
     certificate: Path | None,
     key: Path | None,
+    acme: str | None,
     directory: Path,
     unit: Path | None,
     no_unit: bool,
@@ -62,23 +78,29 @@ def init(
     \b
     Examples:
       turnsvr init
-      turnsvr init --domain turn.example.org --address 203.0.113.7
+      turnsvr init --domain turn.example.org --address auto --acme admin@example.org
       turnsvr init --domain turn.example.org --no-unit --directory ~/turn
     """
     if no_unit and unit is not None:
         raise click.UsageError("take either --unit or --no-unit")
     if domain is None or sys.stdin.isatty():
-        domain, address, certificate, key = _ask(domain, address, certificate, key)
+        domain, address, certificate, key, acme = _ask(domain, address, certificate, key, acme)
     if (certificate is None) != (key is None):
         raise click.UsageError("a certificate needs its key: name both, or neither")
+    if certificate is not None and acme is not None:
+        raise click.UsageError("take either --certificate or --acme")
+    program, directory = Path(sys.executable).with_name("turnsvr"), directory.absolute()
+    packaged = unit is None and not no_unit and _is_packaged(program, directory / "turnsvr.yaml")
     answers = Answers(
         domain=domain,
         address=address,
         certificate=certificate and certificate.absolute(),
         key=key and key.absolute(),
-        directory=directory.absolute(),
-        program=Path(sys.executable).with_name("turnsvr"),
-        unit=None if no_unit else (unit or _UNIT).absolute(),
+        acme=acme,
+        directory=directory,
+        program=program,
+        unit=None if no_unit else (unit or (_ADDED if packaged else _UNIT)).absolute(),
+        packaged=packaged,
     )
     try:
         _write(answers, force=force)
@@ -95,19 +117,38 @@ def init(
 
 
 def _ask(
-    domain: str | None, address: str | None, certificate: Path | None, key: Path | None
-) -> tuple[str, str | None, Path | None, Path | None]:
+    domain: str | None, address: str | None, certificate: Path | None, key: Path | None, acme: str | None
+) -> tuple[str, str | None, Path | None, Path | None, str | None]:
     if not sys.stdin.isatty():
         raise click.UsageError("--domain is needed, where nobody can be asked")
     if domain is None:
         domain = str(click.prompt("Domain name of the server", err=True))
     if address is None:
-        address = _optional("Public address, if NAT of a cloud or router stands before this host")
-    if certificate is None and key is None and (file := _optional("PEM file with the certificate, for turns: URLs")):
-        certificate = Path(file)
+        address = _optional(
+            "Public address, if NAT of a cloud or router stands before this host; auto has the server find it"
+        )
+    if certificate is None and key is None and acme is None:
+        said = _optional(
+            "Certificate, for turns: URLs: its PEM file, or your mail address to have Let's Encrypt issue one"
+        )
+        if said and "@" in said and not Path(said).exists():
+            acme = said
+        elif said:
+            certificate = Path(said)
     if certificate is not None and key is None:
         key = Path(str(click.prompt("PEM file with its private key", err=True)))
-    return domain, address, certificate, key
+    return domain, address, certificate, key, acme
+
+
+def _is_packaged(program: Path, settings: Path) -> bool:
+    """Whether a package has brought a unit that starts this program with these settings."""
+    start = f"ExecStart={program} run -c {settings}"
+    return any(start in unit.read_text().splitlines() for unit in _PACKAGED if unit.is_file())
+
+
+def _is_untouched(settings: Path) -> bool:
+    """Whether it is the file that a package has put there, without a change."""
+    return settings.name == _PRISTINE.name and _PRISTINE.is_file() and _PRISTINE.read_bytes() == settings.read_bytes()
 
 
 def _optional(question: str) -> str | None:
@@ -121,7 +162,7 @@ def _write(answers: Answers, *, force: bool) -> None:
         texts[answers.unit] = unit_text(answers, shipped("systemd/turnsvr.service").read_text())
     _check_certificate(answers)
     for path in texts:
-        if path.exists() and not force:
+        if path.exists() and not force and not _is_untouched(path):
             raise Impossible(f"{path} exists; --force overwrites it")
     answers.directory.mkdir(parents=True, exist_ok=True)
     if answers.secret.exists():
@@ -149,6 +190,8 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 def _check_certificate(answers: Answers) -> None:
     """Raises Impossible."""
+    if answers.acme is not None and find_spec("acme") is None:
+        raise Impossible("--acme needs a package of its own: pip install 'turnsvr[acme]'")
     if answers.certificate is None or answers.key is None:
         return
     from turnsvr.config.hostfacts import read_certificate

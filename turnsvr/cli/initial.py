@@ -35,14 +35,18 @@ class Answers:
 
     domain: str
     address: str | None
-    """Public address, where it is not this host's own; one of each family, with a comma between them."""
+    """Public address, where it is not this host's own: one of each family, with a comma between them; auto; a name."""
     certificate: Path | None
     key: Path | None
+    acme: str | None
+    """Mail address, where Let's Encrypt is to issue the certificate."""
     directory: Path
     """Of settings and secret."""
     program: Path
     unit: Path | None
     """Where the unit goes; None where no service manager runs the server."""
+    packaged: bool = False
+    """Whether a package brings the unit, so that what goes there only adds to it."""
 
     @property
     def settings(self) -> Path:
@@ -73,11 +77,17 @@ def read_back(answers: Answers) -> Settings:
 
 
 def unit_text(answers: Answers, template: str) -> str:
-    """The unit that comes with the program, for these places. Raises Impossible."""
+    """The unit that comes with the program, for these places; or what is to be added to a package's unit.
+
+    Raises Impossible.
+    """
     loaded = {"secret": answers.secret, "certificate": answers.certificate, "key": answers.key}
     for each in (answers.program, answers.settings, *filter(None, loaded.values())):
         if not each.is_absolute() or not _IN_UNIT.fullmatch(str(each)):
             raise Impossible(f"{str(each)!a} cannot stand in a unit; name a path of letters, digits and ./:@+-")
+    if answers.packaged:
+        lines = [f"LoadCredential={name}:{path}" for name, path in loaded.items() if path and name != "secret"]
+        return "\n".join(("# Written by turnsvr init; it adds to the unit of the package.", "[Service]", *lines, ""))
     text = re.sub(
         r"^ExecStart=.*$", f"ExecStart={answers.program} run -c {answers.settings}", template, flags=re.MULTILINE
     )
@@ -123,6 +133,13 @@ def _settings(answers: Answers, secret: str) -> str:
     ]
     if answers.address:
         lines += ["relay:", f"  external: {_scalar(answers.address)}"]
+    if answers.acme is not None:
+        lines += [
+            "# TLS on 443, where Let's Encrypt looks for the proof, and where firewalls let clients through.",
+            "listen: [udp://*, tcp://*, tls://*:443]",
+            "tls:",
+            f"  acme: {{domains: {_scalar(answers.domain)}, email: {_scalar(answers.acme)}{_kept(answers)}}}",
+        ]
     if answers.certificate is not None and answers.key is not None:
         lines += [
             "tls:",
@@ -135,6 +152,11 @@ def _settings(answers: Answers, secret: str) -> str:
 def _seen(answers: Answers, name: str, path: Path) -> Path:
     """Where the server finds a file: under the unit its user may not read the file itself."""
     return path if answers.unit is None else CREDENTIALS / name
+
+
+def _kept(answers: Answers) -> str:
+    """Where account and certificate are kept when there is no systemd that gives a directory for them."""
+    return f", directory: {_scalar(str(answers.directory / 'acme'))}" if answers.unit is None else ""
 
 
 def _scalar(text: str) -> str:
