@@ -195,3 +195,15 @@ def test_settings_of_a_package_that_have_changed_stay(run: Run, place: Path, pac
     result = run("init", "--domain", DOMAIN, "--directory", place)
     assert "exists; --force overwrites it" in result.stderr
     assert not package.exists()
+
+
+def test_check_has_nothing_to_say_of_what_it_writes(run: Run, place: Path) -> None:
+    run("init", "--domain", DOMAIN, "--address", "93.184.216.34", "--directory", place, "--no-unit")
+    checked = run("check", "--strict", place / "turnsvr.yaml")
+    assert (checked.exit_code, checked.stderr) == (0, "")
+
+
+def test_check_before_the_service_runs_says_where_the_secret_will_be(run: Run, place: Path, tmp_path: Path) -> None:
+    run("init", "--domain", DOMAIN, "--directory", place, "--unit", tmp_path / "turnsvr.service")
+    checked = run("check", place / "turnsvr.yaml")
+    assert "systemd has it there while the service runs" in checked.stderr

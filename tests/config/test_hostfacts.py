@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from turnsvr import config
 from turnsvr.config import hostfacts
 from turnsvr.config.settings import Settings, TlsSettings
 
@@ -136,3 +137,30 @@ def test_a_public_file(tmp_path: Path) -> None:
     file.chmod(0o644)
     assert hostfacts.is_public(file)
     assert not hostfacts.is_public(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("section", "stands"),
+    [
+        ("credentials: {secret: 0123456789abcdef0123}", True),
+        ("credentials: {secret: !file secret}", False),
+        ("credentials: {secret: !env SECRET}", False),
+        ("credentials: {users: {alice: wonderland}}", True),
+        ("credentials: {users: {alice: !file secret}}", False),
+        ("credentials: {store: 'postgresql://u:hidden-away@localhost/d'}", True),
+        ("credentials: {store: !file store}", False),
+        ("realms: {b.example.org: {listen: ['udp://*'], credentials: {secret: 0123456789abcdef0123}}}", True),
+        (
+            "credentials: {secret: !file secret}\nadmin: {listen: 'http://127.0.0.1:1', token: 0123456789abcdef0123}",
+            True,
+        ),
+        ("credentials: {secret: !file secret}\nweb: {keys: [{name: a, key: 0123456789abcdef0123}]}", True),
+    ],
+)
+def test_whether_a_secret_stands_in_the_file_itself(tmp_path: Path, section: str, stands: bool) -> None:
+    (tmp_path / "secret").write_text("from the vault, long enough")
+    (tmp_path / "store").write_text("postgresql://u:hidden-away@localhost/d")
+    file = tmp_path / "turnsvr.yaml"
+    file.write_text(f"realm: example.org\n{section}\n")
+    settings = config.load(file, environ={"SECRET": "from the environment, long enough"})
+    assert hostfacts.holds_secret(file, settings) is stands

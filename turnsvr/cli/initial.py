@@ -115,12 +115,14 @@ def advice(answers: Answers, username: str, password: str) -> Iterator[str]:
     yield "To try it out in a browser for an hour: new RTCPeerConnection("
     yield json.dumps(ice.ice_servers(answers.domain, listeners, username, password), indent=2) + ")"
     yield ""
+    yield f"The same from a shell: turnsvr credentials --secret-file {answers.secret} --host {answers.domain}"
+    yield ""
     yield "Next:"
     if answers.unit is None:
         yield f"  turnsvr check {answers.settings}"
         yield f"  turnsvr run -c {answers.settings}"
     else:
-        yield "  systemctl daemon-reload && systemctl enable --now turnsvr && turnsvr status"
+        yield "  systemctl daemon-reload && systemctl enable turnsvr && systemctl restart turnsvr && turnsvr status"
     yield f"  turnsvr probe -c {answers.settings} turn:{answers.domain}, here and on a machine elsewhere"
 
 

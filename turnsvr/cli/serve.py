@@ -121,7 +121,7 @@ def _advice(settings: Settings, file: Path) -> list[Advice]:
         host_addresses=hostfacts.addresses_here(hostfacts.addresses_in(settings)),
         lowest_port=hostfacts.lowest_port(),
         certificate=hostfacts.read_certificate(settings.tls) if settings.tls and issued and readable else None,
-        file_is_public=hostfacts.is_public(file),
+        file_is_public=hostfacts.is_public(file) and hostfacts.holds_secret(file, settings),
         own=own_hosts_here(settings),
     )
     return [*obstacles, *found]

@@ -27,6 +27,7 @@ _NULL = f"{_YAML}null"
 _MERGE = f"{_YAML}merge"
 _TEXT_TAGS = frozenset(_YAML + kind for kind in ("str", "int", "float", "bool", "timestamp", "value", "merge"))
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CREDENTIALS = "/run/credentials/"
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*\"""")
 _HARMLESS = re.compile(r"'(?:.|\\.|<[a-z ]+>)?'")
 
@@ -166,7 +167,8 @@ class _Reader:
                 content = file.read(_MAX_INCLUDED_BYTES + 1)
             text = content.decode()
         except OSError as error:
-            return self._problem(location, line, f"{problem} cannot be read: {error.strerror}")
+            hint = "systemd has it there while the service runs" if name.startswith(_CREDENTIALS) else ""
+            return self._problem(location, line, f"{problem} cannot be read: {error.strerror}", hint)
         except ValueError:
             return self._problem(location, line, f"{problem} is no UTF-8 text")
         if len(content) > _MAX_INCLUDED_BYTES:

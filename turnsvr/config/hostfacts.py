@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, SecretStr
 
 from turnsvr.config.settings import Settings, TlsSettings
 
@@ -109,3 +111,25 @@ def is_public(path: Path) -> bool:
         return bool(path.stat().st_mode & stat.S_IROTH) and os.name == "posix"
     except OSError:
         return False
+
+
+def holds_secret(path: Path, settings: Settings) -> bool:
+    """Whether a secret of the settings stands in the file itself, and not in one that the file names."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return False
+    return any(secret in text for secret in _secrets(settings))
+
+
+def _secrets(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        yield from (each for name in type(value).model_fields for each in _secrets(getattr(value, name)))
+    elif isinstance(value, Mapping):
+        yield from (each for part in value.values() for each in _secrets(part))
+    elif isinstance(value, (tuple, list)):
+        yield from (each for part in value for each in _secrets(part))
+    elif password := getattr(value, "password", None):  # in the URL of a database
+        yield from _secrets(password)
