@@ -73,8 +73,8 @@ def advise(
 
     `now` is in seconds since 1970. `relays` are the addresses that clients are given by default. `host_addresses` are
     those of the settings that this host has, None when unknown; ports below `lowest_port` need a privilege that we
-    lack; `file_is_public` says that every user of the host can read the settings file and secrets in it; `own` is this host, None when
-    unknown.
+    lack; `file_is_public` says that every user of the host can read the settings file and secrets in it; `own` is
+    this host, None when unknown.
     """
     return [
         *_listeners(settings, lowest_port, host_addresses),
