@@ -16,7 +16,10 @@ from turnsvr.config.settings import CredentialSettings, RedirectSettings, Settin
 from turnsvr.config.websettings import WebKeySettings
 
 CONF = Path(__file__).parents[2] / "conf"
-ENVIRON = {"TURN_SECRET": "a secret of the test that is long enough"}
+ENVIRON = {
+    "TURN_SECRET": "a secret of the test that is long enough",
+    "TURN_OAUTH_KEY": "ZcN4nSKx2rQ9vHn3uT8b1fQx7mW0kLp5yE6aJdR2sVg=",
+}
 OFF = re.compile(r"^( *)#(?! |$)", re.MULTILINE)
 FILES = re.compile(r"^  (?:certificate|key): .*/turn\.example\.org/.*\n", re.MULTILINE)
 
@@ -46,6 +49,11 @@ EXAMPLES = {
     "credentials.tokens.keys",
     "credentials.tokens.issuer",
     "credentials.tokens.audience",
+    "credentials.oauth",
+    "credentials.oauth.keys",
+    "credentials.oauth.keys.key",
+    "credentials.oauth.keys.not_before",
+    "credentials.oauth.keys.realm",
     "realms",
     "realms.origins",
     "realms.listen",
@@ -117,9 +125,11 @@ def stated(text: str) -> set[str]:
 
 
 def location_name(location: Location) -> str:
-    """Items of a list go by the list's name, a realm's settings by `realms`."""
+    """Items of a list go by the list's name, settings of a realm by `realms`, and those of a key in the same way."""
     if location[:1] == ("realms",):
         location = ("realms", *location[2:])
+    if location[:3] == ("credentials", "oauth", "keys"):
+        location = (*location[:3], *location[4:])
     return ".".join(part for part in location if isinstance(part, str))
 
 
@@ -146,7 +156,8 @@ def test_as_shipped_it_is_the_default_and_a_secret() -> None:
 def test_only_what_has_no_default_is_off() -> None:
     off = stated(with_everything_on()) - stated(as_shipped())
     optional = ("tls", "proxy", "redirect", "nat_discovery", "web", "realms", "status")
-    sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in ("store", "hook", "tokens")))
+    beyond = ("store", "hook", "tokens", "oauth")
+    sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in beyond))
     known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}
     below = {name for name in off if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users."))}
     assert off - below == known - {"credentials.secrets"}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
 from tests.stores.conftest import Database
 from turnsvr.config.ranges import AddressRange
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import hexkeys
 from turnsvr.stores.api import EVERY_REALM, NotStorable, RealmTable, Store, Tables, UserKeys
@@ -126,6 +129,28 @@ async def test_peer_ranges(store: Store) -> None:
     assert (await store.tables()).realms[REALM].allowed == ()
 
 
+async def test_keys_of_access_tokens(store: Store) -> None:
+    north = AccessTokenKey("north", bytes(range(32)), 1_800_000_000.0, 86_400.0, REALM)
+    union = AccessTokenKey("union", bytes(range(16)))
+    assert await store.set_key(north) is True
+    assert await store.set_key(union) is True
+    tables = await store.tables(keys=True)
+    assert tables.keys == {"north": north, "union": union}
+    assert REALM in tables.realms, "a key's realm is served"
+    assert (await store.tables()).keys == {}
+    changed = replace(north, key=bytes(range(1, 33)), realm=None)
+    assert await store.set_key(changed) is False
+    assert (await store.tables(keys=True)).keys == {"north": changed, "union": union}
+    assert await store.remove_key("North") is False
+    assert await store.remove_key("north") is True
+    assert await store.remove_key("north") is False
+    assert (await store.tables(keys=True)).keys == {"union": union}
+    for kid in ("n\0", "n" * 129, "\ud800"):
+        assert await store.remove_key(kid) is False
+        with pytest.raises(NotStorable):
+            await store.set_key(replace(union, kid=kid))
+
+
 async def test_what_means_nothing_is_left_out_and_told(store: Store) -> None:
     await store.set_range(REALM, "denied", "10.1.0.0/16", True)
     await store.set_range(REALM, "denied", "next door\n", True)
@@ -220,10 +245,11 @@ async def test_two_at_once_make_the_tables(database: Database) -> None:
 
 async def test_no_log_has_what_is_asked_for(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    user, secret = keys("malice"), "north-north-north"
+    user, secret, token_key = keys("malice"), "north-north-north", AccessTokenKey("north", bytes(range(32)))
     await store.set_user(REALM, "malice", user)
     await store.add_secret(REALM, secret)
+    await store.set_key(token_key)
     await store.user(REALM, "malice")
-    await store.tables()
-    for value in ("malice", secret, "p@ss", hexkeys.write(user)):
+    await store.tables(keys=True)
+    for value in ("malice", secret, "p@ss", hexkeys.write(user), b64encode(token_key.key).decode()):
         assert value not in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,12 @@ from tests.interop import uclient
 from tests.stores.conftest import Database
 from tests.stores.test_contract import REALM, keys, names
 from turnsvr.config.ranges import AddressRange
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.net.tls import TlsFiles
+from turnsvr.stores import schema
 from turnsvr.stores.api import Option, RealmTable, Store, UserKeys
+from turnsvr.stores.redis import RedisStore
+from turnsvr.stores.sql import SqlStore
 
 
 def turnadmin(database: Database, *options: str) -> str:
@@ -112,3 +117,38 @@ def speaks(port: int, user: str, password: str, expect: uclient.Expect = uclient
     except subprocess.TimeoutExpired:
         return uclient.verdict(case, None)
     return uclient.verdict(case, result)
+
+
+_COTURNS_KEYS = (
+    # coturn's own examples, and what its administrators may write by hand
+    ("north", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK", 0, 0, "A256GCM", "crinna.org"),
+    ("union", "MTIzNDU2Nzg5MDEyMzQ1Ngo=", 1_800_000_000, 3600, "a128gcm", ""),
+    ("short", "MTIzNDU2Nzg5MDEyMzQ1Ngo=", 0, 0, "A256GCM", ""),
+    ("other", "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK", 0, 0, "A128CBC-HS256", ""),
+    ("words", "the north", 0, 0, "A256GCM", ""),
+)
+
+
+async def test_coturns_keys_of_access_tokens_are_read(store: Store, database: Database) -> None:
+    if isinstance(store, RedisStore):
+        for kid, key, begins, lifetime, algorithm, realm in _COTURNS_KEYS:
+            fields = {"ikm_key": key, "as_rs_alg": algorithm, "timestamp": begins, "lifetime": lifetime, "realm": realm}
+            given: Any = {name: value for name, value in fields.items() if value not in (0, "")}
+            await store._client.hset(f"turn/oauth/kid/{kid}", mapping=given)
+        await store._client.set("turn/oauth/kid/wrong", "type")
+    else:
+        assert isinstance(store, SqlStore)
+        async with store._engine.begin() as connection:
+            for row in _COTURNS_KEYS:
+                names_of = ("kid", "ikm_key", "timestamp", "lifetime", "as_rs_alg", "realm")
+                await connection.execute(schema.oauth_keys.insert().values(dict(zip(names_of, row, strict=True))))
+    tables = await store.tables(keys=True)
+    assert tables.keys == {
+        "north": AccessTokenKey("north", b"01234567890123456789012345678901", realm="crinna.org"),
+        "union": AccessTokenKey("union", b"1234567890123456", 1_800_000_000.0, 3600.0),
+    }
+    told = "\n".join(tables.mistakes)
+    assert len(tables.mistakes) == 3 + isinstance(store, RedisStore)
+    for kid in ("short", "other", "words"):
+        assert repr(kid) in told
+    assert "the north" not in told

@@ -53,7 +53,7 @@ class MemoryReader:
         await self._answer("user", realm, name)
         return self.users.get((realm, name))
 
-    async def tables(self) -> Tables:
+    async def tables(self, *, keys: bool = False) -> Tables:
         await self._answer("tables")
         return self.held
 

@@ -81,6 +81,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "DATA": st.binary(max_size=300),
     "PADDING": st.binary(max_size=300),
     "NONCE": st.binary(max_size=128),
+    "ACCESS-TOKEN": st.binary(max_size=200),
 }
 
 
@@ -91,7 +92,7 @@ def values_of(attribute: Attribute[Any]) -> st.SearchStrategy[Any]:
     name = attribute.name.partition(" ")[0]
     if name in BY_NAME:
         return BY_NAME[name]
-    if name in ("USERNAME", "REALM", "SOFTWARE", "ALTERNATE-DOMAIN", "ORIGIN"):
+    if name in ("USERNAME", "REALM", "SOFTWARE", "ALTERNATE-DOMAIN", "ORIGIN", "THIRD-PARTY-AUTHORIZATION"):
         return short_text
     return addresses
 

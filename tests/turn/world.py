@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from enum import Enum
 from itertools import count
 from random import Random
@@ -166,7 +167,8 @@ class World:
         username = command.username
         if username is None and command.userhash is not None:
             username = self.source.by_userhash(command.userhash, command.realm)
-        return self.source.find_now(username or "", command.realm, self.wall_time, CALLER) or ()
+        caller = replace(CALLER, token=command.token)
+        return self.source.find_now(username or "", command.realm, self.wall_time, caller) or ()
 
     def answer_lookup(self, command: FindCredential) -> None:
         self.lookups.remove(command)

@@ -155,6 +155,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         icmp_indications=stun.icmp_indications,
         anonymity=traits.anonymity,
         md5_first=traits.md5_alone,
+        access_tokens=None if settings.credentials.oauth is None else settings.credentials.oauth.server_name,
         redirect=_redirect(settings.redirect),
         other_addresses=other_addresses(settings.nat_discovery),
     )

@@ -10,10 +10,13 @@ from typing import Any
 
 from turnsvr import credentials
 from turnsvr.app.extras import not_installed
-from turnsvr.config.credentialsettings import HookSettings, StoreSettings, TokenSettings
+from turnsvr.config.credentialsettings import HookSettings, OAuthSettings, StoreSettings, TokenSettings
+from turnsvr.config.sealingkeys import read_key
 from turnsvr.config.settings import Settings
 from turnsvr.config.units import BadValue
-from turnsvr.credentials.api import Source
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
+from turnsvr.credentials.accesstokens import AccessTokens, ByToken
+from turnsvr.credentials.api import Source, Unavailable
 from turnsvr.credentials.chain import Chain
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocable, Revocations
@@ -32,10 +35,18 @@ class IdentityError(Exception):
 
 
 @dataclass(frozen=True)
+class _StoreWanted:
+    """A store by its section of the settings, and whether keys of access tokens are read from it."""
+
+    section: StoreSettings
+    keys: bool
+
+
+@dataclass(frozen=True)
 class _Part:
     """A source that takes I/O, as made from its section of the settings."""
 
-    section: StoreSettings | HookSettings | TokenSettings
+    section: _StoreWanted | HookSettings | TokenSettings
     source: Source
     start: Callable[[], Work]
     close: Callable[[bool], Work]
@@ -165,14 +176,40 @@ class Identities:
         for part in parts:
             if part.store is not None:
                 part.store.source.read_names(names)
-        self._source = Revocable(Chain(sources, names), self._revocations)
+        source: Source = Chain(sources, names)
+        if settings.credentials.oauth is not None:
+            source = ByToken(self._access_tokens(settings.credentials.oauth), source)
+        self._source = Revocable(source, self._revocations)
+
+    def _key_of_store(self, kid: str) -> AccessTokenKey | None:
+        store = self._store
+        if store is not None and store.tables is None:
+            raise Unavailable("the keys of access tokens are not known yet")
+        return self.tables.keys.get(kid)
+
+    def _access_tokens(self, section: OAuthSettings) -> AccessTokens:
+        return AccessTokens(
+            (
+                AccessTokenKey(
+                    kid,
+                    read_key(each.key.get_secret_value(), each.algorithm),
+                    each.not_before,
+                    each.lifetime,
+                    each.realm,
+                )
+                for kid, each in section.keys.items()
+            ),
+            self._key_of_store,
+            server_name=section.server_name,
+        )
 
     def _make(self, settings: Settings) -> Iterator[_Part]:
         """The sources besides the file's in the order to ask them, of the present ones those that stay."""
         section = settings.credentials
+        store = None if section.store is None else _StoreWanted(section.store, section.oauth is not None)
         makers: list[tuple[Any, Callable[[Any], _Part]]] = [
             (section.tokens, _tokens),
-            (section.store, self._open_store),
+            (store, self._open_store),
             (section.hook, _hook),
         ]
         present = {type(part.section): part for part in self._parts}
@@ -181,7 +218,9 @@ class Identities:
                 part = present.get(type(each))
                 yield part if part is not None and part.section == each else make(each)
 
-    def _open_store(self, section: StoreSettings) -> _Part:
+    def _open_store(self, wanted: _StoreWanted) -> _Part:
+        section = wanted.section
+
         def changed() -> None:
             if self._started and self._store is client:
                 self._changed()
@@ -189,14 +228,17 @@ class Identities:
         old = self._store
         try:
             client = StoreClient(
-                section, changed, tables=old.tables if old is not None and old.url == section.url else None
+                section,
+                changed,
+                keys=wanted.keys,
+                tables=old.tables if old is not None and old.url == section.url else None,
             )
         except MissingPackages as error:
             raise IdentityError(f"credentials.store: {error}") from None
         except BadValue as error:
             raise IdentityError(f"credentials.store.url: {error.problem}; {error.hint}") from None
         return _Part(
-            section,
+            wanted,
             client.source,
             client.start,
             lambda at_once: client.close(at_once=at_once),

@@ -48,7 +48,8 @@ def join(settings: Settings, tables: Tables, own: OwnHosts, relays: frozenset[st
         )
 
     every, default = settings.limits, RealmSettings()
-    names = {*settings.realms, *tables.realms, *tables.origins.values()} - {EVERY_REALM, settings.realm}
+    names = {*settings.realms, *tables.realms, *tables.origins.values(), *_of_keys(settings)}
+    names -= {EVERY_REALM, settings.realm}
     return Realms(
         default=rules(settings.realm, default),
         others={name: rules(name, settings.realms.get(name, default)) for name in sorted(names)},
@@ -60,6 +61,12 @@ def join(settings: Settings, tables: Tables, own: OwnHosts, relays: frozenset[st
             for concrete in address.expand()
         },
     )
+
+
+def _of_keys(settings: Settings) -> set[str]:
+    """Realms of those who show access tokens, by the keys of the file."""
+    oauth = settings.credentials.oauth
+    return {key.realm for key in oauth.keys.values() if key.realm is not None} if oauth is not None else set()
 
 
 class _Policies:

@@ -23,6 +23,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "kick": ("control.kick", "End sessions by their IDs, or all of a user."),
     "log-level": ("control.log_level", "Have the running server log more, or less."),
     "nat": ("clients.nat", "Find out what kind of NAT this machine is behind."),
+    "oauth-key": ("oauthkeys.oauth_key", "Add, list and remove keys of access tokens (RFC 7635)."),
     "probe": ("clients.probe", "Try a server as a client does, over UDP, TCP and TLS."),
     "realm": ("realms.realm", "Show and change limits, origins and peers of realms."),
     "reload": ("control.reload", "Have the server read its settings again."),

@@ -11,18 +11,20 @@ from enum import Enum
 from turnsvr.client.transaction import ClientError
 from turnsvr.stun import integrity
 from turnsvr.stun.attributes import (
+    ACCESS_TOKEN,
     MESSAGE_INTEGRITY,
     MESSAGE_INTEGRITY_SHA256,
     NONCE,
     PASSWORD_ALGORITHM,
     PASSWORD_ALGORITHMS,
     REALM,
+    THIRD_PARTY_AUTHORIZATION,
     USERHASH,
     USERNAME,
     PasswordAlgorithm,
 )
 from turnsvr.stun.errors import MalformedMessage
-from turnsvr.stun.message import Class, Message
+from turnsvr.stun.message import Class, Message, Method
 
 MD5 = 0x0001
 SHA256 = 0x0002
@@ -50,14 +52,24 @@ class Security(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class AccessToken:
+    """What an authorization server gives to a client (RFC 7635 appendix B): the token, and the key in it."""
+
+    value: bytes = field(repr=False)
+    key: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
-    """User name and password as the user has them."""
+    """User name and password as the user has them; with an access token the name of its key (kid), and no password."""
 
     username: str
     password: str = field(repr=False)
     security: Security = Security.BEST
     anonymous: bool = False
     """Send USERHASH instead of USERNAME where the server can resolve it (RFC 8489 section 9.2)."""
+    token: AccessToken | None = None
+    """Used where the server offers third-party authorization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +84,8 @@ class Session:
     algorithm: int
     key: bytes = field(repr=False)
     userhash: bytes | None
+    token: bytes | None = field(default=None, repr=False)
+    """Goes along with Allocate and Refresh (RFC 7635 section 10)."""
 
     def sign(self, request: Message) -> bytes:
         """The request with its credentials, encoded."""
@@ -80,6 +94,8 @@ class Session:
         else:
             request.add(USERNAME, self.login.username)
         request.add(REALM, self.realm).add(NONCE, self.nonce)
+        if self.token is not None and request.method in (Method.ALLOCATE, Method.REFRESH):
+            request.add(ACCESS_TOKEN, self.token)
         if not self.algorithms:
             return request.encode(key=self.key, fingerprint=True)
         request.add(PASSWORD_ALGORITHMS, self.algorithms)
@@ -121,6 +137,8 @@ def challenged(login: Login, response: Message, before: Session | None = None) -
     userhash = None
     if login.anonymous and features & _ANONYMITY_BITS:
         userhash = integrity.userhash(login.username, realm)
+    if login.token is not None and THIRD_PARTY_AUTHORIZATION in response:
+        return Session(login, realm, nonce, offered, algorithm, login.token.key, None, login.token.value)
     key = _KEYS[algorithm](login.username, realm, login.password)
     return Session(login, realm, nonce, offered, algorithm, key, userhash)
 

@@ -18,6 +18,7 @@ from turnsvr.config.fields import family_of
 from turnsvr.config.hostfacts import CertificateFacts
 from turnsvr.config.peeradvice import on_peers, wins
 from turnsvr.config.ranges import AUTO, could_be_public
+from turnsvr.config.sealingkeys import is_example
 from turnsvr.config.settings import PeerSettings, Settings
 from turnsvr.config.units import parse_hex_key
 from turnsvr.own import OwnHosts
@@ -203,6 +204,10 @@ def _credentials(settings: Settings, file_is_public: bool) -> Iterator[Advice]:
     if settings.stun_only and (credentials.users or credentials.secrets):
         yield _note("credentials", "are not used with stun_only")
     yield from _weak(credentials, "credentials")
+    for kid, key in (credentials.oauth.keys if credentials.oauth else {}).items():
+        if is_example(key.key.get_secret_value()):
+            text = "is a key of coturn's examples, with which others make tokens"
+            yield _warning(f"credentials.oauth.keys.{kid}", text)
     if file_is_public and (any(each.users or each.secrets for each in known) or _names_other_secrets(settings)):
         yield _warning("credentials", "every user of this host can read the settings file; chmod o-r it")
 
@@ -211,7 +216,7 @@ def _names_other_secrets(settings: Settings) -> bool:
     """Whether there is a secret of the server's own, with which it goes to others or they come to it."""
     store, hook, status = settings.credentials.store, settings.credentials.hook, settings.status
     databases = [each for each in (store and store.url, status and status.redis) if each]
-    return any(each.password for each in databases) or hook is not None or settings.admin.token is not None
+    return any(each.password for each in databases) or bool(hook or settings.credentials.oauth or settings.admin.token)
 
 
 def _weak(known: KnownUsers, section: str) -> Iterator[Advice]:
@@ -242,7 +247,7 @@ def _realms(settings: Settings, own: OwnHosts | None) -> Iterator[Advice]:
         known = realm.credentials
         if not (realm.origins or realm.listen or everywhere.store):
             yield _warning(section, "is chosen by nothing; add origins or listen")
-        if not (known.users or known.secrets or everywhere.store or everywhere.hook or everywhere.tokens):
+        if not (known.users or known.secrets or everywhere.beyond_file):
             yield _warning(f"{section}.credentials", "are missing, so nobody can relay in this realm")
         yield from _weak(known, f"{section}.credentials")
         for index, secret in enumerate(known.secrets):

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 
 from turnsvr.config import fields
+from turnsvr.config.sealingkeys import read_key
 from turnsvr.config.units import BadValue
 
 _HOUR = 3_600.0
@@ -88,6 +89,40 @@ class TokenSettings(fields.Section):
         return self
 
 
+class OAuthKeySettings(fields.Section):
+    """A key that an authorization server seals access tokens with; the key alone may stand for all."""
+
+    key: fields.Secret
+    """32 bytes in base64, 16 for A128GCM."""
+    algorithm: Literal["A256GCM", "A128GCM"] = "A256GCM"
+    """How tokens are sealed with it."""
+    not_before: fields.Time = 0.0
+    """When tokens of it are taken from: 2026-01-31, 2026-01-31T12:00:00Z, or seconds since 1970."""
+    lifetime: fields.Seconds = 0.0
+    """For how long from then; 0 for ever."""
+    realm: fields.Realm | None = None
+    """Realm whose rules hold for the tokens' bearers; the one that they name when absent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_key(cls, value: object) -> object:
+        return {"key": value} if isinstance(value, (str, SecretStr)) else value
+
+    @model_validator(mode="after")
+    def _is_key(self) -> OAuthKeySettings:
+        read_key(self.key.get_secret_value(), self.algorithm)
+        return self
+
+
+class OAuthSettings(fields.Section):
+    """Third-party authorization (RFC 7635): tokens that an authorization server has sealed, as coturn's `oauth`."""
+
+    server_name: fields.ServerName = ""
+    """Name of this server that tokens are made for; that of the realm when empty."""
+    keys: dict[fields.KeyId, OAuthKeySettings] = Field(default_factory=dict)
+    """Keys by their name (kid); those in a store's table oauth_key count as well."""
+
+
 class CredentialSettings(KnownUsers):
     """Who may relay."""
 
@@ -97,6 +132,8 @@ class CredentialSettings(KnownUsers):
     """Web service that is asked for users that no other source knows; none when absent."""
     tokens: TokenSettings | None = None
     """JSON Web Tokens as credentials; not accepted when absent."""
+    oauth: OAuthSettings | None = None
+    """Access tokens of RFC 7635; not accepted when absent."""
     separator: fields.Separator = ":"
     """What stands between the expiry and the user in time-limited user names: one character, as in EXPIRY:user."""
     nonce_lifetime: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = _HOUR
@@ -105,4 +142,15 @@ class CredentialSettings(KnownUsers):
     @property
     def any_user(self) -> bool:
         """Whether any user could relay."""
-        return bool(self.users or self.secrets or self.store or self.hook or self.tokens)
+        return bool(self.users or self.secrets or self.beyond_file)
+
+    @property
+    def beyond_file(self) -> bool:
+        """Whether there is another place that users of every realm come from."""
+        return bool(self.store or self.hook or self.tokens or self.oauth)
+
+    @model_validator(mode="after")
+    def _oauth_has_keys(self) -> CredentialSettings:
+        if self.oauth is not None and not self.oauth.keys and self.store is None:
+            raise BadValue("has oauth without keys", "write oauth.keys, or a store with the table oauth_key")
+        return self

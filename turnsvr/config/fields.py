@@ -37,6 +37,7 @@ from turnsvr.config.ranges import (
     parse_host,
     parse_unicast_host,
 )
+from turnsvr.config.sealingkeys import MAX_KEY_ID, format_time, parse_time
 from turnsvr.config.units import BadValue
 
 ANY_OF_FAMILY = {4: "0.0.0.0", 6: "::"}
@@ -98,6 +99,10 @@ def _check_realm(realm: str) -> str:
             f"write a name such as example.org, at most {_MAX_REALM_CHARACTERS} characters, no quotes",
         )
     return realm
+
+
+def _check_server_name(name: str) -> str:
+    return _check_realm(name) if name else name
 
 
 def _check_username(name: str) -> str:
@@ -165,6 +170,12 @@ def _check_external(external: dict[str, str]) -> dict[str, str]:
     return external
 
 
+def _check_key_id(kid: str) -> str:
+    if not 0 < len(kid) <= MAX_KEY_ID or not kid.isprintable():
+        raise BadValue("is no name of a key", f"write 1 to {MAX_KEY_ID} characters without control characters")
+    return kid
+
+
 def _listing(item: dict[str, Any], *others: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [item, {"type": "array", "items": item}, *others]})
 
@@ -195,7 +206,15 @@ Secret = Annotated[SecretStr, AfterValidator(check_secret), WithJsonSchema(_SECR
 _ORIGIN = {"type": "string", "minLength": 1, "examples": ["https://app.example.org"]}
 
 Realm = Annotated[str, AfterValidator(_check_realm)]
+ServerName = Annotated[str, AfterValidator(_check_server_name)]
 Username = Annotated[str, AfterValidator(_check_username)]
+KeyId = Annotated[str, AfterValidator(_check_key_id)]
+Time = Annotated[
+    float,
+    BeforeValidator(parse_time),
+    PlainSerializer(format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"anyOf": [{"type": "string", "examples": ["2026-01-31"]}, {"type": "number", "minimum": 0}]}),
+]
 Separator = Annotated[str, AfterValidator(_check_separator)]
 Password = Annotated[SecretStr, AfterValidator(_check_password), WithJsonSchema(_SECRET)]
 Secrets = Annotated[tuple[Secret, ...], BeforeValidator(_one_or_more), _listing(_SECRET)]

@@ -26,6 +26,7 @@ class Refusal(Enum):
     REVOKED = "revoked credential"
     INVALID = "token not accepted"
     INSECURE = "token from a client without TLS"
+    KEY = "key of the token is not in force"
     UNAVAILABLE = "credential store unavailable"
 
 
@@ -45,6 +46,10 @@ class Credential:
     """Allocations that this user may hold at once, in place of the limit of the settings."""
     label: str | None = None
     """What logs and lists show in place of the user name, where the source knows better."""
+    realm: str | None = None
+    """The realm whose rules hold for this user, where it is not the one that was asked for."""
+    valid_for: float | None = None
+    """Seconds, from when it was found, that an allocation may live; of an access token alone (RFC 7635)."""
 
     @property
     def shown(self) -> str:
@@ -54,10 +59,11 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Where a request came from: the client's IP address, and whether it came through TLS."""
+    """Who asks: the client's IP address, whether it came through TLS, and the ACCESS-TOKEN that it shows (RFC 7635)."""
 
     host: str
     secure: bool
+    token: bytes | None = field(default=None, repr=False)
 
 
 class Traits(Protocol):

@@ -152,4 +152,4 @@ class Lookups:
 
 def _caller(command: FindCredential) -> Caller:
     five_tuple = command.five_tuple
-    return Caller(five_tuple.client.host, five_tuple.transport is Transport.TLS)
+    return Caller(five_tuple.client.host, five_tuple.transport is Transport.TLS, command.token)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from turnsvr.config.ranges import AddressRange
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 
 MAX_REALMS = 10_000
 """Realms that are taken from a store; further ones are left out, and the log says so."""
@@ -67,6 +68,8 @@ class Tables:
     realms: Mapping[str, RealmTable] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     """Realm by the value of ORIGIN."""
+    keys: Mapping[str, AccessTokenKey] = field(default_factory=dict)
+    """Keys of access tokens by their name, where they were asked for."""
     mistakes: tuple[str, ...] = ()
     """Entries that mean nothing and were left out, for the log; none repeats a secret."""
 
@@ -81,7 +84,8 @@ class Reader(Protocol):
     async def user(self, realm: str, name: str) -> UserKeys | None:
         """The keys of exactly this name, None when there are none."""
 
-    async def tables(self) -> Tables: ...
+    async def tables(self, *, keys: bool = False) -> Tables:
+        """keys: those of access tokens as well, which the oldest of coturn's databases have no table for."""
 
     def changes(self) -> AsyncIterator[None] | None:
         """Yields when tables or users may have changed, several changes at once as one.
@@ -112,6 +116,11 @@ class Store(Reader, Protocol):
         """Whether it is new."""
 
     async def remove_secret(self, realm: str, secret: str) -> bool: ...
+
+    async def set_key(self, key: AccessTokenKey) -> bool:
+        """Add a key of access tokens, or change the one of this name; whether it is new."""
+
+    async def remove_key(self, kid: str) -> bool: ...
 
     async def set_option(self, realm: str, option: Option, value: int | None) -> None:
         """Set a limit; None takes it back."""

@@ -19,9 +19,17 @@ _MAX_AT_ONCE = 4
 class StoreClient:
     """A store in use, with what is remembered of it."""
 
-    def __init__(self, settings: StoreSettings, changed: Callable[[], None], *, tables: Tables | None = None) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        changed: Callable[[], None],
+        *,
+        keys: bool = False,
+        tables: Tables | None = None,
+    ) -> None:
         """changed is called when there are new tables; `tables` serve until then, when they are known.
 
+        keys: whether those of access tokens are read.
         Raises MissingPackages, and BadValue for a URL whose options mean nothing.
         """
         self.url = settings.url
@@ -38,6 +46,7 @@ class StoreClient:
             self._store,
             self._questions,
             poll=settings.poll,
+            keys=keys,
             changed=self._take,
             users_changed=self.source.forget,
         )

@@ -10,6 +10,7 @@ MAX_CHARACTERS = {
     "secret": 256,
     "origin": 127,
     "peer range": 256,
+    "key id": 128,
 }
 """Widths of coturn's columns, by what stands in them."""
 

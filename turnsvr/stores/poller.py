@@ -29,11 +29,14 @@ class Poller:
         questions: Questions,
         *,
         poll: float,
+        keys: bool = False,
         changed: Callable[[Tables], None],
         users_changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """poll in seconds. `users_changed` is told that the store speaks of some change.
+        """poll in seconds. keys: those of access tokens are read as well.
+
+        `users_changed` is told that the store speaks of some change.
 
         `changed` is told new tables; when it raises, it is told them again at the next poll.
         """
@@ -41,6 +44,7 @@ class Poller:
         self._reader = reader
         self._questions = questions
         self._poll = poll
+        self._keys = keys
         self._changed = changed
         self._users_changed = users_changed
         self._clock = clock
@@ -93,7 +97,7 @@ class Poller:
     async def _read(self) -> None:
         self._due = self._clock() + self._poll
         try:
-            tables = await self._questions.ask((), self._reader.tables, bulk=True)
+            tables = await self._questions.ask((), lambda: self._reader.tables(keys=self._keys), bulk=True)
             if tables != self._tables:
                 self._changed(tables)
                 self._tell_mistakes(tables)

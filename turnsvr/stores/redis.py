@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import structlog
 from redis.asyncio import Redis
@@ -18,6 +19,7 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, NoPermissionError, RedisError, ResponseError
 
 from turnsvr.config.locations import StoreUrl
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, hexkeys
 from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
@@ -42,6 +44,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
 
 _REALMS = "turn/realm/"
 _ORIGINS = "turn/origin/"
+_KEYS = "turn/oauth/kid/"
+_KEY_FIELDS = ("ikm_key", "as_rs_alg", "timestamp", "lifetime", "realm")
+"""Of the hash of an access token's key, in the order in which TableBuilder takes them."""
 _SETS = {"secret", "allowed-peer-ip", "denied-peer-ip"}
 _OPTIONS = {"max-bps", "total-quota", "user-quota"}
 _LEAVES = _SETS | _OPTIONS
@@ -93,8 +98,8 @@ class RedisStore:
                 found.add((owner, name))
         return sorted(found)
 
-    async def tables(self) -> Tables:
-        return await self._ask(self._read_tables(), patience=_BULK)
+    async def tables(self, *, keys: bool = False) -> Tables:
+        return await self._ask(self._read_tables(keys), patience=_BULK)
 
     async def changes(self) -> AsyncIterator[None]:
         """Yields when it begins to watch, and at each change from then on.
@@ -147,6 +152,21 @@ class RedisStore:
             await self._ask(self._client.srem(f"{_REALMS}{realm}/secret", secret))
         )
 
+    async def set_key(self, key: AccessTokenKey) -> bool:
+        columns.check(key_id=key.kid, realm=key.realm or "")
+        fields: dict[Any, Any] = {
+            "ikm_key": b64encode(key.key).decode(),
+            "as_rs_alg": key.algorithm,
+            "timestamp": str(int(key.not_before)),
+            "lifetime": str(int(key.lifetime)),
+            "realm": key.realm or "",
+        }
+        # How many of the fields were not there.
+        return bool(await self._ask(self._client.hset(f"{_KEYS}{key.kid}", mapping=fields)))
+
+    async def remove_key(self, kid: str) -> bool:
+        return columns.holds(key_id=kid) and bool(await self._ask(self._client.delete(f"{_KEYS}{kid}")))
+
     async def set_option(self, realm: str, option: Option, value: int | None) -> None:
         columns.check(realm=realm)
         key = f"{_REALMS}{realm}/{option}"
@@ -177,7 +197,7 @@ class RedisStore:
             if not cursor or len(found) > MAX_NAMES:
                 return list(found)[: MAX_NAMES + 1]
 
-    async def _read_tables(self) -> Tables:
+    async def _read_tables(self, with_keys: bool) -> Tables:
         found = TableBuilder()
         # Of all keys below turn/realm those of users are the most, and end in another letter.
         realms = await self._scan(f"{_REALMS}*[tpsa]", lambda key: key.rpartition("/")[2] in _LEAVES)
@@ -192,7 +212,23 @@ class RedisStore:
                 )
             for key, value in zip(some, await pipeline.execute(raise_on_error=False), strict=True):
                 _add(found, key, value)
+        if with_keys:
+            await self._read_keys(found)
         return found.tables()
+
+    async def _read_keys(self, found: TableBuilder) -> None:
+        """Those of access tokens: a hash for each."""
+        keys = sorted(_bounded(found, await self._scan(f"{_KEYS}*"), _KEYS))
+        for start in range(0, len(keys), _BATCH):
+            some = keys[start : start + _BATCH]
+            pipeline = self._client.pipeline(transaction=False)
+            for key in some:
+                pipeline.hmget(key, _KEY_FIELDS)
+            for key, values in zip(some, await pipeline.execute(raise_on_error=False), strict=True):
+                if isinstance(values, list):
+                    found.key(key.removeprefix(_KEYS), *(_text(value) or "" for value in values))
+                else:
+                    found.mistake(f"{quoted(key)} holds no key of access tokens")
 
     async def _tells_of_changes(self) -> bool:
         try:
@@ -207,7 +243,10 @@ class RedisStore:
 
     def _patterns(self) -> list[str]:
         space = f"__keyspace@{self._database}__:"
-        return [f"{space}{_REALMS}*/{leaf}" for leaf in sorted(_LEAVES | {"key"})] + [f"{space}{_ORIGINS}*"]
+        return [f"{space}{_REALMS}*/{leaf}" for leaf in sorted(_LEAVES | {"key"})] + [
+            f"{space}{_ORIGINS}*",
+            f"{space}{_KEYS}*",
+        ]
 
     async def _await_change(self, watch: PubSub) -> None:
         """Until something has changed, and a moment more for what else does.

@@ -32,14 +32,14 @@ denied = _table("denied_peer_ip", _key("realm", _REALM, ""), _key("ip_range", _R
 origins = _table("turn_origin_to_realm", _key("origin", MAX_CHARACTERS["origin"]), Column("realm", String(_REALM)))
 options = _table("turn_realm_option", _key("realm", _REALM, ""), _key("opt", 32), Column("value", String(128)))
 
-# What turnadmin asks for besides; the server does not.
-_table(
+oauth_keys = _table(
     "oauth_key",
-    _key("kid", 128),
+    _key("kid", MAX_CHARACTERS["key id"]),
     Column("ikm_key", String(256)),
     Column("timestamp", BigInteger, server_default="0"),
     Column("lifetime", Integer, server_default="0"),
     Column("as_rs_alg", String(64), server_default=""),
     Column("realm", String(_REALM)),
 )
+# What turnadmin asks for besides; the server does not.
 _table("admin_user", _key("name", 32), Column("realm", String(_REALM)), Column("password", String(127)))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -17,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from turnsvr.config.locations import StoreUrl
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, engines, failures, hexkeys, schema
 from turnsvr.stores.api import MAX_NAMES, NotStorable, Option, Tables, UserKeys
@@ -74,8 +76,8 @@ class SqlStore:
 
         return await self._look(read, [], patience=_BULK)
 
-    async def tables(self) -> Tables:
-        return await self._ask(_read_tables, patience=_BULK)
+    async def tables(self, *, keys: bool = False) -> Tables:
+        return await self._ask(_read_tables_and_keys if keys else _read_tables, patience=_BULK)
 
     def changes(self) -> AsyncIterator[None] | None:
         return None
@@ -137,6 +139,20 @@ class SqlStore:
             schema.secrets, {"realm": realm, "value": secret}
         )
 
+    async def set_key(self, key: AccessTokenKey) -> bool:
+        columns.check(key_id=key.kid, realm=key.realm or "")
+        values: dict[str, str | int] = {
+            "ikm_key": b64encode(key.key).decode(),
+            "timestamp": int(key.not_before),
+            "lifetime": int(key.lifetime),
+            "as_rs_alg": key.algorithm,
+            "realm": key.realm or "",
+        }
+        return await self._put(schema.oauth_keys, {"kid": key.kid}, values)
+
+    async def remove_key(self, kid: str) -> bool:
+        return columns.holds(key_id=kid) and await self._remove(schema.oauth_keys, {"kid": kid})
+
     async def set_option(self, realm: str, option: Option, value: int | None) -> None:
         columns.check(realm=realm)
         where = {"realm": realm, "opt": option}
@@ -161,7 +177,7 @@ class SqlStore:
             return await self._put(table, where, {})
         return columns.holds(realm=realm, peer_range=text) and await self._remove(table, where)
 
-    async def _put(self, table: Table, where: dict[str, str], values: dict[str, str]) -> bool:
+    async def _put(self, table: Table, where: dict[str, str], values: Mapping[str, str | int]) -> bool:
         """Insert a row or change the one that is there; whether it is new."""
 
         async def put(connection: AsyncConnection) -> bool:
@@ -174,7 +190,7 @@ class SqlStore:
                 if stored:
                     raise NotStorable(f"{self.name} does not tell it from one that is there, as {next(iter(where))}")
                 try:
-                    await connection.execute(insert(table).values(where | values))
+                    await connection.execute(insert(table).values({**where, **values}))
                 except SQLAlchemyError as error:
                     if failures.nature(error) != "duplicate":
                         raise
@@ -250,6 +266,19 @@ async def _make_tables(connection: AsyncConnection) -> None:
 
 async def _read_tables(connection: AsyncConnection) -> Tables:
     found = TableBuilder()
+    await _read_realms(connection, found)
+    return found.tables()
+
+
+async def _read_tables_and_keys(connection: AsyncConnection) -> Tables:
+    found = TableBuilder()
+    await _read_realms(connection, found)
+    for kid, key, timestamp, lifetime, algorithm, realm in await _rows(connection, schema.oauth_keys, found):
+        found.key(kid, key, algorithm, timestamp, lifetime, realm)
+    return found.tables()
+
+
+async def _read_realms(connection: AsyncConnection, found: TableBuilder) -> None:
     for realm, secret in await _rows(connection, schema.secrets, found):
         found.secret(realm, secret)
     for realm, text_of_range in await _rows(connection, schema.allowed, found):
@@ -260,7 +289,6 @@ async def _read_tables(connection: AsyncConnection) -> Tables:
         found.option(realm, option, value)
     for origin, realm in await _rows(connection, schema.origins, found):
         found.origin(origin, realm)
-    return found.tables()
 
 
 async def _rows(connection: AsyncConnection, table: Table, found: TableBuilder) -> list[tuple[str, ...]]:

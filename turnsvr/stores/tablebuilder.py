@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from turnsvr.config.ranges import AddressRange
+from turnsvr.config.sealingkeys import read_key
 from turnsvr.config.units import BadValue
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.stores.api import MAX_REALMS, RealmTable, Tables
 
 Kind = Literal["allowed", "denied"]
@@ -43,6 +45,7 @@ class TableBuilder:
         self._max_realms = max_realms
         self._realms: dict[str, _Realm] = {}
         self._origins: dict[str, str] = {}
+        self._keys: dict[str, AccessTokenKey] = {}
         self._mistakes: list[str] = []
         self._untold = 0
         self._full = False
@@ -74,6 +77,21 @@ class TableBuilder:
     def origin(self, origin: str, realm: str) -> None:
         self._origins[origin] = realm
 
+    def key(self, kid: str, text: str, algorithm: str, timestamp: str, lifetime: str, realm: str) -> None:
+        """A key of access tokens as coturn writes it: base64; when its time begins and how long it is, in seconds."""
+        try:
+            key = read_key(text, algorithm)
+        except BadValue as error:
+            self.mistake(f"the key {quoted(kid)} of access tokens {error.problem}; {error.hint}")
+            return
+        begins, seconds = timestamp.strip() or "0", lifetime.strip() or "0"
+        if not (_LIMIT.fullmatch(begins) and _LIMIT.fullmatch(seconds)):
+            self.mistake(f"the key {quoted(kid)} of access tokens has a time that is no number")
+        elif not kid or (realm and self._realm(realm) is None):
+            self.mistake(f"the key {quoted(kid)} of access tokens has no name, or a realm too many")
+        else:
+            self._keys[kid] = AccessTokenKey(kid, key, float(begins), float(seconds), realm or None)
+
     def mistake(self, text: str) -> None:
         if len(self._mistakes) < _MAX_MISTAKES:
             self._mistakes.append(text)
@@ -87,7 +105,8 @@ class TableBuilder:
         if self._full:
             mistakes.append(f"more than {self._max_realms} realms; the further ones are left out")
         realms: Mapping[str, RealmTable] = {name: realm.table() for name, realm in sorted(self._realms.items())}
-        return Tables(realms, dict(sorted(self._origins.items())), tuple(mistakes))
+        keys = dict(sorted(self._keys.items()))
+        return Tables(realms, dict(sorted(self._origins.items())), keys, tuple(mistakes))
 
     def _realm(self, name: str) -> _Realm | None:
         found = self._realms.get(name)

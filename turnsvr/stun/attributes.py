@@ -1,7 +1,7 @@
 """One table of attributes: number, name, and how a value goes to bytes and back.
 
-Numbers from RFC 8489 section 18.3, RFC 8656 section 18 and RFC 5780 section 7. Every unpack() raises
-MalformedMessage, and nothing else, on bytes it cannot read.
+Numbers from RFC 8489 section 18.3, RFC 8656 section 18, RFC 5780 section 7 and RFC 7635 section 12. Every unpack()
+raises MalformedMessage, and nothing else, on bytes it cannot read.
 """
 
 from __future__ import annotations
@@ -334,6 +334,10 @@ PADDING: Final = _Opaque(0x0026, "PADDING")
 RESPONSE_PORT: Final = _Uint(0x0027, "RESPONSE-PORT", 2, reserved=2)
 RESPONSE_ORIGIN: Final = _Address(0x802B, "RESPONSE-ORIGIN")
 OTHER_ADDRESS: Final = _Address(0x802C, "OTHER-ADDRESS")
+
+# RFC 7635 section 6; tokens of coturn's are no larger
+ACCESS_TOKEN: Final = _Opaque(0x001B, "ACCESS-TOKEN", 1024)
+THIRD_PARTY_AUTHORIZATION: Final = _Text(0x802E, "THIRD-PARTY-AUTHORIZATION", 763)
 
 # draft-ietf-tram-stun-origin-06: the web page that a browser asks for; the number is in the IANA registry
 ORIGIN: Final = _Text(0x802F, "ORIGIN", 763)

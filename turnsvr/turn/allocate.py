@@ -15,7 +15,7 @@ from turnsvr.turn.alternate_server import redirect
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import AllocationStarted, CloseRelay, ExtendRelay, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
-from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, read_lifetime
+from turnsvr.turn.lifetimes import RESERVATION_LIFETIME, most_lifetime, read_lifetime
 from turnsvr.turn.pending import AllocateRequest, PendingAllocation
 from turnsvr.turn.quota import check_quotas, check_rate
 from turnsvr.turn.reject import Reject
@@ -39,7 +39,7 @@ def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof
     existing = state.allocations.of(five_tuple)
     if existing is not None:
         return _answer_again(existing, message, proof)
-    request = read_request(message, state.config)
+    request = read_request(message, state.config, most_lifetime(state.config, proof.key.valid_for))
     # 11: "the server MAY choose to reject the request with a 300 (Try Alternate)"
     redirect(state, five_tuple)
     # 10: "the server MAY choose to reject the request with a 486 (Allocation Quota Reached)"
@@ -59,13 +59,13 @@ def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> byt
     return allocation.response or None
 
 
-def read_request(message: Message, config: ServerConfig) -> AllocateRequest:
+def read_request(message: Message, config: ServerConfig, max_lifetime: int) -> AllocateRequest:
     """Steps 3 to 9, as far as the attributes go; raises Reject 400, 440 or 442, or MalformedMessage.
 
     Step 4 has nothing to refuse: both pumps send with the DF bit where DONT-FRAGMENT asks for it.
     """
     _check_transport(message)
-    lifetime = read_lifetime(message, config.max_lifetime)
+    lifetime = read_lifetime(message, max_lifetime)
     token = message.get(a.RESERVATION_TOKEN)
     even_port = message.get(a.EVEN_PORT)
     requested = message.get(a.REQUESTED_ADDRESS_FAMILY)
@@ -135,7 +135,7 @@ def _open(
     deadline = now + request.lifetime
     number = state.next_number
     state.next_number += 1
-    allocation = Allocation(number, five_tuple, proof.realm, proof.key, now, message.transaction_id)
+    allocation = Allocation(number, five_tuple, proof, now, message.transaction_id)
     state.allocations.add(allocation)
     state.pending[number] = PendingAllocation(allocation, message, proof, request, reserve, deadline)
     state.emit(

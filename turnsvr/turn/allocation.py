@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final, final
 
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
-from turnsvr.turn.authentication import Key
+from turnsvr.turn.authentication import Key, Proof
 from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
 from turnsvr.turn.lifetimes import FINISHED_LIFETIME
@@ -39,6 +39,7 @@ class Allocation:
         "expires",
         "five_tuple",
         "key",
+        "named_realm",
         "number",
         "numbers",
         "owner",
@@ -49,21 +50,26 @@ class Allocation:
         "shown",
         "started",
         "transaction_id",
+        "until",
         "username",
     )
 
-    def __init__(
-        self, number: int, five_tuple: FiveTuple, realm: str, key: Key, started: float, transaction_id: bytes
-    ) -> None:
-        """transaction_id: of the Allocate request that makes it."""
+    def __init__(self, number: int, five_tuple: FiveTuple, proof: Proof, started: float, transaction_id: bytes) -> None:
+        """transaction_id: of the Allocate request that makes it, with this proof."""
+        key = proof.key
         self.number: Final = number
         self.five_tuple: Final = five_tuple
-        self.realm: Final = realm
-        self.key: Final = key
-        self.username: Final = key.username
+        self.realm: Final = proof.realm
+        """The one whose rules hold."""
+        self.named_realm: Final = proof.claim.realm
+        """The one that the client's requests name."""
+        self.username = ""
+        self.until: float | None = None
+        """When the access token ends that it was made or refreshed with last, and the allocation with it."""
+        self.use_key(key, started)
         self.shown: Final = key.shown
         """The user name as logs and lists may show it."""
-        self.owner: Final[Owner] = realm, key.quota_user
+        self.owner: Final[Owner] = proof.realm, key.quota_user
         """Whom it counts for."""
         self.started: Final = started
         self.transaction_id: Final = transaction_id
@@ -76,6 +82,16 @@ class Allocation:
         self.channels: Final[dict[int, ChannelBinding]] = {}
         self.numbers: Final[dict[Address, int]] = {}
         """Channel number by peer address: the other way round."""
+
+    def use_key(self, key: Key, now: float) -> None:
+        """Go by this key from now on: that of the same user, or of a newer access token."""
+        self.key = key
+        self.username = key.username
+        self.until = None if key.valid_for is None else now + key.valid_for
+
+    def time_left(self, now: float) -> float | None:
+        """Seconds that its access token has left; None where there is none."""
+        return None if self.until is None else self.until - now
 
     def may_reach(self, host: str, now: float) -> bool:
         """Whether a live permission covers this peer IP address."""

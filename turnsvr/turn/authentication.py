@@ -40,12 +40,20 @@ class Key(Protocol):
     def shown(self) -> str:
         """The user name as logs and lists show it."""
 
+    @property
+    def realm(self) -> str | None:
+        """The realm whose rules hold for this user, where it is not the one that the request names."""
+
+    @property
+    def valid_for(self) -> float | None:
+        """Seconds, from when it was found, that an allocation may live; of an access token alone (RFC 7635)."""
+
 
 @final
 class Claim:
     """The credentials that a request names, before anything is proven."""
 
-    __slots__ = ("algorithm", "arrived", "expired", "realm", "sha256_answer", "userhash", "username")
+    __slots__ = ("algorithm", "arrived", "expired", "realm", "sha256_answer", "token", "userhash", "username")
 
     def __init__(
         self,
@@ -56,6 +64,7 @@ class Claim:
         sha256_answer: bool,
         expired: bool,
         arrived: float,
+        token: bytes | None,
     ) -> None:
         self.realm: Final = realm
         """REALM as sent."""
@@ -68,6 +77,8 @@ class Claim:
         """The nonce was ours but is too old: 438, once the rest has been proven."""
         self.arrived: Final = arrived
         """When the request came, in seconds on the caller's clock."""
+        self.token: Final = token
+        """ACCESS-TOKEN; USERNAME names the key that seals it (RFC 7635 section 3)."""
 
     def names(self, username: str, realm: str) -> bool:
         """Whether the claim is to be this user of this realm."""
@@ -100,7 +111,8 @@ class Proof:
     def __init__(self, claim: Claim, key: Key) -> None:
         self.claim: Final = claim
         self.key: Final = key
-        self.realm: Final = claim.realm
+        self.realm: Final = key.realm or claim.realm
+        """The one whose rules hold."""
 
     def sign(self, response: Message, *, fingerprint: bool) -> bytes:
         """The encoded response, under the algorithm of the request."""
@@ -110,12 +122,12 @@ class Proof:
         return response.encode(key=secret, fingerprint=fingerprint)
 
 
-def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: float) -> Claim:
+def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: float, *, tokens: bool) -> Claim:
     """The steps of RFC 8489 section 9.2.4 that need no key; raises Reject 400, 401 or 438, or MalformedMessage.
 
     A nonce that this client never got is refused here, before the user name is looked up, so that a flood
     of made-up credentials stays cheap. One that is merely too old is told after the integrity is proven, in the
-    order of the RFC.
+    order of the RFC. tokens: whether access tokens are taken (RFC 7635).
     """
     # No MESSAGE-INTEGRITY of either kind: 401 with a challenge.
     sha256 = a.MESSAGE_INTEGRITY_SHA256 in message
@@ -142,4 +154,5 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
     if username is not None:
         hashed = None
     answer = sha256 or chosen is not None
-    return Claim(realm, username, hashed, algorithm, answer, verdict is Verdict.EXPIRED, now)
+    token = message.get(a.ACCESS_TOKEN) if tokens else None
+    return Claim(realm, username, hashed, algorithm, answer, verdict is Verdict.EXPIRED, now, token)

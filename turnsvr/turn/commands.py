@@ -4,7 +4,7 @@ out, in order. OpenRelay, which a pump takes as it is, is in turnsvr/plane.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from turnsvr.plane import OpenRelay
@@ -24,7 +24,7 @@ class Send:
 class FindCredential:
     """Look up who this is; answer with Server.credential(request, …), now or later.
 
-    username is None where the client sent a USERHASH instead (RFC 8489 section 14.4).
+    username is None where the client sent a USERHASH instead (RFC 8489 section 14.4). token: ACCESS-TOKEN (RFC 7635).
     """
 
     request: int
@@ -32,6 +32,7 @@ class FindCredential:
     username: str | None
     userhash: bytes | None
     realm: str
+    token: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,9 @@ class ServerConfig:
     """Whether USERHASH can be resolved for every user of every realm."""
     md5_first: bool = False
     """Whether MD5 is offered before SHA-256: for users of whom no other key is known."""
+    access_tokens: str | None = None
+    """This server's name in THIRD-PARTY-AUTHORIZATION, empty for that of the realm; None where no access tokens are
+    taken (RFC 7635)."""
     redirect: Redirect | None = None
     other_addresses: Mapping[Address, OtherAddress] = field(default_factory=dict)
     """RFC 5780: by listener address."""

@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from turnsvr.stun import attributes as a
+from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message
+from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.reject import Reject
 
 DEFAULT_LIFETIME: Final = 600
 """Seconds (RFC 8656 section 3.2)."""
@@ -29,3 +32,16 @@ def read_lifetime(message: Message, maximum: int) -> int:
     """
     asked = message.get(a.LIFETIME) or 0
     return min(max(asked, DEFAULT_LIFETIME), maximum)
+
+
+def most_lifetime(config: ServerConfig, left: float | None) -> int:
+    """The longest lifetime that may be granted where the credential is good for so many seconds, None for any number.
+
+    "The lifetime provided by the TURN server ... MUST be less than or equal to the lifetime of the token" (RFC 7635
+    section 10). A token that ends within a second has ended: 401.
+    """
+    if left is None:
+        return config.max_lifetime
+    if left < 1:
+        raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
+    return min(config.max_lifetime, int(left))

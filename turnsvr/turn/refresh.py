@@ -9,7 +9,7 @@ from turnsvr.stun.message import Class, Message
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import AllocationRefreshed, CloseRelay, EndReason, ExtendRelay
-from turnsvr.turn.lifetimes import read_lifetime
+from turnsvr.turn.lifetimes import most_lifetime, read_lifetime
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.state import Answer, State, add_software, allocation_for
 
@@ -26,7 +26,11 @@ def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof,
     if message.get(a.LIFETIME) == 0:
         return _delete(state, allocation, families, message, proof, now)
     # "the request succeeds and the allocation's time-to-expiry is set to the 'desired lifetime'"
-    lifetime = read_lifetime(message, state.config.max_lifetime)
+    renewed = proof.claim.token is not None
+    left = proof.key.valid_for if renewed else allocation.time_left(now)
+    lifetime = read_lifetime(message, most_lifetime(state.config, left))
+    if renewed:
+        allocation.use_key(proof.key, now)
     for family in families:
         state.allocations.extend(allocation, family, now + lifetime)
     state.emit(ExtendRelay(allocation.number, max(allocation.expires.values())))

@@ -61,7 +61,7 @@ class Responses:
             username = key.quota_user if key.shown == key.username else key.shown
             event = RequestRefused(five_tuple, message.method, username, reject.code, reject.limit, proof.realm)
             self._state.emit(event)
-        response = self._error(message, five_tuple, reject, proof.realm, now)
+        response = self._error(message, five_tuple, reject, proof.claim.realm, now)
         if message.method in _TELL_SOFTWARE:
             add_software(self._state, response)
         self.answer(message, five_tuple, self._state.sign(message, response, proof), reject.code)
@@ -107,6 +107,9 @@ class Responses:
             response.add(a.REALM, realm)
             response.add(a.NONCE, self.nonces.make(five_tuple.client, now))
             response.add(a.PASSWORD_ALGORITHMS, self.nonces.algorithms)
+            name = self._state.config.access_tokens
+            if name is not None:
+                response.add(a.THIRD_PARTY_AUTHORIZATION, name or realm)
         if reject.details is not None:
             reject.details(response)
         return response

@@ -121,11 +121,13 @@ class Server:
     # Authentication (RFC 8489 section 9.2.4)
 
     def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        claim = read_claim(message, five_tuple, self._responses.nonces, now)
+        tokens = self._state.config.access_tokens is not None
+        claim = read_claim(message, five_tuple, self._responses.nonces, now, tokens=tokens)
         allocation = self._state.allocations.of(five_tuple)
         if (
             allocation is not None
-            and claim.names(allocation.username, allocation.realm)
+            and claim.token is None
+            and claim.names(allocation.username, allocation.named_realm)
             and claim.proven_by(message, allocation.key)
         ):
             self._proven(message, five_tuple, Proof(claim, allocation.key), now)
@@ -137,7 +139,9 @@ class Server:
             self._responses.leave_unanswered(message)
         else:
             request = self._waiting.add(message, five_tuple, claim, self.allocation_of(five_tuple))
-            self._commands.append(FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm))
+            self._commands.append(
+                FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm, claim.token)
+            )
 
     def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
         """The answer to FindCredential: candidates in the order to try them; without any, refusal says why."""
@@ -150,7 +154,7 @@ class Server:
             self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
             return
         for key in keys:
-            if claim.proven_by(message, key):
+            if self._state.config.find(key.realm or claim.realm) is not None and claim.proven_by(message, key):
                 self._proven(message, five_tuple, Proof(claim, key), now, about=waiting.allocation)
                 return
         reason = "wrong password" if keys else refusal
@@ -183,7 +187,7 @@ class Server:
                 raise Reject(ErrorCode.ALLOCATION_MISMATCH)
             if proof.claim.expired:
                 raise Reject(ErrorCode.STALE_NONCE, challenge=True)
-            if unknown := message.unknown_required():
+            if unknown := self._not_understood(message):
                 raise binding.unknown_attributes(*unknown)
             response = _HANDLERS[message.method](self._state, message, five_tuple, proof, now)
         except Reject as reject:
@@ -195,6 +199,13 @@ class Server:
                 response = self._state.sign(message, response, proof)
             if response is not None:
                 self._responses.answer(message, five_tuple, response)
+
+    def _not_understood(self, message: Message) -> tuple[int, ...]:
+        """Attributes to answer with 420; ACCESS-TOKEN is one where such tokens are not taken."""
+        unknown = message.unknown_required()
+        if a.ACCESS_TOKEN in message and self._state.config.access_tokens is None:
+            return (*unknown, a.ACCESS_TOKEN.number)
+        return unknown
 
     # Relays
 

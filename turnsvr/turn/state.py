@@ -77,8 +77,16 @@ def allocation_for(state: State, five_tuple: FiveTuple, proof: Proof) -> Allocat
 
 
 def made_by(allocation: Allocation, proof: Proof) -> bool:
-    """Whether the same user of the same realm made the allocation."""
-    return allocation.realm == proof.realm and allocation.username == proof.key.username
+    """Whether the same user of the same realm made the allocation.
+
+    An access token names no user but the key that seals it, which may be another one when the token is renewed: whoever
+    has a good one speaks for an allocation of such a token, on its five-tuple.
+    """
+    if allocation.named_realm != proof.claim.realm:
+        return False
+    if allocation.until is not None and proof.key.valid_for is not None:
+        return True
+    return allocation.username == proof.key.username and (allocation.until is None) == (proof.key.valid_for is None)
 
 
 def check_peer(state: State, allocation: Allocation, peer: Address, port: int | None = None) -> None:
