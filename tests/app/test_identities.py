@@ -11,6 +11,7 @@ import sys
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from hashlib import sha1
 from hmac import digest
 from pathlib import Path
@@ -29,15 +30,20 @@ from tests.interop.uclient import Case, command, verdict
 from turnsvr.app.application import Application
 from turnsvr.app.errors import StartError
 from turnsvr.app.sessionlog import SessionLog
-from turnsvr.client.credentials import Login
+from turnsvr.client.credentials import AccessToken, Login, Security
 from turnsvr.client.link import DatagramLink, StreamLink, tls_context
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
+from turnsvr.config.locations import StoreUrl
 from turnsvr.config.settings import Settings
-from turnsvr.credentials.api import Caller
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey, Contents
+from turnsvr.credentials.accesstokens import token_id
+from turnsvr.credentials.api import Caller, Refusal
+from turnsvr.stores import open_store
 from turnsvr.stores.client import StoreClient
 from turnsvr.turn.commands import EndReason
 
+REALM = "example.org"
 SECRET = "what both of us know"
 SHARED = "0123456789abcdef0123456789abcdef"
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -427,3 +433,128 @@ async def test_packages_that_are_missing(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(StartError, match=rf"{package}.*not installed.*pip install 'turnsvr\[{extra}\]'"):
         await serve(credentials=credentials)
+
+
+# Access tokens (RFC 7635)
+
+NORTH = AccessTokenKey("north", bytes(range(32)))
+UNION = AccessTokenKey("union", bytes(range(16)))
+
+
+def settings_of(*keys: AccessTokenKey, **more: Any) -> dict[str, Any]:
+    written = {each.kid: {"key": b64encode(each.key).decode(), "algorithm": each.algorithm} for each in keys}
+    return {"oauth": {"keys": written, **more}}
+
+
+def token_of(key: AccessTokenKey, lifetime: int = 3600, server_name: str = REALM) -> Login:
+    mac_key = os.urandom(20)
+    token = key.seal(Contents(mac_key, time.time(), lifetime), server_name, os.urandom(12))
+    return Login(key.kid, "", token=AccessToken(token, mac_key))
+
+
+async def bearer(application: Application, login: Login, transport: str = "udp") -> TurnClient:
+    client = await client_of(application, "", "", transport)
+    client.login = login
+    return client
+
+
+async def assert_bears(application: Application, login: Login, transport: str = "udp") -> None:
+    client = await bearer(application, login, transport)
+    await client.allocate()
+    await client.permit(client.relayed[0])
+    client.send(client.relayed[0], b"hello")
+    assert await asyncio.wait_for(client.receive(), PATIENCE) == PeerData(client.relayed[0], b"hello")
+    await client.refresh(0)
+    await client.close()
+
+
+async def assert_does_not_bear(application: Application, login: Login) -> None:
+    client = await bearer(application, login)
+    with pytest.raises(ClientError, match="401"):
+        await client.allocate()
+    await client.close()
+
+
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
+async def test_access_tokens_over_each_transport(serve: Serve, transport: str) -> None:
+    application = await serve(credentials={"users": {"carol": "christmas"}, **settings_of(NORTH, UNION)})
+    for key in (NORTH, UNION):
+        await assert_bears(application, token_of(key), transport)
+    classic = replace(token_of(NORTH), security=Security.CLASSIC)
+    await assert_bears(application, classic, transport)
+    await assert_relays(application, "carol", "christmas", transport)
+
+
+async def test_an_access_token_bounds_the_lifetime_and_is_shown_by_its_id(serve: Serve) -> None:
+    application = await serve(credentials=settings_of(NORTH))
+    login = token_of(NORTH, 300)
+    client = await bearer(application, login)
+    await client.allocate()
+    assert 290 <= client.lifetime <= 300
+    assert login.token is not None
+    (allocation,) = application.server.allocations()
+    assert allocation.shown == token_id("north", login.token.value)
+    await client.close()
+
+
+async def test_a_reload_rotates_the_keys_of_access_tokens(serve: Serve) -> None:
+    application = await serve(credentials=settings_of(NORTH))
+    await assert_does_not_bear(application, token_of(UNION))
+    kept = await bearer(application, token_of(NORTH))
+    await kept.allocate()
+    application.reload(changed(application, credentials=settings_of(UNION, server_name="turn.example.org")))
+    await assert_bears(application, token_of(UNION, server_name="turn.example.org"))
+    await assert_does_not_bear(application, token_of(UNION))
+    await assert_does_not_bear(application, token_of(NORTH, server_name="turn.example.org"))
+    await kept.permit(kept.relayed[0])
+    application.reload(changed(application, credentials={"users": {USER: PASSWORD}}))
+    await assert_does_not_bear(application, token_of(UNION))
+    await kept.close()
+
+
+async def test_an_access_token_is_revoked(serve: Serve) -> None:
+    application = await serve(credentials=settings_of(NORTH))
+    login, other = token_of(NORTH), token_of(NORTH)
+    client = await bearer(application, login)
+    await client.allocate()
+    (allocation,) = application.server.allocations()
+    assert allocation.until is not None
+    expiry = int(time.time() + allocation.until - time.monotonic())
+    assert application.revocations.add(allocation.key.quota_user, time.time(), expiry=expiry)
+    await assert_does_not_bear(application, login)
+    assert application.rooms.identities.source.find_now("north", REALM, time.time(), bearing(login)) == ()
+    assert application.rooms.identities.source.refusal("north", time.time()) is Refusal.REVOKED
+    await assert_bears(application, other)
+    await client.close()
+
+
+def bearing(login: Login) -> Caller:
+    assert login.token is not None
+    return Caller("127.0.0.1", secure=False, token=login.token.value)
+
+
+async def test_keys_of_access_tokens_from_a_store(serve: Serve, tmp_path: Path) -> None:
+    url = f"sqlite:{tmp_path / 'keys.sqlite'}"
+    store = open_store(StoreUrl.parse(url), 10)
+    await store.prepare()
+    await store.set_key(replace(NORTH, realm="shop.example.org"))
+    section = {"store": {"url": url, "poll": "1s"}}
+    application = await serve(credentials={**section, "oauth": {}})
+    client = await bearer(application, token_of(NORTH))
+    await client.allocate()
+    (allocation,) = application.server.allocations()
+    assert allocation.realm == "shop.example.org", "the realm of the key's row is served"
+    await client.close()
+    await store.remove_key("north")
+    await store.set_key(UNION)
+    async with asyncio.timeout(PATIENCE):
+        while "union" not in application.rooms.identities.tables.keys:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    await assert_bears(application, token_of(UNION))
+    await assert_does_not_bear(application, token_of(NORTH))
+    application.reload(changed(application, credentials=section))
+    assert application.rooms.identities.source.find_now("union", REALM, time.time(), bearing(token_of(UNION))) in (
+        None,
+        (),
+    )
+    await store.close()

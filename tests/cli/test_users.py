@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import pty
 import re
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 import pytest
@@ -189,3 +191,52 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
         assert result.exit_code == 0
         assert f"  turnsvr {command} {name}" in result.stdout
         assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+# Keys of access tokens
+
+
+def test_a_key_of_access_tokens_is_made_listed_and_removed(run: Run, home: Path) -> None:
+    made = run("oauth-key", "add", "north", "--new")
+    assert made.exit_code == 0, made.output
+    assert len(b64decode(made.stdout.strip())) == 32
+    again = run("oauth-key", "add", "north", "--new")
+    assert again.exit_code == 1
+    assert "there is a key north" in again.stderr
+    options = ("--algorithm", "A128GCM", "--not-before", "2026-06-01", "--lifetime", "90d", "--realm", REALM)
+    key = b64encode(bytes(range(16))).decode()
+    assert run("oauth-key", "add", "south", *options, stdin=f"{key}\n").exit_code == 0
+    listed = run("oauth-key", "list").stdout
+    assert listed == (f"north\tA256GCM\t-\t-\t-\nsouth\tA128GCM\t2026-06-01T00:00:00Z\t2026-08-30T00:00:00Z\t{REALM}\n")
+    assert json.loads(run("oauth-key", "list", "--json", "--realm", REALM).stdout) == [
+        {
+            "kid": "south",
+            "algorithm": "A128GCM",
+            "not_before": "2026-06-01T00:00:00Z",
+            "ends": "2026-08-30T00:00:00Z",
+            "realm": REALM,
+        }
+    ]
+    assert run("oauth-key", "remove", "north").exit_code == 0
+    assert run("oauth-key", "remove", "north").exit_code == 1
+    assert made.stdout.strip() not in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "told"),
+    [
+        (("north",), "AAAA", "has 3 bytes; write 32 bytes"),
+        (("north",), "no base64!", "is no base64"),
+        (("north",), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK", "one of coturn's examples"),
+        (("n" * 129, "--new"), "", "is no name of a key"),
+        (("north", "--new", "--lifetime", "soon"), "", "is not a duration"),
+        (("north", "--new", "--not-before", "soon"), "", "is no time"),
+        (("north", "--new", "--key-file", "-"), "", "either --new or --key-file"),
+    ],
+)
+def test_what_is_no_key_of_access_tokens(
+    run: Run, home: Path, arguments: tuple[str, ...], text: str, told: str
+) -> None:
+    result = run("oauth-key", "add", *arguments, stdin=text)
+    assert result.exit_code != 0
+    assert told in result.stderr

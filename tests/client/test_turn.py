@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.client.conftest import LOGIN, TIMERS, Target
+from tests.client.coturn import coturn
 from tests.conftest import PASSWORD, USER, Serve, address_of
 from tests.turn.world import raw
-from turnsvr.client.credentials import MD5, SHA256, Login, Security
+from turnsvr.client.credentials import MD5, SHA256, AccessToken, Login, Security
 from turnsvr.client.link import DatagramLink, new_request, open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import PeerData, PeerError, TurnClient, Wish
+from turnsvr.config.locations import StoreUrl
 from turnsvr.config.settings import StunSettings
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey, Contents
+from turnsvr.net.tls import TlsFiles
+from turnsvr.stores import open_store
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.attributes import ATTRIBUTES, UNKNOWN_ATTRIBUTES, EvenPort
 from turnsvr.stun.message import Method
@@ -192,4 +200,22 @@ async def test_what_nobody_takes_is_dropped_oldest_first(serve: Serve) -> None:
     assert isinstance(first, PeerData)
     assert int.from_bytes(first.data, "big") > 0
     for client in clients:
+        await client.close()
+
+
+async def test_an_access_token_at_coturn(tmp_path: Path, certificate: TlsFiles) -> None:
+    """coturn reads the key that we have written, and signs with the first 16 bytes of the token's key."""
+    key = AccessTokenKey("north", bytes(range(1, 33)))
+    store = open_store(StoreUrl.parse(f"sqlite:{tmp_path / 'db'}"), 10)
+    await store.prepare()
+    await store.set_key(key)
+    await store.close()
+    mac_key = bytes(range(1, 21))
+    token = key.seal(Contents(mac_key, time.time(), 600), "turn.example.org", os.urandom(12))
+    login = Login("north", "", Security.CLASSIC, token=AccessToken(token, mac_key[:16]))
+    with coturn(tmp_path, certificate, "--oauth", "--server-name=turn.example.org") as server:
+        client = TurnClient(await open_link(Transport.UDP, server.plain, timers=TIMERS), login)
+        await client.allocate()
+        await client.permit(Address("127.0.0.1", 9))
+        await client.refresh(0)
         await client.close()

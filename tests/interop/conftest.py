@@ -25,6 +25,11 @@ tls: {{certificate: {certificate}, key: {key}}}
 relay: {{addresses: [127.0.0.1, "::1"]}}
 credentials:
   users: {{{user}: {password}}}
+  oauth:
+    keys:
+      north: {{key: MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK, realm: crinna.org}}
+      union: {{key: MTIzNDU2Nzg5MDEyMzQ1Ngo=, algorithm: A128GCM, realm: north.gov}}
+      oldempire: MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIK
 peers: {{allow: [127.0.0.1, "::1"]}}
 limits: {{allocations_per_user: 1000, answers_per_address: 10000}}
 """

@@ -85,6 +85,11 @@ CASES = [
     Case("dual-udp-peer6", "-Z", peer6=True),
     Case("dual-udp-send", "-Z -s"),
     Case("dual-tcp", "-t -Z"),
+    # Access tokens (RFC 7635): the client seals them itself, each with one of three keys
+    Case("oauth-udp", "-J -X", user="", password=None),
+    Case("oauth-tcp", "-t -J -X", user="", password=None),
+    Case("oauth-tls", "-t -J -X", tls=True, user="", password=None),
+    Case("oauth-udp-server6", "-J -x", server6=True, peer6=True, user="", password=None),
     # Many clients
     Case("udp-20-clients", "-X", messages=50, clients=20),
     Case("tcp-20-clients", "-t -X", messages=50, clients=20),

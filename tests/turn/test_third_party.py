@@ -108,6 +108,13 @@ def test_a_token_allocates_and_its_key_signs_what_follows(style: Style) -> None:
     assert not here.of(FindCredential), "the allocation has the key"
 
 
+def test_coturns_clients_sign_with_a_part_of_the_key() -> None:
+    client = Bearer(world())
+    client.mac_key = client.mac_key[:16]
+    assert code(client.allocate()) == 0
+    assert code(client.permit(PEER)) == 0
+
+
 def test_logs_and_lists_show_key_and_digest() -> None:
     here = world()
     client = Bearer(here)

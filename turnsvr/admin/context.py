@@ -48,6 +48,10 @@ class Allocation(Protocol):
         """The user as lists may show it."""
 
     @property
+    def until(self) -> float | None:
+        """When the access token ends that it was made with; None for another credential."""
+
+    @property
     def started(self) -> float: ...
     @property
     def relayed(self) -> Mapping[Family, Address]: ...
@@ -141,10 +145,10 @@ class Context(Protocol):
     def end(self, numbers: Iterable[int]) -> int:
         """End these sessions, of which unknown ones are fine; returns how many ended."""
 
-    def revoke(self, username: str) -> bool:
+    def revoke(self, username: str, until: float | None = None) -> bool:
         """Refuse a time-limited user name until it expires; False for any other, and for one that has expired.
 
-        Raises TooManyRevoked.
+        until: when an access token of this id ends, by the loop's clock; it is refused instead. Raises TooManyRevoked.
         """
 
     def drain(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from turnsvr.admin import models, views
 from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UserToEnd
-from turnsvr.admin.context import CannotReload, Context, Ending
+from turnsvr.admin.context import Allocation, CannotReload, Context, Ending
 from turnsvr.admin.listing import Endpoint, Filter, page
 from turnsvr.admin.rates import Rates
 from turnsvr.credentials.revoked import TooManyRevoked
@@ -52,6 +52,11 @@ def operations(context: Context, rates: Rates) -> tuple[Operation, ...]:
     return (*_sessions(context, rates), *_control(context, rates))
 
 
+def _revocable(allocation: Allocation) -> str:
+    """What is revoked to keep its client out: the user name, or the access token that stands for the user."""
+    return allocation.key.username if allocation.until is None else allocation.key.quota_user
+
+
 def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
     async def sessions(asked: SessionsWanted) -> models.SessionPage:
         """All conditions must hold. Sorted by id, user or age, a session that lives throughout is listed once."""
@@ -70,15 +75,16 @@ def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
         matching = list(filter(Filter(asked.user, asked.realm).matches, context.sessions()))
         revoked, kept = 0, []
         if asked.revoke:
-            shown = {asked.user: asked.user} | {each.key.username: each.shown for each in matching}
+            shown = {asked.user: asked.user} | {_revocable(each): each.shown for each in matching}
+            until = {_revocable(each): each.until for each in matching}
             try:
-                done = {name: context.revoke(name) for name in sorted(shown)}
+                done = {name: context.revoke(name, until.get(name)) for name in sorted(shown)}
             except TooManyRevoked as error:
                 raise Refused(409, f"not every user name could be revoked, and no session has ended: {error}") from None
             revoked = sum(done.values())
             if not revoked and not matching:
                 raise Refused(409, "no such time-limited user name is in use: a user of a list is taken off that list")
-            in_use = {each.key.username for each in matching}
+            in_use = {_revocable(each) for each in matching}
             kept = sorted({shown[name] for name in in_use if not done[name]})[:_MAX_NAMES]
         ended = context.end([each.number for each in matching])
         if kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -99,8 +100,10 @@ class AdminContext:
     def end(self, numbers: Iterable[int]) -> int:
         return self._rooms.end_sessions(numbers, EndReason.REVOKED)
 
-    def revoke(self, username: str) -> bool:
-        return self._rooms.revocations.add(username, time.time())
+    def revoke(self, username: str, until: float | None = None) -> bool:
+        now = time.time()
+        expiry = None if until is None else math.ceil(now + until - time.monotonic())
+        return self._rooms.revocations.add(username, now, expiry=expiry)
 
     def drain(self) -> None:
         self._application.drain()

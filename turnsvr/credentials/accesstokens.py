@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from hashlib import sha256
 
-from turnsvr.credentials.accesstokenkeys import AccessTokenKey, BadToken, Contents
+from turnsvr.credentials.accesstokenkeys import AccessTokenKey, BadToken
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source, Unavailable
 
 _DIGEST_DIGITS = 16
+_COTURN_SIZE = 16
+"""Bytes of a client's key that coturn and its clients make of 20: they sign with as many as an MD5 key has."""
 
 
 class AccessTokens:
@@ -59,7 +61,8 @@ class AccessTokens:
         left = contents.left(wall_time)
         if left <= 0:
             return self._refuse(username, Refusal.EXPIRED)
-        return (_credential(key, caller.token, contents, left),)
+        mac_keys = contents.mac_key, contents.mac_key[:_COTURN_SIZE]
+        return tuple(_credential(key, caller.token, mac_key, left) for mac_key in mac_keys)
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return None
@@ -105,13 +108,13 @@ def token_id(kid: str, token: bytes) -> str:
     return f"{kid} (access token sha256:{sha256(token).hexdigest()[:_DIGEST_DIGITS]})"
 
 
-def _credential(key: AccessTokenKey, token: bytes, contents: Contents, left: float) -> Credential:
+def _credential(key: AccessTokenKey, token: bytes, mac_key: bytes, left: float) -> Credential:
     """The client's key serves both integrity attributes: it is drawn at random, not made of a password."""
     name = token_id(key.kid, token)
     return Credential(
         key.kid,
-        contents.mac_key,
-        contents.mac_key,
+        mac_key,
+        mac_key,
         name,
         label=name,
         realm=key.realm,

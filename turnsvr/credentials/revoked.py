@@ -1,4 +1,4 @@
-"""User names that are refused although their credentials are good: a bounded table, and a source that asks it.
+"""User names and access tokens that are refused although they are good: a bounded table, and a source that asks it.
 
 A name stays until it expires by itself. None is forgotten before: a table that is full takes no further one, and of
 each caller it takes no more than that caller's share.
@@ -25,7 +25,10 @@ class TooManyRevoked(Exception):
 
 
 class Revocations:
-    """Revoked time-limited user names, each until it expires by itself. Times are in seconds since 1970."""
+    """Revoked time-limited user names and access tokens, each until it expires by itself.
+
+    Times are in seconds since 1970.
+    """
 
     def __init__(self, names: TimedNames | None = None, max_names: int = MAX_REVOKED) -> None:
         """names reads the user names; with the default separator when absent."""
@@ -39,19 +42,30 @@ class Revocations:
         """How many names each of so many callers may have revoked, while the operator has as much room left."""
         return max(1, self._max_names // (owners + 1))
 
-    def add(self, username: str, wall_time: float, *, owner: str = "", share: int | None = None) -> bool:
+    def add(
+        self,
+        username: str,
+        wall_time: float,
+        *,
+        owner: str = "",
+        share: int | None = None,
+        expiry: int | None = None,
+    ) -> bool:
         """Refuse this name from now on, on account of `owner`, who may have `share` names revoked at once.
 
-        False when there is nothing to do: the name is not time-limited, or has expired. Raises TooManyRevoked.
+        expiry: of an access token, whose id username is; a user name says it itself. False when there is nothing to do:
+        the name is not time-limited, or has expired. Raises TooManyRevoked.
         """
         self._forget(wall_time)
-        timed = self.names.parse(username)
-        if timed is None or timed.expiry <= wall_time:
+        if expiry is None:
+            timed = self.names.parse(username)
+            expiry = None if timed is None else timed.expiry
+        if expiry is None or expiry <= wall_time:
             return False
         if username not in self._revoked:
             self._check_room(owner, share, wall_time)
             self._revoked.add(username)
-            heapq.heappush(self._by_owner.setdefault(owner, []), (timed.expiry, username))
+            heapq.heappush(self._by_owner.setdefault(owner, []), (expiry, username))
         return True
 
     def __contains__(self, username: str) -> bool:
@@ -77,27 +91,40 @@ class Revocations:
 
 
 class Revocable:
-    """A source without those names that have been revoked."""
+    """A source without those names and access tokens that have been revoked."""
 
     def __init__(self, source: Source, revocations: Revocations) -> None:
         self.anonymity, self.md5_alone = source.anonymity, source.md5_alone
         self._source = source
         self._revocations = revocations
+        self._refused: str | None = None
+        """Whose revoked token was shown last, for `refusal`, which is asked right behind."""
 
     def find_now(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...] | None:
-        return () if username in self._revocations else self._source.find_now(username, realm, wall_time, caller)
+        if username in self._revocations:
+            return ()
+        found = self._source.find_now(username, realm, wall_time, caller)
+        return found if found is None else self._left(found)
 
     async def find(self, username: str, realm: str, wall_time: float, caller: Caller) -> tuple[Credential, ...]:
         if username in self._revocations:
             return ()
         found = await self._source.find(username, realm, wall_time, caller)
-        return () if username in self._revocations else found
+        return () if username in self._revocations else self._left(found)
 
     def by_userhash(self, userhash: bytes, realm: str) -> str | None:
         return self._source.by_userhash(userhash, realm)
 
     def refusal(self, username: str, wall_time: float) -> Refusal:
-        return Refusal.REVOKED if username in self._revocations else self._source.refusal(username, wall_time)
+        if username in self._revocations or username == self._refused:
+            return Refusal.REVOKED
+        return self._source.refusal(username, wall_time)
+
+    def _left(self, found: tuple[Credential, ...]) -> tuple[Credential, ...]:
+        """Those whose access token, if they have one, is not revoked."""
+        revoked = any(each.valid_for is not None and each.quota_user in self._revocations for each in found)
+        self._refused = found[0].username if revoked else None
+        return () if revoked else found
 
 
 def _seconds_until(expiry: float, wall_time: float) -> int:

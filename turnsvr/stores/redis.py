@@ -238,7 +238,7 @@ class RedisStore:
             flags = ""
         if "K" in flags and ("A" in flags or {"g", "$", "s"} <= set(flags)):
             return True
-        _log.info("Redis does not tell of changes, it is polled", name=self.name, hint="notify-keyspace-events Kg$sx")
+        _log.info("Redis does not tell of changes, it is polled", name=self.name, hint="notify-keyspace-events Kg$shx")
         return False
 
     def _patterns(self) -> list[str]:
