@@ -553,8 +553,6 @@ async def test_keys_of_access_tokens_from_a_store(serve: Serve, tmp_path: Path) 
     await assert_bears(application, token_of(UNION))
     await assert_does_not_bear(application, token_of(NORTH))
     application.reload(changed(application, credentials=section))
-    assert application.rooms.identities.source.find_now("union", REALM, time.time(), bearing(token_of(UNION))) in (
-        None,
-        (),
-    )
+    source = application.rooms.identities.source
+    assert source.find_now("union", REALM, time.time(), bearing(token_of(UNION))) in (None, ())
     await store.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,8 +27,9 @@ def blocks(language: str) -> list[str]:
 
 def test_every_example_of_settings_is_one(tmp_path: Path) -> None:
     found = blocks("yaml")
-    assert len(found) == 5
+    assert len(found) == 6
     environ = dict.fromkeys(("TURN_SECRET", "HOOK_SECRET", "SHOP_SECRET"), "north of the wall")
+    environ |= dict.fromkeys(("OLD_KEY", "NEW_KEY"), b64encode(os.urandom(32)).decode())
     for text in found:
         file = tmp_path / "turnsvr.yaml"
         file.write_text(text)

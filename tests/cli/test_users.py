@@ -225,7 +225,7 @@ def test_a_key_of_access_tokens_is_made_listed_and_removed(run: Run, home: Path)
 @pytest.mark.parametrize(
     ("arguments", "text", "told"),
     [
-        (("north",), "AAAA", "has 3 bytes; write 32 bytes"),
+        (("north",), "cXVpdGUgc2hvcnQ=", "has 11 bytes; write 32 bytes"),
         (("north",), "no base64!", "is no base64"),
         (("north",), "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDEK", "one of coturn's examples"),
         (("n" * 129, "--new"), "", "is no name of a key"),

@@ -119,7 +119,7 @@ async def test_a_server_that_does_not_tell_is_polled(store: Store, client: Redis
         watch = Watch(store)
         await asyncio.wait_for(watch.task, PATIENCE)
     assert watch.count == 0
-    assert [entry["hint"] for entry in log] == ["notify-keyspace-events Kg$sx"]
+    assert [entry["hint"] for entry in log] == ["notify-keyspace-events Kg$shx"]
 
 
 async def test_a_user_that_may_not_ask_for_settings_is_polled(redis: servers.Server, client: Redis) -> None:
