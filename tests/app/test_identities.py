@@ -520,7 +520,7 @@ async def test_an_access_token_is_revoked(serve: Serve) -> None:
     (allocation,) = application.server.allocations()
     assert allocation.until is not None
     expiry = int(time.time() + allocation.until - time.monotonic())
-    assert application.revocations.add(allocation.key.quota_user, time.time(), expiry=expiry)
+    assert application.rooms.revocations.add(allocation.key.quota_user, time.time(), expiry=expiry)
     await assert_does_not_bear(application, login)
     assert application.rooms.identities.source.find_now("north", REALM, time.time(), bearing(login)) == ()
     assert application.rooms.identities.source.refusal("north", time.time()) is Refusal.REVOKED
