@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import count
 from typing import Final, final
 
@@ -34,7 +33,7 @@ class Waiting:
     def __init__(self) -> None:
         self._requests: dict[int, WaitingRequest] = {}
         self._asked: set[tuple[FiveTuple, bytes]] = set()
-        self._by_client: Counter[FiveTuple] = Counter()
+        self._by_client: dict[FiveTuple, int] = {}
         self._numbers = count(1)
 
     def __len__(self) -> int:
@@ -62,7 +61,7 @@ class Waiting:
         number = next(self._numbers)
         self._requests[number] = WaitingRequest(message, five_tuple, claim, allocation)
         self._asked.add((five_tuple, message.transaction_id))
-        self._by_client[five_tuple] += 1
+        self._by_client[five_tuple] = self._by_client.get(five_tuple, 0) + 1
         return number
 
     def pop(self, number: int) -> WaitingRequest | None:
@@ -70,9 +69,9 @@ class Waiting:
         waiting = self._requests.pop(number, None)
         if waiting is not None:
             self._asked.discard((waiting.five_tuple, waiting.message.transaction_id))
-            self._by_client[waiting.five_tuple] -= 1
-            if not self._by_client[waiting.five_tuple]:
-                del self._by_client[waiting.five_tuple]
+            others = self._by_client.pop(waiting.five_tuple) - 1
+            if others:
+                self._by_client[waiting.five_tuple] = others
         return waiting
 
     def forget(self, five_tuple: FiveTuple) -> None:
