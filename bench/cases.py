@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from turnsvr.client.load_flows import Traffic
+from turnsvr.client.load_flows import OfferedTraffic
 from turnsvr.client.load_values import Direction, Shape, Wrap
 from turnsvr.stun.address import Transport
 
@@ -33,7 +33,7 @@ class Case:
 
     name: str
     kind: Kind = Kind.RELAY
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: OfferedTraffic = field(default_factory=OfferedTraffic)
     count: int = 0
     goal: float | None = None
 
@@ -60,7 +60,7 @@ def all_cases() -> tuple[Case, ...]:
         Case("memory/1000", Kind.MEMORY, count=1_000),
         Case("memory/10000", Kind.MEMORY, count=10_000),
         Case("start", Kind.START),
-        Case("threads", Kind.THREADS, Traffic(flows=64, size=VIDEO), goal=1.7),
+        Case("threads", Kind.THREADS, OfferedTraffic(flows=64, size=VIDEO), goal=1.7),
     )
 
 
@@ -77,7 +77,7 @@ def _channels() -> Iterator[Case]:
                 for size in (VOICE, VIDEO):
                     yield Case(
                         f"{direction.value}/{flows}/{shape.value}/{size}",
-                        traffic=Traffic(direction, flows, shape, size),
+                        traffic=OfferedTraffic(direction, flows, shape, size),
                         goal=_goal(flows, shape),
                     )
 
@@ -91,7 +91,7 @@ def _goal(flows: int, shape: Shape) -> float:
 def _indications() -> Iterator[Case]:
     for direction in Direction:
         for size in (VOICE, VIDEO):
-            traffic = Traffic(direction, 16, Shape.SINGLES, size, Wrap.INDICATION)
+            traffic = OfferedTraffic(direction, 16, Shape.SINGLES, size, Wrap.INDICATION)
             yield Case(f"indication/{direction.value}/16/singles/{size}", traffic=traffic, goal=1.2)
 
 
@@ -99,5 +99,5 @@ def _connections() -> Iterator[Case]:
     for transport, goal in ((Transport.TCP, 1.2), (Transport.TLS, 0.6)):
         for direction in Direction:
             for size in (VOICE, VIDEO):
-                traffic = Traffic(direction, 16, Shape.SINGLES, size, transport=transport)
+                traffic = OfferedTraffic(direction, 16, Shape.SINGLES, size, transport=transport)
                 yield Case(f"{transport.value}/{direction.value}/16/singles/{size}", traffic=traffic, goal=goal)

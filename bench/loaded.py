@@ -15,7 +15,7 @@ from bench.servers import PEER_HOST, Plan, Running, Server
 from bench.statistics import Pair, Reading
 from turnsvr.client.load_flows import Flows, binding_flows, binding_load, relay_flows
 from turnsvr.client.load_session import LoadError
-from turnsvr.client.load_sweep import Step, best, highest, search
+from turnsvr.client.load_sweep import SweepStep, best, highest, search
 from turnsvr.client.load_values import Load, quantile
 from turnsvr.stun.address import Transport
 
@@ -45,7 +45,7 @@ class Loaded:
     flows: Flows
     offer: Offer
 
-    def step(self, rate: float, seconds: float, exact: bool = False) -> Step:
+    def step(self, rate: float, seconds: float, exact: bool = False) -> SweepStep:
         """One run. Raises ServerFailed when the server has ended."""
         self.running.check()
         pid, load = self.running.pid, self.offer(rate, seconds, exact)
@@ -55,7 +55,7 @@ class Loaded:
         took = time.monotonic() - began
         if tally.delivered < tally.sent:
             took -= load.quiet
-        return Step(rate, tally, process.cpu_seconds(pid) - before, took, process.preemptions(pid) - preempted)
+        return SweepStep(rate, tally, process.cpu_seconds(pid) - before, took, process.preemptions(pid) - preempted)
 
 
 @contextmanager
@@ -112,7 +112,7 @@ def carried(loaded: Loaded, seconds: float, near: float, *, known: bool = True) 
     Raises LoadError when nothing at all arrives.
     """
 
-    def step(rate: float) -> Step:
+    def step(rate: float) -> SweepStep:
         return loaded.step(rate, seconds * _STEP_PART)
 
     if near:
@@ -149,7 +149,7 @@ def in_turn(subjects: Sequence[Loaded], rate: float, seconds: float) -> list[Rea
     same one each time. idle: part of the core that a server took for itself while it had no load. Raises ServerFailed.
     """
     length = seconds / WINDOWS
-    steps: list[list[Step]] = [[] for _ in subjects]
+    steps: list[list[SweepStep]] = [[] for _ in subjects]
     idle = [0.0 for _ in subjects]
     for _ in range(WINDOWS):
         for number in random.sample(range(len(subjects)), len(subjects)):
@@ -166,7 +166,7 @@ def in_turn(subjects: Sequence[Loaded], rate: float, seconds: float) -> list[Rea
     ]
 
 
-def latency(steps: Sequence[Step]) -> Reading:
+def latency(steps: Sequence[SweepStep]) -> Reading:
     """Medians of the windows' quantiles; how many windows another program took the server's or the load's core in."""
     arrived = [step.tally.latency for step in steps if step.tally.delivered]
     delivered = sum(step.tally.delivered for step in steps)

@@ -12,7 +12,7 @@ from bench import process
 from bench.cases import Case, Kind
 from bench.servers import PEER_HOST, Plan, Running, Server
 from bench.statistics import Reading
-from turnsvr.client.load_drive import Sessions
+from turnsvr.client.load_drive import UdpSessions
 from turnsvr.client.load_session import CYCLE, SETUP, TurnSession
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.message import Method
@@ -48,9 +48,9 @@ def measure(server: Server, case: Case, seconds: float, *, cores: Sequence[int] 
                 raise ValueError(f"{case.kind.value} is measured by loaded.py and threads.py")
 
 
-def _sessions(running: Running, steps: Sequence[Method]) -> Sessions:
+def _sessions(running: Running, steps: Sequence[Method]) -> UdpSessions:
     make = partial(TurnSession, running.server.login, Address(PEER_HOST, _DISCARD), steps)
-    return Sessions(running.address, make, at_once=_AT_ONCE, hosts=_CLIENT_HOSTS)
+    return UdpSessions(running.address, make, at_once=_AT_ONCE, hosts=_CLIENT_HOSTS)
 
 
 def _cycles(running: Running, seconds: float) -> Reading:

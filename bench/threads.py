@@ -9,7 +9,7 @@ from bench.cases import Case
 from bench.servers import PEER_HOST, Plan, Turnsvr
 from bench.statistics import Reading
 from turnsvr.client.load_flows import relay_flows
-from turnsvr.client.load_sweep import Step
+from turnsvr.client.load_sweep import SweepStep
 
 
 def measure(server: Turnsvr, case: Case, seconds: float, rate: float, cores: Sequence[int]) -> Reading:
@@ -23,7 +23,7 @@ def measure(server: Turnsvr, case: Case, seconds: float, rate: float, cores: Seq
         threads_before = process.thread_seconds(running.pid)
         before = process.cpu_seconds(running.pid)
         tally = flows.run(traffic.load(rate, seconds))
-        step = Step(rate, tally, process.cpu_seconds(running.pid) - before, seconds)
+        step = SweepStep(rate, tally, process.cpu_seconds(running.pid) - before, seconds)
         running.check()
         work = [
             spent - threads_before.get(thread, 0.0) for thread, spent in process.thread_seconds(running.pid).items()

@@ -16,7 +16,7 @@ from turnsvr.relay.portable import waiting
 from turnsvr.turn import allocation, policy, state
 from turnsvr.turn import waiting as requests
 from turnsvr.web import backlog, serving
-from turnsvr.web.connections import DEADLINES, Wait
+from turnsvr.web.connections import DEADLINES, Phase
 
 TEXT = (Path(__file__).parent.parent / "docs/security.md").read_text()
 ROWS = {
@@ -50,7 +50,7 @@ def row(begins: str) -> str:
         ("questions", f"{questions._MAX_WAITING:,}"),
         ("answers over UDP", f"{limits._SLOTS:,} counters"),
         ("verdicts", f"{policy._verdict.cache_info().maxsize:,}"),
-        ("waits for an HTTP", f"{DEADLINES[Wait.HEAD]:g} s for TLS or a head, {DEADLINES[Wait.BODY]:g} s for a body"),
+        ("waits for an HTTP", f"{DEADLINES[Phase.HEAD]:g} s for TLS or a head, {DEADLINES[Phase.BODY]:g} s for a body"),
         ("a request over HTTP", f"{serving._MAX_HEADER_BYTES // KIB} KiB of head"),
         ("what waits for members", f"{backlog._TOGETHER // MIB} MiB"),
         ("what waits for members", f"{backlog._MAX_MESSAGES} messages"),

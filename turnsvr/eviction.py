@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 
 
-class Waiting(Generic[Item]):
+class Evictable(Generic[Item]):
     """Those that may go, by source, each in the order in which they began to wait."""
 
     def __init__(self) -> None:

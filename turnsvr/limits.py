@@ -47,14 +47,14 @@ ANSWERS_SAVED: Final = 10.0
 """Seconds of answers that an address saves up, for a NAT or a media server whose clients all come at once."""
 
 
-class Answers(Protocol):
+class AnswerLimit(Protocol):
     """One budget of answers to strangers, which the pump and the rules share."""
 
     def allow(self, packed_host: bytes, now: float) -> bool:
         """Whether one more answer may go to this address, 4 or 16 bytes; now is not negative."""
 
 
-class Budget(Answers, Protocol):
+class AdjustableAnswerLimit(AnswerLimit, Protocol):
     """One of which the rate can be set."""
 
     rate: float

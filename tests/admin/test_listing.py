@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.admin.listing import BadRequest, Endpoint, Filter, Sort, page
+from turnsvr.admin.listing import BadRequest, EndpointFilter, Filter, Sort, page
 from turnsvr.admin.rates import Rate, Rates
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Family
@@ -102,7 +102,7 @@ def test_a_cursor_that_is_none_of_this_list_s_is_refused(cursor: str) -> None:
     ],
 )
 def test_addresses_to_filter_by(text: str, endpoint: tuple[str, int | None]) -> None:
-    assert Endpoint.parse(text) == endpoint
+    assert EndpointFilter.parse(text) == endpoint
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_addresses_to_filter_by(text: str, endpoint: tuple[str, int | None]) -> 
 )
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(BadRequest, match="no address"):
-        Endpoint.parse(text)
+        EndpointFilter.parse(text)
 
 
 def test_a_secret_user_name_can_be_named_but_is_not_searched() -> None:

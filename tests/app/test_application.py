@@ -19,7 +19,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink, tls_context
 from turnsvr.client.transaction import ClientError
-from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.config.settings import Settings
 from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
@@ -329,7 +329,7 @@ async def test_both_families_are_served_on_every_address(serve: Serve) -> None:
         host = "::1" if ":" in each.host else "127.0.0.1"
         opener = DatagramLink.open if each.transport == "udp" else StreamLink.open
         client = TurnClient(await opener(Address(host, each.port)), Login(USER, PASSWORD))
-        await client.allocate(Wish(additional_family=Family.IPV6))
+        await client.allocate(AllocateOptions(additional_family=Family.IPV6))
         assert client.mapped == client.link.local
         assert [address.host for address in client.relayed] == ["127.0.0.1", "::1"]
         await client.close()
@@ -380,7 +380,7 @@ async def test_a_pump_without_ports_means_508_and_an_unserved_family_440(serve: 
     with pytest.raises(ClientError, match="508"):
         await clients[1].allocate()
     with pytest.raises(ClientError, match="440"):
-        await clients[1].allocate(Wish(family=Family.IPV6))
+        await clients[1].allocate(AllocateOptions(family=Family.IPV6))
     for client in clients:
         await client.close()
 

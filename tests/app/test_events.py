@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.testing import capture_logs
 
 from turnsvr.app.events import Events
-from turnsvr.app.figures import SessionFigures
+from turnsvr.app.figures import SessionCounter
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
@@ -39,7 +39,7 @@ class Broken:
 
 
 def test_a_sink_that_fails_keeps_nothing_from_the_others() -> None:
-    table, ended = SessionFigures(), list[bool]()
+    table, ended = SessionCounter(), list[bool]()
     events = Events([Broken(), table], lambda: ended.append(True))
     with capture_logs() as logs:
         events.started(AllocationStarted(1, "alice", PATH, RELAYED, 600, "example.org", 0.1))

@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import PATIENCE, Serve, address_of
 from turnsvr.app.external import metadata, stunquery, watch
 from turnsvr.app.external.background import in_thread
-from turnsvr.app.external.metadata import Told
+from turnsvr.app.external.metadata import PublicAddress
 from turnsvr.app.external.watch import ExternalAddresses, Found, Look
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
@@ -111,20 +111,20 @@ async def test_a_missing_address_is_looked_for_sooner(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("told", "relays", "known"),
     [
-        ([Told(PUBLIC, PRIVATE)], [PRIVATE], {PRIVATE: PUBLIC}),
-        ([Told(PUBLIC, OTHER), Told(NEW, PRIVATE)], [PRIVATE, OTHER], {PRIVATE: NEW, OTHER: PUBLIC}),
-        ([Told(PUBLIC, "172.31.0.9")], [PRIVATE], {PRIVATE: PUBLIC}),
-        ([Told(PUBLIC, "172.31.0.9")], [PRIVATE, OTHER], {}),
-        ([Told(PUBLIC)], [PRIVATE, "fd00::5"], {PRIVATE: PUBLIC}),
-        ([Told("2600::1")], [PRIVATE, "fd00::5"], {"fd00::5": "2600::1"}),
-        ([Told("10.9.9.9", PRIVATE), Told(PUBLIC, PRIVATE)], [PRIVATE], {PRIVATE: PUBLIC}),
-        ([Told("10.9.9.9")], [PRIVATE], {}),
+        ([PublicAddress(PUBLIC, PRIVATE)], [PRIVATE], {PRIVATE: PUBLIC}),
+        ([PublicAddress(PUBLIC, OTHER), PublicAddress(NEW, PRIVATE)], [PRIVATE, OTHER], {PRIVATE: NEW, OTHER: PUBLIC}),
+        ([PublicAddress(PUBLIC, "172.31.0.9")], [PRIVATE], {PRIVATE: PUBLIC}),
+        ([PublicAddress(PUBLIC, "172.31.0.9")], [PRIVATE, OTHER], {}),
+        ([PublicAddress(PUBLIC)], [PRIVATE, "fd00::5"], {PRIVATE: PUBLIC}),
+        ([PublicAddress("2600::1")], [PRIVATE, "fd00::5"], {"fd00::5": "2600::1"}),
+        ([PublicAddress("10.9.9.9", PRIVATE), PublicAddress(PUBLIC, PRIVATE)], [PRIVATE], {PRIVATE: PUBLIC}),
+        ([PublicAddress("10.9.9.9")], [PRIVATE], {}),
     ],
 )
 async def test_which_of_a_clouds_addresses_stands_for_which(
-    monkeypatch: pytest.MonkeyPatch, told: list[Told], relays: list[str], known: dict[str, str]
+    monkeypatch: pytest.MonkeyPatch, told: list[PublicAddress], relays: list[str], known: dict[str, str]
 ) -> None:
-    async def ask() -> list[tuple[str, list[Told]]]:
+    async def ask() -> list[tuple[str, list[PublicAddress]]]:
         return [("A Cloud", told)]
 
     async def silent(server: tuple[str, int], local: str) -> str:
@@ -143,7 +143,7 @@ async def test_a_session_lives_on_when_its_address_is_found(serve: Serve, monkey
         await asked.wait()
         return PUBLIC
 
-    async def no_cloud() -> list[tuple[str, list[Told]]]:
+    async def no_cloud() -> list[tuple[str, list[PublicAddress]]]:
         return []
 
     asked = asyncio.Event()

@@ -22,12 +22,12 @@ from bench.pairs import Result, run
 from bench.servers import Coturn, Running, Server, ServerFailed, Turnsvr
 from tests.conftest import need
 from tests.processes import state, threads
-from turnsvr.client.load_flows import Traffic
+from turnsvr.client.load_flows import OfferedTraffic
 from turnsvr.client.load_session import LoadError
 from turnsvr.client.load_values import Load
 
 SECONDS = 0.3
-TRAFFIC = Traffic(flows=2, size=160)
+TRAFFIC = OfferedTraffic(flows=2, size=160)
 SLOW = 500.0
 """Packets a second: few, so that a busy machine carries them."""
 

@@ -16,8 +16,8 @@ from bench.metrics import goals, headline
 from bench.pairs import Result, sibling, ticks
 from bench.statistics import Pair, Spread, ratio, spread
 from bench.threads import balance, scaling
-from turnsvr.client.load_sweep import Step
-from turnsvr.client.load_values import HISTOGRAM_SIZE, TICK, Tally, bucket_of
+from turnsvr.client.load_sweep import SweepStep
+from turnsvr.client.load_values import HISTOGRAM_SIZE, TICK, LoadCounts, bucket_of
 
 
 def result(*pairs: tuple[dict[str, float], dict[str, float]], goal: float | None = 1.2) -> Result:
@@ -91,11 +91,11 @@ def test_a_row_has_the_ratio_and_the_goals_or_why_it_stopped() -> None:
     assert report.row(Result(Case("tls/up"), error="refused")).split() == ["tls/up", "-", "stopped:", "refused"]
 
 
-def window(late: int, *, sent: int = 100, preempted: int = 0) -> Step:
+def window(late: int, *, sent: int = 100, preempted: int = 0) -> SweepStep:
     """A hundred packets of which two are late by so many ticks, and the rest by ten."""
     histogram = [0] * HISTOGRAM_SIZE
     histogram[bucket_of(10)], histogram[bucket_of(late)] = 98, 2
-    return Step(1, Tally(sent, 100, 80, 0.8, 0, 0, 0, 0, 0, 0, 0, histogram), 1e-3, 1.0, preempted)
+    return SweepStep(1, LoadCounts(sent, 100, 80, 0.8, 0, 0, 0, 0, 0, 0, 0, histogram), 1e-3, 1.0, preempted)
 
 
 def test_one_hiccup_does_not_decide_the_latency_but_is_counted() -> None:

@@ -13,11 +13,11 @@ from tests.cli.test_text import session
 from turnsvr.cli.text import width
 from turnsvr.cli.top.view import (
     Action,
+    Choices,
     End,
     Mode,
     Quit,
     Snapshot,
-    State,
     Style,
     press,
     render,
@@ -53,28 +53,28 @@ KEYS = [
     "backspace",
 ]
 HEIGHT = 15
-NOTHING_CHOSEN = State()
+NOTHING_CHOSEN = Choices()
 
 
-def texts(state: State, snapshot: Snapshot = SNAPSHOT, cells: int = 120, height: int = HEIGHT) -> list[str]:
+def texts(state: Choices, snapshot: Snapshot = SNAPSHOT, cells: int = 120, height: int = HEIGHT) -> list[str]:
     return [line.text.rstrip() for line in render(state, snapshot, cells, height)]
 
 
-def pressed(*keys: str, state: State = NOTHING_CHOSEN, snapshot: Snapshot = SNAPSHOT) -> tuple[State, Action]:
+def pressed(*keys: str, state: Choices = NOTHING_CHOSEN, snapshot: Snapshot = SNAPSHOT) -> tuple[Choices, Action]:
     action: Action = None
     for key in keys:
         state, action = press(scrolled(state, snapshot, HEIGHT), key, snapshot, HEIGHT)
     return scrolled(state, snapshot, HEIGHT), action
 
 
-def chosen(state: State, snapshot: Snapshot = SNAPSHOT) -> str:
+def chosen(state: Choices, snapshot: Snapshot = SNAPSHOT) -> str:
     """The line that is marked."""
     (line,) = [line.text for line in render(state, snapshot, 120, HEIGHT) if line.style is Style.SELECTED]
     return line
 
 
 def test_the_head_tells_of_the_whole_server() -> None:
-    first, second, third, title, *_ = texts(State())
+    first, second, third, title, *_ = texts(Choices())
     assert first == "turnsvr 1.2.3  ready  up 1h06m"
     assert second == ("30 sessions, 105 since start  up 8.0 Mb/s 7 packets/s  down 8.0 Mb/s 7 packets/s  4 dropped")
     assert third == "30 listed, by rate, down"
@@ -83,13 +83,13 @@ def test_the_head_tells_of_the_whole_server() -> None:
 
 def test_what_is_wrong_stands_first_and_marked() -> None:
     status = STATUS | {"ready": False, "problems": ["credential store unavailable"]}
-    first = render(State(), replace(SNAPSHOT, status=status), 120, HEIGHT)[0]
+    first = render(Choices(), replace(SNAPSHOT, status=status), 120, HEIGHT)[0]
     assert first.text.rstrip() == "turnsvr 1.2.3  not ready  up 1h06m  credential store unavailable"
     assert first.style is Style.BAD
 
 
 def test_a_server_that_is_gone_is_told_and_nothing_old_is_shown() -> None:
-    lines = texts(State(), Snapshot(problem="no server answers; trying again"))
+    lines = texts(Choices(), Snapshot(problem="no server answers; trying again"))
     assert lines[0] == "no server answers; trying again"
     assert not any("user1" in line for line in lines)
 
@@ -199,7 +199,7 @@ def test_quitting_and_help() -> None:
 
 
 def test_messages_stand_in_the_last_line() -> None:
-    line = render(State(), replace(SNAPSHOT, message="session 3 has ended"), 120, HEIGHT)[-1]
+    line = render(Choices(), replace(SNAPSHOT, message="session 3 has ended"), 120, HEIGHT)[-1]
     assert (line.text.rstrip(), line.style) == ("session 3 has ended", Style.NORMAL)
 
 
@@ -217,7 +217,7 @@ def test_any_keys_on_any_terminal_with_any_names(
     snapshot = Snapshot(
         STATUS, sessions, len(sessions), detail=sessions[0] if sessions else None, message=names[0] if names else ""
     )
-    state = State()
+    state = Choices()
     for number, key in enumerate(keys):
         now = snapshot if there or number % 2 else Snapshot(problem="gone\x1b")
         state = scrolled(state, now, height)

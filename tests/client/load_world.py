@@ -14,7 +14,7 @@ from typing import Protocol, Self, cast
 
 import pytest
 
-from turnsvr.client.load_values import Load, Receiver, Sender, Tally
+from turnsvr.client.load_values import Load, LoadCounts, Receiver, Sender
 
 _BUFFER = 4 * 1024 * 1024
 
@@ -26,7 +26,7 @@ class Exchange(Protocol):
         receivers: Sequence[Receiver],
         load: Load,
         tls: tuple[int, int, int] | None = None,
-    ) -> Tally: ...
+    ) -> LoadCounts: ...
 
 
 def core(name: str) -> Exchange:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.client.load_world import Exchange, Forwarder, core, patient, udp_sockets
-from turnsvr.client.load_values import TAG_SIZE, Arrival, Load, Receiver, Sender
+from turnsvr.client.load_values import TAG_SIZE, Framing, Load, Receiver, Sender
 from turnsvr.stun.framing import pack_channel_data
 
 CHANNEL = 0x4001
@@ -138,7 +138,7 @@ def test_frames_of_a_connection_are_found_however_it_is_cut(exchange: Exchange, 
         prefix = pack_channel_data(CHANNEL, bytes(101), padded=True)[:4]
         tally = exchange(
             [Sender(near.fileno(), prefix, stream=True)],
-            [Receiver(far.fileno(), Arrival.CLIENT, stream=True)],
+            [Receiver(far.fileno(), Framing.CLIENT, stream=True)],
             patient(101, 2_000, 0.2, burst=8),
         )
     assert tally.delivered == tally.sent > 0

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.client.load_sweep import Step, best, highest, search
-from turnsvr.client.load_values import HISTOGRAM_SIZE, TICK, Tally, bucket_of, bucket_ticks, quantile
+from turnsvr.client.load_sweep import SweepStep, best, highest, search
+from turnsvr.client.load_values import HISTOGRAM_SIZE, TICK, LoadCounts, bucket_of, bucket_ticks, quantile
 
 
 def tally(
     sent: int, delivered: int, *, lagged: int = 0, blocked: int = 0, busy: float = 1.0, seconds: float = 1.0
-) -> Tally:
-    return Tally(sent, delivered, delivered, seconds, 0, 0, 0, lagged, blocked, 0, 0, (), busy)
+) -> LoadCounts:
+    return LoadCounts(sent, delivered, delivered, seconds, 0, 0, 0, lagged, blocked, 0, 0, (), busy)
 
 
 class Machine:
@@ -28,18 +28,18 @@ class Machine:
         self.disturb = 0
         self.starve = 0
 
-    def __call__(self, rate: float) -> Step:
+    def __call__(self, rate: float) -> SweepStep:
         self.asked.append(rate)
         if self.disturb:
             self.disturb -= 1
-            return Step(rate, tally(int(rate / 2), int(rate / 2), lagged=int(rate / 2), busy=0.5), 0.1, 1)
+            return SweepStep(rate, tally(int(rate / 2), int(rate / 2), lagged=int(rate / 2), busy=0.5), 0.1, 1)
         sent = min(rate, self.generator)
         if self.starve:
             self.starve -= 1
-            return Step(rate, tally(int(sent), int(sent / 2), lagged=int(rate - sent)), 0.3, 1)
+            return SweepStep(rate, tally(int(sent), int(sent / 2), lagged=int(rate - sent)), 0.3, 1)
         delivered = min(sent, self.capacity)
         share = min(1.0, sent / self.capacity)
-        return Step(rate, tally(int(sent), int(delivered), lagged=int(rate - sent)), share, 1)
+        return SweepStep(rate, tally(int(sent), int(delivered), lagged=int(rate - sent)), share, 1)
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -109,14 +109,14 @@ def test_a_loss_that_stays_is_believed() -> None:
     steps = search(machine, 50_000, factor=2, steps=6)
     assert [step.asked for step in steps] == [50_000] * 3 + [25_000] * 3
     assert all(step.doubtful for step in steps)
-    assert not Step(1, tally(100, 50), 1, 1).doubtful
-    assert Step(1, tally(100, 50), 1, 1, preempted=1).doubtful
+    assert not SweepStep(1, tally(100, 50), 1, 1).doubtful
+    assert SweepStep(1, tally(100, 50), 1, 1, preempted=1).doubtful
 
 
 def test_a_connection_that_waits_ends_the_growth_and_still_counts() -> None:
-    def connection(rate: float) -> Step:
+    def connection(rate: float) -> SweepStep:
         taken = min(rate, 80_000)
-        return Step(rate, tally(int(taken), int(taken), blocked=int(rate - taken)), 1, 1)
+        return SweepStep(rate, tally(int(taken), int(taken), blocked=int(rate - taken)), 1, 1)
 
     steps = search(connection, 10_000, factor=2, steps=20)
     assert best(steps).tally.rate == 80_000
@@ -125,5 +125,5 @@ def test_a_connection_that_waits_ends_the_growth_and_still_counts() -> None:
 
 
 def test_where_all_is_lossy_the_least_loss_is_best() -> None:
-    steps = [Step(rate, tally(int(rate), int(rate * kept))) for rate, kept in ((100, 0.5), (50, 0.9), (200, 0.4))]
+    steps = [SweepStep(rate, tally(int(rate), int(rate * kept))) for rate, kept in ((100, 0.5), (50, 0.9), (200, 0.4))]
     assert best(steps).asked == 50

@@ -15,8 +15,8 @@ import pytest
 from tests.conftest import Serve, address_of, free_port
 from turnsvr.client import nat
 from turnsvr.client.link import DatagramLink, resolve
-from turnsvr.client.nat import Options, discover
-from turnsvr.client.nat_model import FamilyReport, Fragments, Lifetime, NatReport, Possible, Told
+from turnsvr.client.nat import NatOptions, discover
+from turnsvr.client.nat_model import FamilyReport, Finding, Fragments, Lifetime, NatReport, Possible
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import ANY_BEHAVIOUR, Behaviour, Classic
 from turnsvr.client.nat_sockets import Tempo
@@ -35,7 +35,7 @@ from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
 
 EI, AD, APD = Behaviour
-QUICK = Options(tempo=Tempo(Timers(rto=0.1, rc=4, rm=4), least_rto=0.02, pace=0.001), stream_patience=1)
+QUICK = NatOptions(tempo=Tempo(Timers(rto=0.1, rc=4, rm=4), least_rto=0.02, pace=0.001), stream_patience=1)
 HERE = Address("127.0.0.1", 0)
 
 Answer = Callable[[Message, Address], Message | None]
@@ -162,9 +162,9 @@ def test_run_prints_and_says_by_its_status(capsys: pytest.CaptureFixture[str]) -
 KNOWN = FamilyReport(
     Family.IPV4,
     Address("192.0.2.1", 3478),
-    Told(True),
-    tcp=Told(0.02),
-    tls=Told(None, "no connection to port 5349 (no answer)"),
+    Finding(True),
+    tcp=Finding(0.02),
+    tls=Finding(None, "no connection to port 5349 (no answer)"),
     local=Address("192.168.1.2", 40000),
     mapped=Address("203.0.113.7", 40000),
     other=Address("192.0.2.2", 3479),
@@ -172,12 +172,12 @@ KNOWN = FamilyReport(
     mapping=Possible(frozenset({EI})),
     filtering=Possible(frozenset({AD, APD}), "test III was lost"),
     classic=frozenset({Classic.RESTRICTED_CONE, Classic.PORT_RESTRICTED_CONE}),
-    hairpinning=Told(False),
-    port_preservation=Told(True, "8 of 8 ports kept"),
-    port_parity=Told(True),
-    fragments=Told(Fragments.LOST),
-    lifetime=Told(Lifetime(15, 18)),
-    gateway=Told(False),
+    hairpinning=Finding(False),
+    port_preservation=Finding(True, "8 of 8 ports kept"),
+    port_parity=Finding(True),
+    fragments=Finding(Fragments.LOST),
+    lifetime=Finding(Lifetime(15, 18)),
+    gateway=Finding(False),
     sent=12,
     answered=11,
 )
@@ -204,7 +204,7 @@ def test_a_report_in_words() -> None:
 
 
 def test_two_families_stand_side_by_side() -> None:
-    six = FamilyReport(Family.IPV6, Address("2001:db8::1", 3478), Told(False, "no answer to a request sent 7 times"))
+    six = FamilyReport(Family.IPV6, Address("2001:db8::1", 3478), Finding(False, "no answer to a request sent 7 times"))
     text = render(NatReport(("stun:stun.example.org",), (KNOWN, six)))
     heading, udp = (line for line in text.split("\n") if line.startswith(("        ", "  UDP")))
     assert heading.split() == ["IPv4", "IPv6"]
@@ -234,9 +234,9 @@ def test_a_report_as_json() -> None:
         ({"classic": frozenset({Classic.SYMMETRIC_FIREWALL})}, "to a symmetric NAT you need TURN"),
         ({"classic": frozenset({Classic.SYMMETRIC})}, "port-restricted and symmetric NATs"),
         ({"classic": frozenset(Classic) - {Classic.BLOCKED}, "mapping": Possible()}, "Too little is known"),
-        ({"udp": Told(False), "tcp": Told(0.1)}, "TURN over TCP"),
-        ({"udp": Told(False), "tcp": Told(None), "tls": Told(0.1)}, "TURN over TLS"),
-        ({"udp": Told(False), "tcp": Told(None)}, "it is down"),
+        ({"udp": Finding(False), "tcp": Finding(0.1)}, "TURN over TCP"),
+        ({"udp": Finding(False), "tcp": Finding(None), "tls": Finding(0.1)}, "TURN over TLS"),
+        ({"udp": Finding(False), "tcp": Finding(None)}, "it is down"),
     ],
 )
 def test_every_finding_has_its_advice(change: dict[str, object], words: str) -> None:
@@ -251,7 +251,7 @@ def test_a_host_that_does_not_answer_ends_soon_and_says_what_is_going_on(
         silent.bind(("127.0.0.1", 0))
         server = f"stun:127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()
-        assert nat.run([server], options=Options(patience=0.5, stream_patience=0.5), show_progress=progress) == 1
+        assert nat.run([server], options=NatOptions(patience=0.5, stream_patience=0.5), show_progress=progress) == 1
         assert time.monotonic() - began < 4
     said = capsys.readouterr()
     assert "no answer within 0.5 s" in said.out
@@ -259,8 +259,8 @@ def test_a_host_that_does_not_answer_ends_soon_and_says_what_is_going_on(
 
 
 def test_nobody_waits_longer_than_ten_seconds_for_a_first_answer() -> None:
-    assert Options().patience < 10
-    assert Options().stream_patience < 10
+    assert NatOptions().patience < 10
+    assert NatOptions().stream_patience < 10
 
 
 async def test_a_name_service_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from tests.client.conftest import Target
 from tests.client.coturn import Coturn, coturn
 from tests.conftest import PASSWORD, USER, Serve, accepting, address_of, free_port
 from turnsvr.client.probe import probe, run
-from turnsvr.client.probe_report import FROM_OUTSIDE, LegReport, Outcome, ProbeReport, Step, render, to_json
+from turnsvr.client.probe_report import FROM_OUTSIDE, LegReport, ProbeReport, Step, StepOutcome, render, to_json
 from turnsvr.client.uri import BadUri
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address, Transport
@@ -32,13 +32,13 @@ STEPS = [
     "reached from outside",
     "echo by aioice",
 ]
-HERE = [Outcome.SKIPPED if name == FROM_OUTSIDE else Outcome.OK for name in STEPS]
+HERE = [StepOutcome.SKIPPED if name == FROM_OUTSIDE else StepOutcome.OK for name in STEPS]
 """On the server's own host nobody can tell whether others reach it."""
 
 
 def failed(report: ProbeReport) -> Step:
     """The one step that failed first."""
-    return next(step for leg in report.legs for step in leg.steps if step.outcome is Outcome.FAILED)
+    return next(step for leg in report.legs for step in leg.steps if step.outcome is StepOutcome.FAILED)
 
 
 @pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
@@ -52,8 +52,8 @@ async def test_every_step_works(target: Target, transport: Transport) -> None:
     assert "cannot be told" in render(report)
 
 
-@pytest.mark.parametrize(("relay", "aioice"), [("127.0.0.1", Outcome.OK), ("::1", Outcome.SKIPPED)])
-async def test_every_step_works_over_ipv6(serve: Serve, relay: str, aioice: Outcome) -> None:
+@pytest.mark.parametrize(("relay", "aioice"), [("127.0.0.1", StepOutcome.OK), ("::1", StepOutcome.SKIPPED)])
+async def test_every_step_works_over_ipv6(serve: Serve, relay: str, aioice: StepOutcome) -> None:
     """Also where the server has no IPv4 relay, which is what aioice would ask for."""
     application = await serve(listen=["udp://[::1]:0"], relay={"addresses": [relay]}, peers={"allow": [relay]})
     report = await probe(f"turn:{address_of(application, 'udp')}?transport=udp", USER, PASSWORD, timeout=PATIENCE)
@@ -173,11 +173,11 @@ def test_run_prints_and_says_by_its_status(capsys: pytest.CaptureFixture[str]) -
 
 def test_a_report_as_a_table() -> None:
     server = Address("192.0.2.1", 3478)
-    works = LegReport(Transport.UDP, server, (Step("connect", Outcome.OK), Step("Binding", Outcome.OK, 0.0123)))
+    works = LegReport(Transport.UDP, server, (Step("connect", StepOutcome.OK), Step("Binding", StepOutcome.OK, 0.0123)))
     broken = LegReport(
         Transport.TCP,
         server,
-        (Step("connect", Outcome.FAILED, None, "refused", "start it"), Step("Binding", Outcome.SKIPPED)),
+        (Step("connect", StepOutcome.FAILED, None, "refused", "start it"), Step("Binding", StepOutcome.SKIPPED)),
     )
     report = ProbeReport("stun:192.0.2.1", (works, broken))
     assert render(report).split("\n") == [
@@ -193,7 +193,7 @@ def test_a_report_as_a_table() -> None:
 
 
 def test_a_leg_that_this_host_cannot_try_does_not_count_against_the_server() -> None:
-    works = LegReport(Transport.UDP, Address("192.0.2.1", 3478), (Step("connect", Outcome.OK),))
-    elsewhere = LegReport(Transport.UDP, Address("2001:db8::1", 3478), (Step("connect", Outcome.SKIPPED),))
+    works = LegReport(Transport.UDP, Address("192.0.2.1", 3478), (Step("connect", StepOutcome.OK),))
+    elsewhere = LegReport(Transport.UDP, Address("2001:db8::1", 3478), (Step("connect", StepOutcome.SKIPPED),))
     assert ProbeReport("stun:example.org", (works, elsewhere)).ok
     assert not ProbeReport("stun:example.org", (elsewhere,)).ok

@@ -19,7 +19,7 @@ from tests.turn.world import raw
 from turnsvr.client.credentials import MD5, SHA256, AccessToken, Login, Security
 from turnsvr.client.link import DatagramLink, new_request, open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
-from turnsvr.client.turn import PeerData, PeerError, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, PeerError, TurnClient
 from turnsvr.config.locations import StoreUrl
 from turnsvr.config.settings import StunSettings
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey, Contents
@@ -51,7 +51,7 @@ async def test_two_clients_talk_through_their_relays(target: Target, transport: 
 @EVERY_TRANSPORT
 async def test_an_allocation_lives_by_refreshes_and_ends_by_one(target: Target, transport: Transport) -> None:
     client = await target.client(transport)
-    await client.allocate(Wish(lifetime=700))
+    await client.allocate(AllocateOptions(lifetime=700))
     assert client.lifetime == 700
     assert client.mapped == client.link.local
     await client.refresh(900)
@@ -73,10 +73,10 @@ async def test_wrong_credentials_end_with_401(target: Target) -> None:
 
 async def test_an_even_port_can_be_asked_for_and_the_next_one_reserved(target: Target) -> None:
     client = await target.client(Transport.UDP)
-    await client.allocate(Wish(even_port=EvenPort(reserve=True)))
+    await client.allocate(AllocateOptions(even_port=EvenPort(reserve=True)))
     assert client.relayed[0].port % 2 == 0
     sibling = await target.client(Transport.UDP)
-    await sibling.allocate(Wish(reservation_token=client.reservation_token))
+    await sibling.allocate(AllocateOptions(reservation_token=client.reservation_token))
     assert sibling.relayed[0].port == client.relayed[0].port + 1
     await sibling.close()
     await client.close()
@@ -165,7 +165,7 @@ async def test_a_dual_allocation_has_an_address_of_each_family(serve: Serve) -> 
         await serve(relay={"addresses": ["127.0.0.1", "::1"]}, peers={"allow": ["127.0.0.1", "::1"]}), "udp"
     )
     client = TurnClient(await DatagramLink.open(server, timers=TIMERS), LOGIN)
-    await client.allocate(Wish(additional_family=Family.IPV6))
+    await client.allocate(AllocateOptions(additional_family=Family.IPV6))
     assert [address.family for address in client.relayed] == [Family.IPV4, Family.IPV6]
     await client.close()
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.credentials.test_tokens import NOW, OVER_TLS, REALM, SHARED, signed, tokens
-from turnsvr.credentials.hookanswer import MAX_TTL, BadAnswer, read_answer
+from turnsvr.credentials.hookanswer import MAX_TTL, BadHookAnswer, read_answer
 from turnsvr.credentials.tokenkeys import ALGORITHMS, BadKeys, read_keys
 
 JSON = st.recursive(
@@ -82,7 +82,7 @@ def test_one_character_that_is_another(at: int, character: str) -> None:
 def test_an_answer_is_one_or_none(status: int, body: bytes) -> None:
     try:
         answer = read_answer(status, {"Cache-Control": "max-age=junk"}, body)
-    except BadAnswer:
+    except BadHookAnswer:
         return
     assert 0 <= answer.ttl <= MAX_TTL
     assert bool(answer.credentials("alice", REALM)) == answer.accepted == (status == 200)
@@ -95,7 +95,7 @@ VALUES = JSON | st.sampled_from(["password", "00" * 16, "00" * 32, 60, 0, -1])
 def test_an_answer_of_the_right_names(values: dict[str, Any]) -> None:
     try:
         answer = read_answer(200, {}, json.dumps(values).encode())
-    except BadAnswer:
+    except BadHookAnswer:
         return
     (found,) = answer.credentials("alice", REALM)
     assert found.md5_key is None or len(found.md5_key) == 16

@@ -14,13 +14,13 @@ import pytest
 
 from tests.client.coturn import PASSWORD, REALM, USER, coturn_command, listens, running
 from tests.lab.netlab import Lab, Node, laboratory, require
-from turnsvr.client.nat import Options
+from turnsvr.client.nat import NatOptions
 from turnsvr.client.nat_sockets import Tempo
 from turnsvr.client.transaction import Timers
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address
 
-QUICK = Options(tempo=Tempo(Timers(rto=0.1, rc=5, rm=4), least_rto=0.05, pace=0.01), stream_patience=2)
+QUICK = NatOptions(tempo=Tempo(Timers(rto=0.1, rc=5, rm=4), least_rto=0.05, pace=0.01), stream_patience=2)
 """On these links an answer takes a millisecond or never comes."""
 
 

@@ -19,7 +19,7 @@ from tests.lab.netlab import Node, Site, laboratory, require
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import open_link
 from turnsvr.client.transaction import Timers, TransactionFailed
-from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun.address import Address, Family, Transport
 
 LOGIN = Login(USER, PASSWORD)
@@ -114,7 +114,7 @@ async def client_of(
 ) -> AsyncIterator[TurnClient]:
     server = Address(cloud.site.address, OURS.port)
     client = TurnClient(await open_link(transport, server, timers=Timers.within(PATIENCE)), LOGIN)
-    await client.allocate(Wish(family=family))
+    await client.allocate(AllocateOptions(family=family))
     try:
         yield client
     finally:

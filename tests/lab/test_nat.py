@@ -15,7 +15,7 @@ from tests.lab.conftest import BOTH_SERVERS, COTURN, QUICK, Server, turnsvr
 from tests.lab.netlab import Lab, Site
 from tests.lab.routers import LOSSY, NO_FRAGMENTS, Kind
 from turnsvr.client import nat
-from turnsvr.client.nat import Options
+from turnsvr.client.nat import NatOptions
 from turnsvr.client.nat_model import FamilyReport, Fragments
 from turnsvr.client.nat_rules import ANY_BEHAVIOUR, Behaviour, Classic
 from turnsvr.client.nat_sockets import Tempo
@@ -34,7 +34,7 @@ TRUTH = {
 }
 
 
-def discover(site: Site, *servers: str, options: Options = QUICK) -> FamilyReport:
+def discover(site: Site, *servers: str, options: NatOptions = QUICK) -> FamilyReport:
     report = site.client.run(lambda: nat.discover(servers, options))
     (family,) = report.families
     return family
@@ -120,7 +120,7 @@ def test_hairpinning_is_found(lab: Lab, kind: Kind) -> None:
     "kind", [Kind.FULL_CONE, Kind.RESTRICTED, Kind.PORT_RESTRICTED, Kind.SYMMETRIC], ids=lambda kind: kind.value
 )
 def test_a_third_of_all_packets_lost_changes_nothing(lab: Lab, server: Server, kind: Kind) -> None:
-    patient = Options(tempo=Tempo(Timers(rto=0.1), least_rto=0.03, pace=0.01), stream_patience=2)
+    patient = NatOptions(tempo=Tempo(Timers(rto=0.1), least_rto=0.03, pace=0.01), stream_patience=2)
     with lab.site(kind, extra=LOSSY) as site:
         found = discover(site, server.uri(lab.servers_v4[0]), options=patient)
     assert found.classic == {TRUTH[kind][0]}, found

@@ -14,7 +14,7 @@ from tests.lab.conftest import OURS, ready, turnsvr
 from tests.lab.netlab import Lab, Node, laboratory, require
 from tests.lab.routers import PUBLIC_V4, PUBLIC_V6, Kind
 from turnsvr.client.probe import probe
-from turnsvr.client.probe_report import FROM_OUTSIDE, Outcome, ProbeReport, Step, render, to_json
+from turnsvr.client.probe_report import FROM_OUTSIDE, ProbeReport, Step, StepOutcome, render, to_json
 from turnsvr.stun.address import Address
 
 NOBODY = "7.7.7.250"
@@ -67,7 +67,7 @@ def test_a_server_that_others_reach_is_green(bare: Lab, tmp_path: Path, kind: Ki
     """Whatever NAT the probe is behind."""
     with serving(bare, tmp_path, RIGHT) as (_, host), bare.site(kind) as site:
         report, step = probed(site.client, host, transport)
-    assert step.outcome is Outcome.OK, render(report)
+    assert step.outcome is StepOutcome.OK, render(report)
     assert render(report).endswith("all works")
     assert to_json(report)["reached_from_outside"] is True
 
@@ -77,7 +77,7 @@ def test_an_external_address_that_is_nobodys_is_red_with_the_cause(bare: Lab, tm
     relay = {"addresses": ["{host}"], "external": NOBODY}
     with serving(bare, tmp_path, relay) as (_, host), bare.host() as (client, _):
         report, step = probed(client, host, transport)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert step.advice.startswith("correct relay.external"), render(report)
     assert f"{NOBODY} is not where the relay is, {host} is" in step.advice
     assert render(report).endswith("not everything works")
@@ -89,7 +89,7 @@ def test_it_is_red_behind_a_nat_too(bare: Lab, tmp_path: Path, kind: Kind) -> No
     relay = {"addresses": ["{host}"], "external": NOBODY}
     with serving(bare, tmp_path, relay) as (_, host), bare.site(kind) as site:
         report, step = probed(site.client, host)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert f"{NOBODY} is not where the relay is, {host} is" in step.advice, render(report)
 
 
@@ -98,11 +98,11 @@ def test_relay_ports_that_a_firewall_closes_are_red_with_the_cause(bare: Lab, tm
     with serving(bare, tmp_path, RIGHT) as (node, host), bare.host() as (client, _):
         node.nft(CLOSED)
         report, step = probed(client, host, transport)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert step.advice.startswith("open UDP to relay.ports"), render(report)
     assert "relay.external" in step.advice
     earlier = [step for step in report.legs[0].steps if step.name.startswith("echo by")]
-    assert {step.outcome for step in earlier} == {Outcome.OK}, "between relayed addresses all looks well"
+    assert {step.outcome for step in earlier} == {StepOutcome.OK}, "between relayed addresses all looks well"
 
 
 def test_both_causes_at_once_name_both(bare: Lab, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_both_causes_at_once_name_both(bare: Lab, tmp_path: Path) -> None:
     with serving(bare, tmp_path, relay) as (node, host), bare.host() as (client, _):
         node.nft(CLOSED + drop_out)
         report, step = probed(client, host)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert "two usual causes" in step.advice, render(report)
 
 
@@ -121,7 +121,7 @@ def test_an_answer_that_does_not_come_back_is_red(bare: Lab, tmp_path: Path) -> 
     with serving(bare, tmp_path, RIGHT) as (node, host), bare.host() as (client, _):
         node.nft(drop_out)
         report, step = probed(client, host)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert "on its way back" in step.detail, render(report)
 
 
@@ -133,7 +133,7 @@ def test_one_to_one_nat_with_the_right_external_address_is_green(bare: Lab, tmp_
         }
         with turnsvr(cloud.client, tmp_path, settings):
             report, step = probed(client, cloud.public)
-    assert step.outcome is Outcome.OK, render(report)
+    assert step.outcome is StepOutcome.OK, render(report)
 
 
 def test_one_to_one_nat_without_an_external_address_is_red(bare: Lab, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_one_to_one_nat_without_an_external_address_is_red(bare: Lab, tmp_path: 
         }
         with turnsvr(cloud.client, tmp_path, settings):
             report, step = probed(client, cloud.public)
-    assert step.outcome is Outcome.FAILED
+    assert step.outcome is StepOutcome.FAILED
     assert f"{cloud.address} is not where the relay is, {cloud.public} is" in step.advice, render(report)
 
 
@@ -163,7 +163,7 @@ def private_network(lab: Lab, tmp_path: Path, **sections: object) -> Iterator[tu
 def test_a_private_address_that_is_refused_is_explained(bare: Lab, tmp_path: Path) -> None:
     with private_network(bare, tmp_path) as (client, host):
         report, step = probed(client, host)
-    assert step.outcome is Outcome.SKIPPED
+    assert step.outcome is StepOutcome.SKIPPED
     assert "403" in step.detail
     assert "peers: {allow:" in step.detail
     assert "cannot be told" in render(report)
@@ -172,14 +172,14 @@ def test_a_private_address_that_is_refused_is_explained(bare: Lab, tmp_path: Pat
     assert to_json(report)["reached_from_outside"] is None
 
 
-@pytest.mark.parametrize(("relay", "outcome"), [({}, Outcome.OK), ({"external": NOBODY}, Outcome.FAILED)])
+@pytest.mark.parametrize(("relay", "outcome"), [({}, StepOutcome.OK), ({"external": NOBODY}, StepOutcome.FAILED)])
 def test_a_private_address_that_is_allowed_tells(
-    bare: Lab, tmp_path: Path, relay: dict[str, object], outcome: Outcome
+    bare: Lab, tmp_path: Path, relay: dict[str, object], outcome: StepOutcome
 ) -> None:
     with private_network(bare, tmp_path, relay=relay, peers={"allow": ["10.0.0.0/8"]}) as (client, host):
         report, step = probed(client, host)
     assert step.outcome is outcome, render(report)
-    if outcome is Outcome.FAILED:
+    if outcome is StepOutcome.FAILED:
         assert f"{NOBODY} is not where the relay is, {host} is" in step.advice
 
 
@@ -193,17 +193,17 @@ def test_ipv6_is_told_as_well(bare: Lab, tmp_path: Path, transport: str) -> None
         }
         with turnsvr(node, tmp_path, settings):
             report, step = probed(client, f"[{host}]", transport)
-            assert step.outcome is Outcome.OK, render(report)
+            assert step.outcome is StepOutcome.OK, render(report)
             node.nft(CLOSED)
             report, step = probed(client, f"[{host}]", transport)
-            assert step.outcome is Outcome.FAILED, render(report)
+            assert step.outcome is StepOutcome.FAILED, render(report)
             assert step.advice.startswith("open UDP to relay.ports")
 
 
 def test_a_network_without_udp_cannot_tell(bare: Lab, tmp_path: Path) -> None:
     with serving(bare, tmp_path, RIGHT) as (_, host), bare.site(Kind.UDP_BLOCKED) as site:
         report, step = probed(site.client, host, "tcp")
-    assert step.outcome is Outcome.SKIPPED
+    assert step.outcome is StepOutcome.SKIPPED
     assert "lets UDP out" in step.detail, render(report)
     assert report.ok
 
@@ -217,15 +217,15 @@ def test_coturn_is_judged_alike(bare: Lab, tmp_path: Path, external: str | None)
         with running(command, tmp_path / "coturn.log", ready(node, Address(host, OURS.port))):
             report, step = probed(client, host)
     if external is None:
-        assert step.outcome is Outcome.OK, render(report)
+        assert step.outcome is StepOutcome.OK, render(report)
     else:
-        assert step.outcome is Outcome.FAILED, render(report)
+        assert step.outcome is StepOutcome.FAILED, render(report)
         assert "external-ip" in step.advice
 
 
 def test_on_the_servers_own_host_nobody_can_tell(bare: Lab, tmp_path: Path) -> None:
     with serving(bare, tmp_path, RIGHT) as (node, host):
         report, step = probed(node, host)
-    assert step.outcome is Outcome.SKIPPED
+    assert step.outcome is StepOutcome.SKIPPED
     assert "another machine" in step.detail, render(report)
     assert report.ok

@@ -17,7 +17,7 @@ from tests.marathon.peers import TOKEN_SIZE, Peer
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, Link, StreamLink, new_request
 from turnsvr.client.transaction import ClientError, Timers, TransactionFailed
-from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.message import Method
@@ -111,7 +111,7 @@ async def session(world: World, link: Link, end: End | None = None, seconds: flo
     token = secrets.token_bytes(TOKEN_SIZE)
     listener = asyncio.create_task(_listen(world, client, token))
     try:
-        await client.allocate(Wish(lifetime=LIFETIME))
+        await client.allocate(AllocateOptions(lifetime=LIFETIME))
         world.seen.began(token, link.local, client.relayed[0])
         peer = world.random.choice(world.peers)
         if world.random.random() < 0.7:

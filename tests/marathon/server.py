@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from turnsvr.admin import NoServer, Refused
+from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.admin.client import AdminClient
 
 _START = 30.0
@@ -65,7 +65,7 @@ class Server:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        with suppress(NoServer, Refused, OSError, http.client.HTTPException):
+        with suppress(NoServer, RefusedByServer, OSError, http.client.HTTPException):
             self.status()
             return True
         return False

@@ -15,7 +15,7 @@ from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login, challenged
 from turnsvr.client.link import DatagramLink, Link, StreamLink, new_request, tls_context
 from turnsvr.client.transaction import TransactionFailed
-from turnsvr.client.turn import TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source
 from turnsvr.relay.api import Drop
 from turnsvr.relay.compiled import tls as pump_tls
@@ -158,7 +158,7 @@ class Client(TurnClient):
         return self.signed(Method.CREATE_PERMISSION, lambda it: it.add(a.XOR_PEER_ADDRESS, peer))
 
     def allocation(self) -> bytes:
-        return self.signed(Method.ALLOCATE, Wish().add_to)
+        return self.signed(Method.ALLOCATE, AllocateOptions().add_to)
 
     def data(self, data: bytes, channel: int = CHANNEL) -> bytes:
         return pack_channel_data(channel, data, padded=self.link.transport.is_stream)

@@ -25,11 +25,11 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.snapshot import figures
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import open_link, tls_context
-from turnsvr.client.turn import TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.config.locations import StoreUrl
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stores import status
-from turnsvr.stores.status import Message, Names, StatusWriter
+from turnsvr.stores.status import Names, StatusMessage, StatusWriter
 from turnsvr.stun.address import Address, Transport
 
 _DIGITS = re.compile(r"/allocation/\d{18}/")
@@ -102,7 +102,7 @@ async def turn_client(server: Address, transport: Transport = Transport.UDP) -> 
 async def one_session(server: Address, transport: Transport, client: Redis) -> list[tuple[str, str]]:
     """What is published of one session in which all things happen; the key is looked at meanwhile."""
     async with heard(client, f"turn/*/user/{USER}/*") as messages, turn_client(server, transport) as turn:
-        await turn.allocate(Wish(lifetime=700))
+        await turn.allocate(AllocateOptions(lifetime=700))
         await until(lambda: _has(client, "new lifetime=700, "), "the new session")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
             peer.bind(("127.0.0.1", 0))
@@ -197,7 +197,7 @@ def test_a_hostile_name_stays_one_part_of_its_key(hostile: str) -> None:
 async def test_keys_end_by_themselves(serve: Serve, redis_server: servers.RedisServer, client: Redis) -> None:
     application = await serve(status={"redis": url_of(redis_server)})
     async with turn_client(address_of(application, "udp")) as turn:
-        await turn.allocate(Wish(lifetime=700))
+        await turn.allocate(AllocateOptions(lifetime=700))
         await until(lambda: _has(client, "new lifetime=700, "), "the key")
         (key,) = await client.keys("turn/*")
         assert 700 < await client.ttl(key) <= 730
@@ -244,7 +244,7 @@ async def test_what_lives_is_told_again_after_redis_was_away(
     with capture_logs() as lines:
         application = await serve(status={"redis": url_of(redis_server)})
         async with turn_client(address_of(application, "udp")) as turn:
-            await turn.allocate(Wish(lifetime=700))
+            await turn.allocate(AllocateOptions(lifetime=700))
             await until(lambda: _is_logged(lines, "status not in Redis"), "the log line")
             await asyncio.to_thread(redis_server.start)
             await until(lambda: _has(client, "refreshed lifetime="), "the session")
@@ -259,7 +259,7 @@ async def test_what_lives_is_told_to_a_redis_that_forgot_it(
     monkeypatch.setattr(status, "_QUIET", 0.1)
     application = await serve(status={"redis": url_of(redis_server)})
     async with turn_client(address_of(application, "udp")) as turn, heard(client) as messages:
-        await turn.allocate(Wish(lifetime=700))
+        await turn.allocate(AllocateOptions(lifetime=700))
         await until(lambda: _has(client, "new lifetime=700, "), "the session")
         await client.flushall()
         await client.client_kill_filter(_type="normal", skipme=True)
@@ -302,7 +302,7 @@ async def test_the_oldest_messages_go_and_are_counted(
     monkeypatch.setattr(status, "MAX_WAITING", 10)
     writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
     for number in range(25):
-        writer.put(Message(f"turn/{number}", "text"))
+        writer.put(StatusMessage(f"turn/{number}", "text"))
     assert (len(writer), writer.dropped) == (10, 15)
     async with heard(client) as messages:
         writer.start()
@@ -321,7 +321,7 @@ async def test_what_is_never_sent_is_counted_once(
     writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
     writer.start()
     for number in range(25):
-        writer.put(Message(f"turn/{number}", "text"), Message(f"turn/{number}/peer", "text"))
+        writer.put(StatusMessage(f"turn/{number}", "text"), StatusMessage(f"turn/{number}/peer", "text"))
         await asyncio.sleep(0.01)
         assert len(writer) <= 10
     await writer.stop(0.1)
@@ -345,7 +345,7 @@ async def attempts(port: int, seconds: float) -> int:
 async def test_redis_is_not_pestered(redis_server: servers.RedisServer) -> None:
     redis_server.kill()
     writer = StatusWriter(StoreUrl.parse(url_of(redis_server)), tuple)
-    writer.put(Message("turn/x", "text"))
+    writer.put(StatusMessage("turn/x", "text"))
     writer.start()
     assert 2 <= await attempts(redis_server.port, 2.0) <= 20
     await writer.stop(0.1)

@@ -19,7 +19,7 @@ from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.authentication import ALGORITHMS, MD5, MD5_FIRST, SHA256
 from turnsvr.turn.commands import AuthenticationFailed, FindCredential
 from turnsvr.turn.config import RealmConfig, ServerConfig
-from turnsvr.turn.nonce import Nonces, Verdict
+from turnsvr.turn.nonce import Nonces, NonceVerdict
 
 CHALLENGE = ["ERROR-CODE", "REALM", "NONCE", "PASSWORD-ALGORITHMS"]
 REQUESTS = [Method.ALLOCATE, Method.REFRESH, Method.CREATE_PERMISSION, Method.CHANNEL_BIND]
@@ -197,21 +197,23 @@ def test_every_changed_byte_of_a_nonce_is_seen() -> None:
     client = Address("198.51.100.7", 1)
     nonces = Nonces(bytes(32), 60, anonymity=False, algorithms=ALGORITHMS)
     nonce = nonces.make(client, 5)
-    assert nonces.judge(nonce, client, 5) is Verdict.FRESH
+    assert nonces.judge(nonce, client, 5) is NonceVerdict.FRESH
     for at in range(len(nonce) - 1):
         for bit in (1, 0x80):
             changed = bytearray(nonce)
             changed[at] ^= bit
-            assert nonces.judge(bytes(changed), client, 5) is Verdict.FOREIGN
-    assert Nonces(b"\1" * 32, 60, anonymity=False, algorithms=ALGORITHMS).judge(nonce, client, 5) is Verdict.FOREIGN
+            assert nonces.judge(bytes(changed), client, 5) is NonceVerdict.FOREIGN
+    assert (
+        Nonces(b"\1" * 32, 60, anonymity=False, algorithms=ALGORITHMS).judge(nonce, client, 5) is NonceVerdict.FOREIGN
+    )
 
 
 def test_a_nonce_lives_as_long_as_promised_and_not_two_seconds_longer() -> None:
     client = Address("198.51.100.7", 1)
     nonces = Nonces(bytes(32), 60, anonymity=False, algorithms=ALGORITHMS)
     nonce = nonces.make(client, 10.5)
-    assert nonces.judge(nonce, client, 70.5) is Verdict.FRESH
-    assert nonces.judge(nonce, client, 72.5) is Verdict.EXPIRED
+    assert nonces.judge(nonce, client, 70.5) is NonceVerdict.FRESH
+    assert nonces.judge(nonce, client, 72.5) is NonceVerdict.EXPIRED
 
 
 def test_the_nonce_cookie_announces_the_features_in_both_readings_of_the_rfc() -> None:

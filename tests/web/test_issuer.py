@@ -13,7 +13,7 @@ from turnsvr.config.websettings import MAX_TTL, WebSettings
 from turnsvr.credentials import shared_secret
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.credentials.timedname import TimedNames
-from turnsvr.web.callers import Caller
+from turnsvr.web.callers import ApiCaller
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.refusal import Refused
@@ -58,7 +58,7 @@ class Scene:
             WebSettings.model_validate(usual | settings), cast(Context, self.server), lambda size: bytes(range(size))
         )
 
-    def caller(self, key: str | None = KEY) -> Caller:
+    def caller(self, key: str | None = KEY) -> ApiCaller:
         return self.issuer.callers.with_key(key)
 
     def refuse(self, status: int, work: Any, *arguments: Any) -> Refused:

@@ -17,11 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of, need
 from tests.monitoring.everything import all_metrics
 from tests.web.conftest import Site, StartWeb
-from turnsvr.app.figures import MAX_REALMS, OTHER, SessionFigures
+from turnsvr.app.figures import MAX_REALMS, OTHER, SessionCounter
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
-from turnsvr.client.turn import TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason
@@ -76,12 +76,14 @@ async def test_promtool_has_no_complaint(serve: Serve, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wish", "family"),
     [
-        (Wish(), "ipv4"),
-        (Wish(family=Family.IPV6), "ipv6"),
-        (Wish(additional_family=Family.IPV6), "both"),
+        (AllocateOptions(), "ipv4"),
+        (AllocateOptions(family=Family.IPV6), "ipv6"),
+        (AllocateOptions(additional_family=Family.IPV6), "both"),
     ],
 )
-async def test_sessions_now_and_in_all(start_web: StartWeb, transport: Transport, wish: Wish, family: str) -> None:
+async def test_sessions_now_and_in_all(
+    start_web: StartWeb, transport: Transport, wish: AllocateOptions, family: str
+) -> None:
     site = await start_web(sections={**USERS, "relay": {"addresses": ["127.0.0.1", "::1"]}})
     labels = {"transport": transport.value, "family": family}
     before = await figures(site)
@@ -202,7 +204,7 @@ def ended(number: int, realm: str) -> AllocationEnded:
 
 
 def test_realms_past_the_first_fifty_are_one() -> None:
-    counted = SessionFigures()
+    counted = SessionCounter()
     for number in range(60):
         counted.started(started(number, f"realm{number}"))
     realms = counted.value.realms
@@ -215,7 +217,7 @@ def test_realms_past_the_first_fifty_are_one() -> None:
 
 
 def test_nothing_stays_of_a_session_but_numbers() -> None:
-    counted = SessionFigures()
+    counted = SessionCounter()
     counted.started(started(1, "r"))
     counted.ended(ended(1, "r"), Counters())
     assert counted._ways == {}
@@ -223,7 +225,7 @@ def test_nothing_stays_of_a_session_but_numbers() -> None:
 
 
 def test_a_reason_that_nobody_knows_is_other() -> None:
-    counted = SessionFigures()
+    counted = SessionCounter()
     for number in range(20):
         counted.authentication_failed(AuthenticationFailed(PATH, "x", f"reason {number}", "r"))
     assert counted.value.failures[OTHER] == 20

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from turnsvr.config.websettings import SignallingSettings
-from turnsvr.web.rooms import Delivery, Rooms
+from turnsvr.web.rooms import Delivery, SignallingRooms
 
 ROOM = "b5c1e0d2a9f84736b5c1e0d2a9f84736"
 OTHER = "0123456789abcdef0123456789abcdef"
@@ -19,7 +19,7 @@ class Scene:
     def __init__(self, **bounds: Any) -> None:
         self.now = 100.0
         self._drawn = 0
-        self.rooms = Rooms(SignallingSettings.model_validate(bounds), self.random)
+        self.rooms = SignallingRooms(SignallingSettings.model_validate(bounds), self.random)
 
     def random(self, size: int) -> bytes:
         self._drawn += 1

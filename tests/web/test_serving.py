@@ -24,7 +24,7 @@ from turnsvr.config.ranges import AddressRange
 from turnsvr.config.settings import Settings
 from turnsvr.config.websettings import WebSettings
 from turnsvr.net.tls import TlsFiles
-from turnsvr.web.connections import DEADLINES, Wait
+from turnsvr.web.connections import DEADLINES, Phase
 from turnsvr.web.middleware import Forwarded, Receive, Scope, Send
 from turnsvr.web.server import Server
 
@@ -125,7 +125,7 @@ async def test_stopping_frees_the_port(serve: Serve) -> None:
 async def test_who_sends_no_request_is_hung_up_on(
     start_web: StartWeb, monkeypatch: pytest.MonkeyPatch, head: bytes
 ) -> None:
-    monkeypatch.setitem(DEADLINES, Wait.HEAD, 0.3)
+    monkeypatch.setitem(DEADLINES, Phase.HEAD, 0.3)
     site = await start_web()
     assert (await site.get("/healthz")).status_code == 200
     reader, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)

@@ -24,7 +24,7 @@ class NoServer(Exception):
     """No server answers, or none that lets this caller in; one line says which, and what to do."""
 
 
-class Refused(Exception):
+class RefusedByServer(Exception):
     """The server does not do what it was asked; the text is its own."""
 
     def __init__(self, text: str, answer: dict[str, Any]) -> None:

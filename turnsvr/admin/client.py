@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlencode, urlsplit
 
-from turnsvr.admin import NoServer, Refused
+from turnsvr.admin import NoServer, RefusedByServer
 
 _TIMEOUT = 10.0
 """Seconds within which a server answers anything."""
@@ -27,7 +27,7 @@ _Open = Callable[[], http.client.HTTPConnection]
 
 
 class AdminClient:
-    """One server. Calls raise NoServer and Refused; each is a connection of its own, so that none can be stale."""
+    """One server. Calls raise NoServer and RefusedByServer; each has a connection of its own, so none can be stale."""
 
     def __init__(
         self, open_connection: _Open, name: str, path: str = "", headers: dict[str, str] | None = None
@@ -108,7 +108,7 @@ class AdminClient:
         text = str(answer.get("error", "")) if isinstance(answer, dict) else ""
         if status in (401, 403):
             raise NoServer(f"{self.name}: {text or 'refused'}")
-        raise Refused(text or f"the server answers {status}", answer if isinstance(answer, dict) else {})
+        raise RefusedByServer(text or f"the server answers {status}", answer if isinstance(answer, dict) else {})
 
     def _exchange(self, method: str, target: str, body: Answer | None) -> tuple[int, Any]:
         """Status and answer, which is JSON; raises NoServer."""

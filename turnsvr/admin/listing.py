@@ -28,14 +28,14 @@ class BadRequest(ValueError):
     """What was asked for means nothing; the text says why."""
 
 
-class Endpoint(NamedTuple):
+class EndpointFilter(NamedTuple):
     """An address to filter by, with any port where none is given."""
 
     host: str
     port: int | None
 
     @classmethod
-    def parse(cls, text: str) -> Endpoint:
+    def parse(cls, text: str) -> EndpointFilter:
         """`192.0.2.1`, `192.0.2.1:3478`, `2001:db8::1` or `[2001:db8::1]:3478`; raises BadRequest."""
         match = _ENDPOINT.fullmatch(text.strip())
         try:
@@ -58,9 +58,9 @@ class Filter:
     user: str | None = None
     """Its user name, as it is or as it is shown, or the name that limits count by."""
     realm: str | None = None
-    client: Endpoint | None = None
-    relayed: Endpoint | None = None
-    peer: Endpoint | None = None
+    client: EndpointFilter | None = None
+    relayed: EndpointFilter | None = None
+    peer: EndpointFilter | None = None
     """Of a permission, which counts the IP address alone, or of a channel."""
     search: str | None = None
     """Text in any of its user names, realm and addresses, in capitals or not."""
@@ -77,7 +77,7 @@ class Filter:
         )
 
 
-def _has_peer(allocation: Allocation, peer: Endpoint) -> bool:
+def _has_peer(allocation: Allocation, peer: EndpointFilter) -> bool:
     if peer.port is None:
         return peer.host in allocation.permissions
     return any(peer.covers(*channel.peer) for channel in allocation.channels.values())

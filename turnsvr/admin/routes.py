@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from turnsvr.admin import models, views
 from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UserToEnd
 from turnsvr.admin.context import Allocation, CannotReload, Context, Ending
-from turnsvr.admin.listing import Endpoint, Filter, page
+from turnsvr.admin.listing import EndpointFilter, Filter, page
 from turnsvr.admin.rates import Rates
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.web.refusal import Refused
@@ -170,8 +170,8 @@ def _control(context: Context, rates: Rates) -> tuple[Operation, ...]:
     )
 
 
-def _endpoint(text: str | None) -> Endpoint | None:
-    return None if text is None else Endpoint.parse(text)
+def _endpoint(text: str | None) -> EndpointFilter | None:
+    return None if text is None else EndpointFilter.parse(text)
 
 
 def _no_session(number: int) -> Refused:

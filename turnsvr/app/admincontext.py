@@ -12,7 +12,7 @@ from turnsvr import __version__, relay
 from turnsvr.admin import AdminServer
 from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded
 from turnsvr.app import snapshot
-from turnsvr.app.loglevel import LogLevel as LogLevelInUse
+from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
 from turnsvr.app.rooms import Rooms
 from turnsvr.relay.api import Counters, Totals
 from turnsvr.stun.address import FiveTuple
@@ -94,7 +94,7 @@ class AdminContext:
             realms=tuple(dict.fromkeys((settings.realm, *settings.realms, *figures.sessions.realms))),
             figures=figures,
             problems=problems,
-            open_files=rooms.budget.as_dict(),
+            open_files=rooms.open_files.as_dict(),
         )
 
     def end(self, numbers: Iterable[int]) -> int:

@@ -12,7 +12,7 @@ from turnsvr.admin.context import CannotReload, Ending, Reloaded
 from turnsvr.app import log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.errors import StartError
-from turnsvr.app.loglevel import LogLevel
+from turnsvr.app.loglevel import LogLevelSwitch
 from turnsvr.app.reload import reload
 from turnsvr.app.rooms import Rooms
 from turnsvr.app.sessionlog import SessionLog
@@ -46,7 +46,7 @@ class Application:
         """HTTP, where the settings have it."""
         self.admin: admin.AdminServer | None = None
         """Watching and controlling, where the settings have it and the host has room for it."""
-        self.log_level = LogLevel(settings.log)
+        self.log_level = LogLevelSwitch(settings.log)
         self.reread: Callable[[], Reloaded] = _nothing_to_read
         """Reads the settings again from where they came, and takes them. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda activity: None
@@ -127,7 +127,7 @@ class Application:
     async def _start_web(self) -> None:
         if self.settings.web is not None:
             rooms = self.rooms
-            self.web = web.serve(self.settings.web, WebContext(rooms), lambda: rooms.budget.web_connections)
+            self.web = web.serve(self.settings.web, WebContext(rooms), lambda: rooms.open_files.web_connections)
             await self.web.start()
 
     def _look_for_changes(self) -> None:

@@ -30,7 +30,7 @@ _LEAST = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class OpenFiles:
     """Open files by part, and the bounds that keep each within its share."""
 
     limit: int | None
@@ -84,13 +84,13 @@ class Budget:
         return [(name, room, wanted) for name, wanted, room in found if room < wanted]
 
 
-def share_out_on(host: assemble.Host, settings: Settings, limit: int | None) -> Budget:
+def share_out_on(host: assemble.Host, settings: Settings, limit: int | None) -> OpenFiles:
     """On this host, with so many open files; None for any number."""
     families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
     return share_out(settings, limit, families=families, threads=settings.pump.thread_count(host.cores))
 
 
-def share_out(settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1) -> Budget:
+def share_out(settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1) -> OpenFiles:
     """limit: RLIMIT_NOFILE, None for none; families: address families that are relayed; threads: of the pump."""
     server, stores, administration = _server(settings, threads), _stores(settings), _admin(settings)
     wanted = {
@@ -99,7 +99,7 @@ def share_out(settings: Settings, limit: int | None, *, families: int = 2, threa
         "web": settings.web.connections + _PASSING if settings.web else 0,
     }
     shares = _in_proportion(wanted, None if limit is None else limit - server - stores - administration)
-    return Budget(
+    return OpenFiles(
         limit=limit,
         server=server,
         stores=stores,

@@ -18,7 +18,7 @@ from turnsvr.turn.commands import (
     PeerRefused,
     RequestRefused,
 )
-from turnsvr.web.figures import RealmFigures, Sessions
+from turnsvr.web.figures import RealmFigures, SessionFigures
 
 MAX_REALMS: Final = 50
 """Realms that are counted one by one; further ones count as OTHER."""
@@ -34,7 +34,7 @@ _FAMILIES: Final = {4: "ipv4", 6: "ipv6", 10: "both"}
 """By the sum of the numbers of a session's families."""
 
 
-class SessionFigures:
+class SessionCounter:
     """An EventSink."""
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class SessionFigures:
         self._ways: dict[int, tuple[str, str]] = {}
 
     @property
-    def value(self) -> Sessions:
+    def value(self) -> SessionFigures:
         """As it is now; the mappings are the live ones, to be read at once."""
-        return Sessions(
+        return SessionFigures(
             now=self._now,
             started=self._started,
             ended=self._ended,

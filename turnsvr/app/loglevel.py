@@ -18,7 +18,7 @@ _TALKATIVE: tuple[Level, ...] = ("debug", "info", "warning", "error")
 _log = structlog.get_logger()
 
 
-class LogLevel:
+class LogLevelSwitch:
     """Sets the level of the whole process. Its methods are called on the loop, but for __init__."""
 
     def __init__(self, settings: LogSettings) -> None:

@@ -120,17 +120,17 @@ class Service:
             **({"tls": "pump" if rooms.streams.pump_context is not None else "asyncio"} if rooms.tls.contexts else {}),
             listen=",".join(map(str, application.listening)),
             relay=",".join(rooms.addresses.relaying) or "none",
-            files=rooms.budget.describe(),
+            files=rooms.open_files.describe(),
             **({"admin": ",".join(application.admin.listening)} if application.admin is not None else {}),
         )
-        self._warn_of_budget()
+        self._warn_of_few_files()
         self._invite()
         self._manager.ready(application.activity)
 
-    def _warn_of_budget(self) -> None:
+    def _warn_of_few_files(self) -> None:
         """Say what the open files are too few for."""
         rooms = self._application.rooms
-        if reduced := rooms.budget.reduced(rooms.settings):
+        if reduced := rooms.open_files.reduced(rooms.settings):
             told = (f"{setting} is {room}, not {wanted}" for setting, room, wanted in reduced)
             hint = f"have the system allow {rooms.share_out(None).total} open files (LimitNOFILE, ulimit -n)"
             _log.warning("fewer open files than the settings ask for", reduced="; ".join(told), hint=hint)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from turnsvr import relay
 from turnsvr.app import assemble
-from turnsvr.app.descriptors import Budget, share_out_on
+from turnsvr.app.descriptors import OpenFiles, share_out_on
 from turnsvr.app.errors import StartError
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
-from turnsvr.app.figures import SessionFigures
+from turnsvr.app.figures import SessionCounter
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 class Rooms:
     """Its methods are called on the loop that open() ran on."""
 
-    budget: Budget
+    open_files: OpenFiles
     """How the open files are divided, as of the last apply()."""
     plan: assemble.Plan
     """What every room goes by, as of the last apply()."""
@@ -66,7 +66,7 @@ class Rooms:
         """Tells Redis of sessions, where the settings say so."""
         self.revocations = Revocations()
         """User names that are refused until they expire."""
-        self.sessions = SessionFigures()
+        self.sessions = SessionCounter()
         self.events = Events((*sinks, self.sessions), ended)
         self._files = files
 
@@ -155,7 +155,7 @@ class Rooms:
                 return await liveness.takes_packets(self.pump, Address(each.host, each.port))
         return True
 
-    def share_out(self, files: int | None) -> Budget:
+    def share_out(self, files: int | None) -> OpenFiles:
         """How so many open files are divided; None for as many as the settings ask for."""
         return share_out_on(self.addresses.host, self.settings, files)
 
@@ -222,6 +222,6 @@ class Rooms:
 
     def _plan(self) -> assemble.Plan:
         identities = self.identities
-        self.budget = self.share_out(self._files)
-        within = self.budget.applied(self.settings)
+        self.open_files = self.share_out(self._files)
+        within = self.open_files.applied(self.settings)
         return assemble.plan(within, self.addresses.host, traits=identities.source, tables=identities.tables)

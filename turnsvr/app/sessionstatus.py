@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from turnsvr.config.settings import StatusSettings
 from turnsvr.relay.api import Counters
-from turnsvr.stores.status import Message, Names, StatusWriter, Traffic
+from turnsvr.stores.status import Names, StatusMessage, StatusWriter, Traffic
 from turnsvr.stun.address import FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
@@ -95,10 +95,10 @@ class SessionStatus:
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         session = self._sessions.pop(event.allocation)
-        messages = [*_traffic(session, counters), Message(f"{session.name}/status", "deleted", 0)]
+        messages = [*_traffic(session, counters), StatusMessage(f"{session.name}/status", "deleted", 0)]
         messages += _both(f"{session.name}/total_traffic", _as_coturn_counts(counters))
         if event.reason is EndReason.REFRESHED_TO_ZERO:
-            messages.insert(0, Message(f"{session.name}/status", f"refreshed lifetime=0, {session.where}"))
+            messages.insert(0, StatusMessage(f"{session.name}/status", f"refreshed lifetime=0, {session.where}"))
         self._writer.put(*messages)
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
@@ -127,15 +127,15 @@ class SessionStatus:
             await asyncio.sleep(self._interval)
             await self.tell_traffic()
 
-    def _all(self) -> Iterator[Message]:
+    def _all(self) -> Iterator[StatusMessage]:
         """What is to be set for the sessions that live."""
         now = self._clock()
         for session in self._sessions.values():
             yield replace(_status(session, "refreshed", max(1, round(session.until - now))), is_published=False)
 
 
-def _status(session: _Session, what: str, lifetime: int) -> Message:
-    return Message(f"{session.name}/status", f"{what} lifetime={lifetime}, {session.where}", lifetime)
+def _status(session: _Session, what: str, lifetime: int) -> StatusMessage:
+    return StatusMessage(f"{session.name}/status", f"{what} lifetime={lifetime}, {session.where}", lifetime)
 
 
 def _where(five_tuple: FiveTuple) -> str:
@@ -145,7 +145,7 @@ def _where(five_tuple: FiveTuple) -> str:
     return f"type={kind}, local={five_tuple.server}, remote={five_tuple.client}, ssl={tls}, cipher={tls}"
 
 
-def _traffic(session: _Session, counters: Counters) -> list[Message]:
+def _traffic(session: _Session, counters: Counters) -> list[StatusMessage]:
     """What came since the last such message; nothing when that is nothing."""
     told, session.told = session.told, counters
     since = Counters(
@@ -168,6 +168,6 @@ def _as_coturn_counts(counters: Counters) -> Traffic:
     )
 
 
-def _both(channel: str, client: Traffic) -> list[Message]:
+def _both(channel: str, client: Traffic) -> list[StatusMessage]:
     """The client's side and the peers'."""
-    return [Message(channel, str(client)), Message(f"{channel}/peer", str(client.reversed))]
+    return [StatusMessage(channel, str(client)), StatusMessage(f"{channel}/peer", str(client.reversed))]

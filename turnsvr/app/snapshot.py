@@ -27,7 +27,7 @@ def figures(rooms: Rooms) -> Figures:
         ready=not server.draining and not rooms.problems,
         draining=server.draining,
         allocations=len(server),
-        allocation_limit=rooms.budget.allocations,
+        allocation_limit=rooms.open_files.allocations,
         connections=len(streams),
         connections_evicted=streams.evicted,
         connections_refused=streams.refused,

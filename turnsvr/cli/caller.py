@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from turnsvr import config
-from turnsvr.admin import NoServer, Refused
+from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.admin.places import places
 from turnsvr.cli.common import FILE, config_option, read_secret
 
@@ -114,7 +114,7 @@ def _ended(command: Callable[[], int | None]) -> int:
     """Exit status, with a line for what went wrong."""
     try:
         return command() or 0
-    except Refused as error:
+    except RefusedByServer as error:
         click.echo(f"turnsvr: {error}", err=True)
         return NOT_DONE
     except config.ConfigError as error:

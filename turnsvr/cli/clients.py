@@ -93,7 +93,7 @@ def nat(servers: tuple[str, ...], lifetime: float | None, as_json: bool) -> None
     """
     from turnsvr.client import nat as client
 
-    sys.exit(client.run(servers, options=client.Options(longest_lifetime=lifetime), json=as_json))
+    sys.exit(client.run(servers, options=client.NatOptions(longest_lifetime=lifetime), json=as_json))
 
 
 @click.command()

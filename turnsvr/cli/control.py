@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from turnsvr.admin import NoServer, Refused
+from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.cli import statustext
 from turnsvr.cli.caller import NOT_DONE, Where, calls_server
 from turnsvr.cli.common import parse_duration
@@ -113,7 +113,7 @@ def _end(server: AdminClient, sessions: Iterable[int]) -> int:
     for number in sessions:
         try:
             server.end(number)
-        except Refused as error:
+        except RefusedByServer as error:
             click.echo(f"turnsvr: {error}", err=True)
             status = NOT_DONE
         else:
@@ -173,7 +173,7 @@ def reload(where: Where) -> int:
     try:
         with where.connect() as server:
             answer = server.reload()
-    except Refused as error:
+    except RefusedByServer as error:
         for mistake in error.answer.get("mistakes", []):
             click.echo(mistake, err=True)
         raise

@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from turnsvr.client import uri
-from turnsvr.client.load_flows import CORE, Flows, Traffic, relay_flows
+from turnsvr.client.load_flows import CORE, Flows, OfferedTraffic, relay_flows
 from turnsvr.client.load_session import LoadError, classic_login
-from turnsvr.client.load_sweep import MOST_LOSS, Step, best, search
+from turnsvr.client.load_sweep import MOST_LOSS, SweepStep, best, search
 from turnsvr.client.load_values import TAG_SIZE, Direction, Shape, Wrap
 from turnsvr.stun.address import Address
 
@@ -55,7 +55,7 @@ def run(
         return _fail("the rate must be a positive number of packets a second")
     try:
         server, leg = _resolve(url)
-        traffic = Traffic(direction, flows, shape, size, wrap, leg.transport)
+        traffic = OfferedTraffic(direction, flows, shape, size, wrap, leg.transport)
         peer_host = peer_host or _local_host(server)
         with _open(server, username, password, traffic, peer_host) as opened:
             steps = _measure(opened, traffic, rate, seconds)
@@ -91,17 +91,17 @@ def _local_host(server: Address) -> str:
         return str(probe.getsockname()[0])
 
 
-def _open(server: Address, username: str, password: str, traffic: Traffic, peer_host: str) -> Flows:
+def _open(server: Address, username: str, password: str, traffic: OfferedTraffic, peer_host: str) -> Flows:
     login = classic_login(username, password)
     with click.progressbar(length=traffic.flows, label="Allocations", file=sys.stderr) as bar:
         return relay_flows(server, login, traffic, peer_host=peer_host, progress=bar.update)
 
 
-def _measure(flows: Flows, traffic: Traffic, rate: float | None, seconds: float) -> list[Step]:
+def _measure(flows: Flows, traffic: OfferedTraffic, rate: float | None, seconds: float) -> list[SweepStep]:
     with click.progressbar(length=1 if rate else _SWEEP_STEPS, label="Loads", file=sys.stderr) as bar:
 
-        def measure(asked: float) -> Step:
-            step = Step(asked, flows.run(traffic.load(asked, seconds)))
+        def measure(asked: float) -> SweepStep:
+            step = SweepStep(asked, flows.run(traffic.load(asked, seconds)))
             bar.update(1)
             return step
 
@@ -110,7 +110,7 @@ def _measure(flows: Flows, traffic: Traffic, rate: float | None, seconds: float)
     return steps
 
 
-def _table(traffic: Traffic, steps: Sequence[Step], found: Step) -> str:
+def _table(traffic: OfferedTraffic, steps: Sequence[SweepStep], found: SweepStep) -> str:
     """What was measured, a line for each load, and what came of it. Of a load that was run again the last run shows."""
     last = {step.asked: step for step in steps} | {found.asked: found}
     lines = [_title(traffic), f"{'offered/s':>12} {'delivered/s':>12} {'loss %':>8} {'p50 ms':>9} {'p99 ms':>9}"]
@@ -127,7 +127,7 @@ def _table(traffic: Traffic, steps: Sequence[Step], found: Step) -> str:
     return "\n".join(lines)
 
 
-def _title(traffic: Traffic) -> str:
+def _title(traffic: OfferedTraffic) -> str:
     allocations = "1 allocation" if traffic.flows == 1 else f"{traffic.flows} allocations"
     way = "clients to peers" if traffic.direction is Direction.UP else "peers to clients"
     return (
@@ -136,13 +136,13 @@ def _title(traffic: Traffic) -> str:
     )
 
 
-def _summary(traffic: Traffic, found: Step) -> str:
+def _summary(traffic: OfferedTraffic, found: SweepStep) -> str:
     bits = found.tally.rate * traffic.size * 8
     said = f"{found.tally.rate:,.0f} packets/s, {bits / 1e6:,.1f} Mbit/s of payload"
     return f"Delivered: {said}" if found.carried else f"Every load lost more than {MOST_LOSS:.0%}; least at {said}"
 
 
-def _notes(step: Step, found: Step) -> Sequence[tuple[bool, str]]:
+def _notes(step: SweepStep, found: SweepStep) -> Sequence[tuple[bool, str]]:
     tally = step.tally
     return (
         (step is found, "most that arrived" if step.carried else "least lost"),
@@ -154,7 +154,7 @@ def _notes(step: Step, found: Step) -> Sequence[tuple[bool, str]]:
     )
 
 
-def _as_json(traffic: Traffic, steps: Sequence[Step], found: Step) -> dict[str, Any]:
+def _as_json(traffic: OfferedTraffic, steps: Sequence[SweepStep], found: SweepStep) -> dict[str, Any]:
     return {
         "traffic": {
             "direction": traffic.direction.value,
@@ -170,7 +170,7 @@ def _as_json(traffic: Traffic, steps: Sequence[Step], found: Step) -> dict[str, 
     }
 
 
-def step_as_json(step: Step) -> dict[str, Any]:
+def step_as_json(step: SweepStep) -> dict[str, Any]:
     """Rates in packets a second, loss 0..1, latencies in seconds (null when nothing arrived)."""
     tally = step.tally
     return {

@@ -36,7 +36,7 @@ class _Running:
     last: float
 
 
-class Sessions:
+class UdpSessions:
     """UDP sessions to one server, each on a socket of its own, `at_once` of them under way at a time.
 
     hosts: local addresses to take in turn. A server may refuse a port that had an allocation a moment ago; with many
@@ -140,7 +140,7 @@ class Sessions:
         self._running.clear()
 
 
-class Connection:
+class StreamConnection:
     """A TCP or TLS connection to the server; blocking until release() hands it to the core."""
 
     def __init__(self, server: Address, transport: Transport) -> None:

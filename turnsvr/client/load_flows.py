@@ -13,18 +13,18 @@ from functools import partial
 from typing import Self
 
 from turnsvr.client.credentials import Login
-from turnsvr.client.load_drive import Connection, Sessions, udp_socket
+from turnsvr.client.load_drive import StreamConnection, UdpSessions, udp_socket
 from turnsvr.client.load_session import LoadError, TurnSession
 from turnsvr.client.load_tls import functions
 from turnsvr.client.load_values import (
     TAG_SIZE,
-    Arrival,
     Direction,
+    Framing,
     Load,
+    LoadCounts,
     Receiver,
     Sender,
     Shape,
-    Tally,
     Wrap,
 )
 from turnsvr.stun.address import Address, Transport
@@ -51,7 +51,7 @@ Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class OfferedTraffic:
     """What is relayed: flows at once, each with an allocation of its own; size in bytes of payload."""
 
     direction: Direction = Direction.UP
@@ -91,7 +91,7 @@ class Flows:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def run(self, load: Load) -> Tally:
+    def run(self, load: Load) -> LoadCounts:
         """One run, under a number of its own."""
         tls = functions() if any(s.tls for s in self.senders) or any(r.tls for r in self.receivers) else None
         dropped, own, began = self._overrun(), time.thread_time(), time.monotonic()
@@ -123,7 +123,7 @@ class Flows:
 
 
 def relay_flows(
-    server: Address, login: Login, traffic: Traffic, *, peer_host: str, progress: Progress = lambda count: None
+    server: Address, login: Login, traffic: OfferedTraffic, *, peer_host: str, progress: Progress = lambda count: None
 ) -> Flows:
     """Allocations and peers for this traffic; peers are sockets at peer_host, which the server must be able to reach.
 
@@ -151,7 +151,7 @@ def relay_flows(
 def _over_udp(
     flows: Flows, server: Address, _transport: Transport, make: Callable[[], TurnSession]
 ) -> tuple[TurnSession, socket.socket, int]:
-    ((session, client),) = Sessions(server, make).open(1)
+    ((session, client),) = UdpSessions(server, make).open(1)
     flows.keep(client)
     flows.at_end(lambda: client.send(session.finish()))
     return session, client, 0
@@ -160,7 +160,7 @@ def _over_udp(
 def _over_connection(
     flows: Flows, server: Address, transport: Transport, make: Callable[[], TurnSession]
 ) -> tuple[TurnSession, socket.socket, int]:
-    connection = Connection(server, transport)
+    connection = StreamConnection(server, transport)
     flows.at_end(connection.close)
     session = make()
     connection.run(session)
@@ -169,7 +169,7 @@ def _over_connection(
 
 
 def _lay_out(
-    flows: Flows, traffic: Traffic, session: TurnSession, client: socket.socket, tls: int, peer: socket.socket
+    flows: Flows, traffic: OfferedTraffic, session: TurnSession, client: socket.socket, tls: int, peer: socket.socket
 ) -> None:
     stream = traffic.transport.is_stream
     if traffic.direction is Direction.UP:
@@ -179,7 +179,7 @@ def _lay_out(
     if session.relayed is None:
         raise LoadError("the server allocated no relayed transport address")
     flows.senders.append(Sender(peer.fileno(), to=(session.relayed.host, session.relayed.port)))
-    flows.receivers.append(Receiver(client.fileno(), Arrival.CLIENT, stream=stream, tls=tls))
+    flows.receivers.append(Receiver(client.fileno(), Framing.CLIENT, stream=stream, tls=tls))
 
 
 def binding_flows(server: Address, count: int) -> Flows:
@@ -188,7 +188,7 @@ def binding_flows(server: Address, count: int) -> Flows:
     for _ in range(count):
         client = flows.keep(udp_socket(server))
         flows.senders.append(Sender(client.fileno(), _BINDING_REQUEST))
-        flows.receivers.append(Receiver(client.fileno(), Arrival.BINDING))
+        flows.receivers.append(Receiver(client.fileno(), Framing.BINDING))
     return flows
 
 

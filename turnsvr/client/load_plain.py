@@ -15,11 +15,11 @@ from turnsvr.client.load_values import (
     HISTOGRAM_SIZE,
     TAG_SIZE,
     WARM_UP,
-    Arrival,
+    Framing,
     Load,
+    LoadCounts,
     Receiver,
     Sender,
-    Tally,
     bucket_of,
 )
 from turnsvr.stun.attributes import DATA
@@ -95,9 +95,9 @@ class _Inlet:
     def payload(self, frame: bytes) -> bytes:
         """What carries the tag, empty for what is no packet of ours."""
         match self.receiver.arrival:
-            case Arrival.RAW:
+            case Framing.RAW:
                 return frame
-            case Arrival.BINDING:
+            case Framing.BINDING:
                 return frame[_BINDING_TAG_AT : _BINDING_TAG_AT + TAG_SIZE] if frame[:2] == _BINDING_SUCCESS else b""
             case _:
                 try:
@@ -236,14 +236,14 @@ class _Run:
 
 def exchange(
     senders: Sequence[Sender], receivers: Sequence[Receiver], load: Load, tls: tuple[int, int, int] | None = None
-) -> Tally:
+) -> LoadCounts:
     """As turnsvr.client._load.exchange; tls and Load.kernel_times make no difference here."""
     if not senders or not receivers or load.size < TAG_SIZE or not load.rate > 0:
         raise ValueError("a run needs senders, receivers, a payload of at least 12 bytes and a positive rate")
     with ExitStack() as stack:
         run = _Run(senders, receivers, load, stack)
         run.loop()
-    return Tally(
+    return LoadCounts(
         sent=run.sent,
         delivered=run.delivered,
         in_window=run.in_window,

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from turnsvr.client.load_values import Tally
+from turnsvr.client.load_values import LoadCounts
 
 MOST_LOSS = 0.01
 """Part of the packets that may be lost at a load that is said to be carried."""
@@ -17,14 +17,14 @@ _MOST_DOUBTS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SweepStep:
     """One run: packets a second that were asked for, what came of it, and the server's CPU time of so many seconds.
 
     preempted: how often another program took the server's core.
     """
 
     asked: float
-    tally: Tally
+    tally: LoadCounts
     server_cpu: float = math.nan
     seconds: float = math.nan
     preempted: int = 0
@@ -56,15 +56,15 @@ class Step:
 
 
 def search(
-    measure: Callable[[float], Step], start: float, *, factor: float, steps: int, most: float = math.inf
-) -> list[Step]:
+    measure: Callable[[float], SweepStep], start: float, *, factor: float, steps: int, most: float = math.inf
+) -> list[SweepStep]:
     """At most that many runs, from `start` packets a second in steps of `factor`, then between the best and the worst.
 
     The steps grow while nothing is refused. A run that was disturbed, or that is doubtful, is done again, twice at
     most: a machine that is never quiet is measured as it is. Ends early where both meet, and where the generator can
     send no more. The steps come in the order they were run.
     """
-    done: list[Step] = []
+    done: list[SweepStep] = []
     doubts = 0
     growth = factor
     low, high = 0.0, math.inf
@@ -98,7 +98,7 @@ def _next(low: float, high: float, factor: float) -> float:
     return math.sqrt(low * high)
 
 
-def best(steps: Sequence[Step]) -> Step:
+def best(steps: Sequence[SweepStep]) -> SweepStep:
     """The step that delivered most per second of those that the server carried, else the one with the least loss."""
     carried = [step for step in steps if step.carried]
     if carried:
@@ -106,6 +106,6 @@ def best(steps: Sequence[Step]) -> Step:
     return min(steps, key=lambda step: (step.tally.loss, -step.tally.rate))
 
 
-def highest(steps: Sequence[Step]) -> float:
+def highest(steps: Sequence[SweepStep]) -> float:
     """Most packets a second that were delivered at any load, loss or not."""
     return max(step.tally.rate for step in steps)

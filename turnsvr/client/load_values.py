@@ -50,7 +50,7 @@ class Wrap(Enum):
     INDICATION = "indication"
 
 
-class Arrival(IntEnum):
+class Framing(IntEnum):
     """How a receiver finds the tag in what arrives."""
 
     RAW = 0
@@ -77,7 +77,7 @@ class Receiver:
     """One socket at which packets of any flow may arrive."""
 
     descriptor: int
-    arrival: Arrival = Arrival.RAW
+    arrival: Framing = Framing.RAW
     stream: bool = False
     tls: int = 0
 
@@ -103,7 +103,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class LoadCounts:
     """What was counted. Delivered are distinct packets of this run that arrived whole; sending proves nothing.
 
     in_window: those that arrived between warm-up and the end of sending, window seconds long. lagged: packets that

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from turnsvr.client import nat_measure, nat_rules
 from turnsvr.client.link import StreamLink, new_request, resolve, tls_context
 from turnsvr.client.nat_lifetime import Progress, Search, lifetime
-from turnsvr.client.nat_model import FamilyReport, NatReport, Told
+from turnsvr.client.nat_model import FamilyReport, Finding, NatReport
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import Classic
 from turnsvr.client.nat_sockets import Sockets, Tempo, host_towards
@@ -33,7 +33,7 @@ _PATIENCE = 8.0
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class NatOptions:
     """What to measure and how. longest_lifetime None leaves the mapping lifetime out: it takes minutes."""
 
     tempo: Tempo = field(default_factory=Tempo)
@@ -55,7 +55,7 @@ def _no_progress(_stage: str, _done: float) -> None:
 
 async def discover(
     servers: Sequence[str],
-    options: Options | None = None,
+    options: NatOptions | None = None,
     *,
     random: randomness.Random | None = None,
     progress: Progress = _no_progress,
@@ -82,7 +82,7 @@ async def discover(
                 uris[0],
                 server,
                 second,
-                options or Options(),
+                options or NatOptions(),
                 random or randomness.SystemRandom(),
                 slowest.share(family),
             )
@@ -116,7 +116,7 @@ class _Slowest:
 def run(
     servers: Sequence[str] = (),
     *,
-    options: Options | None = None,
+    options: NatOptions | None = None,
     json: bool = False,
     show_progress: bool | None = None,
 ) -> int:
@@ -127,7 +127,7 @@ def run(
     """
     if show_progress is None:
         show_progress = sys.stderr.isatty()
-        print(_beginning(servers or DEFAULT_SERVERS, options or Options()), file=sys.stderr, flush=True)
+        print(_beginning(servers or DEFAULT_SERVERS, options or NatOptions()), file=sys.stderr, flush=True)
     try:
         report = asyncio.run(
             discover(servers or DEFAULT_SERVERS, options, progress=_bar if show_progress else _no_progress)
@@ -139,7 +139,7 @@ def run(
     return 0 if any(each.reached for each in report.families) else 1
 
 
-def _beginning(servers: Sequence[str], options: Options) -> str:
+def _beginning(servers: Sequence[str], options: NatOptions) -> str:
     return (
         f"turnsvr nat: asking {' and '.join(servers)} over UDP, TCP and TLS; "
         f"where no answer comes this ends after {options.patience:g} s"
@@ -179,7 +179,7 @@ class _Discovery:
         uri: ServerUri,
         server: Address,
         second: Address | None,
-        options: Options,
+        options: NatOptions,
         random: randomness.Random,
         progress: Progress,
     ) -> None:
@@ -201,7 +201,7 @@ class _Discovery:
             local = host_towards(self._server)
         except OSError as error:
             unreachable = f"this host has no way there ({error.strerror})"
-            return FamilyReport(self._server.family, self._server, Told(None, unreachable))
+            return FamilyReport(self._server.family, self._server, Finding(None, unreachable))
         self._progress("connectivity", 0.0)
         async with Sockets(local, self._server, self._options.tempo, self._random) as sockets:
             legs = asyncio.gather(self._stream_leg(Transport.TCP), self._stream_leg(Transport.TLS))
@@ -215,18 +215,18 @@ class _Discovery:
         return measured
 
     async def _over_udp(self, sockets: Sockets) -> FamilyReport:
-        report = FamilyReport(self._server.family, self._server, Told(None))
+        report = FamilyReport(self._server.family, self._server, Finding(None))
         try:
             link = await sockets.open()
             async with asyncio.timeout(self._options.patience):
                 first = await sockets.plain_binding(link)
         except TimeoutError:
             note = f"no answer within {self._options.patience:g} s"
-            return replace(report, udp=Told(False, note), sent=sockets.sent)
+            return replace(report, udp=Finding(False, note), sent=sockets.sent)
         except TransactionTimeout as timeout:
-            return replace(report, udp=Told(False, str(timeout)), sent=sockets.sent)
+            return replace(report, udp=Finding(False, str(timeout)), sent=sockets.sent)
         except (ClientError, ValueError, OSError) as error:
-            return replace(report, udp=Told(None, str(error)))
+            return replace(report, udp=Finding(None, str(error)))
         self._progress("connectivity", 1.0)
         self._progress("behaviour", 0.0)
         behaviours, ports, hairpinning, fragments = await asyncio.gather(
@@ -238,11 +238,11 @@ class _Discovery:
         self._progress("behaviour", 1.0)
         natted = first.mapped != link.local
         if not natted:
-            hairpinning = Told(None, "there is no NAT")
+            hairpinning = Finding(None, "there is no NAT")
         mapping, filtering = behaviours.mapping, behaviours.filtering
         report = replace(
             report,
-            udp=Told(True),
+            udp=Finding(True),
             local=link.local,
             mapped=first.mapped,
             other=first.other,
@@ -255,7 +255,7 @@ class _Discovery:
             port_preservation=ports.preservation,
             port_parity=ports.parity,
             fragments=fragments,
-            gateway=Told(
+            gateway=Finding(
                 sockets.rewritten, "" if sockets.rewritten is not None else "the server sends no MAPPED-ADDRESS"
             ),
         )
@@ -268,11 +268,11 @@ class _Discovery:
             report = replace(report, lifetime=found)
         return replace(report, sent=sockets.sent, answered=sockets.answered)
 
-    async def _stream_leg(self, transport: Transport) -> Told[float]:
+    async def _stream_leg(self, transport: Transport) -> Finding[float]:
         """Round-trip time of a Binding over TCP or TLS; any certificate will do, who the server is matters little."""
         port = next((leg.port for leg in self._uri.legs() if leg.transport is transport), None)
         if port is None:
-            return Told(None, f"the {transport.value.upper()} port of this server is not known")
+            return Finding(None, f"the {transport.value.upper()} port of this server is not known")
         connected = False
         try:
             async with asyncio.timeout(self._options.stream_patience):
@@ -281,11 +281,11 @@ class _Discovery:
                 return await self._stream_binding(link, port)
         except TimeoutError:
             where = f"connected to port {port}, then" if connected else f"no connection to port {port}:"
-            return Told(None, f"{where} no answer within {self._options.stream_patience:g} s")
+            return Finding(None, f"{where} no answer within {self._options.stream_patience:g} s")
         except ConnectionRefusedError:
-            return Told(None, f"port {port} answers, but no server listens there")
+            return Finding(None, f"port {port} answers, but no server listens there")
         except OSError as error:
-            return Told(None, f"no connection to port {port} ({error.strerror or 'no answer'})")
+            return Finding(None, f"no connection to port {port} ({error.strerror or 'no answer'})")
 
     async def _connected(self, transport: Transport, port: int) -> StreamLink:
         tls = tls_context(insecure=True) if transport is Transport.TLS else None
@@ -294,13 +294,13 @@ class _Discovery:
             Address(self._server.host, port), tls=tls, server_name=self._uri.host, timers=timers
         )
 
-    async def _stream_binding(self, link: StreamLink, port: int) -> Told[float]:
+    async def _stream_binding(self, link: StreamLink, port: int) -> Finding[float]:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(link.close)
             try:
-                return Told((await link.request(new_request(Method.BINDING))).round_trip)
+                return Finding((await link.request(new_request(Method.BINDING))).round_trip)
             except (ClientError, OSError) as error:
-                return Told(None, f"connected to port {port}, then {error}")
+                return Finding(None, f"connected to port {port}, then {error}")
 
 
 def _without_udp(report: FamilyReport) -> FamilyReport:
@@ -310,4 +310,4 @@ def _without_udp(report: FamilyReport) -> FamilyReport:
     note = report.udp.note
     if not report.reached:
         note += "; the server may as well be down"
-    return replace(report, udp=Told(False, note), classic=frozenset({Classic.BLOCKED}))
+    return replace(report, udp=Finding(False, note), classic=frozenset({Classic.BLOCKED}))

@@ -9,8 +9,8 @@ from typing import Any
 
 from turnsvr.client.link import new_request
 from turnsvr.client.nat_measure import LOSSY, UNANSWERED
-from turnsvr.client.nat_model import Lifetime, Told
-from turnsvr.client.nat_sockets import Answer, Sockets
+from turnsvr.client.nat_model import Finding, Lifetime
+from turnsvr.client.nat_sockets import BindingResponse, Sockets
 from turnsvr.client.transaction import TransactionTimeout
 from turnsvr.stun.address import Address
 from turnsvr.stun.attributes import RESPONSE_PORT
@@ -76,7 +76,7 @@ class Search:
         return Lifetime(self._alive, self._dead) if self._answers else None
 
 
-async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progress: Progress) -> Told[Lifetime]:
+async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progress: Progress) -> Finding[Lifetime]:
     """How long an idle mapping lives, as precisely as the search wants it.
 
     A second socket asks the server to answer to the first one's mapped port (RESPONSE-PORT, RFC 5780 section
@@ -85,7 +85,7 @@ async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progres
     """
     by_response_port = await _survived(sockets, 0)
     if not by_response_port and not renumbers:
-        return Told(None, "the server does not serve RESPONSE-PORT, and the NAT keeps ports")
+        return Finding(None, "the server does not serve RESPONSE-PORT, and the NAT keeps ports")
     survived = _survived if by_response_port else _kept_port
     loop = asyncio.get_running_loop()
     rounds = 0
@@ -100,7 +100,7 @@ async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progres
         rounds += 1
     progress("mapping lifetime", 1.0)
     result = search.result
-    return Told(result) if result else Told(None, LOSSY)
+    return Finding(result) if result else Finding(None, LOSSY)
 
 
 async def _survived(sockets: Sockets, wait: float) -> bool | None:
@@ -126,7 +126,9 @@ async def _survived(sockets: Sockets, wait: float) -> bool | None:
         return None
 
 
-async def _first_of(heard: asyncio.Event, asking: Coroutine[Any, Any, Answer], sockets: Sockets) -> bool | None:
+async def _first_of(
+    heard: asyncio.Event, asking: Coroutine[Any, Any, BindingResponse], sockets: Sockets
+) -> bool | None:
     """True when the idle socket hears the answer; else what the asking socket's fate says."""
     transaction = asyncio.create_task(asking)
     waiter = asyncio.create_task(heard.wait())

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from turnsvr.client import nat_rules
 from turnsvr.client.link import DatagramLink, new_request
-from turnsvr.client.nat_model import Fragments, Possible, Told
+from turnsvr.client.nat_model import Finding, Fragments, Possible
 from turnsvr.client.nat_rules import Behaviour, Seen
-from turnsvr.client.nat_sockets import Answer, Sockets, mtu_towards
+from turnsvr.client.nat_sockets import BindingResponse, Sockets, mtu_towards
 from turnsvr.client.transaction import TransactionFailed, TransactionTimeout
 from turnsvr.stun.address import Address
 from turnsvr.stun.attributes import CHANGE_REQUEST, PADDING
@@ -42,7 +42,9 @@ class Behaviours:
     filtering: Possible
 
 
-async def behaviours(sockets: Sockets, link: DatagramLink, first: Answer, second: Address | None) -> Behaviours:
+async def behaviours(
+    sockets: Sockets, link: DatagramLink, first: BindingResponse, second: Address | None
+) -> Behaviours:
     """The tests of RFC 5780 sections 4.3 and 4.4; a second server stands in where the first has no other address.
 
     first is the answer that the server's primary address gave to link. That link asks every other address of the
@@ -104,33 +106,33 @@ def _mapping(seen: Sequence[Seen], silent: Sequence[Address], other: Address | N
     return Possible(possible, f"the server has {has}; name a second server")
 
 
-def _trusted(arrived: Told[bool], origin: Address | None, alive: Collection[Address]) -> Told[bool]:
+def _trusted(arrived: Finding[bool], origin: Address | None, alive: Collection[Address]) -> Finding[bool]:
     """What a CHANGE-REQUEST test says, given where its answer should have come from and which addresses work."""
     if arrived.value is not False:
         return arrived
     if origin is None:
-        return Told(None, _NO_SECOND)
+        return Finding(None, _NO_SECOND)
     if origin not in alive:
-        return Told(None, f"nothing answers at {origin}, where the server says that it would answer from")
+        return Finding(None, f"nothing answers at {origin}, where the server says that it would answer from")
     return arrived
 
 
-async def _changed(sockets: Sockets, change: int) -> Told[bool]:
+async def _changed(sockets: Sockets, change: int) -> Finding[bool]:
     """Whether an answer from elsewhere arrives at a fresh socket; False for silence that loss does not explain."""
     link = await sockets.open()
     request = new_request(Method.BINDING).add(CHANGE_REQUEST, change)
     try:
         answer = await sockets.persistent_binding(link, request=request)
     except TransactionTimeout as silence:
-        return Told(False) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
+        return Finding(False) if sockets.silence_counts(silence.sent) else Finding(None, LOSSY)
     except (TransactionFailed, MalformedMessage, OSError):
-        return Told(None, _NO_SECOND)
+        return Finding(None, _NO_SECOND)
     source, server = answer.response.source, sockets.server
     obeyed = source.port != server.port and (source.host != server.host) == bool(change & _CHANGE_IP)
-    return Told(True) if obeyed else Told(None, "the server ignores CHANGE-REQUEST")
+    return Finding(True) if obeyed else Finding(None, "the server ignores CHANGE-REQUEST")
 
 
-async def hairpinning(sockets: Sockets) -> Told[bool]:
+async def hairpinning(sockets: Sockets) -> Finding[bool]:
     """Whether a packet to this NAT's own outside comes back in (RFC 5780 section 3.4).
 
     Two sockets send to each other's mapped address, as two peers behind the NAT would, so that each one's
@@ -140,7 +142,7 @@ async def hairpinning(sockets: Sockets) -> Told[bool]:
     try:
         mapped = [(await sockets.plain_binding(link)).mapped for link in links]
     except UNANSWERED:
-        return Told(None, "no mapped address to send to")
+        return Finding(None, "no mapped address to send to")
     arrived: asyncio.Future[Address] = asyncio.get_running_loop().create_future()
     expected = [new_request(Method.BINDING), new_request(Method.BINDING)]
     known = {request.encode() for request in expected}
@@ -160,17 +162,17 @@ async def hairpinning(sockets: Sockets) -> Told[bool]:
         done, _ = await asyncio.wait([arrived], timeout=wait)
         if done:
             inside = arrived.result() in {link.local for link in links}
-            return Told(True, "the sender's local address shows" if inside else "the sender's mapped address shows")
+            return Finding(True, "the sender's local address shows" if inside else "the sender's mapped address shows")
     arrived.cancel()
-    return Told(False) if sockets.silence_counts(sent) else Told(None, LOSSY)
+    return Finding(False) if sockets.silence_counts(sent) else Finding(None, LOSSY)
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What happened to the local ports."""
 
-    preservation: Told[bool]
-    parity: Told[bool]
+    preservation: Finding[bool]
+    parity: Finding[bool]
 
 
 async def ports(sockets: Sockets) -> Ports:
@@ -183,35 +185,35 @@ async def ports(sockets: Sockets) -> Ports:
         except UNANSWERED:
             continue
     if not pairs:
-        return Ports(Told(None, "no answers"), Told(None, "no answers"))
+        return Ports(Finding(None, "no answers"), Finding(None, "no answers"))
     kept = sum(local == mapped for local, mapped in pairs)
     same_parity = sum(local % 2 == mapped % 2 for local, mapped in pairs)
     return Ports(_all(kept, len(pairs)), _all(same_parity, len(pairs)))
 
 
-def _all(kept: int, of: int) -> Told[bool]:
-    return Told(kept == of, f"{kept} of {of} ports" if 0 < kept < of else "")
+def _all(kept: int, of: int) -> Finding[bool]:
+    return Finding(kept == of, f"{kept} of {of} ports" if 0 < kept < of else "")
 
 
-async def fragments(sockets: Sockets) -> Told[Fragments]:
+async def fragments(sockets: Sockets) -> Finding[Fragments]:
     """What becomes of a Binding request that is larger than the MTU, and of its answer (RFC 5780 section 3.5)."""
     mtu = mtu_towards(sockets.server)
     if mtu is None:
-        return Told(None, "this system does not say the MTU")
+        return Finding(None, "this system does not say the MTU")
     size = mtu + -mtu % 4
     if size > _LARGEST_PADDING:
-        return Told(None, f"the MTU here is {mtu} bytes, nothing is fragmented")
+        return Finding(None, f"the MTU here is {mtu} bytes, nothing is fragmented")
     link = await sockets.open()
     request = new_request(Method.BINDING).add(PADDING, bytes(size))
     try:
         answer = await sockets.persistent_binding(link, request=request)
     except TransactionTimeout as silence:
-        return Told(Fragments.LOST) if sockets.silence_counts(silence.sent) else Told(None, LOSSY)
+        return Finding(Fragments.LOST) if sockets.silence_counts(silence.sent) else Finding(None, LOSSY)
     except TransactionFailed:
-        return Told(Fragments.OUTBOUND, "the server sends none back")
+        return Finding(Fragments.OUTBOUND, "the server sends none back")
     except (MalformedMessage, OSError) as error:
-        return Told(None, str(error))
+        return Finding(None, str(error))
     returned = answer.response.message.get(PADDING) or b""
     if len(returned) < size:
-        return Told(Fragments.OUTBOUND, "the server sends none back")
-    return Told(Fragments.BOTH_WAYS)
+        return Finding(Fragments.OUTBOUND, "the server sends none back")
+    return Finding(Fragments.BOTH_WAYS)

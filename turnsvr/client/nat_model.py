@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Told(Generic[T]):
+class Finding(Generic[T]):
     """A finding: its value and a remark, or None and why it cannot be told."""
 
     value: T | None
@@ -58,11 +58,11 @@ class FamilyReport:
 
     family: Family
     server: Address
-    udp: Told[bool]
+    udp: Finding[bool]
     """Whether UDP gets to the server and back."""
-    tcp: Told[float] = Told(None, NOT_TRIED)
+    tcp: Finding[float] = Finding(None, NOT_TRIED)
     """Round-trip time in seconds."""
-    tls: Told[float] = Told(None, NOT_TRIED)
+    tls: Finding[float] = Finding(None, NOT_TRIED)
     """Round-trip time in seconds."""
     local: Address | None = None
     mapped: Address | None = None
@@ -74,14 +74,14 @@ class FamilyReport:
     mapping: Possible = Possible()
     filtering: Possible = Possible()
     classic: frozenset[Classic] = frozenset()
-    hairpinning: Told[bool] = Told(None, NOT_TRIED)
-    port_preservation: Told[bool] = Told(None, NOT_TRIED)
+    hairpinning: Finding[bool] = Finding(None, NOT_TRIED)
+    port_preservation: Finding[bool] = Finding(None, NOT_TRIED)
     """Whether the mapped port is the local one."""
-    port_parity: Told[bool] = Told(None, NOT_TRIED)
+    port_parity: Finding[bool] = Finding(None, NOT_TRIED)
     """Whether even ports stay even and odd ones odd."""
-    fragments: Told[Fragments] = Told(None, NOT_TRIED)
-    lifetime: Told[Lifetime] = Told(None, NOT_MEASURED)
-    gateway: Told[bool] = Told(None, NOT_TRIED)
+    fragments: Finding[Fragments] = Finding(None, NOT_TRIED)
+    lifetime: Finding[Lifetime] = Finding(None, NOT_MEASURED)
+    gateway: Finding[bool] = Finding(None, NOT_TRIED)
     """Whether something rewrites addresses inside packets (a generic ALG)."""
     sent: int = 0
     """Transmissions of requests that nothing should filter."""

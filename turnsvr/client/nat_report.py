@@ -9,11 +9,11 @@ from turnsvr.client.nat_model import (
     NOT_MEASURED,
     NOT_TRIED,
     FamilyReport,
+    Finding,
     Fragments,
     Lifetime,
     NatReport,
     Possible,
-    Told,
 )
 from turnsvr.client.nat_rules import Behaviour, Classic
 from turnsvr.stun.address import Address, Family
@@ -120,7 +120,7 @@ def _family_json(report: FamilyReport) -> dict[str, Any]:
     }
 
 
-def _told_json(told: Told[T], show: Callable[[T], Any] = lambda value: value) -> dict[str, Any]:
+def _told_json(told: Finding[T], show: Callable[[T], Any] = lambda value: value) -> dict[str, Any]:
     return {"value": None if told.value is None else show(told.value), "note": told.note}
 
 
@@ -141,7 +141,7 @@ def _text(address: Address | None) -> str | None:
     return None if address is None else str(address)
 
 
-def _told(told: Told[T], show: Callable[[T], str]) -> str:
+def _told(told: Finding[T], show: Callable[[T], str]) -> str:
     if told.note in (NOT_TRIED, NOT_MEASURED):
         return "-"
     return _UNKNOWN if told.value is None else show(told.value)

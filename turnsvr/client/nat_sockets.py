@@ -41,7 +41,7 @@ class Tempo:
     """Seconds between new transactions (RFC 5780 section 5: at most ten a second)."""
 
 
-class Answer(NamedTuple):
+class BindingResponse(NamedTuple):
     """A Binding success response with what the measurements look at."""
 
     response: Response
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
     software: str | None
 
     @classmethod
-    def read(cls, response: Response) -> Answer:
+    def read(cls, response: Response) -> BindingResponse:
         """Raises MalformedMessage, also when the mapped address is missing."""
         message = response.message
         plain = message.get(MAPPED_ADDRESS)
@@ -108,16 +108,18 @@ class Sockets:
         self._next = at + self.tempo.pace
         await asyncio.sleep(at - loop.time())
 
-    async def binding(self, link: DatagramLink, to: Address | None = None, request: Message | None = None) -> Answer:
+    async def binding(
+        self, link: DatagramLink, to: Address | None = None, request: Message | None = None
+    ) -> BindingResponse:
         """A Binding transaction; raises TransactionTimeout, TransactionFailed, MalformedMessage or OSError."""
         await self.turn()
         request = request or new_request(Method.BINDING)
-        answer = Answer.read(await link.request(request, to=to or self.server, timers=self.timers))
+        answer = BindingResponse.read(await link.request(request, to=to or self.server, timers=self.timers))
         if answer.plain_mapped is not None:
             self.rewritten = bool(self.rewritten) or answer.plain_mapped != answer.mapped
         return answer
 
-    async def plain_binding(self, link: DatagramLink) -> Answer:
+    async def plain_binding(self, link: DatagramLink) -> BindingResponse:
         """binding() with the server's primary address, which counts in the loss and in the RTO."""
         try:
             answer = await self.binding(link)
@@ -136,7 +138,7 @@ class Sockets:
 
     async def persistent_binding(
         self, link: DatagramLink, to: Address | None = None, request: Message | None = None
-    ) -> Answer:
+    ) -> BindingResponse:
         """binding(), repeated while loss alone might explain that nothing comes.
 
         Raises what binding() raises; a TransactionTimeout says how often the request was sent in all.

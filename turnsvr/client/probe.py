@@ -20,9 +20,18 @@ from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, ENETUNREACH
 from turnsvr.client import outside, second_opinion
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink, open_link, resolve, tls_context
-from turnsvr.client.probe_report import FROM_OUTSIDE, LegReport, Outcome, ProbeReport, Step, advice_for, render, to_json
+from turnsvr.client.probe_report import (
+    FROM_OUTSIDE,
+    LegReport,
+    ProbeReport,
+    Step,
+    StepOutcome,
+    advice_for,
+    render,
+    to_json,
+)
 from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
-from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, Leg, ServerUri, parse
 from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.attributes import SOFTWARE, XOR_MAPPED_ADDRESS
@@ -210,7 +219,7 @@ class _Leg:
         self._timers = Timers.within(patience)
         self._clients: list[TurnClient] = []
         self._channels: list[int] = []
-        self._wish = Wish()
+        self._wish = AllocateOptions()
 
     async def report(self) -> LegReport:
         steps: list[Step] = []
@@ -219,12 +228,12 @@ class _Leg:
             blocked_by: str | None = None
             for name, step, needed in self._plan():
                 if blocked_by is not None:
-                    steps.append(Step(name, Outcome.SKIPPED, detail=blocked_by))
+                    steps.append(Step(name, StepOutcome.SKIPPED, detail=blocked_by))
                     continue
                 result = await self._try(name, step)
                 steps.append(result)
-                if needed and result.outcome is not Outcome.OK:
-                    blocked_by = f"needs {name}" if result.outcome is Outcome.FAILED else result.detail
+                if needed and result.outcome is not StepOutcome.OK:
+                    blocked_by = f"needs {name}" if result.outcome is StepOutcome.FAILED else result.detail
         return LegReport(self.transport, self.server, tuple(steps))
 
     def _plan(self) -> list[tuple[str, StepRun, bool]]:
@@ -248,12 +257,12 @@ class _Leg:
         try:
             round_trip, detail = await step()
         except (_NotTried, outside.CannotTell) as reason:
-            return Step(name, Outcome.SKIPPED, detail=str(reason))
+            return Step(name, StepOutcome.SKIPPED, detail=str(reason))
         except (ClientError, OSError) as error:
             if isinstance(error, OSError) and error.errno in _NO_WAY and name == "connect":
-                return Step(name, Outcome.SKIPPED, detail=f"this host has no way there ({error.strerror})")
-            return Step(name, Outcome.FAILED, detail=_text(error), advice=advice_for(error, self.transport))
-        return Step(name, Outcome.OK, round_trip, detail)
+                return Step(name, StepOutcome.SKIPPED, detail=f"this host has no way there ({error.strerror})")
+            return Step(name, StepOutcome.FAILED, detail=_text(error), advice=advice_for(error, self.transport))
+        return Step(name, StepOutcome.OK, round_trip, detail)
 
     async def _connect(self) -> tuple[float | None, str]:
         started = asyncio.get_running_loop().time()
@@ -284,7 +293,7 @@ class _Leg:
         except TransactionFailed as failure:
             if failure.code != ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED or self._wish.family is not None:
                 raise
-            self._wish = Wish(family=Family.IPV6)
+            self._wish = AllocateOptions(family=Family.IPV6)
             return await self._allocate()
         relayed = ", ".join(str(client.relayed[0]) for client in self._clients)
         return _mean(responses), f"relayed at {relayed}"

@@ -17,7 +17,7 @@ FROM_OUTSIDE = "reached from outside"
 """The step that tells whether others reach a relayed address."""
 
 
-class Outcome(Enum):
+class StepOutcome(Enum):
     """What became of a step."""
 
     OK = "ok"
@@ -30,7 +30,7 @@ class Step:
     """One thing that was tried on a leg."""
 
     name: str
-    outcome: Outcome
+    outcome: StepOutcome
     round_trip: float | None = None
     """Seconds."""
     detail: str = ""
@@ -49,17 +49,17 @@ class LegReport:
     def works(self) -> bool:
         """Whether something was tried and nothing failed."""
         outcomes = {step.outcome for step in self.steps}
-        return Outcome.OK in outcomes and Outcome.FAILED not in outcomes
+        return StepOutcome.OK in outcomes and StepOutcome.FAILED not in outcomes
 
     @property
     def untold(self) -> str:
         """Why it cannot be told from here whether others reach a relayed address; empty when that was found out."""
         step = next((step for step in self.steps if step.name == FROM_OUTSIDE), None)
-        return step.detail if step is not None and step.outcome is Outcome.SKIPPED else ""
+        return step.detail if step is not None and step.outcome is StepOutcome.SKIPPED else ""
 
     @property
     def was_tried(self) -> bool:
-        return any(step.outcome is not Outcome.SKIPPED for step in self.steps)
+        return any(step.outcome is not StepOutcome.SKIPPED for step in self.steps)
 
     def __str__(self) -> str:
         return f"{self.transport.value} {self.server}"
@@ -145,15 +145,15 @@ def to_json(report: ProbeReport) -> dict[str, Any]:
 def _reached(report: ProbeReport) -> bool | None:
     """Whether others reach the relayed addresses; None when it cannot be told."""
     outcomes = {step.outcome for leg in report.legs for step in leg.steps if step.name == FROM_OUTSIDE}
-    if Outcome.FAILED in outcomes:
+    if StepOutcome.FAILED in outcomes:
         return False
-    return True if Outcome.OK in outcomes else None
+    return True if StepOutcome.OK in outcomes else None
 
 
 def _cell(step: Step) -> str:
-    if step.outcome is Outcome.OK:
+    if step.outcome is StepOutcome.OK:
         return "ok" if step.round_trip is None else f"{step.round_trip * 1000:.1f} ms"
-    return "FAILED" if step.outcome is Outcome.FAILED else "-"
+    return "FAILED" if step.outcome is StepOutcome.FAILED else "-"
 
 
 def _remarks(report: ProbeReport) -> list[str]:
@@ -162,7 +162,7 @@ def _remarks(report: ProbeReport) -> list[str]:
         if not leg.was_tried:
             remarks.append(f"{leg}: not tried: {leg.steps[0].detail}")
         for step in leg.steps:
-            if step.outcome is Outcome.FAILED:
+            if step.outcome is StepOutcome.FAILED:
                 remarks.append(f"{leg}: {step.name}: {step.detail}")
                 if step.advice:
                     remarks.append(f"    {step.advice}")

@@ -62,7 +62,7 @@ class PeerError:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class AllocateOptions:
     """What an Allocate request may ask for beyond the default (RFC 8656 section 7.1)."""
 
     lifetime: int | None = None
@@ -90,7 +90,7 @@ class Wish:
             request.add(DONT_FRAGMENT, True)
 
 
-class BadAnswer(ClientError):
+class BadResponse(ClientError):
     """A success response that lacks what it must have."""
 
 
@@ -120,7 +120,7 @@ class TurnClient:
         """A plain Binding request on this five-tuple."""
         return await self.link.request(new_request(Method.BINDING), timers=self._timers)
 
-    async def allocate(self, wish: Wish = Wish()) -> Response:
+    async def allocate(self, wish: AllocateOptions = AllocateOptions()) -> Response:
         """Ask for relayed transport addresses.
 
         Raises ClientError of a kind (TransactionFailed, TransactionTimeout, …) or OSError.
@@ -129,13 +129,13 @@ class TurnClient:
         try:
             self._take_allocation(response.message)
         except MalformedMessage as error:
-            raise BadAnswer(str(error)) from error
+            raise BadResponse(str(error)) from error
         return response
 
     def _take_allocation(self, message: Message) -> None:
         relayed, lifetime = tuple(message.all(XOR_RELAYED_ADDRESS)), message.get(LIFETIME)
         if not relayed or lifetime is None:
-            raise BadAnswer("an Allocate success response without XOR-RELAYED-ADDRESS or LIFETIME")
+            raise BadResponse("an Allocate success response without XOR-RELAYED-ADDRESS or LIFETIME")
         self.relayed = relayed
         self.lifetime = lifetime
         self.mapped = message.get(XOR_MAPPED_ADDRESS)
@@ -155,7 +155,7 @@ class TurnClient:
         response = await self.request(Method.REFRESH, fill)
         granted = response.message.get(LIFETIME)
         if granted is None:
-            raise BadAnswer("a Refresh success response without LIFETIME")
+            raise BadResponse("a Refresh success response without LIFETIME")
         self.lifetime = granted
         if lifetime == 0:
             self.relayed = tuple(address for address in self.relayed if family and address.family is not family)

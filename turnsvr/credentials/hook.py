@@ -17,7 +17,7 @@ import httpx
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.api import Caller, Credential, Refusal, Unavailable
 from turnsvr.credentials.health import Health
-from turnsvr.credentials.hookanswer import Answer, BadAnswer, read_answer
+from turnsvr.credentials.hookanswer import BadHookAnswer, HookAnswer, read_answer
 from turnsvr.credentials.http import HttpClient, TooMuch, parse_url, read_bounded
 from turnsvr.credentials.questions import Memory, Questions, may_be_asked
 
@@ -61,8 +61,8 @@ class Hook:
         self._secret = secret.encode()
         self._clock = clock
         self._questions = Questions(self.health, timeout, max_at_once=_MAX_REQUESTS, clock=clock)
-        self._known: Memory[_Key, Answer] = Memory(_MAX_KNOWN)
-        self._refused: Memory[_Key, Answer] = Memory(max_refused)
+        self._known: Memory[_Key, HookAnswer] = Memory(_MAX_KNOWN)
+        self._refused: Memory[_Key, HookAnswer] = Memory(max_refused)
         self._forgotten = 0
         self._client = HttpClient(timeout, connections=_MAX_REQUESTS, ca=ca)
 
@@ -100,7 +100,7 @@ class Hook:
         await self._questions.close(at_once=at_once)
         await self._client.aclose()
 
-    async def _ask(self, key: _Key, wall_time: float) -> Answer:
+    async def _ask(self, key: _Key, wall_time: float) -> HookAnswer:
         username, realm, client = key
         body = json.dumps({"username": username, "realm": realm, "client": client}).encode()
         headers = {"Content-Type": "application/json", **signed(self._secret, str(int(wall_time)), body)}
@@ -110,7 +110,7 @@ class Hook:
                 return read_answer(response.status_code, response.headers, body)
         except httpx.TimeoutException:
             raise Unavailable(f"{self.health.name}: no answer in {self._questions.timeout:g} s") from None
-        except (httpx.HTTPError, BadAnswer, TooMuch) as error:
+        except (httpx.HTTPError, BadHookAnswer, TooMuch) as error:
             raise Unavailable(f"{self.health.name}: {str(error) or type(error).__name__}") from None
 
 

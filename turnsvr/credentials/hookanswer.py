@@ -27,12 +27,12 @@ _REFUSING = (400, 403, 404, 422)
 """No such user, and for some frameworks no such user name either."""
 
 
-class BadAnswer(Exception):
+class BadHookAnswer(Exception):
     """The service answered what it should not; the text says what, for the log."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HookAnswer:
     """A credential, or a refusal. Either password or keys are there when it is accepted."""
 
     accepted: bool
@@ -55,33 +55,33 @@ class Answer:
         return (Credential(username, md5_key, sha256_key, self.user or username, self.quota),)
 
 
-def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """The answer of this status and body; header names are compared as the mapping does. Raises BadAnswer."""
+def read_answer(status: int, headers: Mapping[str, str], body: bytes) -> HookAnswer:
+    """The answer of this status and body; header names are compared as the mapping does. Raises BadHookAnswer."""
     if status in _REFUSING:
         try:
             stated = _ttl(_json_object(body), headers)
-        except BadAnswer:
+        except BadHookAnswer:
             stated = _max_age(headers)
-        return Answer(False, min(REFUSAL_TTL if stated is None else stated, MAX_REFUSAL_TTL))
+        return HookAnswer(False, min(REFUSAL_TTL if stated is None else stated, MAX_REFUSAL_TTL))
     if status == 401:
-        raise BadAnswer("status 401: does it know the secret that requests are signed with?")
+        raise BadHookAnswer("status 401: does it know the secret that requests are signed with?")
     if status != 200:
-        raise BadAnswer(f"status {status}, where 200, 400, 403, 404 or 422 is an answer")
+        raise BadHookAnswer(f"status {status}, where 200, 400, 403, 404 or 422 is an answer")
     values = _json_object(body)
     password, md5_key, sha256_key = _password(values), _key(values, "key", _MD5), _key(values, "sha256_key", _SHA256)
     if (password is None) == (md5_key is None and sha256_key is None):
-        raise BadAnswer("neither password nor key, or both")
+        raise BadHookAnswer("neither password nor key, or both")
     ttl = _ttl(values, headers) or 0.0
-    return Answer(True, min(ttl, MAX_TTL), password, md5_key, sha256_key, _user(values), _quota(values))
+    return HookAnswer(True, min(ttl, MAX_TTL), password, md5_key, sha256_key, _user(values), _quota(values))
 
 
 def _json_object(body: bytes) -> dict[str, Any]:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError):
-        raise BadAnswer("a body that is no JSON") from None
+        raise BadHookAnswer("a body that is no JSON") from None
     if not isinstance(values, dict):
-        raise BadAnswer("a body that is no JSON object")
+        raise BadHookAnswer("a body that is no JSON object")
     return values
 
 
@@ -90,7 +90,7 @@ def _password(values: Mapping[str, Any]) -> str | None:
     if password is None:
         return None
     if not isinstance(password, str) or not 0 < len(_encoded(password)) <= _MAX_PASSWORD_BYTES:
-        raise BadAnswer(f"a password that is no text of 1 to {_MAX_PASSWORD_BYTES} bytes")
+        raise BadHookAnswer(f"a password that is no text of 1 to {_MAX_PASSWORD_BYTES} bytes")
     return password
 
 
@@ -99,7 +99,7 @@ def _key(values: Mapping[str, Any], name: str, pattern: re.Pattern[str]) -> byte
     if text is None:
         return None
     if not isinstance(text, str) or not pattern.fullmatch(text):
-        raise BadAnswer(f"{name} without the right number of hex digits")
+        raise BadHookAnswer(f"{name} without the right number of hex digits")
     return bytes.fromhex(text)
 
 
@@ -108,7 +108,7 @@ def _user(values: Mapping[str, Any]) -> str | None:
     if user is None:
         return None
     if not isinstance(user, str) or not user.isprintable() or not 0 < len(user.encode()) <= MAX_USERNAME_BYTES:
-        raise BadAnswer("user that is no printable text")
+        raise BadHookAnswer("user that is no printable text")
     return user
 
 
@@ -117,7 +117,7 @@ def _quota(values: Mapping[str, Any]) -> int | None:
     if quota is None:
         return None
     if isinstance(quota, bool) or not isinstance(quota, int) or not 0 <= quota <= MAX_QUOTA:
-        raise BadAnswer(f"quota that is no whole number from 0 to {MAX_QUOTA}")
+        raise BadHookAnswer(f"quota that is no whole number from 0 to {MAX_QUOTA}")
     return quota
 
 
@@ -127,7 +127,7 @@ def _ttl(values: Mapping[str, Any], headers: Mapping[str, str]) -> float | None:
     if ttl is None:
         return _max_age(headers)
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 <= ttl < float("inf"):
-        raise BadAnswer("ttl that is no number of seconds")
+        raise BadHookAnswer("ttl that is no number of seconds")
     return float(min(ttl, MAX_TTL))
 
 
@@ -144,4 +144,4 @@ def _encoded(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:
-        raise BadAnswer("a text that is no Unicode") from None
+        raise BadHookAnswer("a text that is no Unicode") from None

@@ -69,7 +69,7 @@ def _is_http(first: bytes) -> bool:
     )
 
 
-class Arrival:
+class FirstBytes:
     """Waits for a connection's first bytes, leaves them in place, and tells of them once; cancel() ends the wait."""
 
     def __init__(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from turnsvr.eviction import Waiting
+from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
 from turnsvr.net.proxied import HeaderRefusals
 from turnsvr.stun.address import Address, FiveTuple, Transport, pack_host
@@ -122,7 +122,7 @@ class Connections:
         self.refused = 0
         """Connections for which there was no room."""
         self.header_refusals = HeaderRefusals()
-        self._waiting = Waiting[Connection]()
+        self._waiting = Evictable[Connection]()
         """Those without an allocation; of one that has got its own since, this is found out when it is to go."""
         self._open: dict[tuple[Address, Address], Connection] = {}
         """By their ends."""

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable
 
 from turnsvr.net.arrival import FIRST_BYTES
-from turnsvr.net.turns import Step
+from turnsvr.net.turns import Turn
 from turnsvr.relay.api import TlsContext, TlsHandshake
 
 
@@ -28,7 +28,7 @@ class Handshake:
         context: TlsContext,
         timeout: float,
         *,
-        in_turn: Callable[[Callable[[], object]], Step],
+        in_turn: Callable[[Callable[[], object]], Turn],
         done: Callable[[TlsHandshake, bytes], None],
         failed: Callable[[str], None],
     ) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from turnsvr.net.accepting import Acceptor
-from turnsvr.net.arrival import Arrival, Farewell, Speech, judge, last_word
+from turnsvr.net.arrival import Farewell, FirstBytes, Speech, judge, last_word
 from turnsvr.net.connections import Connection, Connections, StreamLimits
 from turnsvr.net.doors import PLAIN, Doors, Listener
 from turnsvr.net.engine import Engine
@@ -169,7 +169,7 @@ class Streams:
         def arrived(speech: Speech) -> None:
             self._arrived(connected, connection, speech)
 
-        arrival = Arrival(self._loop, connected, arrived)
+        arrival = FirstBytes(self._loop, connected, arrived)
 
         def drop() -> None:
             arrival.cancel()

@@ -14,7 +14,7 @@ _AT_ONCE = 2
 """Steps in one turn of the loop."""
 
 
-class Step:
+class Turn:
     """One step that waits for its turn; cancel() forgoes it."""
 
     def __init__(self, call: Callable[[], object]) -> None:
@@ -30,12 +30,12 @@ class Turns:
     def __init__(self, loop: asyncio.AbstractEventLoop, at_once: int = _AT_ONCE) -> None:
         self._loop = loop
         self._at_once = at_once
-        self._waiting: dict[bytes, deque[Step]] = {}
+        self._waiting: dict[bytes, deque[Turn]] = {}
         """The source whose turn it is at the beginning."""
 
-    def ask(self, source: bytes, call: Callable[[], object]) -> Step:
+    def ask(self, source: bytes, call: Callable[[], object]) -> Turn:
         """Have this called in one of the next turns of the loop, unless it is cancelled before."""
-        step = Step(call)
+        step = Turn(call)
         if not self._waiting:
             self._loop.call_soon(self._run)
         self._waiting.setdefault(source, deque()).append(step)
@@ -54,7 +54,7 @@ class Turns:
             if self._waiting:
                 self._loop.call_soon(self._run)
 
-    def _next(self) -> Step:
+    def _next(self) -> Turn:
         source = next(iter(self._waiting))
         steps = self._waiting.pop(source)
         step = steps.popleft()

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
-from turnsvr.limits import ANSWERS_SAVED, AnswerLimiter, Answers, Budget
+from turnsvr.limits import ANSWERS_SAVED, AdjustableAnswerLimit, AnswerLimit, AnswerLimiter
 from turnsvr.relay.api import Handler, Pump, PumpSettings
 from turnsvr.relay.portable.pump import PortablePump
 
@@ -24,7 +24,7 @@ def make(
     kind: PumpKind = "auto",
     *,
     loop: asyncio.AbstractEventLoop | None = None,
-    limiter: Answers | None = None,
+    limiter: AnswerLimit | None = None,
 ) -> Pump:
     """The pump of that kind, on the running loop unless told another; "auto" is the compiled one where it loads.
 
@@ -39,10 +39,10 @@ def make(
     return PortablePump(settings, handler, loop=loop, limiter=limiter)
 
 
-def budget(rate: float, kind: PumpKind = "auto") -> Budget:
+def budget(rate: float, kind: PumpKind = "auto") -> AdjustableAnswerLimit:
     """Answers to strangers that a pump of that kind, and whoever else, may give: so many a second to one address."""
     if kind != "portable" and not isinstance(compiled := _compiled(), str):
-        made: Budget = compiled.AnswerBudget(rate)
+        made: AdjustableAnswerLimit = compiled.AnswerBudget(rate)
         return made
     return AnswerLimiter(rate, saved=ANSWERS_SAVED)
 

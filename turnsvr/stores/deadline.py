@@ -12,7 +12,7 @@ _PARTING = 5.0
 _T = TypeVar("_T")
 
 
-class Deadlines:
+class TimedCalls:
     """Runs what speaks with a database. What is late is cancelled, and its end is not waited for.
 
     Drivers take seconds to part with a server that has stopped answering; their connection pools bound how many of

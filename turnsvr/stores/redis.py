@@ -23,7 +23,7 @@ from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, hexkeys
 from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
-from turnsvr.stores.deadline import Deadlines
+from turnsvr.stores.deadline import TimedCalls
 from turnsvr.stores.options import parse, place
 from turnsvr.stores.redislink import database_number, pool, reason
 from turnsvr.stores.tablebuilder import TableBuilder, quoted
@@ -66,7 +66,7 @@ class RedisStore:
         self._name = place(url)
         self._pool = pool(url, parse(url), self._database, timeout, _POOL_SIZE)
         self._client = Redis(connection_pool=self._pool)
-        self._deadlines = Deadlines()
+        self._deadlines = TimedCalls()
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, engines, failures, hexkeys, schema
 from turnsvr.stores.api import MAX_NAMES, NotStorable, Option, Tables, UserKeys
-from turnsvr.stores.deadline import Deadlines
+from turnsvr.stores.deadline import TimedCalls
 from turnsvr.stores.options import place
 from turnsvr.stores.tablebuilder import TableBuilder
 
@@ -40,7 +40,7 @@ class SqlStore:
         """timeout in seconds for one answer. Raises BadValue for options of the URL that mean nothing."""
         self._engine = engines.make(url, timeout)
         self._timeout = timeout
-        self._deadlines = Deadlines()
+        self._deadlines = TimedCalls()
         self._file = Path(url.database) if url.dialect == "sqlite" else None
         self._name = place(url)
 

@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class StatusMessage:
     """Something to publish under a key; with seconds it is kept there for as long, with 0 the key is deleted."""
 
     channel: str
@@ -109,14 +109,14 @@ def _escaped(character: str) -> str:
 class StatusWriter:
     """Sends messages to Redis, in order. put() never waits; while Redis is away the oldest messages go."""
 
-    def __init__(self, url: StoreUrl, resume: Callable[[], Iterable[Message]]) -> None:
+    def __init__(self, url: StoreUrl, resume: Callable[[], Iterable[StatusMessage]]) -> None:
         """resume gives what to set after Redis was away, for it may have forgotten. Raises BadValue."""
         self.dropped = 0
         """Messages that were given up."""
         self.available = True
         self._place = place(url)
         self._resume = resume
-        self._queue: deque[tuple[Message, ...]] = deque()
+        self._queue: deque[tuple[StatusMessage, ...]] = deque()
         self._filled = asyncio.Event()
         self._client = Redis(connection_pool=pool(url, parse(url), database_number(url), _TIMEOUT, 1, self._connected))
         self._task: asyncio.Task[None] | None = None
@@ -134,7 +134,7 @@ class StatusWriter:
         """Whether what may as well be said later may be said now."""
         return len(self._queue) < MAX_WAITING // 2
 
-    def put(self, *messages: Message) -> None:
+    def put(self, *messages: StatusMessage) -> None:
         """Have these sent: what there is to say of one event."""
         if len(self._queue) >= MAX_WAITING:
             self.dropped += len(self._queue.popleft())
@@ -203,14 +203,14 @@ class StatusWriter:
             self._put_back(batch)
             raise
 
-    def _put_back(self, batch: list[tuple[Message, ...]]) -> None:
+    def _put_back(self, batch: list[tuple[StatusMessage, ...]]) -> None:
         """What was not sent goes first again, as far as there is room."""
         room = MAX_WAITING - len(self._queue)
         kept = batch[-room:] if room else []
         self.dropped += sum(map(len, batch)) - sum(map(len, kept))
         self._queue.extendleft(reversed(kept))
 
-    async def _write(self, messages: list[Message]) -> None:
+    async def _write(self, messages: list[StatusMessage]) -> None:
         for start in range(0, len(messages), _BATCH):
             pipeline = self._client.pipeline(transaction=False)
             for message in messages[start : start + _BATCH]:
@@ -230,7 +230,7 @@ class StatusWriter:
             _log.warning("status not in Redis", store=self._place, reason=why)
 
 
-def _add(pipeline: Pipeline, message: Message) -> None:
+def _add(pipeline: Pipeline, message: StatusMessage) -> None:
     channel, text = message.channel.encode("utf-8", "replace"), message.text
     if message.seconds == 0:
         pipeline.delete(channel)

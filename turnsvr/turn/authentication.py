@@ -10,7 +10,7 @@ from turnsvr.stun.attributes import PasswordAlgorithm
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.integrity import userhash
 from turnsvr.stun.message import Message
-from turnsvr.turn.nonce import Nonces, Verdict
+from turnsvr.turn.nonce import Nonces, NonceVerdict
 from turnsvr.turn.reject import Reject
 
 MD5: Final = 0x0001
@@ -140,7 +140,7 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
         raise Reject(ErrorCode.BAD_REQUEST)
     # The NONCE is not valid: 438 with a challenge.
     verdict = nonces.judge(nonce, five_tuple.client, now)
-    if verdict is Verdict.FOREIGN:
+    if verdict is NonceVerdict.FOREIGN:
         raise Reject(ErrorCode.STALE_NONCE, challenge=True)
     # Neither PASSWORD-ALGORITHMS nor PASSWORD-ALGORITHM: MD5. Else both, the list as offered with this nonce, and the
     # chosen one of it: or 400, for the list may have been cut on its way (a bid-down attack).
@@ -155,4 +155,4 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
         hashed = None
     answer = sha256 or chosen is not None
     token = message.get(a.ACCESS_TOKEN) if tokens else None
-    return Claim(realm, username, hashed, algorithm, answer, verdict is Verdict.EXPIRED, now, token)
+    return Claim(realm, username, hashed, algorithm, answer, verdict is NonceVerdict.EXPIRED, now, token)

@@ -31,7 +31,7 @@ SECRET_SIZE = 32
 """Bytes: the most that BLAKE2s takes as its key (RFC 7693 section 2.1)."""
 
 
-class Verdict(Enum):
+class NonceVerdict(Enum):
     """What a nonce is worth."""
 
     FRESH = "fresh"
@@ -66,18 +66,18 @@ class Nonces:
         before, _, after = attributes.partition(nonce)
         return Challenge(before + self._prefix, after, self._secret, self._offer, self._lifetime)
 
-    def judge(self, nonce: bytes, client: Address, now: float) -> Verdict:
+    def judge(self, nonce: bytes, client: Address, now: float) -> NonceVerdict:
         """Constant time in what is secret."""
         if not nonce.startswith(self._prefix) or len(nonce) != len(self._prefix) + _TOKEN_CHARACTERS:
-            return Verdict.FOREIGN
+            return NonceVerdict.FOREIGN
         try:
             raw = a2b_base64(nonce[len(self._prefix) :] + b"==")
         except Base64Error:
-            return Verdict.FOREIGN
+            return NonceVerdict.FOREIGN
         expiry = int.from_bytes(raw[:_EXPIRY_SIZE], "big")
         if not hmac.compare_digest(raw[_EXPIRY_SIZE:], self._mac(expiry, client)):
-            return Verdict.FOREIGN
-        return Verdict.FRESH if now < expiry else Verdict.EXPIRED
+            return NonceVerdict.FOREIGN
+        return NonceVerdict.FRESH if now < expiry else NonceVerdict.EXPIRED
 
     def _mac(self, expiry: int, client: Address) -> bytes:
         signed = expiry.to_bytes(_EXPIRY_SIZE, "big") + client.port.to_bytes(_PORT_SIZE, "big") + client.packed

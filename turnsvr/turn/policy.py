@@ -29,7 +29,7 @@ from turnsvr.ranges import (
 )
 from turnsvr.special_purpose import SPECIAL_PURPOSE_RANGES
 
-__all__ = ["NOTHING", "SPECIAL_PURPOSE", "PeerPolicy", "Range", "RangeSet", "Verdict", "embedded", "network_range"]
+__all__ = ["NOTHING", "SPECIAL_PURPOSE", "HostVerdict", "PeerPolicy", "Range", "RangeSet", "embedded", "network_range"]
 
 NOTHING = RangeSet(())
 
@@ -37,7 +37,7 @@ SPECIAL_PURPOSE = RangeSet(map(network_range, SPECIAL_PURPOSE_RANGES.split()))
 """What is refused by default."""
 
 
-class Verdict(NamedTuple):
+class HostVerdict(NamedTuple):
     """What a policy says of a host: why it is refused, or None; and the ports at which it may be reached.
 
     Without any port and without a reason, only relayed transport addresses of this server may be reached there.
@@ -86,7 +86,7 @@ class PeerPolicy:
 
 
 @lru_cache(maxsize=4096)
-def _verdict(policy: PeerPolicy, host: str) -> Verdict:
+def _verdict(policy: PeerPolicy, host: str) -> HostVerdict:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -94,30 +94,30 @@ def _verdict(policy: PeerPolicy, host: str) -> Verdict:
     if address in policy.own:
         named = joined(*(policy.named.get(name, NO_PORT) for name in policy.own.names(address)))
         if named or host in policy.relays:
-            return Verdict(None, named)
+            return HostVerdict(None, named)
         return _refused("an address of this server")
     verdict = _elsewhere(policy, address)
     for inner in embedded(address):
         ports = NO_PORT if inner in policy.own else _elsewhere(policy, inner).ports
-        verdict = Verdict(verdict.reason, shared(verdict.ports, ports))
+        verdict = HostVerdict(verdict.reason, shared(verdict.ports, ports))
         if not ports or not (verdict.ports or verdict.reason):
             return _refused(f"an IPv6 form of {inner}")
     return verdict
 
 
-def _elsewhere(policy: PeerPolicy, address: IPAddress) -> Verdict:
+def _elsewhere(policy: PeerPolicy, address: IPAddress) -> HostVerdict:
     """Of an address that is not this host's, whatever may be inside."""
     if address in policy.allow:
-        return Verdict(None, EVERY_PORT)
+        return HostVerdict(None, EVERY_PORT)
     if address in policy.deny:
         reason = "denied by peers.deny"
     elif address in SPECIAL_PURPOSE:
         reason = "a private or special-purpose range"
     else:
-        return Verdict(None, EVERY_PORT)
+        return HostVerdict(None, EVERY_PORT)
     named = policy.named.get(address, NO_PORT)
-    return Verdict(None, named) if named else _refused(reason)
+    return HostVerdict(None, named) if named else _refused(reason)
 
 
-def _refused(reason: str) -> Verdict:
-    return Verdict(reason, NO_PORT)
+def _refused(reason: str) -> HostVerdict:
+    return HostVerdict(reason, NO_PORT)

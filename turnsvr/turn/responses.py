@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from turnsvr.limits import Answers
+from turnsvr.limits import AnswerLimit
 from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
@@ -30,7 +30,7 @@ _NO_ANSWER: Final = 0
 class Responses:
     """Emits answers as Send commands."""
 
-    def __init__(self, state: State, limiter: Answers, secret: bytes) -> None:
+    def __init__(self, state: State, limiter: AnswerLimit, secret: bytes) -> None:
         """limiter: of answers to strangers. secret: what nonces are made with."""
         self.counts: defaultdict[tuple[int, int], int] = defaultdict(int)
         """Requests by method and outcome: 200, an error code, or 0 where a bound kept them from an answer."""

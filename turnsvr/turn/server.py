@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from turnsvr.limits import Answers
+from turnsvr.limits import AnswerLimit
 from turnsvr.plane import Challenge
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -33,7 +33,7 @@ from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.responses import Responses
 from turnsvr.turn.state import Answer, State, release
-from turnsvr.turn.waiting import Waiting
+from turnsvr.turn.waiting import WaitingRequests
 
 _HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: allocate.allocate,
@@ -50,9 +50,9 @@ class Server:
     each call the caller carries out commands(), in order.
     """
 
-    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: Answers) -> None:
+    def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimit) -> None:
         self._commands: list[Command] = []
-        self._waiting = Waiting()
+        self._waiting = WaitingRequests()
         self._state = State(
             config=config,
             random=random,

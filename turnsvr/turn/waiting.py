@@ -27,7 +27,7 @@ class WaitingRequest:
         self.allocation: Final = allocation
 
 
-class Waiting:
+class WaitingRequests:
     """The table of such requests, by the number that they are asked for under."""
 
     def __init__(self) -> None:

@@ -27,7 +27,7 @@ from turnsvr.web.issuer import Issuer
 from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
 from turnsvr.web.origins import all_origins
 from turnsvr.web.refusal import Refused
-from turnsvr.web.rooms import Rooms
+from turnsvr.web.rooms import SignallingRooms
 from turnsvr.web.signalling import Signalling
 
 _MAX_BODY = 65_536
@@ -78,7 +78,7 @@ class Web:
         if bounds is None:
             return None
         return Signalling(
-            Rooms(bounds, random),
+            SignallingRooms(bounds, random),
             message_size=bounds.message_size,
             origins=all_origins(settings),
             room=self._sessions,

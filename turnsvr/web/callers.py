@@ -17,7 +17,7 @@ PUBLIC = "public"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class ApiCaller:
     """Somebody who may have credentials."""
 
     name: str
@@ -32,7 +32,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    caller: Caller
+    caller: ApiCaller
     digest: bytes
     secret: str | None = field(repr=False)
 
@@ -43,22 +43,22 @@ class Callers:
     def __init__(self, settings: WebSettings) -> None:
         self._keys = tuple(
             _Key(
-                Caller(key.name, key.tag or key.name, key.ttl or settings.ttl, key.quota, key.origins),
+                ApiCaller(key.name, key.tag or key.name, key.ttl or settings.ttl, key.quota, key.origins),
                 bytes.fromhex(key.key_hash) if key.key_hash else _digest(key.key.get_secret_value() if key.key else ""),
                 key.key.get_secret_value() if key.key else None,
             )
             for key in settings.keys
         )
-        self._public = Caller(PUBLIC, PUBLIC, settings.public_ttl, keyed=False) if settings.public else None
+        self._public = ApiCaller(PUBLIC, PUBLIC, settings.public_ttl, keyed=False) if settings.public else None
 
-    def with_key(self, offered: str | None) -> Caller:
+    def with_key(self, offered: str | None) -> ApiCaller:
         """The caller whose key this is, or the public one for no key at all; raises Refused."""
         if offered is None:
             if self._public is None:
                 raise Refused(401, "an API key is needed")
             return self._public
         digest = _digest(offered)
-        found: Caller | None = None
+        found: ApiCaller | None = None
         for key in self._keys:
             # Every key is compared, so that the time tells nothing about which one nearly was it.
             if hmac.compare_digest(digest, key.digest):
@@ -67,7 +67,7 @@ class Callers:
             raise Refused(401, "the API key is not known")
         return found
 
-    def with_signature(self, request: sigv4.SignedRequest, wall_time: float) -> Caller:
+    def with_signature(self, request: sigv4.SignedRequest, wall_time: float) -> ApiCaller:
         """The caller who signed this request as AWS clients do (Signature Version 4); raises Refused."""
         claim = sigv4.read(request)
         for key in self._keys:

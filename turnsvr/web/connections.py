@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 from turnsvr.config.ranges import AddressRange
-from turnsvr.eviction import Waiting
+from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
 from turnsvr.net.proxied import HeaderRefusals
 
 
-class Wait(Enum):
+class Phase(Enum):
     """What a connection waits for."""
 
     PROXY = "the header of a balancer"
@@ -39,14 +39,14 @@ class Wait(Enum):
     SESSION = "messages of a WebSocket"
 
 
-DEADLINES: dict[Wait, float] = {
-    Wait.PROXY: 10.0,
-    Wait.TLS: 10.0,
-    Wait.HEAD: 10.0,
-    Wait.NEXT: 15.0,
-    Wait.BODY: 15.0,
-    Wait.READER: 15.0,
-    Wait.END: 5.0,
+DEADLINES: dict[Phase, float] = {
+    Phase.PROXY: 10.0,
+    Phase.TLS: 10.0,
+    Phase.HEAD: 10.0,
+    Phase.NEXT: 15.0,
+    Phase.BODY: 15.0,
+    Phase.READER: 15.0,
+    Phase.END: 5.0,
 }
 """Seconds for what depends on the client. ANSWER has none, since no request keeps the application busy for long but
 those of signalling, which has deadlines of its own; neither has SESSION, whose pings tell whether its client lives."""
@@ -79,10 +79,10 @@ class HttpConnection:
         self.closed: Callable[[], object] = lambda: None
         """Hears that it is gone; whoever serves it sets this."""
         self._table = table
-        self._wait: tuple[Wait, object] | None = None
+        self._wait: tuple[Phase, object] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def waits(self, what: Wait, of: object = None) -> None:
+    def waits(self, what: Phase, of: object = None) -> None:
         """What it waits for from now on; of tells one request from another, where they wait for the same."""
         if self._wait == (what, of) or self not in self._table:
             return
@@ -122,8 +122,8 @@ class HttpConnections:
         self.header_refusals = HeaderRefusals()
         self._open: set[HttpConnection] = set()
         self._by_source: Counter[bytes] = Counter()
-        self._strangers = Waiting[HttpConnection]()
-        self._favoured = Waiting[HttpConnection]()
+        self._strangers = Evictable[HttpConnection]()
+        self._favoured = Evictable[HttpConnection]()
 
     def admit(self, host: str) -> HttpConnection | None:
         """A place for one more connection from this IP address, or from an empty one over a Unix socket.

@@ -48,7 +48,7 @@ class RealmFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Sessions:
+class SessionFigures:
     """What became of sessions since the server started. Keys are few and ours, so that they can be labels."""
 
     now: Mapping[tuple[str, str], int]
@@ -101,7 +101,7 @@ class Figures:
         "Messages about sessions that Redis (status) was too slow or too long away for."
     )
     """None where there are none to send."""
-    sessions: Sessions
+    sessions: SessionFigures
     requests: Mapping[tuple[str, str], int]
     """Requests that the rules took since the start, by method and outcome: 200, an error code, or none."""
     queues: Mapping[str, int]

@@ -15,11 +15,11 @@ from turnsvr.web.endpoints import Endpoint
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.metrics import Metrics
 from turnsvr.web.refusal import Refused
-from turnsvr.web.rooms import Rooms
+from turnsvr.web.rooms import SignallingRooms
 
 
 def endpoints(
-    settings: WebSettings, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections
+    settings: WebSettings, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
 ) -> tuple[Endpoint, ...]:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     figures = Metrics(context, issuer, rooms, connections)

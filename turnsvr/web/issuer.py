@@ -15,7 +15,7 @@ from turnsvr.credentials import ice
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.credentials.shown import shown
 from turnsvr.limits import AnswerLimiter, TokenBucket
-from turnsvr.web.callers import Caller, Callers
+from turnsvr.web.callers import ApiCaller, Callers
 from turnsvr.web.context import CannotIssue, Context
 from turnsvr.web.refusal import Refused
 
@@ -79,7 +79,7 @@ class Issuer:
         """A request that offered no key that is known."""
         self._wrong.allow(packed(client), now)
 
-    def admit(self, caller: Caller, origin: str | None, client: str, now: float) -> None:
+    def admit(self, caller: ApiCaller, origin: str | None, client: str, now: float) -> None:
         """One more request of a known caller, from a page of that origin if a browser names one; raises Refused."""
         if origin is not None and caller.origins and origin not in caller.origins:
             raise Refused(403, "this key may not be used from this origin")
@@ -91,7 +91,7 @@ class Issuer:
         if rate and not self._buckets.setdefault(caller.name, TokenBucket(rate, max(rate, 1.0), now)).take(1.0, now):
             raise Refused(429, "too many requests with this key", retry_after=1)
 
-    def issue(self, caller: Caller, host: str, user: str | None, ttl: float | None, wall_time: float) -> Issued:
+    def issue(self, caller: ApiCaller, host: str, user: str | None, ttl: float | None, wall_time: float) -> Issued:
         """Credentials for one user of the caller; host is where the client reaches the server. Raises Refused.
 
         A ttl above the caller's is cut to it. The user name is EXPIRY:tag:user, with a random user if none is named.
@@ -120,7 +120,7 @@ class Issuer:
             self._settings.relay_only,
         )
 
-    def revoke(self, caller: Caller, username: str, wall_time: float) -> None:
+    def revoke(self, caller: ApiCaller, username: str, wall_time: float) -> None:
         """Refuse a user name that the caller has been given, and end its sessions; raises Refused.
 
         One that expires later than any credential that the caller can have been given is none of them.
@@ -139,7 +139,7 @@ class Issuer:
             raise Refused(429, f"it is not revoked: {error}", retry_after=error.retry_after) from None
         _log.info("user name revoked", caller=caller.name, user=shown(username), sessions=ended)
 
-    def _in_force_of(self, caller: Caller, wall_time: float) -> list[float]:
+    def _in_force_of(self, caller: ApiCaller, wall_time: float) -> list[float]:
         """A heap of when its credentials end, bounded by the quota; raises Refused when it may have no more."""
         expiries = self._in_force.setdefault(caller.name, [])
         while expiries and expiries[0] <= wall_time:

@@ -23,9 +23,9 @@ from turnsvr.net.proxyheader import Refusal
 from turnsvr.relay.api import Totals
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
-from turnsvr.web.figures import Figures, RealmFigures, Sessions
+from turnsvr.web.figures import Figures, RealmFigures, SessionFigures
 from turnsvr.web.issuer import Issuer
-from turnsvr.web.rooms import Rooms
+from turnsvr.web.rooms import SignallingRooms
 
 Labelled = Iterable[tuple[tuple[str, ...], float]]
 
@@ -35,7 +35,9 @@ _FAMILIES = {"gauge": GaugeMetricFamily, "counter": CounterMetricFamily}
 class Metrics:
     """Everything that /metrics shows."""
 
-    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections) -> None:
+    def __init__(
+        self, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
+    ) -> None:
         self._server = CollectorRegistry()
         self._server.register(ServerCollector(context, issuer, rooms, connections))
         self._process = CollectorRegistry()
@@ -50,7 +52,9 @@ class Metrics:
 class ServerCollector(Collector):
     """The server's figures as they are when asked."""
 
-    def __init__(self, context: Context, issuer: Issuer, rooms: Rooms | None, connections: HttpConnections) -> None:
+    def __init__(
+        self, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
+    ) -> None:
         self._context = context
         self._issuer = issuer
         self._rooms = rooms
@@ -123,7 +127,7 @@ def _state(figures: Figures, connections: HttpConnections) -> Iterator[Metric]:
     )
 
 
-def _sessions(sessions: Sessions) -> Iterator[Metric]:
+def _sessions(sessions: SessionFigures) -> Iterator[Metric]:
     ways = ("transport", "family")
     yield _gauges(
         "turnsvr_sessions",

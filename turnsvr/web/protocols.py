@@ -16,7 +16,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from turnsvr.web.connections import HttpConnection, Wait
+from turnsvr.web.connections import HttpConnection, Phase
 
 _MAX_UPGRADE_HEADERS = 100
 _MAX_UPGRADE_LINE = 8_000
@@ -92,19 +92,19 @@ class HttpProtocol(H11Protocol):
         if self.transport.get_protocol() is self:  # else it is a WebSocket by now
             self._place.waits(*self._waits_for())
 
-    def _waits_for(self) -> tuple[Wait, object]:
+    def _waits_for(self) -> tuple[Phase, object]:
         cycle = cast(object, self.cycle)
         if self.transport.is_closing():
-            return Wait.END, None
+            return Phase.END, None
         if self.flow.write_paused:
-            return Wait.READER, None
+            return Phase.READER, None
         if self.conn.their_state is h11.SEND_BODY:
-            return Wait.BODY, cycle
+            return Phase.BODY, cycle
         if cycle is not None and not self.cycle.response_complete:
-            return Wait.ANSWER, cycle
+            return Phase.ANSWER, cycle
         if cycle is None or self.conn.trailing_data[0]:
-            return Wait.HEAD, cycle
-        return Wait.NEXT, cycle
+            return Phase.HEAD, cycle
+        return Phase.NEXT, cycle
 
 
 def _can_upgrade(event: h11.Request, headers: list[tuple[bytes, bytes]]) -> bool:

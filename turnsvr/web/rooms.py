@@ -43,7 +43,7 @@ class _Member:
     room: str | None = None
 
 
-class Rooms:
+class SignallingRooms:
     """All rooms and members. Times are seconds on any monotonic clock; random(n) gives n unpredictable bytes."""
 
     def __init__(self, bounds: SignallingSettings, random: Callable[[int], bytes]) -> None:

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web import dialects, sigv4
-from turnsvr.web.callers import Caller, basic, bearer
+from turnsvr.web.callers import ApiCaller, basic, bearer
 from turnsvr.web.endpoints import Endpoint, Parameter, Seconds
 from turnsvr.web.issuer import Issued, Issuer
 from turnsvr.web.refusal import Refused
@@ -41,15 +41,15 @@ class Requests:
         self._issuer = issuer
         self._settings = settings
 
-    def with_key(self, request: Request, offered: str | None) -> Caller:
+    def with_key(self, request: Request, offered: str | None) -> ApiCaller:
         """The caller of this key, admitted; raises Refused."""
         return self._admit(request, lambda: self._issuer.callers.with_key(offered))
 
-    def with_signature(self, request: Request, signed: sigv4.SignedRequest) -> Caller:
+    def with_signature(self, request: Request, signed: sigv4.SignedRequest) -> ApiCaller:
         """The caller who signed the request, admitted; raises Refused."""
         return self._admit(request, lambda: self._issuer.callers.with_signature(signed, time.time()))
 
-    def issue(self, request: Request, caller: Caller, user: str | None, ttl: float | None) -> Issued:
+    def issue(self, request: Request, caller: ApiCaller, user: str | None, ttl: float | None) -> Issued:
         """Credentials for a user of the caller; raises Refused."""
         host = self._settings.host or host_of(request)
         issued = self._issuer.issue(caller, host, user, ttl, time.time())
@@ -62,7 +62,7 @@ class Requests:
         """All of it for a caller with a key, or without one."""
         return self.issue(request, self.with_key(request, offered), user, ttl)
 
-    def _admit(self, request: Request, find: Callable[[], Caller]) -> Caller:
+    def _admit(self, request: Request, find: Callable[[], ApiCaller]) -> ApiCaller:
         """Who offered too many wrong keys just now is not looked up, so that keys cannot be tried out."""
         client, now = request.client.host if request.client else "", time.monotonic()
         self._issuer.check_address(client, now)

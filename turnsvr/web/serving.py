@@ -20,7 +20,7 @@ from turnsvr.net.proxied import HeaderWait, may_tell
 from turnsvr.net.proxyheader import Refusal
 from turnsvr.ranges import RangeSet
 from turnsvr.stun.address import Address
-from turnsvr.web.connections import HttpConnection, HttpConnections, Wait
+from turnsvr.web.connections import HttpConnection, HttpConnections, Phase
 from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
 
@@ -167,7 +167,7 @@ class _Uvicorn(uvicorn.Server):
         self._mine.add(place)
         place.closed = lambda: self._mine.discard(place)
         place.drop = drop
-        place.waits(Wait.PROXY)
+        place.waits(Phase.PROXY)
 
     def _enter(self, connected: socket.socket, connection: HttpConnection | None) -> None:
         """Serve it; without a place for the connection it ends."""
@@ -191,7 +191,7 @@ class _Uvicorn(uvicorn.Server):
                 connection.close()
 
         connection.drop = drop
-        connection.waits(Wait.TLS)
+        connection.waits(Phase.TLS)
         task.add_done_callback(finished)
 
     async def _serve_connection(self, connected: socket.socket, connection: HttpConnection) -> None:

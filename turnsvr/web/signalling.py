@@ -20,7 +20,7 @@ from turnsvr.web.backlog import Backlog, Backlogs
 from turnsvr.web.issuer import packed
 from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send
 from turnsvr.web.origins import header, may_call
-from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, Message, Rooms
+from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, Message, SignallingRooms
 from turnsvr.web.socketserver import PATH as SOCKET_IO_PATH
 from turnsvr.web.socketserver import BadQuery, Door, SocketServer, opens_session, read_query
 
@@ -49,7 +49,7 @@ class Signalling:
 
     def __init__(
         self,
-        rooms: Rooms,
+        rooms: SignallingRooms,
         *,
         message_size: int,
         origins: Iterable[str],

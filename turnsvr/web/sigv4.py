@@ -36,7 +36,7 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class SignedHeader:
     """What the Authorization header says, before anything is proven."""
 
     access_key: str
@@ -45,7 +45,7 @@ class Claim:
     signature: str
 
 
-def read(request: SignedRequest) -> Claim:
+def read(request: SignedRequest) -> SignedHeader:
     """Raises Refused."""
     match = _AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
     if match is None:
@@ -53,10 +53,10 @@ def read(request: SignedRequest) -> Claim:
     headers = tuple(match["headers"].split(";"))
     if "host" not in headers:
         raise Refused(401, "the signature does not cover the host")
-    return Claim(match["key"], match["scope"], headers, match["signature"])
+    return SignedHeader(match["key"], match["scope"], headers, match["signature"])
 
 
-def verify(claim: Claim, request: SignedRequest, secret: str, wall_time: float) -> None:
+def verify(claim: SignedHeader, request: SignedRequest, secret: str, wall_time: float) -> None:
     """Raises Refused unless the request was signed with this secret within 15 minutes of wall_time (s since 1970)."""
     date = request.headers.get("x-amz-date", "")
     try:
@@ -70,7 +70,7 @@ def verify(claim: Claim, request: SignedRequest, secret: str, wall_time: float) 
         raise Refused(401, "the signature is wrong")
 
 
-def signature(claim: Claim, request: SignedRequest, secret: str, date: str) -> str:
+def signature(claim: SignedHeader, request: SignedRequest, secret: str, date: str) -> str:
     """The signature in hexadecimal that a signer of these headers, scope and date comes to."""
     canonical = "\n".join(
         (

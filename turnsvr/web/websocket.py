@@ -13,7 +13,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
 
-from turnsvr.web.connections import HttpConnection, Wait
+from turnsvr.web.connections import HttpConnection, Phase
 
 _MAX_FRAGMENTS = 1_024
 """Frames of one message, some of which may be empty."""
@@ -83,12 +83,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def _judge(self) -> None:
         self._place.waits(self._waits_for())
 
-    def _waits_for(self) -> Wait:
+    def _waits_for(self) -> Phase:
         if self.transport.is_closing() or self.close_sent:
-            return Wait.END
+            return Phase.END
         if not self.writable.is_set():
-            return Wait.READER
-        return Wait.SESSION if self.handshake_complete else Wait.ANSWER
+            return Phase.READER
+        return Phase.SESSION if self.handshake_complete else Phase.ANSWER
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.world import SETTINGS, Session, World, channel_data, private_loopback
-from turnsvr.client.load_values import Arrival, Load, Receiver, Sender
+from turnsvr.client.load_values import Framing, Load, Receiver, Sender
 from turnsvr.relay.api import Drop, PumpSettings, RelayAddress
 from turnsvr.relay.compiled import pump as compiled
 
@@ -89,7 +89,7 @@ async def test_whatever_comes_through_a_flood_is_whole_and_counted(make_world: W
         receivers = [Receiver(peer.socket.fileno())]
     else:
         senders = [Sender(peer.socket.fileno(), to=session.relayed) for session in sessions]
-        receivers = [Receiver(sock.fileno(), Arrival.CLIENT) for sock in receiving]
+        receivers = [Receiver(sock.fileno(), Framing.CLIENT) for sock in receiving]
     load = Load(SIZE, math.inf, 0.4, settle=20.0, quiet=2.0, run=secrets.randbits(16))
     tally = await asyncio.to_thread(exchange, senders, receivers, load)
     totals = world.pump.totals()

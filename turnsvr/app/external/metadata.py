@@ -32,7 +32,7 @@ _TROUBLE = (OSError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class PublicAddress:
     """A public address, and the one of this machine that it stands for, empty where that was not said."""
 
     outside: str
@@ -43,10 +43,12 @@ Headers = Mapping[str, str]
 Get = Callable[..., Awaitable[str]]
 
 
-async def ask() -> list[tuple[str, list[Told]]]:
+async def ask() -> list[tuple[str, list[PublicAddress]]]:
     """What each cloud that answers tells, as (name, addresses); nothing where none does. Never raises."""
 
-    async def one(name: str, provider: Callable[[Get], Awaitable[list[Told]]]) -> tuple[str, list[Told]]:
+    async def one(
+        name: str, provider: Callable[[Get], Awaitable[list[PublicAddress]]]
+    ) -> tuple[str, list[PublicAddress]]:
         with suppress(*_TROUBLE):
             async with asyncio.timeout(_SECONDS):
                 return name, [_checked(told) for told in (await provider(_get))[:_MAX_FOUND]]
@@ -56,10 +58,10 @@ async def ask() -> list[tuple[str, list[Told]]]:
     return [(name, told) for name, told in answers if told]
 
 
-def _checked(told: Told) -> Told:
+def _checked(told: PublicAddress) -> PublicAddress:
     """In canonical text; raises ValueError for what is no address."""
     inside = str(ipaddress.ip_address(told.inside)) if told.inside else ""
-    return Told(str(ipaddress.ip_address(told.outside)), inside)
+    return PublicAddress(str(ipaddress.ip_address(told.outside)), inside)
 
 
 async def _get(path: str, headers: Headers | None = None, *, method: str = "GET", mark: str = "") -> str:
@@ -89,30 +91,30 @@ async def _get(path: str, headers: Headers | None = None, *, method: str = "GET"
     return await in_thread(fetch, _SECONDS, give_up)
 
 
-async def _aws(get: Get) -> list[Told]:
+async def _aws(get: Get) -> list[PublicAddress]:
     """EC2, with a session token (IMDSv2)."""
     seconds = {"X-aws-ec2-metadata-token-ttl-seconds": "60"}
     token = _line(await get("/latest/api/token", seconds, method="PUT"))
     key = {"X-aws-ec2-metadata-token": token}
     outside = _line(await get("/latest/meta-data/public-ipv4", key))
-    return [Told(outside, _line(await get("/latest/meta-data/local-ipv4", key)))]
+    return [PublicAddress(outside, _line(await get("/latest/meta-data/local-ipv4", key)))]
 
 
-async def _google(get: Get) -> list[Told]:
+async def _google(get: Get) -> list[PublicAddress]:
     flavor = "Metadata-Flavor"
     path = "/computeMetadata/v1/instance/network-interfaces/?recursive=true&alt=json"
-    found: list[Told] = []
+    found: list[PublicAddress] = []
     for interface in _list(json.loads(await get(path, {flavor: "Google"}, mark=flavor))):
         for access in _list(_at(interface, "accessConfigs")):
             found += _told(_at(access, "externalIp"), _at(interface, "ip"))
     return found
 
 
-async def _azure(get: Get) -> list[Told]:
+async def _azure(get: Get) -> list[PublicAddress]:
     """Addresses of the interfaces, or, of those with a standard public address, by the load balancer's entry."""
     key = {"Metadata": "true"}
     interfaces = json.loads(await get("/metadata/instance/network/interface?api-version=2021-02-01&format=json", key))
-    found: list[Told] = []
+    found: list[PublicAddress] = []
     for interface in _list(interfaces):
         for address in _list(_at(interface, "ipv4", "ipAddress")):
             found += _told(_at(address, "publicIpAddress"), _at(address, "privateIpAddress"))
@@ -124,30 +126,30 @@ async def _azure(get: Get) -> list[Told]:
     return found
 
 
-async def _digitalocean(get: Get) -> list[Told]:
+async def _digitalocean(get: Get) -> list[PublicAddress]:
     """A reserved address stands for the anchor address; the other public one is on the machine itself."""
     known = json.loads(await get("/metadata/v1.json"))
     public = next(iter(_list(_at(known, "interfaces", "public"))), None)
-    found: list[Told] = []
+    found: list[PublicAddress] = []
     for name in ("reserved_ip", "floating_ip"):
         if _at(known, name, "ipv4", "active") is True:
             found += _told(_at(known, name, "ipv4", "ip_address"), _at(public, "anchor_ipv4", "ip_address"))
     return [*found, *_told(_at(public, "ipv4", "ip_address"), "")]
 
 
-async def _hetzner(get: Get) -> list[Told]:
-    return [Told(_line(await get("/hetzner/v1/metadata/public-ipv4")))]
+async def _hetzner(get: Get) -> list[PublicAddress]:
+    return [PublicAddress(_line(await get("/hetzner/v1/metadata/public-ipv4")))]
 
 
-async def _oracle(get: Get) -> list[Told]:
+async def _oracle(get: Get) -> list[PublicAddress]:
     """The public address is not always among what it tells; then STUN has to."""
-    found: list[Told] = []
+    found: list[PublicAddress] = []
     for interface in _list(json.loads(await get("/opc/v2/vnics/", {"Authorization": "Bearer Oracle"}))):
         found += _told(_at(interface, "publicIp"), _at(interface, "privateIp"))
     return found
 
 
-_PROVIDERS: dict[str, Callable[[Get], Awaitable[list[Told]]]] = {
+_PROVIDERS: dict[str, Callable[[Get], Awaitable[list[PublicAddress]]]] = {
     "AWS": _aws,
     "Google Cloud": _google,
     "Azure": _azure,
@@ -166,9 +168,9 @@ def _line(body: str) -> str:
     return text
 
 
-def _told(outside: Any, inside: Any) -> Iterator[Told]:
+def _told(outside: Any, inside: Any) -> Iterator[PublicAddress]:
     if isinstance(outside, str) and outside:
-        yield Told(outside, inside if isinstance(inside, str) else "")
+        yield PublicAddress(outside, inside if isinstance(inside, str) else "")
 
 
 def _at(value: Any, *path: str) -> Any:

@@ -81,7 +81,7 @@ async def _auto(look: Look, relay: RelaySettings, addresses: Sequence[str]) -> N
     await asyncio.gather(*(_by_stun(look, relay.external_stun or WELL_KNOWN, each) for each in missing))
 
 
-def _of_cloud(look: Look, name: str, told: Sequence[metadata.Told], relay: str, relays: Sequence[str]) -> None:
+def _of_cloud(look: Look, name: str, told: Sequence[metadata.PublicAddress], relay: str, relays: Sequence[str]) -> None:
     """The address that stands for this one; or the only one, where the cloud knows nothing of a container's address."""
     family = [each for each in told if (":" in each.outside) == (":" in relay)]
     exact = [each for each in family if each.inside == relay]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
-from turnsvr.admin import NoServer, Refused
+from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.cli.top.view import Snapshot
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _LISTED = 500
 
 
 @dataclass(frozen=True)
-class Wish:
+class Selection:
     """What is to be shown."""
 
     sort: str
@@ -31,7 +31,7 @@ class Wish:
 class Feed:
     """The newest snapshot. Every method is called on the terminal's thread."""
 
-    def __init__(self, connect: Callable[[], AdminClient], interval: float, wish: Wish) -> None:
+    def __init__(self, connect: Callable[[], AdminClient], interval: float, wish: Selection) -> None:
         """connect raises NoServer and OSError, and is called again when a server has gone."""
         self.snapshot = Snapshot()
         self._connect = connect
@@ -44,7 +44,7 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="turnsvr-top", daemon=True)
         self._thread.start()
 
-    def show(self, wish: Wish) -> None:
+    def show(self, wish: Selection) -> None:
         """At once when it is another wish."""
         if wish != self._wish:
             self._wish = wish
@@ -83,7 +83,7 @@ class Feed:
                 try:
                     self._server().end(session)
                     said = f"session {session} has ended"
-                except Refused as error:
+                except RefusedByServer as error:
                     said = str(error)
         return said
 
@@ -93,12 +93,12 @@ class Feed:
         try:
             status = server.status()
             page = server.sessions(sort=wish.sort, search=wish.search or None, limit=_LISTED)
-        except Refused as error:
+        except RefusedByServer as error:
             raise NoServer(str(error)) from None
         if wish.detail is not None:
             try:
                 detail = server.session(wish.detail)
-            except Refused as error:
+            except RefusedByServer as error:
                 message = str(error)
         return Snapshot(status, page["sessions"], page["total"], detail, message=message)
 

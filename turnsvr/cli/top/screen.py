@@ -12,8 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from turnsvr.admin import NoServer
-from turnsvr.cli.top.feed import Feed, Wish
-from turnsvr.cli.top.view import End, Line, Mode, Quit, State, Style, press, render, scrolled
+from turnsvr.cli.top.feed import Feed, Selection
+from turnsvr.cli.top.view import Choices, End, Line, Mode, Quit, Style, press, render, scrolled
 
 if TYPE_CHECKING:
     from turnsvr.admin.client import AdminClient
@@ -77,7 +77,7 @@ def _ending_on_signals(end: Callable[[], None]) -> Iterator[None]:
 
 class _Screen:
     def __init__(self, connect: Callable[[], AdminClient], interval: float) -> None:
-        self._state = State()
+        self._state = Choices()
         self._feed = Feed(connect, interval, self._wish())
         self._ended = False
 
@@ -117,10 +117,10 @@ class _Screen:
         self._feed.show(self._wish())
         return True
 
-    def _wish(self) -> Wish:
+    def _wish(self) -> Selection:
         state = self._state
         reading = state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL)
-        return Wish(state.sort, state.search, state.selected if reading else None)
+        return Selection(state.sort, state.search, state.selected if reading else None)
 
     def _draw(self, window: curses.window, lines: list[Line]) -> None:
         window.erase()

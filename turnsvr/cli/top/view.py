@@ -39,7 +39,7 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True)
-class State:
+class Choices:
     """What the person at the keys has chosen."""
 
     mode: Mode = Mode.LIST
@@ -96,7 +96,7 @@ class Line(NamedTuple):
 # Keys
 
 
-def press(state: State, key: str, snapshot: Snapshot, height: int) -> tuple[State, Action]:
+def press(state: Choices, key: str, snapshot: Snapshot, height: int) -> tuple[Choices, Action]:
     """What a key does.
 
     Its name is its character, or up, down, left, pageup, pagedown, home, end, enter, escape or backspace.
@@ -120,7 +120,7 @@ def press(state: State, key: str, snapshot: Snapshot, height: int) -> tuple[Stat
     return _choose(state, key, snapshot, height), None
 
 
-def _write(state: State, key: str) -> State:
+def _write(state: Choices, key: str) -> Choices:
     if key == "enter":
         return replace(state, mode=Mode.LIST, search=state.typed, selected=None, first=0)
     if key == "escape":
@@ -132,13 +132,13 @@ def _write(state: State, key: str) -> State:
     return state
 
 
-def _read(state: State, key: str, height: int) -> State:
+def _read(state: Choices, key: str, height: int) -> Choices:
     if key in ("escape", "enter", "backspace", "left"):
         return replace(state, mode=Mode.LIST, first=0)
     return replace(state, first=max(0, state.first + _STEPS.get(key, 0) + _pages(key) * max(1, height - 2)))
 
 
-def _choose(state: State, key: str, snapshot: Snapshot, height: int) -> State:
+def _choose(state: Choices, key: str, snapshot: Snapshot, height: int) -> Choices:
     if key in _SORTS:
         return replace(state, sort=_resorted(state.sort, _SORTS[key]), selected=None, first=0)
     if key == "/":
@@ -170,7 +170,7 @@ def _resorted(sort: str, by: str) -> str:
     return other if sort == usual else usual
 
 
-def selected(state: State, snapshot: Snapshot) -> int | None:
+def selected(state: Choices, snapshot: Snapshot) -> int | None:
     """ID of the selected session; None when there is none."""
     if state.mode in (Mode.DETAIL, Mode.CONFIRM) and state.selected is not None:
         return state.selected
@@ -178,14 +178,14 @@ def selected(state: State, snapshot: Snapshot) -> int | None:
     return numbers[_index(state, numbers)] if numbers else None
 
 
-def _index(state: State, numbers: Sequence[int]) -> int:
+def _index(state: Choices, numbers: Sequence[int]) -> int:
     """Row of the selected session; where it has gone, the one that stands where the list began."""
     if state.selected in numbers:
         return numbers.index(state.selected)
     return min(state.first, max(0, len(numbers) - 1))
 
 
-def scrolled(state: State, snapshot: Snapshot, height: int) -> State:
+def scrolled(state: Choices, snapshot: Snapshot, height: int) -> Choices:
     """The same with the selected row among those that are shown."""
     if state.mode is Mode.DETAIL:
         return state
@@ -203,7 +203,7 @@ def rows(height: int) -> int:
 # Lines
 
 
-def render(state: State, snapshot: Snapshot, cells: int, height: int) -> list[Line]:
+def render(state: Choices, snapshot: Snapshot, cells: int, height: int) -> list[Line]:
     """At most so many lines, none of them wider: a head, the table or a detail, and a line of keys or a question."""
     last = _last(state, snapshot)
     head = _head(state, snapshot)
@@ -221,7 +221,7 @@ def render(state: State, snapshot: Snapshot, cells: int, height: int) -> list[Li
     return [Line(fit(line.text, cells), line.style) for line in [*lines, last][:height]]
 
 
-def _head(state: State, snapshot: Snapshot) -> list[Line]:
+def _head(state: Choices, snapshot: Snapshot) -> list[Line]:
     status = snapshot.status
     if status is None:
         return [Line(printable(snapshot.problem) or "asking the server …", Style.BAD), Line(""), Line("")]
@@ -247,7 +247,7 @@ def _rate(flow: dict[str, Any]) -> str:
     return f"{size(flow['bits_per_second'], ' ')}b/s {size(flow['packets_per_second'])} packets/s"
 
 
-def _table(state: State, snapshot: Snapshot, cells: int, room: int) -> list[Line]:
+def _table(state: Choices, snapshot: Snapshot, cells: int, room: int) -> list[Line]:
     visible = snapshot.sessions[state.first : state.first + room]
     title, *lines = table(visible, cells, least=_HELD)
     chosen = selected(state, snapshot)
@@ -260,7 +260,7 @@ def _table(state: State, snapshot: Snapshot, cells: int, room: int) -> list[Line
     ]
 
 
-def _detail(state: State, snapshot: Snapshot) -> list[Line]:
+def _detail(state: Choices, snapshot: Snapshot) -> list[Line]:
     session = snapshot.detail
     if session is None or session["id"] != state.selected:
         return [Line(f"SESSION {state.selected}", Style.TITLE), Line("asking the server …", Style.FAINT)]
@@ -293,7 +293,7 @@ def _flow(flow: dict[str, Any]) -> str:
     return f"{_rate(flow)}, {size(flow['bytes'], ' ')}B in {size(flow['packets'])} packets"
 
 
-def _last(state: State, snapshot: Snapshot) -> Line:
+def _last(state: Choices, snapshot: Snapshot) -> Line:
     if state.mode is Mode.SEARCH:
         return Line(f"find: {printable(state.typed)}_", Style.SELECTED)
     if state.mode is Mode.CONFIRM:

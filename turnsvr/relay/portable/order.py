@@ -16,7 +16,7 @@ from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
 from turnsvr.relay.portable.sessions import HostAndPort, Session
 from turnsvr.relay.portable.table import Table
-from turnsvr.relay.portable.waiting import Queued, Waiting, WaitingClient
+from turnsvr.relay.portable.waiting import Queued, WaitingClient, WaitingClients
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _MESSAGES_AT_ONCE = 32
@@ -46,7 +46,7 @@ class Order:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float],
     ) -> None:
-        self.waiting = Waiting()
+        self.waiting = WaitingClients()
         self.resumes: dict[FiveTuple, Callable[[], None]] = {}
         """Called where a stream client's frames may be read on."""
         self._by_client = table.by_client

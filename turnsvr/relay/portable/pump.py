@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from turnsvr.limits import ANSWERS_SAVED, AnswerLimiter, Answers
+from turnsvr.limits import ANSWERS_SAVED, AnswerLimit, AnswerLimiter
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
@@ -53,7 +53,7 @@ class PortablePump:
         loop: asyncio.AbstractEventLoop,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
-        limiter: Answers | None = None,
+        limiter: AnswerLimit | None = None,
     ) -> None:
         """random(n) gives n unpredictable bytes. limiter: one whose rate the caller sets; a new one without it."""
         self._settings = settings

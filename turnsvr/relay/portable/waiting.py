@@ -84,7 +84,7 @@ class WaitingClient:
         return message == self.out or (message, True) in self.queue
 
 
-class Waiting:
+class WaitingClients:
     """Every client of which something waits."""
 
     def __init__(self) -> None:
