@@ -1,7 +1,7 @@
-"""Who goes where a table is full: the one that has waited longest, of the source that has most waiting.
+"""What is ended where a table is full: the entry that has waited longest, of the source that has most of them waiting.
 
-So who comes from few addresses ends his own, and nobody pushes out others by numbers from one place. Every step takes
-the same time, however many there are. Imports nothing of ours.
+So a flood from few addresses ends its own entries, and pushes out no others. Every step takes the same time, however
+many entries there are. Imports nothing of ours.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ def test_what_the_plane_lets_go_nowhere_is_told() -> None:
     world.carry_out()
     assert [(each.peer.port, each.reason) for each in world.of(PeerRefused)] == [
         (22, "a port that peers.allow does not name"),
-        (50_001, "a port of this server where nobody is relayed"),
+        (50_001, "a port of this server where nothing is relayed"),
     ]
 
 

@@ -41,7 +41,7 @@ class Host:
     relay: tuple[str, ...]
     cores: int = 1
     external: Mapping[str, str] = field(default_factory=dict)
-    """External address by relay address, of those that nobody wrote down and that were found."""
+    """External address by relay address, of those that are not in the settings and were found."""
     former: frozenset[str] = frozenset()
     """Addresses at which sessions that may still live were relayed, before others were found."""
 

@@ -206,7 +206,7 @@ class _Answers:
                     writer.write(self._answer(head))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
-            pass  # nobody is left to be told
+            pass  # the client is gone
         finally:
             self._tasks.discard(task)
             writer.close()

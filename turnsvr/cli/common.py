@@ -132,7 +132,7 @@ def logins_of_realm(
     """User names and passwords with which clients may relay in a realm of the settings, one for each allocation.
 
     Time-limited ones are each of a user of its own, so that one user's limit does not stop a command that wants a few.
-    Empty where the settings alone give nobody's.
+    Empty where the settings alone give none.
     """
     if (named := _named_user(user, password_file, known)) is not None:
         return [named]

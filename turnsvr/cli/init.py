@@ -120,7 +120,7 @@ def _ask(
     domain: str | None, address: str | None, certificate: Path | None, key: Path | None, acme: str | None
 ) -> tuple[str, str | None, Path | None, Path | None, str | None]:
     if not sys.stdin.isatty():
-        raise click.UsageError("--domain is needed, where nobody can be asked")
+        raise click.UsageError("--domain is needed, since there is no terminal to ask on")
     if domain is None:
         domain = str(click.prompt("Domain name of the server", err=True))
     if address is None:

@@ -46,7 +46,7 @@ COLUMNS = (
     Column("BYTES", lambda session: size(_total_bytes(session)), right=True, rank=7),
     Column("DROPS", lambda session: size(session["traffic"]["dropped"]), right=True, rank=0),
 )
-"""UP is from the client to its peers; USER is whom limits count, NAME of EXPIRY:NAME."""
+"""UP is from the client to its peers; USER is the name that limits count by, NAME of EXPIRY:NAME."""
 
 
 def table(sessions: Sequence[Session], cells: int | None, *, least: dict[str, int] | None = None) -> list[str]:

@@ -61,7 +61,7 @@ class Link:
         """Send an encoded request and wait for its answer.
 
         Raises TransactionTimeout, TransactionFailed for an error response, OSError when the socket says that
-        nobody can be reached.
+        the server cannot be reached.
         """
         if self.closed.done():
             raise LinkClosed("the connection is closed")

@@ -1,4 +1,4 @@
-"""Lays out a run: allocations, peers and who sends to whom; then lets the core send and count."""
+"""Lays out a run: allocations, peers and the ways between them; then lets the core send and count."""
 
 from __future__ import annotations
 

@@ -49,8 +49,8 @@ PRIVATE_RELAYS = "clients elsewhere are given a private address, which they cann
 def private_relays(advertised: Collection[str]) -> list[str]:
     """What clients are given in place of an address of the Internet; nothing where they have what they ask for.
 
-    That is an IPv4 address, unless the server has none. Loopback addresses are nobody's mistake: who relays there means
-    this host alone.
+    That is an IPv4 address, unless the server has none. Loopback addresses are no mistake: an operator who
+    relays there means this host alone.
     """
     usual = [host for host in advertised if family_of(host) == 4] or list(advertised)
     if any(map(could_be_public, usual)):

@@ -264,7 +264,7 @@ def parse_external_source(value: object) -> str | None:
 def could_be_public(host: str) -> bool:
     """Whether hosts elsewhere could reach this IP address: it is one of the Internet's, or stands for one in examples.
 
-    Documentation ranges pass, which laboratories use: nobody but the operator could have meant them.
+    Documentation ranges pass, which laboratories use: only an operator could have meant them.
     """
     address = ipaddress.ip_address(host.partition("%")[0])
     if address.is_multicast or address.is_unspecified:

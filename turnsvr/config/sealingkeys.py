@@ -47,7 +47,7 @@ def read_key(text: str, algorithm: str) -> bytes:
 
 
 def is_example(text: str) -> bool:
-    """Whether it is a key of coturn's examples, with which everybody can make tokens."""
+    """Whether it is a key of coturn's examples, with which anyone can make tokens."""
     return any(text.strip().startswith(known) for known in _KNOWN_TO_ALL)
 
 

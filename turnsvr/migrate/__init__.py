@@ -48,7 +48,7 @@ def convert(data: bytes, name: str, surroundings: Surroundings) -> Conversion:
 
 
 def is_coturn_key(name: str) -> bool:
-    """Whether a name, in whatever section somebody wrote it, is a key of coturn's."""
+    """Whether a name, in whatever section it is written, is a key of coturn's."""
     return name.rpartition(".")[2].replace("_", "-") in KEYS
 
 

@@ -59,7 +59,7 @@ def _secrets(draft: Draft) -> Sequence[str]:
         elif is_placeholder(option.value):
             draft.unsupported(option, "is a placeholder, which others know, too; make a secret with: turnsvr secret")
             draft.note(
-                f"line {option.line}: the secret is a placeholder, with which whoever knows it can relay: give the "
+                f"line {option.line}: the secret is a placeholder, with which anyone who knows it can relay: give the "
                 "application another one"
             )
         elif option.value in good:
@@ -147,7 +147,7 @@ def _tell_database(draft: Draft, option: Option, place: databases.Database) -> N
     if place.url.startswith("sqlite:"):
         draft.note(
             f"line {option.line}: the service has to be able to read and write the database and its directory; leave "
-            "credentials.store out when nobody stands in it"
+            "credentials.store out when no user stands in it"
         )
 
 

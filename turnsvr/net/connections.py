@@ -25,7 +25,7 @@ _MAX_NUMBER = 2**32 - 1
 """After it numbers begin anew; a connection of then at the same addresses has long been forgotten."""
 
 _BALANCER = b"balancer "
-"""In front of a key: a balancer, of which it is not known yet whom it speaks for. Longer than any client's key."""
+"""In front of a key: a balancer that has not named its client yet. Longer than any client's key."""
 
 _log = structlog.get_logger()
 

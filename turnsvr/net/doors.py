@@ -22,7 +22,7 @@ class Door:
     """One stream listener."""
 
     balancers: RangeSet | None = None
-    """Those whose connections begin with a PROXY header; nobody else is let in then. None where clients come."""
+    """Addresses whose connections begin with a PROXY header; no others are let in. None where clients connect."""
 
 
 PLAIN = Door()

@@ -1,6 +1,6 @@
 """The beginning of a TLS connection that the pump will serve: hands are shaken on the loop, so that no packet waits.
 
-Each step has its turn (turns.py), so that those who shake hands keep nobody else waiting either.
+Each step has its turn (turns.py), so that many handshakes do not keep other clients waiting either.
 The first bytes are read here as well: they tell whether the pump is to have it.
 """
 

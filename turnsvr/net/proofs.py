@@ -1,8 +1,8 @@
 """Answers to an ACME authority that wants a domain name proven while a certificate is ordered (RFC 8555 section 8).
 
-tls-alpn-01 (RFC 8737) is answered on the TLS listeners: who offers the protocol acme-tls/1 gets a certificate that
-proves the name, and the connection ends with the handshake. http-01 is answered by whoever serves HTTP. Outside of an
-order there is nothing to answer, and no connection is looked at.
+tls-alpn-01 (RFC 8737) is answered on the TLS listeners: a client that offers the protocol acme-tls/1 gets a certificate
+that proves the name, and the connection ends with the handshake. http-01 is answered by the web room, or by a listener
+of the application. Outside of an order there is nothing to answer, and no connection is looked at.
 """
 
 from __future__ import annotations

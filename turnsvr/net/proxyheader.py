@@ -38,7 +38,7 @@ class Refusal(Enum):
     """Why a connection is refused where a header is asked for."""
 
     UNTRUSTED = "untrusted"
-    """It comes from nobody who may write headers."""
+    """It comes from an address that may not write headers."""
     MALFORMED = "malformed"
     TOO_LONG = "too_long"
     LATE = "late"
@@ -61,8 +61,8 @@ class HeaderReader:
     def __init__(self) -> None:
         self.whole = False
         self.client: Address | None = None
-        """Who the connection came from, once the header is whole; None where it names nobody (LOCAL, UNKNOWN), and the
-        connection is the balancer's own."""
+        """The client, once the header is whole; None where it names none (LOCAL, UNKNOWN), and the connection is the
+        balancer's own."""
         self._taken = b""
 
     def feed(self, data: bytes) -> int:

@@ -1,7 +1,7 @@
 """What strangers have the loop compute, a little in each of its turns, and one source after the other.
 
-A step of a TLS handshake takes about a millisecond (the signature), and nobody has shown who he is yet. So many at once
-never keep the rules from their requests, and one source's never keep another's waiting for more than one of them.
+A step of a TLS handshake takes about a millisecond (the signature), and its client is not authenticated yet. With turns
+no number of handshakes keeps the rules from their requests, and a source waits for one step of each other source.
 """
 
 from __future__ import annotations

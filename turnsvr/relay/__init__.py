@@ -40,7 +40,7 @@ def make(
 
 
 def budget(rate: float, kind: PumpKind = "auto") -> AdjustableAnswerLimit:
-    """Answers to strangers that a pump of that kind, and whoever else, may give: so many a second to one address."""
+    """The limit of answers to strangers for a pump of that kind and the rules: so many a second to one address."""
     if kind != "portable" and not isinstance(compiled := _compiled(), str):
         made: AdjustableAnswerLimit = compiled.AnswerBudget(rate)
         return made

@@ -30,13 +30,13 @@ Order. The Handler has at most one message of a client at a time. What the clien
 stream everything, which is not read on then; over UDP further messages, data that the table does not cover yet, and
 data for the same peer behind them. What waited is looked up in the table as if it came when the message is judged. At
 most 64 messages, 32 datagrams of data and 128 KiB of one client wait: of more, data that the table does not cover are
-dropped as if nothing waited, anything else as OVERLOAD. A retransmission of a message that waits is ignored. Nobody
-else waits.
+dropped as if nothing waited, anything else as OVERLOAD. A retransmission of a message that waits is ignored. Other
+clients do not wait for it.
 
 Turns. Clients with a message for the Handler are served in turn: a session is a source of its own, clients without one
 belong to the source of their address, an IPv4 address or an IPv6 /64, and within it each has its turn too. Sessions and
 strangers are served alternately. What waits of either is bounded in bytes, and one source takes a quarter of what is
-free at the most. Plain requests that the pump answers itself wait for nobody.
+free at the most. Plain requests that the pump answers itself do not wait.
 
 Relay to relay. A peer address that is a live session's advertised relayed transport address is reached inside
 the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
@@ -296,7 +296,7 @@ class Pump(Protocol):
         """Relay one packet that the rules have already allowed; permission and deadline are checked again."""
 
     def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
-        """Make a stream client known, whose bytes somebody else reads and writes.
+        """Make a stream client known, whose bytes the caller reads and writes.
 
         resume: called when relay() takes frames again that it did not take; it may call relay().
         """

@@ -22,7 +22,7 @@ _MANY_WORDS: Final = Struct("256I")
 
 
 class RandomNumbers:
-    """Unpredictable numbers, for ports that nobody can guess (RFC 6056 section 3.1); one system call serves many."""
+    """Unpredictable numbers, for ports that cannot be guessed (RFC 6056 section 3.1); one system call serves many."""
 
     def __init__(self, randbytes: Callable[[int], bytes] = secrets.token_bytes) -> None:
         self._randbytes = randbytes
@@ -216,7 +216,7 @@ class RelayPorts(Generic[S]):
         return RelayFailure.CAPACITY
 
     def claim(self, token: bytes) -> OpenedPort[S] | None:
-        """The port held under token, held no longer; None when there is none. What came to it so far is for nobody."""
+        """The port held under token, held no longer; None when there is none. What came to it so far is discarded."""
         held = self._held.pop(token, None)
         if held is not None:
             held.socket.discard()

@@ -70,7 +70,7 @@ class Allocation:
         self.shown: Final = key.shown
         """The user name as logs and lists may show it."""
         self.owner: Final[Owner] = proof.realm, key.quota_user
-        """Whom it counts for."""
+        """For which limits count it."""
         self.started: Final = started
         self.transaction_id: Final = transaction_id
         self.response = b""

@@ -1,5 +1,5 @@
-"""What the rules want done. Decisions leave the rules as these values, that nobody changes; one engine carries them
-out, in order. OpenRelay, which a pump takes as it is, is in turnsvr/plane.py.
+"""What the rules want done. Decisions leave the rules as these values, which never change; one engine carries them out,
+in order. OpenRelay, which a pump takes as it is, is in turnsvr/plane.py.
 """
 
 from __future__ import annotations

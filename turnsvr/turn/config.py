@@ -61,7 +61,7 @@ class ServerConfig:
     """What the rules go by."""
 
     realm: RealmConfig
-    """The realm of those for whom nothing chooses another."""
+    """The realm of clients for which no listener and no ORIGIN chooses another."""
     realms: Mapping[str, RealmConfig] = field(default_factory=dict)
     """Other realms by name."""
     origins: Mapping[str, str] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class ServerConfig:
     anonymity: bool = False
     """Whether USERHASH can be resolved for every user of every realm."""
     md5_first: bool = False
-    """Whether MD5 is offered before SHA-256: for users of whom no other key is known."""
+    """Whether MD5 is offered before SHA-256: where MD5 keys alone are known of users."""
     access_tokens: str | None = None
     """This server's name in THIRD-PARTY-AUTHORIZATION, empty for that of the realm; None where no access tokens are
     taken (RFC 7635)."""

@@ -75,4 +75,4 @@ def peer_fenced(state: State, allocation: int, peer: Address) -> None:
     rules = state.config.find(found.realm) if found is not None else None
     if found is not None and rules is not None:
         reason = rules.policy.refusal(peer.host, peer.port)
-        refuse_peer(state, found, peer, reason or "a port of this server where nobody is relayed")
+        refuse_peer(state, found, peer, reason or "a port of this server where nothing is relayed")

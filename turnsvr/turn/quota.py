@@ -10,7 +10,7 @@ from turnsvr.turn.state import State
 
 
 def check_quotas(state: State, proof: Proof, request: AllocateRequest) -> None:
-    """The bounds of the server, of the realm, and of the user, for whom as many ports may be reserved as be allocated.
+    """Check the bounds of server, realm and user, who may reserve as many ports as it may hold allocations.
 
     Each refusal names the bound, for the log.
     """
@@ -34,9 +34,9 @@ def check_quotas(state: State, proof: Proof, request: AllocateRequest) -> None:
 
 
 def check_rate(state: State, proof: Proof, now: float) -> None:
-    """How often a user may allocate; to be checked last, for it counts.
+    """Check how often the user allocates; to be called last, for it counts.
 
-    Whoever may hold so many allocations may also make so many at once: all the clients of one name come back together.
+    A user that may hold so many allocations may also make so many at once: all clients of a name come back together.
     """
     if not state.rates.allow((proof.realm, proof.key.quota_user), now, _most(state, proof) or 0):
         raise Reject(ErrorCode.ALLOCATION_QUOTA_REACHED, limit="limits.allocation_rate_per_user")

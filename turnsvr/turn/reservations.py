@@ -11,7 +11,7 @@ from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
 
 Owner = tuple[str, str]
-"""Whom a limit counts for: a realm, and a user's name there (`quota_user`)."""
+"""For which limits count: a realm, and a user's name there (`quota_user`)."""
 
 
 class Reservations:

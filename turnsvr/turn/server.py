@@ -172,7 +172,7 @@ class Server:
         return self._waiting.of(five_tuple)
 
     def who_waits(self, request: int) -> FiveTuple | None:
-        """The client whose FindCredential has no answer yet; None for one that nobody waits for."""
+        """The client whose FindCredential has no answer yet; None for one that has, or is given up."""
         return self._waiting.client(request)
 
     def _proven(

@@ -79,8 +79,8 @@ def allocation_for(state: State, five_tuple: FiveTuple, proof: Proof) -> Allocat
 def made_by(allocation: Allocation, proof: Proof) -> bool:
     """Whether the same user of the same realm made the allocation.
 
-    An access token names no user but the key that seals it, which may be another one when the token is renewed: whoever
-    has a good one speaks for an allocation of such a token, on its five-tuple.
+    An access token names no user but the key that seals it, which may be another one when the token is renewed: any
+    good token speaks for an allocation of such a token, on its five-tuple.
     """
     if allocation.named_realm != proof.claim.realm:
         return False

@@ -52,7 +52,7 @@ class WaitingRequests:
         return five_tuple in self._by_client
 
     def client(self, number: int) -> FiveTuple | None:
-        """Whose request has this number; None for one that nobody waits for any more."""
+        """The client whose request has this number; None when none of that number waits any more."""
         waiting = self._requests.get(number)
         return waiting.five_tuple if waiting is not None else None
 

@@ -1,6 +1,6 @@
 """What waits for members who read slowly: bounded in bytes and messages for each, and in bytes for all together.
 
-Where all together would have too much, the member goes who has most waiting; nobody else can be made to go that way.
+Where all together would have too much, the member with the most is disconnected, and no other.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Backlog:
         self.bytes = 0
         self.messages = 0
         self.hang_up: Callable[[], object] = lambda: None
-        """Disconnects the member; whoever serves it sets this."""
+        """Disconnects the member; set by the server of the connection."""
         self._owner = owner
         self._closed = False
 

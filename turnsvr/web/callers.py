@@ -1,4 +1,4 @@
-"""Who calls: API keys, the signatures of AWS clients, and nobody in particular where the settings allow that."""
+"""Who calls: API keys, the signatures of AWS clients, and the public where the settings allow that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PUBLIC = "public"
 
 @dataclass(frozen=True, slots=True)
 class ApiCaller:
-    """Somebody who may have credentials."""
+    """A holder of an API key, or the public: who may have credentials."""
 
     name: str
     tag: str

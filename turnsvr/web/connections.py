@@ -70,14 +70,14 @@ class HttpConnection:
 
     def __init__(self, table: HttpConnections, source: bytes | None, *, favoured: bool) -> None:
         self.source = source
-        """Whom the bound of one address counts it for; None where it does not."""
+        """The address for whose bound it counts; None where it counts for none."""
         self.favoured = favoured
         self.client: tuple[str, int] | None = None
-        """The client's address where a balancer has told it; whoever serves it sets this."""
+        """The client's address where a balancer has told it; set by the server of the connection."""
         self.drop: Callable[[], object] = lambda: None
-        """Ends the connection at once, whatever state it is in; whoever serves it sets this."""
+        """Ends the connection at once, whatever state it is in; set by the server of the connection."""
         self.closed: Callable[[], object] = lambda: None
-        """Hears that it is gone; whoever serves it sets this."""
+        """Called when it is gone; set by the server of the connection."""
         self._table = table
         self._wait: tuple[Phase, object] | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -54,7 +54,7 @@ def endpoints(
 
 
 def _may_read(settings: WebSettings, request: Request) -> bool:
-    """A request that a proxy forwarded, whom nobody trusts, has no address to go by."""
+    """Whether the client may read metrics; never where a proxy that is not trusted forwarded the request."""
     if request.client is None or not (request.state.direct or settings.trusted_proxies):
         return False
     try:

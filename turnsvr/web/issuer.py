@@ -1,4 +1,4 @@
-"""Gives out credentials: to whom, how often, for how long. Pure: time and randomness are arguments."""
+"""Gives out credentials: to which callers, how often, for how long. Pure: time and randomness are arguments."""
 
 from __future__ import annotations
 

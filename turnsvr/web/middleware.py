@@ -24,8 +24,8 @@ _BODY_SECONDS = 12.0
 class Forwarded:
     """Believes X-Forwarded-For, -Proto and -Host of the trusted proxies, and takes them off every request.
 
-    The client is the last address in X-Forwarded-For that is no trusted proxy. scope["state"]["direct"] tells
-    whether nobody claims to have forwarded the request.
+    The client is the last address in X-Forwarded-For that is no trusted proxy. scope["state"]["direct"] is
+    true for a request that bears no sign of a proxy.
     """
 
     def __init__(self, app: AsgiApp, trusted: Iterable[AddressRange]) -> None:

@@ -64,7 +64,7 @@ class SignallingRooms:
         return len(self._members)
 
     def connect(self, now: float) -> str:
-        """A new member's name; whoever connects is bounded by the connections that the listener takes."""
+        """A new member's name; the connections that the listener takes bound how many there are."""
         rate = self._bounds.messages
         name = self._random(_MEMBER_BYTES).hex()
         self._members[name] = _Member(TokenBucket(rate, rate * _BURST_SECONDS, now) if rate else None, now)
@@ -94,7 +94,7 @@ class SignallingRooms:
         return [] if member is None else self._leave(name, member, now)
 
     def idle(self, now: float) -> list[str]:
-        """Members to be disconnected: too long without anybody else in their room."""
+        """Members to be disconnected: too long alone in their room."""
         limit = now - self._bounds.idle_timeout
         return [name for name, member in self._members.items() if member.alone_since <= limit and self._alone(member)]
 

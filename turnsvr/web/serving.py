@@ -1,4 +1,4 @@
-"""HTTP in the running event loop, for whoever has an ASGI application: listeners, TLS, start and stop."""
+"""HTTP in the running event loop for any ASGI application: listeners, TLS, start and stop."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ class Signalling:
         return self._limiter.allow(key, self._now())
 
     def _receive(self, name: str, kind: object, message: object) -> list[Delivery]:
-        """What a member said goes to whom it concerns; what would not be JSON any more goes nowhere."""
+        """Deliver a member's message to the members that it concerns; what would not be JSON any more is left out."""
         deliveries = self.rooms.receive(name, kind, message if _is_json(message) else None, self._now())
         self._deliver(deliveries)
         return deliveries

@@ -65,7 +65,7 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         self.eio.backlogs = backlogs
 
     def emit_now(self, sid: str, kind: str, message: dict[str, Any]) -> None:
-        """Have a message wait for a member; one for whom too much waits is disconnected."""
+        """Keep a message for a member, who is disconnected when too much waits for it."""
         client = self.client_of(sid)
         if client is None:
             return
@@ -135,7 +135,7 @@ class _Engine(engineio.AsyncServer):  # type: ignore[misc]
 
 
 class _Queue(asyncio.Queue[Any]):
-    """What waits for one client. It never has anybody wait who puts something in, and raises SocketIsClosedError."""
+    """What waits for one client. put() never waits; it raises SocketIsClosedError instead."""
 
     def __init__(self, backlog: Backlog) -> None:
         super().__init__()

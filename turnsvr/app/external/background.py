@@ -1,4 +1,4 @@
-"""Calls that block, made in threads that nobody waits for longer than wanted, nor when the process ends."""
+"""Calls that block, made in threads that are waited for no longer than wanted, and not when the process ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What clouds tell a machine of its own public addresses, at the link-local address that all of them use.
 
-Whoever answers there may be anybody: answers are bounded in size and time, no redirect is followed, and what is no
-address that could be public is refused by whoever asks (watch.py).
+Any host may answer there: answers are bounded in size and time, no redirect is followed, and watch.py refuses an
+address that could not be public.
 """
 
 from __future__ import annotations

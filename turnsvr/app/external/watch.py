@@ -1,4 +1,4 @@
-"""The external addresses that nobody wrote down: found, kept, looked at again, and told of.
+"""External addresses that the settings do not name: found, kept, looked at again, and told of.
 
 Of each relay address one external address is known at most. What was found stays until something else is found: a
 service that is silent for a while says nothing of the address.
@@ -20,7 +20,7 @@ from turnsvr.config.ranges import AUTO, StunServer, could_be_public
 from turnsvr.config.settings import RelaySettings
 
 WELL_KNOWN = (StunServer("stun.l.google.com", 19302), StunServer("stun.cloudflare.com", 3478))
-"""Asked by `auto` alone, where no cloud tells and the settings name nobody."""
+"""Asked by `auto` alone, where no cloud tells and the settings name no server."""
 
 _SOON = 30.0
 """Seconds until the next look while an address is missing, at most."""
@@ -47,7 +47,7 @@ class Look:
     reasons: list[str]
 
     def take(self, relay: str, address: str, by: str) -> None:
-        """For this relay address, if nobody has told before and it could be public at all."""
+        """Take an address for this relay address, if none is known yet and it could be public at all."""
         if relay in self.found:
             return
         if (":" in relay) != (":" in address) or not could_be_public(address):

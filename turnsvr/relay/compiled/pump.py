@@ -169,7 +169,7 @@ class CompiledPump:
         """One socket a lane, all at one address."""
         lanes, buffer = self._settings.threads, self._settings.socket_buffer
         if lanes > 1 and address.port:
-            # Sockets of a group share an address with anybody's who asks to: make sure that nobody has it.
+            # With SO_REUSEPORT an address that another process serves could be bound too: this fails where it is taken.
             open_udp(address).close()
         sockets: list[socket.socket] = []
         try:

@@ -130,7 +130,7 @@ class Path:
         return peer if inside is None else Address(inside, peer.port)
 
     def _known_as(self, session: Session, peer: HostAndPort, now: float) -> HostAndPort:
-        """The name by which the session's client knows whom a packet has come from."""
+        """The address by which the session's client knows the peer that a packet has come from."""
         outside = self._outside.get(peer[0])
         return peer if outside is None else session.known_as(peer, outside, now)
 

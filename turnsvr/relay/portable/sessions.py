@@ -1,4 +1,4 @@
-"""The table of sessions as plain data: who may talk to whom, until when, and how much it was."""
+"""Sessions as plain data: which peers each may talk to, until when, and how much was relayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UDP sockets as the systems have them: whom a datagram was for, where an answer leaves from, ICMP errors, DF.
+"""UDP sockets as the systems have them: which address a datagram was for, where an answer leaves from, ICMP errors, DF.
 
 What a system lacks is left out: without packet info a wildcard listener answers from the address that the
 kernel picks, without an error queue no ICMP error is heard, without a DF switch packets go as the system sends them.
@@ -66,7 +66,7 @@ class BindingAnswer(NamedTuple):
 
 _SO_RCVBUFFORCE = 33
 _LISTENER_ROOM = 2 * 1024 * 1024
-"""Bytes that a listener asks to receive into where nobody names a size: hundreds of clients may come at once."""
+"""Bytes that a listener asks to receive into where the settings name no size: hundreds of clients may come at once."""
 
 
 def _enlarge(sock: socket.socket) -> None:

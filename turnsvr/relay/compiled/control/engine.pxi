@@ -3,8 +3,8 @@
 cdef class Engine(Upward):
     """Lanes, their clients and sessions, what goes up, and what goes out.
 
-    It owns no descriptor but its lanes' own and those of adopted streams: whoever opened a socket closes it, after
-    the engine has let go of it.
+    It owns no descriptor but its lanes' own and those of adopted streams: the caller closes the sockets that it has
+    opened, after the engine has let go of them.
     """
 
     # Datagrams to clients that wait for one another, and their bytes.

@@ -11,8 +11,8 @@ cdef class Upward(Sessions):
         """What lanes have sent up: messages as (five-tuple, bytes), at most one of a client, and the other events.
 
         judged() is to follow before the next call. Events: ("error", session, peer, type, code, data), ("fenced",
-        session, peer), ("closed", five-tuple, reason, name), ("no_gso", errno). Whoever is closed can be sent answers
-        to what it said before, until hang_up(). Messages of streams that were hung up are left out.
+        session, peer), ("closed", five-tuple, reason, name), ("no_gso", errno). A client that is closed can be sent
+        answers to what it said before, until hang_up(). Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
@@ -120,7 +120,7 @@ cdef class Upward(Sessions):
         return 0
 
     def proceed(self, five_tuple):
-        """The rules are done with a client whom judged() kept; others are fine. Returns as judged() does."""
+        """The rules are done with a client that judged() kept; others are fine. Returns as judged() does."""
         cdef FiveTupleKey key
         cdef uint32_t at
         cdef ClientQueue *queue

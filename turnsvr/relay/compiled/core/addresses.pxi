@@ -1,6 +1,6 @@
-# Whom packets are from and for: endpoints and five-tuples, compared and hashed.
+# Where packets come from and go to: endpoints and five-tuples, compared and hashed.
 #
-# Hashes are keyed with random words, so that nobody chooses addresses that collide.
+# Hashes are keyed with random words, so that addresses that collide cannot be chosen.
 
 cdef union Ip:
     uint8_t bytes[16]

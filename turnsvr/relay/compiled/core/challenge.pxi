@@ -27,7 +27,7 @@ cdef uint8_t *_BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 
 
 cdef bint is_plain_allocate(const uint8_t *message, uint32_t size, bint *has_fingerprint) noexcept nogil:
-    """Whether the rules would answer this with a challenge, whoever sends it; False too where they are to find out."""
+    """Whether the rules would answer this with a challenge for any sender; False also where only they can tell."""
     cdef uint32_t at = HEADER_SIZE
     cdef uint32_t count = 0
     cdef uint32_t number, length

@@ -1,7 +1,7 @@
 # An Index: an open-addressing hash table of pointers to items that others own.
 #
 # One probe in the common case, at most three quarters full, grown as it fills; an empty one costs nothing. It takes no
-# lock: whoever owns the index says which lock guards it.
+# lock: its owner says which lock guards it.
 
 cdef struct IndexSlot:
     uint64_t hash

@@ -9,7 +9,7 @@ cdef enum:
     PACE_WINDOW = 10000000
     # Microseconds of work in a millisecond from which on the lane pauses: 60 % of a core, 150,000 datagrams a second.
     PACE_BUSY = 600
-    # Nanoseconds: in the shortest come some eight datagrams, the longest is too short for anybody to hear or see.
+    # Nanoseconds: in the shortest come some eight datagrams, the longest is too short to be heard or seen.
     SHORTEST_PAUSE = 50000
     LONGEST_PAUSE = 300000
     # Microseconds that a packet takes when nothing came with it. What GRO has joined has gathered already.

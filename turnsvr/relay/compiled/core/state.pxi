@@ -133,7 +133,7 @@ cdef struct Lane:
     bint answers_alone
 
 cdef struct Batch:
-    # What one thread needs to move packets, whoever's table they are looked up in.
+    # What one thread needs to move packets, whichever lane's table they are looked up in.
     Grouping grouping
     int64_t now
     uint64_t random

@@ -67,7 +67,7 @@ cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) n
 
 
 cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, size_t size) noexcept nogil:
-    """Take bytes that somebody else has read."""
+    """Take bytes of the stream that the caller has read."""
     cdef uint32_t chunk
     while size and not stream.is_over and stream.queue == NULL:
         chunk = <uint32_t>min(size, <size_t>STREAM_READ)

@@ -1,5 +1,5 @@
 # TLS records as they arrive. Under the lane's lock, since that is what keeps two threads off one connection. OpenSSL's
-# errors are kept by thread: whoever meets one clears them.
+# errors are kept by thread: the code that meets one clears them.
 
 cdef void fail_tls(Lane *lane, Stream *stream) noexcept nogil:
     """End a connection whose client broke the protocol; it is told why where it can be told at once."""

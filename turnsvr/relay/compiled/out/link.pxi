@@ -91,7 +91,7 @@ cdef TlsLink *link_new(void *context, int descriptor) noexcept nogil:
 
 
 cdef void link_free(TlsLink *link) noexcept nogil:
-    """Free a link that nobody uses any more, not its descriptor; NULL is fine."""
+    """Free a link that is not used any more, not its descriptor; NULL is fine."""
     if link != NULL:
         _libssl.SSL_free(link.ssl)
         free(link)

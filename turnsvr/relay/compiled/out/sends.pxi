@@ -1,5 +1,5 @@
-# Messages of the rules to UDP clients. Those that answer one batch leave together: whoever is woken by the first
-# finds the others there, where each would have woken him anew.
+# Messages of the rules to UDP clients. Those that answer one batch leave together: a client process that
+# the first wakes finds the others there, where each would have woken it anew.
 
 cdef enum:
     # So many that the first waits for no more than some tenths of a millisecond of judging.

@@ -1,8 +1,8 @@
-# Frames out as TLS records. Under the lane's lock, since that is what keeps two threads off one connection. OpenSSL's
-# errors are kept by thread: whoever meets one clears them.
+# Frames out as TLS records. Under the lane's lock, which keeps two threads off one connection. OpenSSL keeps errors by
+# thread: the code that meets one clears them.
 
 cdef inline uint32_t sealed_size(uint32_t size) noexcept nogil:
-    """At the most so many bytes does a frame of this size take as records."""
+    """The most bytes that a frame of this size takes as records."""
     return size + (size // TLS_RECORD + 1) * TLS_OVERHEAD
 
 

@@ -1,5 +1,5 @@
-# What goes up to Python beside messages for the rules: records in one growing buffer a lane, taken whole by whoever
-# reads, bounded in bytes; and the one way to wake the reader, who is told once for all that waits.
+# What goes up to Python beside messages for the rules: records in one growing buffer a lane, taken whole by the
+# reader, bounded in bytes; and the one way to wake the reader, who is told once for all that waits.
 
 cdef enum:
     UP_FRAME = 1

@@ -47,7 +47,7 @@ cdef void answer_binding(
 cdef bint answer_allocate(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, const uint8_t *request, uint32_t size
 ) noexcept nogil:
-    """Challenge whoever asks for an allocation without credentials; False when the rules must look at it."""
+    """Challenge an Allocate request without credentials; False when the rules must look at it."""
     cdef Packet *packet
     cdef uint8_t *answer
     cdef bint has_fingerprint

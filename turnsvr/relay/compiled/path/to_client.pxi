@@ -1,7 +1,7 @@
 # Data from peers on their way to the client. Under the lane's lock.
 
 cdef inline void next_transaction(Batch *batch, uint8_t *to) noexcept nogil:
-    """Twelve bytes that do not repeat; nobody's safety rests on a Data indication's."""
+    """Twelve bytes that do not repeat. They may be guessed: an indication has no answer that could be forged."""
     cdef uint64_t word
     batch.random += <uint64_t>0x9E3779B97F4A7C15U
     word = fold(batch.random ^ _hash_keys[2], _hash_keys[3])

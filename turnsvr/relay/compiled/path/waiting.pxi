@@ -5,11 +5,11 @@
 # those, so that nothing overtakes. A stream keeps nothing here but that one message: its frames stay where they were
 # read, and no more is read.
 #
-# A session is a source of its own; whoever has none belongs to the source of its address, an IPv4 address or an IPv6
-# /64. Sources with something for the rules stand in a ring, clients of one source in a ring of theirs, and each turn
-# takes one message. So who sends much waits for himself, and whoever is alone in his source waits for one message of
-# each other source. Sessions and strangers have a queue each and are served alternately: no number of invented source
-# addresses keeps a session from the rules.
+# A session is a source of its own; a client without one belongs to the source of its address, an IPv4 address or an
+# IPv6 /64. Sources with something for the rules stand in a ring, clients of one source in a ring of theirs, and each
+# turn takes one message. So a client that sends much waits for itself, and one that is alone in its source waits for
+# one message of each other source. Sessions and strangers have a queue each and are served alternately: no number of
+# invented source addresses keeps a session from the rules.
 #
 # Everything runs under the lane's lock.
 
@@ -67,7 +67,7 @@ cdef Source *find_source(const Index *index, const Ip *ip, uint16_t family) noex
 
 
 cdef Source *source_for(Lane *lane, Session *session, const FiveTupleKey *key) noexcept nogil:
-    """Whom this client belongs to, with a place for it; NULL when there is no memory."""
+    """The source that this client belongs to, with a place for it; NULL when there is no memory."""
     cdef Ip ip = source_ip(key)
     cdef Source *source = NULL
     if session == NULL:
@@ -251,7 +251,7 @@ cdef void list_source(FairQueue *fair, Source *source) noexcept nogil:
 
 
 cdef ClientQueue *next_ready(FairQueue *fair) noexcept nogil:
-    """Whose turn it is, out of line now; NULL when nobody stands in it."""
+    """Take the client out of line whose turn it is; NULL when none stands in it."""
     cdef Source *source = fair.first
     cdef ClientQueue *queue
     if source == NULL:
@@ -357,7 +357,7 @@ cdef void free_queue(Lane *lane, ClientQueue *queue) noexcept nogil:
 
 
 cdef void abandon_queue(Lane *lane, ClientQueue *queue) noexcept nogil:
-    """The client is gone: forget what waits of it. Whoever has the queue in a list frees it."""
+    """The client is gone: forget what waits of it. The owner of the list that the queue is in frees it."""
     remove_queue(lane, queue)
     while queue.first != NULL:
         free(take_first(lane, queue))
@@ -367,7 +367,7 @@ cdef void abandon_queue(Lane *lane, ClientQueue *queue) noexcept nogil:
 
 
 cdef void free_queues(Lane *lane) noexcept nogil:
-    """Everything that waits, when nobody uses the lane any more."""
+    """Free everything that waits, when the lane is not used any more."""
     cdef uint32_t kind, at = 0
     cdef ClientQueue *queue
     for kind in range(<uint32_t>WAITING_KINDS):
