@@ -9,6 +9,8 @@
 # make wheel   an sdist and, for each Python at hand, a wheel that other distributions can run, in dist/
 # make deb     a Debian package for the distribution that this runs on, in dist/
 # make test-debian   as root: the package built, installed, started and removed in bookworm and trixie; tests in both
+# make image   as root: an image for containers, made from scratch, in dist/
+# make test-image    as root: that, and a container of it tried out
 # make environment   all that these need, in one go
 # make help    these lines
 PYTHON ?= python3
@@ -28,7 +30,7 @@ TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_l
 # Rooms whose tests are of other programs, of whole machines, of packages or of speed.
 UNCHECKED := bench browser interop lab packaging stores
 
-.PHONY: run install test check lint format sanitize fuzz soak environment help wheel deb test-debian
+.PHONY: run install test check lint format sanitize fuzz soak environment help wheel deb test-debian image test-image
 
 run: install
 	$(VENV)/bin/turnsvr run --web
@@ -70,7 +72,13 @@ deb:
 	scripts/deb dist
 
 test-debian:
-	ROOM_TESTS=1 scripts/debian-roots bookworm trixie
+	TESTS=rooms scripts/debian-roots bookworm trixie
+
+image:
+	scripts/image dist
+
+test-image: image $(VENV)/.installed-test
+	TURNSVR_IMAGE=$(CURDIR)/dist/turnsvr-image.tar $(VENV)/bin/python -m pytest tests/packaging/test_image.py
 
 environment:
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint,fuzz

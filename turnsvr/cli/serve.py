@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 import time
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 @click.option(
     "--web", "with_web", is_flag=True, help="Serve the test page on ports 8080 and 8443, to all who can reach them."
 )
+@click.option("--environment", is_flag=True, help="Make the settings file of TURNSVR_… variables, as in a container.")
 @operator_errors
-def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
+def run(file: Path | None, config_file: Path | None, with_web: bool, environment: bool) -> None:
     """Serve until SIGTERM.
 
     The settings file is named as FILE or with -c. Without one: UDP and TCP on port 3478 and TLS on 5349 of every
@@ -38,6 +40,9 @@ def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
     With --web, unless the file has a section web: the test page on http port 8080 and, where there is TLS, https
     port 8443 of every address; it gives credentials for ten minutes to everyone who can open it.
 
+    With --environment TURNSVR_REALM, TURNSVR_SECRET or TURNSVR_SECRET_FILE, TURNSVR_EXTERNAL and a few more stand in
+    for a file; docs/container.md has them.
+
     \b
     Example:
       turnsvr run -c /etc/turnsvr/turnsvr.yaml
@@ -45,6 +50,10 @@ def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
     if file is not None and config_file is not None:
         raise click.UsageError("name the settings file once, as FILE or with -c")
     config_file = file or config_file
+    if environment and config_file is not None:
+        raise click.UsageError("take the settings from a file or with --environment")
+    if environment:
+        config_file = _file_of_environment()
     from turnsvr import app
     from turnsvr.config.settings import Settings
 
@@ -55,6 +64,17 @@ def run(file: Path | None, config_file: Path | None, with_web: bool) -> None:
         tls = config_file is None or settings.tls is not None
         settings = settings.model_copy(update={"web": for_trying_out(tls=tls)})
     sys.exit(app.run(settings, path=config_file))
+
+
+def _file_of_environment() -> Path:
+    """Written where the admin socket is as well; it holds no secret. SIGHUP reads it, and what it names, again."""
+    from turnsvr.admin.places import places
+    from turnsvr.config.environment import settings_text
+
+    text = settings_text(os.environ)
+    file = places()[0].with_name("turnsvr.yaml")
+    file.write_text(text)
+    return file
 
 
 @click.command()
