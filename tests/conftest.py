@@ -26,11 +26,13 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from turnsvr import relay
 from turnsvr.app import firstrun
 from turnsvr.app.application import Application
 from turnsvr.config.settings import Settings
 from turnsvr.net.engine import EventSink
 from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import PumpKind
 from turnsvr.stun.address import Address
 
 # A busy machine is no reason for a property to fail.
@@ -48,6 +50,17 @@ _START_PATIENCE = 60.0
 _FIRST_PORT = 12_000
 _PORTS_A_WORKER = 2_000
 """Below the range of ephemeral ports; each pytest-xdist worker has ports of its own."""
+
+
+@pytest.fixture(scope="session", params=["portable", "compiled"])
+def pump_kind(request: pytest.FixtureRequest) -> PumpKind:
+    """A pump that loads here. TURNSVR_REQUIRE_PUMP=1 makes the absence of the compiled one a failure."""
+    kind: PumpKind = request.param
+    if kind == "compiled" and relay.describe().startswith("portable"):
+        if os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
+            pytest.fail(relay.describe())
+        pytest.skip(relay.describe())
+    return kind
 
 
 def need(program: str) -> str:

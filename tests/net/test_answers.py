@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-
-import pytest
 
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
-from turnsvr import relay
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, new_request
 from turnsvr.client.transaction import Timers
@@ -21,18 +17,8 @@ from turnsvr.stun.message import Method
 AT_ONCE = 300
 
 
-@pytest.fixture(params=["portable", "compiled"])
-def kind(request: pytest.FixtureRequest) -> PumpKind:
-    kind: PumpKind = request.param
-    if kind == "compiled" and relay.describe().startswith("portable"):
-        if os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
-            pytest.fail(relay.describe())
-        pytest.skip(relay.describe())
-    return kind
-
-
-async def test_hundreds_of_clients_of_one_address_may_come_at_once(serve: Serve, kind: PumpKind) -> None:
-    application = await serve(pump={"kind": kind}, limits={"allocations_per_user": AT_ONCE})
+async def test_hundreds_of_clients_of_one_address_may_come_at_once(serve: Serve, pump_kind: PumpKind) -> None:
+    application = await serve(pump={"kind": pump_kind}, limits={"allocations_per_user": AT_ONCE})
     server = address_of(application, "udp")
     never = Timers(rto=PATIENCE, rc=1, rm=1)
     clients = [TurnClient(await DatagramLink.open(server), Login(USER, PASSWORD), timers=never) for _ in range(AT_ONCE)]
@@ -43,9 +29,9 @@ async def test_hundreds_of_clients_of_one_address_may_come_at_once(serve: Serve,
         await client.close()
 
 
-async def test_all_kinds_of_answer_spend_one_budget(serve: Serve, kind: PumpKind) -> None:
+async def test_all_kinds_of_answer_spend_one_budget(serve: Serve, pump_kind: PumpKind) -> None:
     rate = 0.4
-    application = await serve(pump={"kind": kind}, limits={"answers_per_address": f"{rate * 60:g}/min"})
+    application = await serve(pump={"kind": pump_kind}, limits={"answers_per_address": f"{rate * 60:g}/min"})
     link = await DatagramLink.open(address_of(application, "udp"))
     answered = 0
 

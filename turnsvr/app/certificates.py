@@ -270,26 +270,12 @@ def write_private(path: Path, data: bytes) -> None:
 
 
 def _temporary(name: str) -> bytes:
-    """A key, and a certificate that only we vouch for."""
+    """A key and a self-signed certificate, in PEM."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "not yet issued")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + _TEMPORARY)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(key, SHA256())
-    )
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) + certificate.public_bytes(Encoding.PEM)
+    from turnsvr.net.selfsigned import self_signed
+
+    return b"".join(self_signed("not yet issued", [x509.DNSName(name)], _TEMPORARY))
 
 
 async def _in_thread(work: Callable[[], None]) -> None:

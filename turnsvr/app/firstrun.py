@@ -14,15 +14,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from pydantic import SecretStr
 
 from turnsvr import __version__
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.credentials import ice, shared_secret
+from turnsvr.net.selfsigned import self_signed
 from turnsvr.net.tls import TlsContexts, TlsFiles
 
 _CREDENTIAL_LIFETIME = 86_400
@@ -82,33 +80,25 @@ def self_signed_contexts(addresses: Iterable[str]) -> TlsContexts:
 
 def write_self_signed(directory: Path, addresses: Iterable[str]) -> TlsFiles:
     """Make a key and a certificate for this host's name and these addresses, and write both into the directory."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    certificate = _certificate(key, socket.gethostname() or "localhost", addresses)
     files = TlsFiles(directory / "certificate.pem", directory / "key.pem")
-    files.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))
-    files.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    key, certificate = _certificate(socket.gethostname() or "localhost", addresses)
+    files.key.write_bytes(key)
+    files.certificate.write_bytes(certificate)
     return files
 
 
-def _certificate(key: ec.EllipticCurvePrivateKey, name: str, addresses: Iterable[str]) -> x509.Certificate:
-    now = datetime.now(UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:_MAX_COMMON_NAME])])
+def _certificate(name: str, addresses: Iterable[str]) -> tuple[bytes, bytes]:
+    """A key, and a certificate for a server of this name and these addresses."""
     names: list[x509.GeneralName] = [
         x509.DNSName(each) for each in dict.fromkeys((name, "localhost")) if each.isascii()
     ]
     names += [x509.IPAddress(ipaddress.ip_address(address)) for address in sorted(addresses)]
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + _CERTIFICATE_LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, SHA256())
+    return self_signed(
+        name[:_MAX_COMMON_NAME],
+        names,
+        _CERTIFICATE_LIFETIME,
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
     )
 
 

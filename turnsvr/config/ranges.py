@@ -53,7 +53,7 @@ class ListenAddress:
     def parse(cls, value: object) -> ListenAddress:
         if isinstance(value, cls):
             return value
-        match = _LISTEN.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _match(_LISTEN, value)
         if match is None:
             raise BadValue(
                 "is not a listening address",
@@ -85,7 +85,7 @@ class Endpoint:
     def parse(cls, value: object) -> Endpoint:
         if isinstance(value, cls):
             return value
-        match = _ENDPOINT.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _match(_ENDPOINT, value)
         if match is None:
             raise BadValue("is not an address and port", "write 203.0.113.7:3478 or [2001:db8::7]:3478")
         return cls(parse_host(match[1].strip("[]")), _port(match[2], STUN_PORT, lowest=1))
@@ -105,7 +105,7 @@ class StunServer:
     def parse(cls, value: object) -> StunServer:
         if isinstance(value, cls):
             return value
-        match = _STUN_SERVER.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _match(_STUN_SERVER, value)
         if match is None:
             raise BadValue("is not a STUN server", "write stun:stun.example.org, with :PORT where it is not 3478")
         host = parse_host(match[1].strip("[]")) if match[1].startswith("[") else match[1].lower()
@@ -126,7 +126,7 @@ class PortRange:
     def parse(cls, value: object) -> PortRange:
         if isinstance(value, cls):
             return value
-        match = _PORT_RANGE.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _match(_PORT_RANGE, value)
         if match is None:
             raise BadValue("is not a port range", "write the lowest and the highest port: 49152-65535")
         low = _port(match[1], 0, lowest=1)
@@ -215,7 +215,7 @@ class PeerRange:
             return value
         if isinstance(value, AddressRange):
             return cls(value)
-        match = _PEER_PORTS.fullmatch(value.strip()) if isinstance(value, str) else None
+        match = _match(_PEER_PORTS, value)
         if match is None:
             return cls(AddressRange.parse(value))
         host, ports = match[1].strip("[]"), match[2]
@@ -270,6 +270,11 @@ def could_be_public(host: str) -> bool:
     if address.is_multicast or address.is_unspecified:
         return False
     return address.is_global or any(address in each for each in _DOCUMENTATION)
+
+
+def _match(form: re.Pattern[str], value: object) -> re.Match[str] | None:
+    """Of a text in this form, white space around it left out; None for anything else."""
+    return form.fullmatch(value.strip()) if isinstance(value, str) else None
 
 
 def _range_end(text: str) -> IPAddress:

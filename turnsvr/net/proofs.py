@@ -11,7 +11,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 ALPN = "acme-tls/1"
 _ALPN_ENTRY = bytes((len(ALPN),)) + ALPN.encode()
 _ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
+_LIFETIME = timedelta(days=7)
 """The extension with the digest of the key authorization (RFC 8737 section 3)."""
 _MAX_HELLO = 16_384 + 5
 """Bytes of a TLS record with its header."""
@@ -119,34 +120,15 @@ def _new_context() -> ssl.SSLContext:
 def _context(domain: str, key_authorization: str) -> ssl.SSLContext:
     """The certificate that proves a name (RFC 8737 section 3)."""
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    from turnsvr.net.selfsigned import self_signed
+
     digest = sha256(key_authorization.encode()).digest()
-    now = datetime.now(UTC)
-    subject = x509.Name([])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=7))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(domain)]), critical=True)
-        .add_extension(
-            x509.UnrecognizedExtension(x509.ObjectIdentifier(_ACME_IDENTIFIER), b"\x04\x20" + digest), critical=True
-        )
-        .sign(key, SHA256())
-    )
+    identifier = x509.UnrecognizedExtension(x509.ObjectIdentifier(_ACME_IDENTIFIER), b"\x04\x20" + digest)
+    key, certificate = self_signed("", [x509.DNSName(domain)], _LIFETIME, (identifier, True))
     context = _new_context()
     with TemporaryDirectory(prefix="turnsvr-") as directory:
         file = Path(directory, "proof.pem")
-        file.write_bytes(
-            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            + certificate.public_bytes(Encoding.PEM)
-        )
+        file.write_bytes(key + certificate)
         context.load_cert_chain(file)
     return context

@@ -17,6 +17,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from turnsvr.web.connections import HttpConnection, Phase
+from turnsvr.web.watched import Watched
 
 _MAX_UPGRADE_HEADERS = 100
 _MAX_UPGRADE_LINE = 8_000
@@ -24,7 +25,7 @@ _UPGRADE_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 """What websockets takes: it fails on what h11 lets through."""
 
 
-class HttpProtocol(H11Protocol):
+class HttpProtocol(Watched, H11Protocol):
     """One HTTP connection."""
 
     def __init__(self, place: HttpConnection, config: Config, server_state: ServerState) -> None:
@@ -36,24 +37,7 @@ class HttpProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.client = self._place.client or self.client
         self._place.drop = self._drop
-        self._judge()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._place.close()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._judge()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._judge()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
         self._judge()
 
     def on_response_complete(self) -> None:

@@ -5,7 +5,6 @@ Importing it needs the package websockets, which the admin interface does withou
 
 from __future__ import annotations
 
-from asyncio import BaseTransport
 from typing import Any
 
 from uvicorn import Config
@@ -14,37 +13,18 @@ from uvicorn.server import ServerState
 from websockets.frames import CloseCode, Frame
 
 from turnsvr.web.connections import HttpConnection, Phase
+from turnsvr.web.watched import Watched
 
 _MAX_FRAGMENTS = 1_024
 """Frames of one message, some of which may be empty."""
 
 
-class WebSocketProtocol(WebSocketsSansIOProtocol):
+class WebSocketProtocol(Watched, WebSocketsSansIOProtocol):
     """One WebSocket connection, from the request that asks for it."""
 
     def __init__(self, place: HttpConnection, config: Config, server_state: ServerState, app_state: Any) -> None:
         super().__init__(config=config, server_state=server_state, app_state=app_state)
         self._place = place
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)
-        self.client = self._place.client or self.client
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._place.close()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._judge()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._judge()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._judge()
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MAX_FRAGMENTS:
