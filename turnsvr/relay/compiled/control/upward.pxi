@@ -161,7 +161,7 @@ cdef class Upward(Sessions):
         return 0
 
     cdef int write_frame(self, const UpRecord *record, bytes frame) except -1:
-        """Give a frame to its client's writer, and count what came of it."""
+        """Give a frame to its client's writer, and count what came of it; no lock is held."""
         cdef Session *session = find_number(&self.shared.numbers, record.session)
         cdef Traffic *traffic
         cdef Drop reason = SEND_FAILED

@@ -94,6 +94,7 @@ cdef inline bint grouping_full(const Grouping *grouping) noexcept nogil:
 
 
 cdef inline bint same_destination(const Destination *one, const Destination *other) noexcept nogil:
+    """Whether packets to both may leave in one message: from one socket, to one endpoint, with one header."""
     return (
         one.descriptor == other.descriptor
         and same_endpoint(&one.to, &other.to)
