@@ -17,7 +17,7 @@ Reader = Literal["pump", "asyncio"]
 
 
 class Key(Protocol):
-    """Whose allocation it is."""
+    """The user of an allocation."""
 
     @property
     def username(self) -> str: ...

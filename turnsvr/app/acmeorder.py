@@ -29,7 +29,7 @@ from turnsvr.net.proofs import Proofs
 _ACCOUNT = "account.pem"
 _REQUEST_SECONDS = 20
 _ORDER_SECONDS = 180
-"""For one answer of the authority, and for all of an order."""
+"""Seconds for one answer of the authority, and for a whole order."""
 
 logging.getLogger("acme").setLevel(logging.WARNING)
 

@@ -1,4 +1,4 @@
-"""A certificate that is had from an ACME authority: ordered, renewed in time, ordered again when that fails."""
+"""A certificate of an ACME authority: ordered, renewed in time, ordered again when that fails."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Held:
 
     @property
     def urgent_at(self) -> float:
-        """When a sixth of its life is left, and it is time to call for help."""
+        """When a sixth of its life is left, and the operator should look."""
         return self.not_after - self.lifetime / 6
 
 

@@ -22,11 +22,11 @@ _OWN = 64
 _A_THREAD = 2
 """Of the pump, besides its share of each UDP listener."""
 _STORE, _HOOK, _TOKENS, _STATUS = 32, 96, 8, 8
-"""Connections to databases and services that know users, those among them that are just being closed."""
+"""Connections to databases and services that know users, including those that are being closed."""
 _PASSING = 3 * BATCH
 """Connections of one part that are accepted already and not refused yet, or ended and not closed yet."""
 _LEAST = 16
-"""Of each part's share, however little there is."""
+"""The least share of each part, however few open files there are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _log = structlog.get_logger()
 
 
 class Events:
-    """Tells every sink in turn, and calls `ended` after each session; a sink that fails keeps no other from hearing."""
+    """Tells every sink in turn, and calls `ended` after each session; where one fails the others are still told."""
 
     def __init__(self, sinks: Sequence[EventSink], ended: Callable[[], None]) -> None:
         self._sinks = list(sinks)

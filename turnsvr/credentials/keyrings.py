@@ -23,16 +23,16 @@ _FILE_SECONDS = 5.0
 _FETCH_SECONDS = 600.0
 """Between requests for the document; one more comes early when a token names a key that is not known."""
 _RETRY_SECONDS = 5.0
-"""Until the document is asked for again that could not be had."""
+"""Until a document that did not come is asked for again."""
 _EARLY_SECONDS = 30.0
-"""Between requests that tokens cause, so that made-up names of keys do not."""
+"""Between requests that tokens cause, so that made-up names of keys cause no flood."""
 _TIMEOUT = 5.0
 
 _log = structlog.get_logger()
 
 
 class KeyRing(Protocol):
-    """Keys that change while the server runs."""
+    """Keys that may change while the server runs."""
 
     @property
     def health(self) -> Health | None:
@@ -40,10 +40,10 @@ class KeyRing(Protocol):
 
     @property
     def current(self) -> tuple[TokenKey, ...]:
-        """The keys; the same object as long as they are the same. Empty while they were never had."""
+        """The keys; the same object as long as they are the same. Empty until they are known."""
 
     async def start(self) -> None:
-        """Have the keys if that is possible, and keep them current from now on."""
+        """Get the keys if that is possible, and keep them current from now on."""
 
     async def look_again(self) -> None:
         """A token names a key that is not known: perhaps there are new ones."""

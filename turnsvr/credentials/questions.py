@@ -15,7 +15,7 @@ _MAX_AT_ONCE = 32
 _MAX_WAITING = 2_000
 """Different questions under way or waiting; a further one fails."""
 _WAITING_SHARE = 0.5
-"""Of its time that a question may wait; one that would be given up half way only keeps others waiting."""
+"""Share of its time that a question may wait; one that would be given up half way only keeps others waiting."""
 _BULK = 10
 """How many times longer than one answer a list may take."""
 
@@ -25,7 +25,7 @@ V = TypeVar("V")
 
 
 def may_be_asked(username: str) -> bool:
-    """Whether this can be a user's name at all, and not what no database or service should be troubled with."""
+    """Whether this can be a user's name at all; what cannot is not asked of any database or service."""
     return username.isprintable() and 0 < len(username.encode()) <= MAX_USERNAME_BYTES
 
 

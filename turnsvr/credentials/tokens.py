@@ -42,7 +42,7 @@ _CHECKS: Any = {
     "verify_sub": False,
     "verify_jti": False,
 }
-"""What PyJWT is to leave to us: what goes by the clock, and claims that mean nothing here."""
+"""Checks that PyJWT leaves to us: those that go by the clock, and of claims that mean nothing here."""
 
 
 class _Verified(NamedTuple):

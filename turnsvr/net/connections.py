@@ -77,7 +77,7 @@ class Connection:
         return self.five_tuple
 
     def lag(self, is_lagging: bool) -> None:
-        """Whether much waits for this client now; one that is gone never lags."""
+        """Note whether much waits for this client now; one that is gone never lags."""
         is_lagging = is_lagging and not self.closed
         if is_lagging is not self._is_lagging:
             self._is_lagging = is_lagging

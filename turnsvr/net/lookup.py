@@ -22,7 +22,7 @@ _MAX_WAITING = 1000
 docs/security.md has this bound beside those of the sources.
 """
 _MAX_WAITING_OF_ONE = 30
-"""Of those, look-ups for one client, so that no client takes them all."""
+"""Look-ups of one client among them, so that no client takes them all."""
 _TIMEOUT = 35.0
 """Seconds that a look-up may take, whatever its sources allow themselves.
 

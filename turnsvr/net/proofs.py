@@ -19,15 +19,15 @@ from tempfile import TemporaryDirectory
 
 ALPN = "acme-tls/1"
 _ALPN_ENTRY = bytes((len(ALPN),)) + ALPN.encode()
-_ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
 _LIFETIME = timedelta(days=7)
+_ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
 """The extension with the digest of the key authorization (RFC 8737 section 3)."""
 _MAX_HELLO = 16_384 + 5
 """Bytes of a TLS record with its header."""
 _HEADER = 5
 _HELLO_SECONDS = 10.0
 _HELLO_LOOKS = 0.05
-"""For how many seconds a ClientHello that is not all there is waited for, and between looks at it."""
+"""Seconds to wait for a whole ClientHello, and seconds between looks at it."""
 
 
 class Proofs:
@@ -104,7 +104,7 @@ class Hello:
 
 
 class NothingMore(asyncio.Protocol):
-    """Ends a connection as soon as hands are shaken: the authority has seen what it wanted."""
+    """Ends a connection after its handshake: the authority has seen the certificate."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()

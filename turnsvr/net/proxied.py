@@ -1,6 +1,6 @@
 """The beginning of a connection that a balancer has made: its header is read, and tells whose connection it is.
 
-No byte behind the header is taken: what follows is read by who serves the connection.
+No byte behind the header is taken: the server of the connection reads what follows.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Streams:
         return address_of(listener.getsockname())
 
     def reconfigure(self, limits: StreamLimits, doors: Doors) -> None:
-        """Take new limits and doors; who is in stays. The buffer size holds for new connections."""
+        """Take new limits and doors; open connections stay. The buffer size holds for new connections."""
         self._connections.limits = limits
         self._doors = doors
 
@@ -204,7 +204,7 @@ class Streams:
     def _look_for_authority(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsContexts
     ) -> None:
-        """Prove a name to who asks for that; begin TLS with any other."""
+        """Prove a name to an ACME authority that asks for it; begin TLS with any other client."""
 
         def judged(wants_proof: bool) -> None:
             if wants_proof:

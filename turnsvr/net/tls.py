@@ -66,7 +66,7 @@ def make_pump_context(files: TlsFiles, context: ssl.SSLContext) -> TlsContext | 
 
 
 class TlsContexts:
-    """The contexts for new connections, made again when their files change. One that cannot be made leaves the old."""
+    """The contexts for new connections, made anew when their files change; where that fails, the old ones stay."""
 
     current: ssl.SSLContext
     """What asyncio serves TLS with."""

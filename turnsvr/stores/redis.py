@@ -46,7 +46,7 @@ _REALMS = "turn/realm/"
 _ORIGINS = "turn/origin/"
 _KEYS = "turn/oauth/kid/"
 _KEY_FIELDS = ("ikm_key", "as_rs_alg", "timestamp", "lifetime", "realm")
-"""Of the hash of an access token's key, in the order in which TableBuilder takes them."""
+"""Fields of the hash of an access token's key, in the order in which TableBuilder takes them."""
 _SETS = {"secret", "allowed-peer-ip", "denied-peer-ip"}
 _OPTIONS = {"max-bps", "total-quota", "user-quota"}
 _LEAVES = _SETS | _OPTIONS

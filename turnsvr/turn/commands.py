@@ -122,7 +122,7 @@ class AllocationStarted:
 
 @dataclass(frozen=True, slots=True)
 class AllocationRefreshed:
-    """An event for who keeps account of deadlines: a client has extended its allocation, or one family of it."""
+    """An event for sinks that follow deadlines: a client has extended its allocation, or one family of it."""
 
     allocation: int
     lifetime: int

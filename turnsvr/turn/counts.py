@@ -1,4 +1,4 @@
-"""How many there are of each. A key of which there is none takes no room."""
+"""Counts by key. A key whose count is zero takes no room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page at / and what belongs to it: files of this package, held in memory, with the headers that fence them."""
+"""The page at / and what belongs to it: files of this package, held in memory, with the headers that confine them."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _GRACE = 1
 """Seconds after which the requests are cancelled that go on although their connections are gone."""
 _TLS_END_SECONDS = 3.0
 _LONGER_THAN_OURS = 3_600
-"""Seconds of uvicorn's own deadline, which the table of connections has in its place."""
+"""Seconds of uvicorn's own deadline, which never comes: the table of connections has shorter ones."""
 _BACKLOG = 1_024
 _BATCH = 4
 """Connections taken in one turn of the loop. Few, since what came along with one is read some turns later, and until

@@ -20,7 +20,7 @@ HOST = "169.254.169.254"
 _CONNECT_SECONDS = 1.0
 """For each step of an exchange; a whole one has the time of its look-up."""
 _SECONDS = 3.0
-"""For all that one cloud is asked."""
+"""For all questions to one cloud."""
 _MAX_BYTES = 65_536
 _MAX_TEXT = 512
 """Characters of an answer in plain text; a token of AWS has 56."""
@@ -44,7 +44,7 @@ Get = Callable[..., Awaitable[str]]
 
 
 async def ask() -> list[tuple[str, list[PublicAddress]]]:
-    """What each cloud that answers tells, as (name, addresses); nothing where none does. Never raises."""
+    """What each cloud tells, as (name, addresses), of those that answer. Never raises."""
 
     async def one(
         name: str, provider: Callable[[Get], Awaitable[list[PublicAddress]]]

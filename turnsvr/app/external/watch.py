@@ -1,4 +1,4 @@
-"""External addresses that the settings do not name: found, kept, looked at again, and told of.
+"""External addresses that the settings do not name: found, kept, looked at again, and reported.
 
 Of each relay address one external address is known at most. What was found stays until something else is found: a
 service that is silent for a while says nothing of the address.
