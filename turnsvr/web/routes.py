@@ -63,7 +63,7 @@ class Requests:
         return self.issue(request, self.with_key(request, offered), user, ttl)
 
     def _admit(self, request: Request, find: Callable[[], ApiCaller]) -> ApiCaller:
-        """Admit the caller; an address that offered too many wrong keys is refused first, so that keys cannot be guessed"""
+        """Admit the caller; an address that offered too many wrong keys is refused first, whatever it offers now."""
         client, now = request.client.host if request.client else "", time.monotonic()
         self._issuer.check_address(client, now)
         try:
