@@ -134,6 +134,9 @@ class World:
         self.notes = Notes()
         self.pump = relay.make(settings or SETTINGS, self.notes, kind)
         self.listeners = {family: self.pump.listen(Address(host, 0)) for family, host in LOOPBACK.items()}
+        self._begin()
+
+    def _begin(self) -> None:
         self.sent = 0
         self._endpoints: list[Endpoint] = []
         self._numbers = itertools.count(1)

@@ -42,6 +42,12 @@ Relay to relay. A peer address that is a live session's advertised relayed trans
 the pump: the other session sees the sender's advertised address as its peer, and its permission is checked as
 for any peer. Such a packet counts for both sessions.
 
+DTLS. A client of DTLS is known by its association, whose number is in its five-tuple: one that shakes hands anew at its
+addresses is another client, and the one before ends once that is proven (RFC 6347 section 4.2.8). Nothing is kept of a
+client that has not shown, by a cookie, that it receives at its address; the cookie is an answer within the same rate
+as others, and smaller than what asked for it. Each message is a record and a datagram of its own, ChannelData without
+padding. Messages that the pump answers over UDP go up. What does not fit a record, 16,384 bytes, is SEND_FAILED.
+
 Ports. A permission covers some ports of its host, usually all. What is for another port reaches only a relayed
 transport address inside; else it is FENCED, and the Handler hears of the first such packet of each permission. What
 comes from another port over the network has no permission.
@@ -67,6 +73,8 @@ from typing import Literal, Protocol
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
+
+NO_DTLS = "this pump serves no DTLS"
 
 StreamWriter = Callable[[bytes], bool]
 """Queues one whole frame for a stream client; False when its buffer is full and the frame was dropped."""
@@ -139,6 +147,12 @@ class PumpSettings:
     """Bytes that may wait for one slow stream client that the pump serves itself."""
     peer_errors: bool = True
     """Whether the Handler is to hear of ICMP errors; else the kernel keeps none for us."""
+    associations: int = 10_000
+    """DTLS associations at once, handshakes among them."""
+    associations_per_address: int = 200
+    """From one IPv4 address or one IPv6 /64."""
+    idle_timeout: float = 30.0
+    """Seconds that an association may stay without a session, before the first one and after each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +175,26 @@ class Counters:
     packets_to_client: int = 0
     bytes_to_client: int = 0
     dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Associations:
+    """DTLS: what there is now, then what there was since the pump was made."""
+
+    open: int = 0
+    """Associations, handshakes among them."""
+    shaking: int = 0
+    """Handshakes."""
+    cookies: int = 0
+    """Hellos of strangers that were answered with a cookie."""
+    handshakes: int = 0
+    """Those that came to their end."""
+    failures: int = 0
+    """Those that did not."""
+    evicted: int = 0
+    """Associations that were ended to make room."""
+    refused: int = 0
+    """Hellos for which there was no room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +223,7 @@ class Totals:
     """Plain Allocate requests that were answered with a Challenge."""
     challenges_withheld: int = 0
     """Those that a limit kept from it; RATE_LIMITED counts them as well."""
+    associations: Associations = Associations()
 
 
 class TlsHandshake(Protocol):
@@ -212,6 +247,10 @@ class TlsHandshake(Protocol):
 
 class TlsContext(Protocol):
     """A certificate with its key, and what clients may negotiate."""
+
+    @property
+    def is_for_datagrams(self) -> bool:
+        """Whether it is one of DTLS, for Pump.secure(); handshake() is for the other kind."""
 
     def handshake(self, descriptor: int) -> TlsHandshake:
         """Begin on a connected socket, which stays the caller's until Pump.adopt() takes both."""
@@ -237,7 +276,7 @@ class Handler(Protocol):
         """A packet for this peer went nowhere, since the permission does not cover its port; once a permission."""
 
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
-        """A connection given to adopt() is gone."""
+        """A connection given to adopt() is gone, or a DTLS association."""
 
 
 class Pump(Protocol):
@@ -251,11 +290,26 @@ class Pump(Protocol):
     def takes_tls(self) -> bool:
         """Whether adopt() takes TLS connections; turnsvr.relay.compiled.tls makes their contexts."""
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
+    @property
+    def takes_dtls(self) -> bool:
+        """Whether listen() serves DTLS; turnsvr.relay.compiled.tls makes its contexts."""
+
+    def listen(
+        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+    ) -> Address:
         """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.
+
+        dtls: serve DTLS there as well, told apart by the first byte (RFC 7983), once secure() has given a context.
+        Raises ValueError where takes_dtls is False.
 
         binding_suffix: encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request
         (a multiple of four bytes). mapped_address puts MAPPED-ADDRESS between the two, as the tests of RFC 5780 want.
+        """
+
+    def secure(self, context: TlsContext) -> None:
+        """Begin DTLS associations with this context from now on; those that there are live on with theirs.
+
+        Raises ValueError where takes_dtls is False.
         """
 
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:

@@ -26,12 +26,18 @@ class Transport(Enum):
     UDP = "udp"
     TCP = "tcp"
     TLS = "tls"
+    DTLS = "dtls"
 
     # Five-tuples are dictionary keys for every packet that reaches Python; Enum's own hash is slow.
     __hash__ = object.__hash__
 
     @property
     def is_stream(self) -> bool:
+        return self is Transport.TCP or self is Transport.TLS
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether a client that says something receives at its address, which nobody can claim then."""
         return self is not Transport.UDP
 
 
@@ -60,8 +66,8 @@ class Address(NamedTuple):
 class FiveTuple(NamedTuple):
     """Who a client is: its address, the server's, the transport between them (RFC 8656 section 2), and the connection.
 
-    Two connections may have the same addresses, one after the other. connection tells them apart: a number, 1 to
-    2**32 - 1, that no other one has had lately; 0 over UDP, which has none. What waits for a client, or goes between
+    Two connections may have the same addresses, one after the other; an association of DTLS is one as well. connection
+    tells them apart: a number, 1 to 2**32 - 1, that no other one has had lately; 0 over UDP, which has none. What waits for a client, or goes between
     threads, names it by this value: nothing that is late for one connection is taken for the next one's.
     """
 

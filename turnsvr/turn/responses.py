@@ -78,7 +78,7 @@ class Responses:
 
         A stream has a real client behind it, a datagram perhaps a victim whose address was forged.
         """
-        if five_tuple.transport.is_stream or self._limiter.allow(five_tuple.client.packed, now):
+        if five_tuple.transport.is_proven or self._limiter.allow(five_tuple.client.packed, now):
             return True
         self.leave_unanswered(message)
         return False

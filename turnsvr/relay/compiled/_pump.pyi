@@ -10,6 +10,7 @@ _Event = (
     tuple[str, int, Address, int, int, bytes]  # "error", session, peer, type, code, data
     | tuple[str, int, Address]  # "fenced", session, peer
     | tuple[str, FiveTuple, int, int]  # "closed", five-tuple, reason, name of the stream
+    | tuple[str, FiveTuple, int]  # "parted", five-tuple, reason
     | tuple[str, int]  # "no_gso", errno
 )
 
@@ -24,8 +25,17 @@ def has_segmentation(descriptor: int) -> bool: ...
 def find_libssl(extension: str | None, version: int) -> str: ...
 
 class TlsContext:
+    is_for_datagrams: bool
     def __init__(
-        self, certificate: bytes, key: bytes, options: int, minimum: int, maximum: int, ciphers: bytes, protocols: bytes
+        self,
+        certificate: bytes,
+        key: bytes,
+        options: int,
+        minimum: int,
+        maximum: int,
+        ciphers: bytes,
+        protocols: bytes,
+        datagrams: bool = False,
     ) -> None: ...
     def handshake(self, descriptor: int) -> TlsHandshake: ...
 
@@ -53,10 +63,14 @@ class Engine:
         busy_poll: float,
         stream_buffer: int,
         homes: Iterable[tuple[str, str]],
+        associations: int,
+        associations_per_address: int,
+        idle_timeout: float,
     ) -> None: ...
     def add_listener(
-        self, lane: int, descriptor: int, address: Address, suffix: bytes, mapped_address: bool
+        self, lane: int, descriptor: int, address: Address, suffix: bytes, mapped_address: bool, dtls: bool
     ) -> None: ...
+    def secure(self, context: TlsContext) -> None: ...
     def challenge(self, listener: Address, challenge: Challenge | None) -> None: ...
     def open(
         self,
@@ -88,4 +102,4 @@ class Engine:
     def shutdown(self) -> None: ...
     def drain(self) -> tuple[list[tuple[FiveTuple, bytes]], list[_Event]] | None: ...
     def counters(self, number: int) -> _Fields | None: ...
-    def totals(self) -> tuple[_Fields, tuple[int, ...], *tuple[int, ...]]: ...
+    def totals(self) -> tuple[_Fields, tuple[int, ...], *tuple[int, ...], tuple[int, ...]]: ...

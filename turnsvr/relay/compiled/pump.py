@@ -17,6 +17,8 @@ import structlog
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
+    NO_DTLS,
+    Associations,
     Counters,
     Drop,
     Handler,
@@ -24,6 +26,7 @@ from turnsvr.relay.api import (
     PumpSettings,
     RelayFailure,
     StreamWriter,
+    TlsContext,
     TlsHandshake,
     Totals,
 )
@@ -51,9 +54,15 @@ _MAX_ROUNDS = 16
 _TURN = 0.002
 """Looks at what lanes have sent up, and seconds, before the loop's other work has its turn."""
 
-_CLOSED_BY_CLIENT = 0
-_MALFORMED = 0xFFFF
-_BROKEN_TLS = 0xFFFE
+_REASONS = {
+    0: "closed by the client",
+    0xFFFF: "malformed frame",
+    0xFFFE: "broken TLS",
+    0xFFFD: "another handshake took its place",
+    0xFFFC: "no allocation",
+    0xFFFB: "ended to make room",
+}
+"""Why a connection or an association has ended, where that is no errno."""
 
 
 class EngineSocket:
@@ -91,7 +100,7 @@ class CompiledPump:
     ) -> None:
         """limiter: a budget of answers that others spend as well."""
         limiter = limiter or AnswerBudget(settings.answers_per_address)
-        self.takes_tls = not tls_room.missing()
+        self.takes_tls = self.takes_dtls = not tls_room.missing()
         self._settings = settings
         self._handler = handler
         self._loop = loop
@@ -116,13 +125,22 @@ class CompiledPump:
 
     # Listeners and clients
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
+    def listen(
+        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+    ) -> Address:
+        if dtls and not self.takes_dtls:
+            raise ValueError(NO_DTLS)
         sockets = self._open_listeners(address)
         bound = Address(address.host, sockets[0].getsockname()[1])
         for lane, sock in enumerate(sockets):
-            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix, mapped_address)
+            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix, mapped_address, dtls)
         self._listeners += sockets
         return bound
+
+    def secure(self, context: TlsContext) -> None:
+        if not self.takes_dtls:
+            raise ValueError(NO_DTLS)
+        self._engine.secure(cast(Any, context))
 
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         self._engine.challenge(listener, challenge)
@@ -312,6 +330,8 @@ class CompiledPump:
                 self._handler.peer_fenced(session, peer)
             case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
                 self._handler.stream_closed(five_tuple, _why(reason))
+            case ("parted", five_tuple, reason):
+                self._handler.stream_closed(five_tuple, _why(reason))
             case ("no_gso", number):
                 _log.warning(
                     "packets are sent one by one where the kernel refused segments", reason=os.strerror(number)
@@ -324,8 +344,8 @@ class CompiledPump:
         return Counters() if fields is None else Counters(*fields)
 
     def totals(self) -> Totals:
-        relayed, drops, *others = self._engine.totals()
-        return Totals(Counters(*relayed), dict(zip(Drop, drops, strict=True)), *others)
+        relayed, drops, *others, associations = cast(Any, self._engine.totals())
+        return Totals(Counters(*relayed), dict(zip(Drop, drops, strict=True)), *others, Associations(*associations))
 
     def reconfigure(self, settings: PumpSettings) -> None:
         self._settings = settings
@@ -357,6 +377,9 @@ class CompiledPump:
             settings.busy_poll,
             settings.stream_buffer,
             [(each.host, each.advertised) for each in settings.relay_addresses if each.host != each.advertised],
+            settings.associations,
+            settings.associations_per_address,
+            settings.idle_timeout,
         )
 
 
@@ -375,9 +398,5 @@ def _steer(sockets: list[socket.socket]) -> None:
 
 
 def _why(reason: int) -> str:
-    """Why an adopted connection ended, in words."""
-    if reason == _CLOSED_BY_CLIENT:
-        return "closed by the client"
-    if reason == _BROKEN_TLS:
-        return "broken TLS"
-    return "malformed frame" if reason == _MALFORMED else os.strerror(reason)
+    """Why an adopted connection or an association ended, in words."""
+    return _REASONS.get(reason) or os.strerror(reason)

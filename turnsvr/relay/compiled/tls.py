@@ -19,8 +19,12 @@ def make_context(like: ssl.SSLContext, certificate: Path, key: Path, protocols: 
     like: what it negotiates, which has loaded the same PEM files. protocols: those of ALPN that we speak, at most 256
     bytes with a byte before each. Raises ValueError with OpenSSL's reason.
     """
-    if missing():
-        return None
+    return None if missing() else _make_context(like, certificate, key, protocols, datagrams=False)
+
+
+def _make_context(
+    like: ssl.SSLContext, certificate: Path, key: Path, protocols: Sequence[str], *, datagrams: bool
+) -> TlsContext:
     older = [each["name"] for each in like.get_ciphers() if each["protocol"] != "TLSv1.3"]
     context: TlsContext = _pump().TlsContext(
         os.fsencode(certificate),
@@ -30,8 +34,18 @@ def make_context(like: ssl.SSLContext, certificate: Path, key: Path, protocols: 
         max(0, like.maximum_version),
         ":".join((f"@SECLEVEL={like.security_level}", *older)).encode(),
         b"".join(bytes((len(each),)) + each.encode() for each in protocols),
+        datagrams,
     )
     return context
+
+
+def make_datagram_context(like: ssl.SSLContext, certificate: Path, key: Path, protocols: Sequence[str]) -> TlsContext:
+    """As make_context(), for DTLS 1.2. Raises ValueError where the pump serves none, or `like` wants a later version."""
+    if missing():
+        raise ValueError(missing())
+    if like.minimum_version > ssl.TLSVersion.TLSv1_2:
+        raise ValueError(f"{ssl.OPENSSL_VERSION} has no DTLS 1.3")
+    return _make_context(like, certificate, key, protocols, datagrams=True)
 
 
 def describe() -> str:

@@ -15,12 +15,14 @@ from turnsvr.limits import ANSWERS_SAVED, AnswerLimit, AnswerLimiter
 from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
+    NO_DTLS,
     Counters,
     Drop,
     Handler,
     Opened,
     PumpSettings,
     StreamWriter,
+    TlsContext,
     TlsHandshake,
     Totals,
 )
@@ -44,6 +46,7 @@ class PortablePump:
 
     name = "portable"
     takes_tls = False
+    takes_dtls = False
 
     def __init__(
         self,
@@ -70,11 +73,18 @@ class PortablePump:
 
     # Listeners and clients
 
-    def listen(self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False) -> Address:
+    def listen(
+        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+    ) -> Address:
+        if dtls:
+            raise ValueError(NO_DTLS)
         listener = open_listener(address, BindingAnswer(binding_suffix, mapped_address), self._settings.socket_buffer)
         self._out.listeners[listener.address] = listener
         self._loop.add_reader(listener.socket, self._read_listener, listener)
         return listener.address
+
+    def secure(self, context: TlsContext) -> None:
+        raise ValueError(NO_DTLS)
 
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         pass

@@ -25,7 +25,8 @@ cdef Batch *batch_new(uint32_t lane) noexcept nogil:
     batch.frame = <uint8_t *>batch_map(MAX_FRAME)
     batch.records = <uint8_t *>batch_map(STREAM_READ)
     batch.foreign = <uint8_t *>batch_map(FOREIGN_BYTES)
-    if NULL in (batch.memory, batch.stream_input, batch.frame, batch.records, batch.foreign):
+    batch.opened = <uint8_t *>batch_map(RECORD_BYTES)
+    if NULL in (batch.memory, batch.stream_input, batch.frame, batch.records, batch.foreign, batch.opened):
         batch_free(batch)
         return NULL
     if getrandom(&batch.random, sizeof(batch.random), 0) != sizeof(batch.random):
@@ -55,4 +56,6 @@ cdef void batch_free(Batch *batch) noexcept nogil:
         munmap(batch.records, STREAM_READ)
     if batch.foreign != NULL:
         munmap(batch.foreign, FOREIGN_BYTES)
+    if batch.opened != NULL:
+        munmap(batch.opened, RECORD_BYTES)
     munmap(batch, sizeof(Batch))

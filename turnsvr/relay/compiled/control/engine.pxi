@@ -26,6 +26,9 @@ cdef class Engine(Upward):
         if key.transport == UDP:
             self.send_datagram(lane, &key, data)
             return
+        if key.transport == DTLS:
+            self.send_record(lane, &key, data)
+            return
         stream = find_stream(&lane.streams, &key)
         if stream != NULL:
             lane_lock(lane)
@@ -52,6 +55,19 @@ cdef class Engine(Upward):
         put_send(&self.sends, listener, key, <const uint8_t *>data, len(data))
         if not self.holds or self.sends.count == SENDS:
             self.flush_sends()
+        return 0
+
+    cdef int send_record(self, Lane *lane, const FiveTupleKey *key, bytes data) except -1:
+        """Send to a DTLS client; takes the lane's lock."""
+        cdef DtlsLink *link
+        lane_lock(lane)
+        link = find_link(&lane.dtls.by_key, key)
+        if link == NULL or not seal_record(
+            link, self.batch, NULL, NULL, 0, <const uint8_t *>data, <uint32_t>len(data), 0, 0
+        ):
+            self.tally.drops[<int>SEND_FAILED] += 1
+        flush(lane, self.batch)
+        lane_unlock(lane)
         return 0
 
     cdef int flush_sends(self) except -1:

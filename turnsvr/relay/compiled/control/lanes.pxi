@@ -13,6 +13,7 @@ cdef class Lanes:
     cdef Batch *batch
     cdef Tally tally
     cdef AnswerBudget budget
+    cdef TlsContext dtls_context
     cdef uint32_t lane_count
 
     def __cinit__(self, int lanes, int event, AnswerBudget budget not None):
@@ -93,14 +94,18 @@ cdef class Lanes:
 
     cdef inline Lane *lane_of(self, const Endpoint *client) noexcept:
         """Where the kernel delivers this client's datagrams, and where its session is."""
-        cdef uint32_t address = get32(client.ip.bytes) if client.family == IPV4 else get32(client.ip.bytes + 12)
-        return self.lanes[steered_lane(address, client.port, self.lane_count)]
+        return self.lanes[lane_number_of(client, self.lane_count)]
 
     # Settings and listeners
 
-    def configure(self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, homes):
+    def configure(
+        self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, homes,
+        uint32_t associations, uint32_t associations_per_address, double idle_timeout
+    ):
         """From now on: bytes a second for sessions without a limit of their own, answers a second, seconds awake after
-        packets, bytes that may wait for a stream, and hosts that are advertised as others: (host, advertised).
+        packets, bytes that may wait for a stream, and hosts that are advertised as others: (host, advertised). DTLS
+        associations at once, those of one client address, of which each lane has its part, and seconds that one may
+        stay without a session.
         """
         cdef uint32_t at
         cdef Lane *lane
@@ -115,6 +120,10 @@ cdef class Lanes:
                 lane.policy.gso = gso
                 lane.policy.busy_poll = nanoseconds(busy_poll)
                 lane.policy.stream_buffer = stream_buffer
+                lane.dtls.most = part_of(associations, self.lane_count)
+                lane.dtls.most_of_source = part_of(associations_per_address, self.lane_count)
+                lane.dtls.most_shaking = part_of(HALF_OPEN, self.lane_count)
+                lane.dtls.idle_time = nanoseconds(idle_timeout)
                 know_homes(lane, homes)
                 if changed:
                     limit_sessions(lane, monotonic())
@@ -122,9 +131,12 @@ cdef class Lanes:
                 lane_unlock(lane)
 
     def add_listener(
-        self, uint32_t lane, int descriptor, address, bytes suffix not None, bint mapped_address
+        self, uint32_t lane, int descriptor, address, bytes suffix not None, bint mapped_address, bint dtls
     ):
-        """Serve a bound UDP socket; each lane has the same listeners in the same order. Raises OSError."""
+        """Serve a bound UDP socket; each lane has the same listeners in the same order. Raises OSError.
+
+        dtls: whether records of DTLS are served there too, once secure() has said with which context.
+        """
         cdef Lane *served = self.lanes[lane]
         cdef Listener *listener
         cdef int64_t slot
@@ -146,6 +158,7 @@ cdef class Lanes:
         memcpy(listener.suffix, <const uint8_t *>suffix, len(suffix))
         listener.suffix_size = <uint16_t>len(suffix)
         listener.tells_mapped = mapped_address
+        listener.takes_dtls = dtls
         listener.descriptor = descriptor
         listener.number = served.listener_count
         listener.is_wildcard = listener.address.ip.words[0] == 0 and listener.address.ip.words[1] == 0
@@ -156,6 +169,23 @@ cdef class Lanes:
         lane_unlock(served)
         if slot < 0 or not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
             raise OSError(errno, "listener")
+
+    def secure(self, TlsContext context not None):
+        """Begin DTLS associations with this context from now on, one for datagrams. Those that there are keep theirs."""
+        cdef uint32_t at
+        cdef Lane *lane
+        if not context.is_for_datagrams:
+            raise ValueError("the context is one for streams")
+        for at in range(self.lane_count):
+            lane = self.lanes[at]
+            lane_lock(lane)
+            if lane.dtls.scrap == NULL:
+                lane.dtls.scrap = _libssl.BIO_ADDR_new()
+            association_free(lane.dtls.door)
+            lane.dtls.door = NULL
+            lane.dtls.context = context.context if lane.dtls.scrap != NULL else NULL
+            lane_unlock(lane)
+        self.dtls_context = context
 
     def challenge(self, listener, challenge):
         """What plain Allocate requests that come in there are answered with from now on; None for nothing."""
@@ -195,15 +225,29 @@ cdef class Lanes:
         for at in range(self.lane_count):
             while self.lanes[at].streams.used:
                 end_connection(self.lanes[at], <Stream *>index_any(&self.lanes[at].streams))
+            lane_lock(self.lanes[at])
+            end_associations(self.lanes[at], self.batch)
+            flush(self.lanes[at], self.batch)
+            lane_unlock(self.lanes[at])
             close_lane(self.lanes[at])
 
     # Figures
 
     def totals(self):
-        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. No lane is stopped."""
+        """The fields of Totals: those of Counters, drops in the order of Drop, the numbers, and those of Associations.
+
+        No lane is stopped.
+        """
         cdef Tally total = self.tally
         cdef Tally *tally
         cdef uint32_t at, reason, waiting = 0
+        cdef uint32_t associations = 0
+        cdef uint32_t shaking = 0
+        cdef uint64_t cookies = 0
+        cdef uint64_t handshakes = 0
+        cdef uint64_t failures = 0
+        cdef uint64_t evicted = 0
+        cdef uint64_t refused = 0
         for at in range(self.lane_count):
             tally = &self.lanes[at].tally
             waiting += self.lanes[at].messages
@@ -218,6 +262,13 @@ cdef class Lanes:
             total.batches += tally.batches
             total.sends += tally.sends
             total.segments += tally.segments
+            associations += self.lanes[at].dtls.count
+            shaking += self.lanes[at].dtls.listed[<int>SHAKES]
+            cookies += self.lanes[at].dtls.cookies
+            handshakes += self.lanes[at].dtls.handshakes
+            failures += self.lanes[at].dtls.failures
+            evicted += self.lanes[at].dtls.evicted
+            refused += self.lanes[at].dtls.refused
         if self.shared.numbers.slots != NULL:
             for at in range(self.shared.numbers.mask + 1):
                 if self.shared.numbers.slots[at].item != NULL:
@@ -235,6 +286,7 @@ cdef class Lanes:
             waiting,
             total.challenges,
             total.challenges_withheld,
+            (associations, shaking, cookies, handshakes, failures, evicted, refused),
         )
 
     def __len__(self):

@@ -29,14 +29,17 @@ cdef inline uint64_t packets_of(const Lane *lane) noexcept nogil:
     return lane.tally.received - lane.tally.sent_up - lane.tally.challenges
 
 
-cdef int wait_for_events(Lane *lane, epoll_event *events, int64_t awake_until) noexcept nogil:
-    """As epoll_wait, which sleeps only when nothing comes until that time."""
+cdef int wait_for_events(Lane *lane, epoll_event *events, int64_t awake_until, int64_t due) noexcept nogil:
+    """As epoll_wait, which sleeps only when nothing comes until awake_until, and until due at the most; 0 for never."""
     cdef int count
+    cdef int64_t left = -1
     while awake_until and monotonic() < awake_until:
         count = epoll_wait(lane.epoll, events, EVENTS, 0)
         if count:
             return count
-    return epoll_wait(lane.epoll, events, EVENTS, -1)
+    if due:
+        left = min(max((due - monotonic() + 999999) // 1000000, <int64_t>0), <int64_t>60000)
+    return epoll_wait(lane.epoll, events, EVENTS, <int>left)
 
 
 cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept nogil:
@@ -47,29 +50,57 @@ cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept n
     return 0 if packets else backlog(lane)
 
 
+cdef enum:
+    # Nanoseconds of handshakes in a look, and how many times as long none follows: relayed packets have the rest.
+    SHAKING = 1000000
+    SHAKING_REST = 2
+
+
+cdef int64_t shake_hands(Lane *lane, Batch *batch) noexcept nogil:
+    """Make steps of handshakes, one at the least where it is time, and serve timers; returns when to do so next.
+
+    0 for when something comes.
+    """
+    cdef Associations *all = &lane.dtls
+    cdef int64_t ends
+    look_at_timers(lane, batch)
+    if all.first != NULL and batch.now >= all.rests_until:
+        ends = batch.now + SHAKING
+        while make_step(lane, batch) and monotonic() < ends:
+            pass
+        all.rests_until = monotonic()
+        all.rests_until += SHAKING_REST * (all.rests_until - batch.now)
+    if all.first == NULL or (all.look_at and all.look_at < all.rests_until):
+        return all.look_at
+    return all.rests_until
+
+
 cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     """Serve until is_stopping."""
     cdef epoll_event events[EVENTS]
     cdef int count, at
     cdef uint64_t ignored, packets
     cdef int64_t awake_until = 0
+    cdef int64_t due = 0
     cdef timespec pause
     # Else the kernel rounds a short sleep up by as much again.
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
     pause.tv_sec = 0
     while not load(&lane.is_stopping):
-        count = wait_for_events(lane, events, awake_until)
-        if count <= 0:
+        count = wait_for_events(lane, events, awake_until, due)
+        if count < 0 or (count == 0 and not due):
             continue
         lane_lock(lane)
         batch.now = monotonic()
         batch.slots_used = 0
+        batch.opened_used = 0
         packets = packets_of(lane)
         for at in range(count):
             if events[at].data.u64 == WAKE:
                 eventfd_read(lane.wake, &ignored)
             else:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
+        due = shake_hands(lane, batch)
         flush(lane, batch)
         packets = packets_of(lane) - packets
         awake_until = batch.now + lane.policy.busy_poll if packets and lane.policy.busy_poll else 0

@@ -115,6 +115,26 @@ cdef bint put_permission(Session *session, Permission *made, uint32_t most, int6
     return False
 
 
+cdef void join_association(Lane *lane, Session *session) noexcept nogil:
+    """Have a session that begins, and its client's DTLS association where there is one, know each other."""
+    cdef DtlsLink *link = find_link(&lane.dtls.by_key, &session.key)
+    if link != NULL:
+        unlist_link(&lane.dtls, link)
+        list_link(&lane.dtls, link, SERVES, monotonic())
+        link.session = session
+        session.link = link
+
+
+cdef void leave_association(Lane *lane, Session *session) noexcept nogil:
+    """A session ends: its client's association may stay a while without one."""
+    cdef DtlsLink *link = session.link
+    if link != NULL:
+        list_link(&lane.dtls, link, IDLES, monotonic())
+        link.session = NULL
+        session.link = NULL
+        eventfd_write(lane.wake, 1)
+
+
 cdef void end_relays(Lane *lane, Session *session, int family) noexcept nogil:
     """Let go of the relay of one family, or of all."""
     cdef Relay *relay
@@ -134,6 +154,7 @@ cdef void end_relays(Lane *lane, Session *session, int family) noexcept nogil:
 
 cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     """Forget a session whose relays have ended, and keep its figures."""
+    leave_association(lane, session)
     pthread_mutex_lock(&lane.shared.mutex)
     index_remove(&lane.shared.sessions, hash_key(&session.key), session)
     pthread_mutex_unlock(&lane.shared.mutex)
@@ -167,6 +188,28 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     free(stream)
 
 
+cdef void end_associations(Lane *lane, Batch *batch) noexcept nogil:
+    """Let go of every DTLS association, and begin none any more; clients are told where there is a batch."""
+    cdef Associations *all = &lane.dtls
+    cdef DtlsLink *link
+    all.context = NULL
+    association_free(all.door)
+    all.door = NULL
+    while all.by_addresses.used:
+        link = <DtlsLink *>index_any(&all.by_addresses)
+        if batch != NULL and link.state != SHAKES:
+            part_from(link, batch)
+        end_association(lane, link, CLOSED_BY_CLIENT)
+    while next_in_turn(all) != NULL:
+        pass
+    index_free(&all.by_addresses)
+    index_free(&all.by_key)
+    index_free(&all.sources)
+    if all.scrap != NULL:
+        _libssl.BIO_ADDR_free(all.scrap)
+        all.scrap = NULL
+
+
 cdef void close_lane(Lane *lane) noexcept nogil:
     """Close the lane's own descriptors; its thread must have ended."""
     if lane.epoll >= 0:
@@ -186,6 +229,7 @@ cdef void free_lane(Lane *lane) noexcept nogil:
     free_items(&lane.policy.homes.advertised)
     free_items(&lane.policy.homes.behind)
     free_queues(lane)
+    end_associations(lane, NULL)
     index_free(&lane.sessions)
     index_free(&lane.streams)
     free(lane.slots)

@@ -39,6 +39,7 @@ cdef class Sessions(Clients):
         lane_lock(lane)
         try:
             session.stream = find_stream(&lane.streams, &key)
+            join_association(lane, session)
             session.queue = find_queue(&lane.queues, &key)
             if not add_session(lane, session):
                 raise OSError(ENOMEM, "session")

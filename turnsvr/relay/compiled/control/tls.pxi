@@ -6,6 +6,10 @@ cdef struct Protocols:
     unsigned char names[256]
 
 
+# What all contexts for datagrams let clients choose from: handshakes go on in lanes while a context is replaced.
+cdef Protocols _datagram_protocols
+
+
 cdef int no_pass_phrase(char *to, int size, int for_writing, void *nothing) noexcept nogil:
     """Without it OpenSSL asks the terminal."""
     return 0
@@ -37,7 +41,7 @@ def find_libssl(str extension, unsigned long version):
 
     None stands for a module without a file. Returns why it will not do in a word or two, "" when it does.
     """
-    global _bio_method
+    global _bio_method, _record_method
     cdef void *handle
     cdef void *function
     cdef bytes name
@@ -59,8 +63,9 @@ def find_libssl(str extension, unsigned long version):
         (<void **><uintptr_t>where)[0] = function
     if _libssl.OpenSSL_version_num() != version:
         return "Python's OpenSSL is another one"
+    _record_method = record_method()
     _bio_method = link_method()
-    return "" if _bio_method != NULL else "there is no memory"
+    return "" if NULL not in (_bio_method, _record_method) else "there is no memory"
 
 
 cdef class TlsContext:
@@ -68,35 +73,48 @@ cdef class TlsContext:
 
     cdef void *context
     cdef Protocols protocols
+    cdef readonly bint is_for_datagrams
 
     def __cinit__(
         self, bytes certificate not None, bytes key not None, uint64_t options, int minimum, int maximum,
-        bytes ciphers not None, bytes protocols not None
+        bytes ciphers not None, bytes protocols not None, bint datagrams=False
     ):
         """certificate and key: PEM files. options: OpenSSL's SSL_OP_… bits. minimum and maximum: protocol versions as
-        TLS has them on the wire, 0 for OpenSSL's own. ciphers: a cipher list. protocols: as in Protocols.
+        TLS has them on the wire, 0 for OpenSSL's own. ciphers: a cipher list. protocols: as in Protocols. datagrams:
+        for DTLS, of version 1.2, the last that OpenSSL has; minimum and maximum do not count then.
 
         Raises ValueError with OpenSSL's reason.
         """
         cdef const char *certificate_file = certificate
         cdef const char *key_file = key
+        cdef Protocols *known = &self.protocols
         if _bio_method == NULL:
             raise ValueError("no OpenSSL was found")
         if len(protocols) > <Py_ssize_t>sizeof(self.protocols.names):
             raise ValueError("too many protocols")
-        memcpy(self.protocols.names, <const uint8_t *>protocols, len(protocols))
-        self.protocols.size = <unsigned int>len(protocols)
+        self.is_for_datagrams = datagrams
+        if datagrams:
+            known = &_datagram_protocols
+        memcpy(known.names, <const uint8_t *>protocols, len(protocols))
+        known.size = <unsigned int>len(protocols)
         _libssl.ERR_clear_error()
-        self.context = _libssl.SSL_CTX_new(_libssl.TLS_server_method())
+        self.context = _libssl.SSL_CTX_new(
+            _libssl.DTLS_server_method() if datagrams else _libssl.TLS_server_method()
+        )
         if self.context == NULL:
             raise ValueError(last_error() or "no context")
+        if datagrams:
+            minimum = maximum = DTLS1_2_VERSION
+            options |= SSL_OP_NO_QUERY_MTU | SSL_OP_COOKIE_EXCHANGE
+            _libssl.SSL_CTX_set_cookie_generate_cb(self.context, make_cookie)
+            _libssl.SSL_CTX_set_cookie_verify_cb(self.context, check_cookie)
         _libssl.SSL_CTX_set_options(self.context, options)
         _libssl.SSL_CTX_ctrl(self.context, SSL_CTRL_MODE, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_AUTO_RETRY, NULL)
         # Sessions are resumed by tickets, which clients keep.
         _libssl.SSL_CTX_ctrl(self.context, SSL_CTRL_SET_SESS_CACHE_MODE, SSL_SESS_CACHE_OFF, NULL)
         _libssl.SSL_CTX_set_session_id_context(self.context, <const unsigned char *>b"turnsvr", 7)
         _libssl.SSL_CTX_set_default_passwd_cb(self.context, no_pass_phrase)
-        _libssl.SSL_CTX_set_alpn_select_cb(self.context, select_protocol, &self.protocols)
+        _libssl.SSL_CTX_set_alpn_select_cb(self.context, select_protocol, known)
         if not (
             _libssl.SSL_CTX_ctrl(self.context, SSL_CTRL_SET_MIN_PROTO_VERSION, minimum, NULL)
             and _libssl.SSL_CTX_ctrl(self.context, SSL_CTRL_SET_MAX_PROTO_VERSION, maximum, NULL)
@@ -109,11 +127,14 @@ cdef class TlsContext:
 
     def __dealloc__(self):
         if self.context != NULL:
-            _libssl.SSL_CTX_set_alpn_select_cb(self.context, NULL, NULL)
+            if not self.is_for_datagrams:
+                _libssl.SSL_CTX_set_alpn_select_cb(self.context, NULL, NULL)
             _libssl.SSL_CTX_free(self.context)
 
     def handshake(self, int descriptor):
-        """Begin as the server on a connected socket that does not block; it stays the caller's."""
+        """Begin as the server on a connected socket that does not block; it stays the caller's. Not for datagrams."""
+        if self.is_for_datagrams:
+            raise ValueError("the context is one for datagrams")
         return TlsHandshake(self, descriptor)
 
 

@@ -11,8 +11,8 @@ cdef class Upward(Sessions):
         """What lanes have sent up: messages as (five-tuple, bytes), at most one of a client, and the other events.
 
         judged() is to follow before the next call. Events: ("error", session, peer, type, code, data), ("fenced",
-        session, peer), ("closed", five-tuple, reason, name), ("no_gso", errno). A client that is closed can be sent
-        answers to what it said before, until hang_up(). Messages of streams that were hung up are left out.
+        session, peer), ("closed", five-tuple, reason, name), ("parted", five-tuple, reason) of a DTLS association that
+        is gone, ("no_gso", errno). A client that is closed can be sent answers to what it said before, until hang_up(). Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """
@@ -112,7 +112,8 @@ cdef class Upward(Sessions):
 
     cdef int resume(self, Lane *lane, ClientQueue *queue, list resumed) except -1:
         """Go on with a client; under the lane's lock, and the caller flushes. The queue may be freed."""
-        cdef bint is_attached = queue.key.transport != UDP and queue.stream == NULL and not queue.is_gone
+        cdef bint is_framed = not is_datagram(queue.key.transport)
+        cdef bint is_attached = is_framed and queue.stream == NULL and not queue.is_gone
         five_tuple = five_tuple_of(&queue.key) if is_attached else None
         go_on(lane, self.batch, queue)
         if is_attached:
@@ -156,6 +157,10 @@ cdef class Upward(Sessions):
                 events.append(("fenced", record.session, address_of(&record.key.client)))
             elif record.kind == UP_STREAM_CLOSED:
                 events.append(("closed", five_tuple_of(&record.key), record.first, record.session))
+            elif record.kind == UP_ASSOCIATION_CLOSED:
+                five_tuple = five_tuple_of(&record.key)
+                self.abandon(five_tuple)
+                events.append(("parted", five_tuple, record.first))
             elif record.kind == UP_NO_GSO:
                 events.append(("no_gso", record.first))
         return 0

@@ -1,8 +1,8 @@
 # Between Python's values and the table's.
 
-cdef dict _TRANSPORTS = {Transport.UDP: UDP, Transport.TCP: TCP, Transport.TLS: TLS}
+cdef dict _TRANSPORTS = {Transport.UDP: UDP, Transport.TCP: TCP, Transport.TLS: TLS, Transport.DTLS: DTLS}
 
-cdef list _TRANSPORT_OF = [Transport.UDP, Transport.TCP, Transport.TLS]
+cdef list _TRANSPORT_OF = [Transport.UDP, Transport.TCP, Transport.TLS, Transport.DTLS]
 
 cdef extern from "<arpa/inet.h>" nogil:
     int inet_pton(int, const char *, void *)
@@ -17,6 +17,11 @@ cdef dict _known = {}
 
 # A named tuple from its fields, without the call of a Python function that its own constructor is.
 cdef object _new_tuple = tuple.__new__
+
+
+cdef inline uint32_t part_of(uint32_t all, uint32_t lanes) noexcept:
+    """What each lane may have of a bound, so that there is at least as much as that says."""
+    return all // lanes + (all % lanes > 0)
 
 
 cdef int64_t nanoseconds(double seconds) noexcept:

@@ -22,9 +22,11 @@ cdef enum:
     UDP = 0
     TCP = 1
     TLS = 2
+    DTLS = 3
 
 cdef struct FiveTupleKey:
-    # As turnsvr.stun.address.FiveTuple: connection tells a stream from the one before at the same addresses.
+    # As turnsvr.stun.address.FiveTuple: connection tells a stream or DTLS association from the one before at the same
+    # addresses.
     Endpoint client
     Endpoint server
     uint32_t transport
@@ -49,6 +51,11 @@ cdef inline uint64_t hash_key(const FiveTupleKey *key) noexcept nogil:
 
 cdef inline uint64_t hash_number(uint64_t number) noexcept nogil:
     return fold(number ^ _hash_keys[0], _hash_keys[1] | 1)
+
+
+cdef inline bint is_datagram(uint32_t transport) noexcept nogil:
+    """Whether messages over this transport are not framed, and may be lost."""
+    return transport == UDP or transport == DTLS
 
 
 cdef inline bint same_ip(const Ip *one, const Ip *other) noexcept nogil:

@@ -76,21 +76,28 @@ cdef void blake2_compress(uint32_t *state, const uint8_t *block, uint32_t offset
         state[at] ^= v[at] ^ v[8 + at]
 
 
-cdef int blake2_begin(uint32_t *state, bytes key, bytes person, uint32_t digest_size) except -1:
-    """What the MACs under a key have in common. Raises ValueError for sizes that are none (section 2.1)."""
+cdef void blake2_key(
+    uint32_t *state, const uint8_t *key, uint32_t key_size, const uint8_t *person, uint32_t digest_size
+) noexcept nogil:
+    """What the MACs under a key have in common; person has BLAKE2_PERSON bytes, the sizes are those of section 2.1."""
     cdef uint8_t[BLAKE2_BLOCK] block
+    memset(block, 0, sizeof(block))
+    memcpy(block, key, key_size)
+    memcpy(state, _BLAKE2_START, sizeof(_BLAKE2_START))
+    state[0] ^= 0x01010000 | key_size << 8 | digest_size
+    state[6] ^= little32(person)
+    state[7] ^= little32(person + 4)
+    blake2_compress(state, block, BLAKE2_BLOCK, False)
+
+
+cdef int blake2_begin(uint32_t *state, bytes key, bytes person, uint32_t digest_size) except -1:
+    """As blake2_key(), with a person of at most BLAKE2_PERSON bytes. Raises ValueError for sizes that are none."""
     cdef uint8_t[BLAKE2_PERSON] personal
     if not 0 < len(key) <= BLAKE2_KEY or len(person) > BLAKE2_PERSON or not 0 < digest_size <= BLAKE2_DIGEST:
         raise ValueError(f"BLAKE2s with a key of {len(key)} bytes, person of {len(person)}, digest of {digest_size}")
-    memset(block, 0, sizeof(block))
-    memcpy(block, <const uint8_t *>key, len(key))
     memset(personal, 0, sizeof(personal))
     memcpy(personal, <const uint8_t *>person, len(person))
-    memcpy(state, _BLAKE2_START, sizeof(_BLAKE2_START))
-    state[0] ^= 0x01010000 | <uint32_t>len(key) << 8 | digest_size
-    state[6] ^= little32(personal)
-    state[7] ^= little32(personal + 4)
-    blake2_compress(state, block, BLAKE2_BLOCK, False)
+    blake2_key(state, <const uint8_t *>key, <uint32_t>len(key), personal, digest_size)
     return 0
 
 

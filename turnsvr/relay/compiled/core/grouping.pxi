@@ -20,6 +20,8 @@ cdef enum Answer:
     NO_ANSWER
     BINDING_ANSWER
     CHALLENGE
+    # Records of DTLS without data of a session: handshakes, alerts, messages of the rules.
+    DTLS_RECORDS
 
 cdef struct Destination:
     # Equal in all of this is what makes one message possible. source.family is zero where the socket has one address.
@@ -38,6 +40,8 @@ cdef struct Packet:
     uint16_t head_size
     uint16_t padding
     uint32_t next
+    # Bytes of data that count for a session.
+    uint32_t payload
 
 cdef struct Run:
     Destination destination

@@ -145,12 +145,83 @@ cdef struct Stream:
     bint ends
     uint32_t end_reason
 
+cdef enum:
+    HELLO_RANDOM = 32
+
+cdef enum LinkState:
+    # Hands are being shaken; they are, but there is no allocation; there is.
+    SHAKES
+    IDLES
+    SERVES
+    LISTED_STATES = SERVES
+
+cdef struct Session
+
+cdef struct DtlsSource
+
+cdef struct DtlsDatagram:
+    # One that waits for its turn; size bytes follow.
+    DtlsDatagram *next
+    uint32_t size
+
+cdef struct DtlsLink:
+    # One client's association, on a Lane, by the listener of that number. OpenSSL reads the datagram at input, and what
+    # it writes leaves with those of a Batch: for the session `sending`, with so many bytes of data in it, or of its own
+    # accord where that is NULL.
+    FiveTupleKey key
+    LinkState state
+    void *ssl
+    void *lane
+    void *batch
+    uint32_t listener
+    const uint8_t *input
+    uint32_t input_size
+    Session *sending
+    uint32_t payload
+    uint8_t tos
+    Session *session
+    # Of the ClientHello that it began with: copies of that one begin nothing anew.
+    uint8_t random[HELLO_RANDOM]
+    # The one whose handshake is to replace this, and the other way round (RFC 6347 section 4.2.8).
+    DtlsLink *successor
+    DtlsLink *predecessor
+    # When it came to its state, and when it ends unless it leaves that.
+    int64_t since
+    int64_t deadline
+    int64_t retransmit_at
+    # Among those of its source in the same state, SHAKES or IDLES, the oldest first.
+    DtlsSource *source
+    DtlsLink *next
+    DtlsLink *previous
+    DtlsDatagram *first
+    DtlsDatagram *last
+    uint32_t datagrams
+    uint32_t bytes
+    bint is_ready
+    DtlsLink *next_ready
+
+cdef struct DtlsSource:
+    Ip ip
+    uint16_t family
+    # All of its associations, and those in each state that has a list.
+    uint32_t count
+    uint32_t listed[LISTED_STATES]
+    DtlsLink *oldest[LISTED_STATES]
+    DtlsLink *latest[LISTED_STATES]
+    # Those with a step of the handshake to make, and its place in the ring of such sources.
+    DtlsLink *first_ready
+    DtlsLink *last_ready
+    bint is_in_ring
+    DtlsSource *next
+
 cdef struct Session:
     uint64_t number
     FiveTupleKey key
     int64_t deadline
     Relay *relays[2]
     Stream *stream
+    # The association of a DTLS client, while it lasts.
+    DtlsLink *link
     # What waits of the client, NULL when nothing does.
     ClientQueue *queue
     int listener

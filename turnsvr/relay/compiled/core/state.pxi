@@ -31,6 +31,8 @@ cdef enum:
     # The last two are records that OpenSSL has kept, and the room that it wants for one.
     STREAM_INPUT = MAX_FRAME + STREAM_READ + 32768
     FOREIGN_BYTES = 1048576
+    # Opened and sealed records until they leave.
+    RECORD_BYTES = 1048576
     MAX_ERRORS = 64
     # Challenges that one sending may have.
     CHALLENGES = 64
@@ -56,6 +58,8 @@ cdef struct Listener:
     uint32_t number
     bint is_wildcard
     bint tells_mapped
+    # Whether records of DTLS are looked for among what comes.
+    bint takes_dtls
     uint16_t suffix_size
     uint8_t *suffix
     # What plain Allocate requests are answered with; NULL where they go up.
@@ -117,6 +121,7 @@ cdef struct Lane:
     uint32_t listener_count
     Index sessions
     Index streams
+    Associations dtls
     # Messages for the rules, by client and in the order of turns; those that went up and are not judged; whose turn was
     # last; how many messages wait, and how many went up last.
     Index queues
@@ -141,12 +146,14 @@ cdef struct Batch:
     uint32_t slots_used
     uint32_t foreign_used
     uint32_t challenges_used
+    uint32_t opened_used
     Stream *queued
     uint8_t *memory
     uint8_t *stream_input
     # A frame of which head and data are in two places, and records as they come.
     uint8_t *frame
     uint8_t *records
+    uint8_t *opened
     uint8_t *foreign
     mmsghdr received[RECEIVE_SLOTS]
     iovec received_vectors[RECEIVE_SLOTS]

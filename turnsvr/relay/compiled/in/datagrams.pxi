@@ -83,16 +83,33 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
     while True:
         size = min(left, arrival.segment) if arrival.segment else left
         lane.tally.received += 1
-        if is_plain_binding(data, size):
+        if listener.takes_dtls and is_record(data, size):
+            take_records(lane, batch, listener, &key, data, size, arrival.tos)
+        elif is_plain_binding(data, size):
             answer_binding(lane, batch, listener, &key, data)
         elif home != lane.number:
-            put_foreign(lane, batch, home, number, &key, NULL, NULL, data, size, arrival.tos)
+            put_foreign(lane, batch, home, number, listener, &key, NULL, NULL, data, size, arrival.tos)
         else:
             from_udp_client(lane, batch, listener, session, &key, data, size, arrival.tos, True, &route)
         data += size
         left -= size
         if left == 0:
             return
+
+
+cdef void take_records(
+    Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, const uint8_t *data, uint32_t size,
+    uint8_t tos
+) noexcept nogil:
+    """A datagram of DTLS, on the lane that its client's association is on or would be."""
+    cdef uint32_t home = lane_number_of(&key.client, lane.shared.lanes)
+    cdef FiveTupleKey addresses
+    if home == lane.number:
+        from_dtls_client(lane, batch, listener, key, data, size, tos)
+    else:
+        addresses = key[0]
+        addresses.transport = DTLS
+        put_foreign(lane, batch, home, 0, listener, &addresses, NULL, NULL, data, size, tos)
 
 
 cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept nogil:
@@ -146,3 +163,4 @@ cdef inline void make_room(Lane *lane, Batch *batch, uint32_t slots) noexcept no
     if batch.slots_used + slots > BATCH_LISTENER:
         flush(lane, batch)
         batch.slots_used = 0
+        batch.opened_used = 0

@@ -6,6 +6,12 @@ cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcep
     cdef Session *session
     cdef Relay *inside
     cdef Route route
+    if not foreign.from_relay and foreign.key.transport == DTLS:
+        from_dtls_client(
+            lane, batch, lane.listeners[foreign.listener], &foreign.key, data, foreign.size, foreign.tos
+        )
+        eventfd_write(lane.wake, 1)
+        return
     if not foreign.from_relay:
         route.number = NONE
         session = find_session(&lane.sessions, &foreign.key)

@@ -97,7 +97,9 @@ cdef bint release_first(Lane *lane, Batch *batch, Session *session, ClientQueue 
         home = home_of(lane, &queue.key, &number)
     route.number = NONE
     if home != lane.number:
-        put_foreign(lane, batch, home, number, &queue.key, NULL, NULL, queued_bytes(queued), queued.size, queued.tos)
+        put_foreign(
+            lane, batch, home, number, NULL, &queue.key, NULL, NULL, queued_bytes(queued), queued.size, queued.tos
+        )
     elif not from_client(lane, batch, session, queued_bytes(queued), queued.size, queued.tos, False, &route):
         if not queued.is_message:
             queued.is_message = True

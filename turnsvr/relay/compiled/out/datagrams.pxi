@@ -79,6 +79,8 @@ cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noex
         lane.tally.binding_answers += packets
     elif run.destination.answer == CHALLENGE:
         lane.tally.challenges += packets
+    elif run.destination.answer == DTLS_RECORDS:
+        return
     elif run.relay != NULL:
         run.session.traffic.packets_from_client += packets
         run.session.traffic.bytes_from_client += payload
@@ -129,7 +131,7 @@ cdef void send_singly(Lane *lane, Batch *batch, uint32_t message, Run *run) noex
         header.msg_iovlen = count
         lane.tally.sends += 1
         if send_again(lane, batch, run, &header):
-            account(lane, run, 1, payload_of(entry, run))
+            account(lane, run, 1, entry.payload)
         else:
             lose(lane, run, 1)
         vectors += count
@@ -141,11 +143,6 @@ cdef inline uint32_t vectors_of(const Packet *packet) noexcept nogil:
     if packet.head_size and packet.head + packet.head_size == packet.body:
         return 2 if packet.padding else 1
     return <uint32_t>(packet.head_size > 0) + <uint32_t>(packet.body_size > 0) + <uint32_t>(packet.padding > 0)
-
-
-cdef inline uint32_t payload_of(const Packet *packet, const Run *run) noexcept nogil:
-    """Bytes of it that count for its session."""
-    return packet.body_size
 
 
 cdef bint send_again(Lane *lane, Batch *batch, Run *run, const msghdr *header) noexcept nogil:

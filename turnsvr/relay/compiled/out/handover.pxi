@@ -9,9 +9,16 @@ cdef struct Foreign:
     Endpoint advertised
     uint64_t session
     uint32_t lane
+    # Where a client's came in; each lane has the same ones under these numbers.
+    uint32_t listener
     uint32_t size
     bint from_relay
     uint8_t tos
+
+
+cdef inline uint32_t lane_number_of(const Endpoint *client, uint32_t lanes) noexcept nogil:
+    """Where the kernel delivers this client's datagrams, and where its session is."""
+    return steered_lane(get32(client.ip.bytes + (0 if client.family == IPV4 else 12)), client.port, lanes)
 
 
 cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key, uint64_t *number) noexcept nogil:
@@ -29,8 +36,8 @@ cdef uint32_t home_of(Lane *lane, const FiveTupleKey *key, uint64_t *number) noe
 
 
 cdef void put_foreign(
-    Lane *lane, Batch *batch, uint32_t home, uint64_t session, const FiveTupleKey *key,
-    const Endpoint *sender, const Endpoint *advertised,
+    Lane *lane, Batch *batch, uint32_t home, uint64_t session, const Listener *listener,
+    const FiveTupleKey *key, const Endpoint *sender, const Endpoint *advertised,
     const uint8_t *data, uint32_t size, uint8_t tos
 ) noexcept nogil:
     """Copy a packet for the lane `home`: a client's with its key, or a relay's with sender and advertised address.
@@ -47,6 +54,7 @@ cdef void put_foreign(
     foreign.session = session
     foreign.size = size
     foreign.tos = tos
+    foreign.listener = listener.number if listener != NULL else NONE
     if key != NULL:
         foreign.key = key[0]
     else:

@@ -16,10 +16,19 @@ cdef enum:
     SSL_ERROR_WANT_WRITE = 3
     SSL_ERROR_ZERO_RETURN = 6
     # Commands of SSL_CTX_ctrl() that the headers dress as functions, and their arguments.
+    SSL_CTRL_SET_MTU = 17
     SSL_CTRL_MODE = 33
     SSL_CTRL_SET_SESS_CACHE_MODE = 44
     SSL_CTRL_SET_MIN_PROTO_VERSION = 123
     SSL_CTRL_SET_MAX_PROTO_VERSION = 124
+    DTLS_CTRL_GET_TIMEOUT = 73
+    DTLS_CTRL_HANDLE_TIMEOUT = 74
+    DTLS1_2_VERSION = 0xFEFD
+    # What SSL_want() says of who waits for a datagram, and a bit of what SSL_get_shutdown() says.
+    SSL_READING = 3
+    SSL_RECEIVED_SHUTDOWN = 2
+    SSL_OP_NO_QUERY_MTU = 0x1000
+    SSL_OP_COOKIE_EXCHANGE = 0x2000
     SSL_MODE_AUTO_RETRY = 0x04
     SSL_MODE_RELEASE_BUFFERS = 0x10
     SSL_SESS_CACHE_OFF = 0
@@ -41,6 +50,10 @@ ctypedef int (*alpn_callback)(
     void *, const unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *
 ) noexcept nogil
 
+ctypedef int (*cookie_callback)(void *, unsigned char *, unsigned int *) noexcept nogil
+
+ctypedef int (*cookie_check_callback)(void *, const unsigned char *, unsigned int) noexcept nogil
+
 ctypedef int (*bio_read_callback)(void *, char *, int) noexcept nogil
 
 ctypedef int (*bio_write_callback)(void *, const char *, int) noexcept nogil
@@ -54,6 +67,7 @@ cdef struct Libssl:
     unsigned long (*ERR_peek_last_error)() noexcept nogil
     const char *(*ERR_reason_error_string)(unsigned long) noexcept nogil
     void *(*TLS_server_method)() noexcept nogil
+    void *(*DTLS_server_method)() noexcept nogil
     void *(*SSL_CTX_new)(void *) noexcept nogil
     void (*SSL_CTX_free)(void *) noexcept nogil
     long (*SSL_CTX_ctrl)(void *, int, long, void *) noexcept nogil
@@ -62,6 +76,8 @@ cdef struct Libssl:
     int (*SSL_CTX_set_session_id_context)(void *, const unsigned char *, unsigned int) noexcept nogil
     void (*SSL_CTX_set_default_passwd_cb)(void *, password_callback) noexcept nogil
     void (*SSL_CTX_set_alpn_select_cb)(void *, alpn_callback, void *) noexcept nogil
+    void (*SSL_CTX_set_cookie_generate_cb)(void *, cookie_callback) noexcept nogil
+    void (*SSL_CTX_set_cookie_verify_cb)(void *, cookie_check_callback) noexcept nogil
     int (*SSL_CTX_use_certificate_chain_file)(void *, const char *) noexcept nogil
     int (*SSL_CTX_use_PrivateKey_file)(void *, const char *, int) noexcept nogil
     int (*SSL_CTX_check_private_key)(const void *) noexcept nogil
@@ -77,6 +93,14 @@ cdef struct Libssl:
     int (*SSL_write)(void *, const void *, int) noexcept nogil
     int (*SSL_shutdown)(void *) noexcept nogil
     int (*SSL_get_error)(const void *, int) noexcept nogil
+    long (*SSL_ctrl)(void *, int, long, void *) noexcept nogil
+    int (*SSL_want)(const void *) noexcept nogil
+    int (*SSL_has_pending)(const void *) noexcept nogil
+    int (*SSL_get_shutdown)(const void *) noexcept nogil
+    void *(*SSL_get_rbio)(const void *) noexcept nogil
+    int (*DTLSv1_listen)(void *, void *) noexcept nogil
+    void *(*BIO_ADDR_new)() noexcept nogil
+    void (*BIO_ADDR_free)(void *) noexcept nogil
     int (*BIO_get_new_index)() noexcept nogil
     void *(*BIO_meth_new)(int, const char *) noexcept nogil
     int (*BIO_meth_set_read)(void *, bio_read_callback) noexcept nogil
@@ -101,6 +125,7 @@ def _functions():
         (b"ERR_peek_last_error", <uintptr_t>&_libssl.ERR_peek_last_error),
         (b"ERR_reason_error_string", <uintptr_t>&_libssl.ERR_reason_error_string),
         (b"TLS_server_method", <uintptr_t>&_libssl.TLS_server_method),
+        (b"DTLS_server_method", <uintptr_t>&_libssl.DTLS_server_method),
         (b"SSL_CTX_new", <uintptr_t>&_libssl.SSL_CTX_new),
         (b"SSL_CTX_free", <uintptr_t>&_libssl.SSL_CTX_free),
         (b"SSL_CTX_ctrl", <uintptr_t>&_libssl.SSL_CTX_ctrl),
@@ -109,6 +134,8 @@ def _functions():
         (b"SSL_CTX_set_session_id_context", <uintptr_t>&_libssl.SSL_CTX_set_session_id_context),
         (b"SSL_CTX_set_default_passwd_cb", <uintptr_t>&_libssl.SSL_CTX_set_default_passwd_cb),
         (b"SSL_CTX_set_alpn_select_cb", <uintptr_t>&_libssl.SSL_CTX_set_alpn_select_cb),
+        (b"SSL_CTX_set_cookie_generate_cb", <uintptr_t>&_libssl.SSL_CTX_set_cookie_generate_cb),
+        (b"SSL_CTX_set_cookie_verify_cb", <uintptr_t>&_libssl.SSL_CTX_set_cookie_verify_cb),
         (b"SSL_CTX_use_certificate_chain_file", <uintptr_t>&_libssl.SSL_CTX_use_certificate_chain_file),
         (b"SSL_CTX_use_PrivateKey_file", <uintptr_t>&_libssl.SSL_CTX_use_PrivateKey_file),
         (b"SSL_CTX_check_private_key", <uintptr_t>&_libssl.SSL_CTX_check_private_key),
@@ -122,6 +149,14 @@ def _functions():
         (b"SSL_write", <uintptr_t>&_libssl.SSL_write),
         (b"SSL_shutdown", <uintptr_t>&_libssl.SSL_shutdown),
         (b"SSL_get_error", <uintptr_t>&_libssl.SSL_get_error),
+        (b"SSL_ctrl", <uintptr_t>&_libssl.SSL_ctrl),
+        (b"SSL_want", <uintptr_t>&_libssl.SSL_want),
+        (b"SSL_has_pending", <uintptr_t>&_libssl.SSL_has_pending),
+        (b"SSL_get_shutdown", <uintptr_t>&_libssl.SSL_get_shutdown),
+        (b"SSL_get_rbio", <uintptr_t>&_libssl.SSL_get_rbio),
+        (b"DTLSv1_listen", <uintptr_t>&_libssl.DTLSv1_listen),
+        (b"BIO_ADDR_new", <uintptr_t>&_libssl.BIO_ADDR_new),
+        (b"BIO_ADDR_free", <uintptr_t>&_libssl.BIO_ADDR_free),
         (b"BIO_get_new_index", <uintptr_t>&_libssl.BIO_get_new_index),
         (b"BIO_meth_new", <uintptr_t>&_libssl.BIO_meth_new),
         (b"BIO_meth_set_read", <uintptr_t>&_libssl.BIO_meth_set_read),

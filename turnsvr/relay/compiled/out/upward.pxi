@@ -7,10 +7,11 @@ cdef enum:
     UP_STREAM_CLOSED = 3
     UP_NO_GSO = 4
     UP_FENCED = 5
+    UP_ASSOCIATION_CLOSED = 6
 
 cdef enum:
     UP_LIMIT = 4194304
-    # Ends of streams and the like are no more than there are streams, and may not be lost.
+    # Ends of streams and associations are no more than there are of these, and may not be lost.
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
     # Nanoseconds that Python takes for a message at the least, and what a lane gives it in one go at the most.
@@ -53,7 +54,8 @@ cdef bint up_push(
     cdef uint32_t size = head_size + body_size + padding
     cdef uint32_t whole = sizeof(UpRecord) + ((size + 7) & ~<uint32_t>7)
     cdef uint8_t *to
-    cdef uint32_t limit = UP_EVENT_LIMIT if record.kind == UP_STREAM_CLOSED else UP_LIMIT
+    cdef bint is_end = record.kind == UP_STREAM_CLOSED or record.kind == UP_ASSOCIATION_CLOSED
+    cdef uint32_t limit = UP_EVENT_LIMIT if is_end else UP_LIMIT
     record.size = size
     pthread_mutex_lock(&queue.mutex)
     if not up_room(queue, whole, limit):

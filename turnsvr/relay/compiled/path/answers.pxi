@@ -16,6 +16,7 @@ cdef Packet *join_answer(
     grouping_join(&batch.grouping, &destination, size, lane.policy.gso and not lane.answers_alone)
     packet = &batch.grouping.packets[batch.grouping.packet_count - 1]
     packet.padding = 0
+    packet.payload = 0
     return packet
 
 

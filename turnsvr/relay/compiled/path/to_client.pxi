@@ -33,7 +33,7 @@ cdef void to_client(
         drop_packet(lane, session, BANDWIDTH)
         return
     head_size = 4 if route.channel != NULL else (36 if peer.family == IPV4 else 48)
-    padding = (0 - size) & 3 if route.channel == NULL or session.key.transport != UDP else 0
+    padding = (0 - size) & 3 if route.channel == NULL or not is_datagram(session.key.transport) else 0
     if size > MAX_DATA or (route.channel == NULL and head_size + size + padding > HEADER_SIZE + 0xFFFF):
         drop_packet(lane, session, SEND_FAILED)
         return
@@ -49,6 +49,9 @@ cdef void to_client(
     else:
         next_transaction(batch, transaction_id)
         data_indication_head(head, transaction_id, peer, size)
+    if session.key.transport == DTLS:
+        to_association(lane, batch, session, head, head_size, data, size, padding, tos)
+        return
     if session.key.transport != UDP:
         to_stream(lane, batch, session, head, head_size, data, size, padding)
         return
@@ -73,3 +76,4 @@ cdef void to_client(
     packet.body = data
     packet.body_size = size
     packet.padding = <uint16_t>padding
+    packet.payload = size

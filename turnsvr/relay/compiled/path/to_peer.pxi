@@ -116,6 +116,7 @@ cdef void to_peer(
     packet.body = data
     packet.body_size = size
     packet.padding = 0
+    packet.payload = size
 
 
 cdef inline Run *join(Lane *lane, Batch *batch, const Destination *destination, uint32_t size, bint gso) noexcept nogil:
@@ -152,5 +153,5 @@ cdef bint to_inside(
         # A channel header in front of the data is read by now, and has the size of the one that replaces it.
         to_client(lane, batch, inside.session, &relay.advertised, data, size, tos, 4 if may_write else 0, &route)
     else:
-        put_foreign(lane, batch, home, number, NULL, &relay.advertised, peer, data, size, tos)
+        put_foreign(lane, batch, home, number, NULL, NULL, &relay.advertised, peer, data, size, tos)
     return True

@@ -119,11 +119,11 @@ cdef ClientQueue *add_queue(Lane *lane, Session *session, Stream *stream, const 
 
 
 cdef inline void charge(Lane *lane, ClientQueue *queue, int64_t bytes) noexcept nogil:
-    """Count bytes that are kept for a UDP client, less than none when they are let go of.
+    """Count bytes that are kept for a client of datagrams, less than none when they are let go of.
 
     Streams keep one message each, in the place of bytes that they would keep themselves: their number bounds them.
     """
-    if queue.key.transport == UDP:
+    if is_datagram(queue.key.transport):
         queue.source.bytes += bytes
         lane.waiting[<int>queue.source.kind].bytes += bytes
 
@@ -136,7 +136,7 @@ cdef bint has_room(
     cdef Source *source = NULL
     cdef int64_t whole = sizeof(Queued) + size
     cdef Ip ip
-    if key.transport != UDP:
+    if not is_datagram(key.transport):
         return True
     if queue != NULL:
         if queue.bytes + size > CLIENT_BYTES:
