@@ -11,6 +11,7 @@ import pytest
 from tests.conftest import ServerProcess, free_port, need
 from tests.interop.uclient import PASSWORD, REALM, USER
 from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import refuses_dtls
 
 _SETTINGS = """
 realm: {realm}
@@ -20,7 +21,7 @@ listen:
   - tls://127.0.0.1:{tls_port}
   - udp://[::1]:{port}
   - tcp://[::1]:{port}
-  - tls://[::1]:{tls_port}
+  - tls://[::1]:{tls_port}{dtls}
 tls: {{certificate: {certificate}, key: {key}}}
 relay: {{addresses: [127.0.0.1, "::1"]}}
 credentials:
@@ -33,6 +34,11 @@ credentials:
 peers: {{allow: [127.0.0.1, "::1"]}}
 limits: {{allocations_per_user: 1000, answers_per_address: 10000}}
 """
+
+
+_DTLS = """
+  - dtls://127.0.0.1:{tls_port}
+  - dtls://[::1]:{tls_port}"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ def interop_server(
         realm=REALM,
         port=port,
         tls_port=tls_port,
+        dtls="" if refuses_dtls("auto") else _DTLS.format(tls_port=tls_port),
         certificate=certificate.certificate,
         key=certificate.key,
         user=USER,

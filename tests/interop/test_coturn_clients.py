@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import need
 from tests.interop.conftest import InteropServer
 from tests.interop.uclient import CASES, Case, command, verdict
+from turnsvr.relay import refuses_dtls
 
 _CLIENT_TIMEOUT = 60.0
 
@@ -26,6 +27,8 @@ def _may_try_again(case: Case, printed: str) -> bool:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_uclient(case: Case, interop_server: InteropServer) -> None:
+    if case.dtls and (reason := refuses_dtls("auto")):
+        pytest.skip(reason)
     line = command(case, port=interop_server.port, tls_port=interop_server.tls_port, peer_port=interop_server.peer_port)
     timeout = 20.0 if case.name.startswith("damaged") else _CLIENT_TIMEOUT
     result = _run(line, timeout)

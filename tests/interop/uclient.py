@@ -41,6 +41,10 @@ class Case:
     clients: int = 1
     length: int = 170
 
+    @property
+    def dtls(self) -> bool:
+        return self.tls and "-t" not in self.arguments.split()
+
 
 CASES = [
     # Client legs and methods, IPv4 both sides, an echoing peer
@@ -50,16 +54,20 @@ CASES = [
     Case("tcp-send", "-t -X -s"),
     Case("tls-channel", "-t -X", tls=True),
     Case("tls-send", "-t -X -s", tls=True),
+    Case("dtls-channel", "-X", tls=True),
+    Case("dtls-send", "-X -s", tls=True),
     # The server reached over IPv6
     Case("udp-channel-server6", "-X", server6=True),
     Case("tcp-channel-server6", "-t -X", server6=True),
     Case("tls-channel-server6", "-t -X", tls=True, server6=True),
+    Case("dtls-channel-server6", "-X", tls=True, server6=True),
     # Relays and peers on IPv6
     Case("udp-relay6", "-x", peer6=True),
     Case("udp-send-relay6", "-x -s", peer6=True),
     Case("udp-relay6-server6", "-x", server6=True, peer6=True),
     Case("tcp-relay6", "-t -x", peer6=True),
     Case("tls-relay6-server6", "-t -x", tls=True, server6=True, peer6=True),
+    Case("dtls-relay6", "-x", tls=True, peer6=True),
     # No port pair, DONT-FRAGMENT, padding, extra requests, a bandwidth attribute
     Case("udp-no-rtcp", "-X -c"),
     Case("udp-dont-fragment", "-X -g"),
@@ -74,6 +82,7 @@ CASES = [
     Case("udp-client-to-client-send", "-y -s -X", peer=False),
     Case("tcp-client-to-client", "-t -y -X", peer=False),
     Case("tls-client-to-client", "-t -y -X", tls=True, peer=False),
+    Case("dtls-client-to-client", "-y -X", tls=True, peer=False),
     Case("udp-client-to-client-6", "-y -x", server6=True, peer=False),
     # Odd and large sizes
     Case("udp-odd", "-X", length=171),
@@ -94,6 +103,7 @@ CASES = [
     Case("udp-20-clients", "-X", messages=50, clients=20),
     Case("tcp-20-clients", "-t -X", messages=50, clients=20),
     Case("tls-10-clients", "-t -X", tls=True, messages=50, clients=10),
+    Case("dtls-10-clients", "-X", tls=True, messages=50, clients=10),
     # The client's own negative modes
     Case("bad-channels", "-N -X", Expect.BAD_CHANNEL),
     Case("damaged-messages", "-R -X", Expect.ANY),

@@ -60,7 +60,7 @@ class Session(_Model):
     user: str = Field(description="The user name, or what stands for one that is itself a secret.")
     quota_user: str = Field(description="The name by which limits count: NAME of EXPIRY:NAME.")
     realm: str
-    transport: Literal["udp", "tcp", "tls"]
+    transport: Literal["udp", "tcp", "tls", "dtls"]
     client: str = Field(description="Address and port of the client, as the server sees it.")
     server: str = Field(description="Address and port that the client reached.")
     relayed: list[str] = Field(description="Relayed transport addresses, one a family.")

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from turnsvr import __version__
+from turnsvr import __version__, relay
 from turnsvr.app import realms
 from turnsvr.app.realms import Realms
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
@@ -87,7 +87,7 @@ def _streams(settings: Settings, named: Iterable[ListenAddress]) -> Iterator[Lis
     wanted = {_place(each, each.host) for address in named for each in address.expand()}
     for each in settings.listeners():
         places = {_place(each, host) for host in (each.host, ANY_OF_FAMILY[family_of(each.host)])}
-        if each.transport != "udp" and (not wanted or wanted & places):
+        if not each.is_datagram and (not wanted or wanted & places):
             yield Listener(each.transport, Address(each.host, each.port))
 
 
@@ -132,6 +132,18 @@ def reservations(allocations: int) -> int:
 
 def tls_files(tls: TlsSettings) -> TlsFiles:
     return TlsFiles(tls.certificate, tls.key, _TLS_VERSIONS[tls.minimum_version], tls.ciphers)
+
+
+def refuses_dtls(settings: Settings) -> tuple[str, str] | None:
+    """The setting that keeps the dtls:// listeners from being served and why; None where they are, or there is none."""
+    if not any(each.transport == "dtls" for each in settings.listeners()):
+        return None
+    if refusal := relay.refuses_dtls(settings.pump.kind):
+        return "listen", f"dtls:// cannot be served: {refusal}"
+    if settings.tls is not None and _TLS_VERSIONS[settings.tls.minimum_version] > ssl.TLSVersion.TLSv1_2:
+        hint = "take dtls:// out of listen, or write 1.2"
+        return "tls.minimum_version", f"{ssl.OPENSSL_VERSION} has no DTLS 1.3; {hint}"
+    return None
 
 
 def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: Realms, traits: Traits) -> ServerConfig:
@@ -196,4 +208,7 @@ def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, .
         threads=settings.pump.thread_count(host.cores),
         stream_buffer=limits.stream_buffer,
         peer_errors=settings.stun.icmp_indications,
+        associations=limits.connections,
+        associations_per_address=limits.connections_per_address,
+        idle_timeout=limits.idle_timeout,
     )

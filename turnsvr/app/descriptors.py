@@ -167,7 +167,7 @@ def _room(wanted: int, share: int) -> int:
 
 def _server(settings: Settings, threads: int) -> int:
     listeners = settings.listeners()
-    udp = sum(each.transport == "udp" for each in listeners)
+    udp = sum(each.is_datagram for each in listeners)
     http = len(settings.web.listeners()) if settings.web else 0
     return _OWN + threads * (_A_THREAD + udp) + len(listeners) - udp + http
 

@@ -45,7 +45,7 @@ class FirstRun:
         """
         now = time.time() if now is None else now
         username, password = shared_secret.make(self.secret, "", _CREDENTIAL_LIFETIME, now)
-        plain = [address for address in listening if address.transport != "tls"]
+        plain = [address for address in listening if not address.needs_certificate]
         configuration = ice.ice_servers(host, plain, username, password)
         until = datetime.fromtimestamp(now + _CREDENTIAL_LIFETIME, UTC).strftime("%Y-%m-%d %H:%M UTC")
         return "\n".join(
@@ -69,13 +69,15 @@ def improvise(settings: Settings, own_addresses: Iterable[str]) -> FirstRun:
     credentials = settings.credentials.model_copy(update={"secrets": (SecretStr(secret),)})
     limits = settings.limits.model_copy(update={"allocations_per_user": _ALLOCATIONS_PER_USER})
     improvised = settings.model_copy(update={"listen": listen, "credentials": credentials, "limits": limits})
-    return FirstRun(improvised, secret, self_signed_contexts(own_addresses))
+    datagrams = any(address.transport == "dtls" for address in listen)
+    return FirstRun(improvised, secret, self_signed_contexts(own_addresses, for_datagrams=datagrams))
 
 
-def self_signed_contexts(addresses: Iterable[str]) -> TlsContexts:
-    """TLS contexts with a certificate made for this host; no file of it is left."""
+def self_signed_contexts(addresses: Iterable[str], *, for_datagrams: bool = False) -> TlsContexts:
+    """TLS contexts with a certificate made for this host; no file of it is left. Raises CertificateError."""
     with tempfile.TemporaryDirectory(prefix="turnsvr-") as directory:
-        return TlsContexts(write_self_signed(Path(directory), addresses), watch=False)
+        files = write_self_signed(Path(directory), addresses)
+        return TlsContexts(files, watch=False, for_datagrams=for_datagrams)
 
 
 def write_self_signed(directory: Path, addresses: Iterable[str]) -> TlsFiles:
@@ -105,7 +107,7 @@ def _certificate(name: str, addresses: Iterable[str]) -> tuple[bytes, bytes]:
 def _urls(host: str, listening: Iterable[ListenAddress]) -> list[str]:
     lines = dict.fromkeys(
         f"  {ListenAddress(address.transport, host, address.port)}"
-        + ("   (self-signed certificate: browsers refuse it)" if address.transport == "tls" else "")
+        + ("   (self-signed certificate: browsers refuse it)" if address.needs_certificate else "")
         for address in listening
     )
     return list(lines)

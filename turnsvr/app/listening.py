@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from typing import Protocol
 
 import structlog
 
@@ -14,10 +15,14 @@ _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPOR
 
 _log = structlog.get_logger()
 
-Open = Callable[[Address], Address]
-"""Opens a listener and returns where it is, port 0 replaced; raises OSError."""
 OpenStream = Callable[[Address, str], Address]
-"""The same, told the transport that the settings name."""
+"""Opens a listener and returns where it is, port 0 replaced, told the transport of the settings; raises OSError."""
+
+
+class OpenUdp(Protocol):
+    """The same for UDP, with DTLS besides if so."""
+
+    def __call__(self, address: Address, *, dtls: bool) -> Address: ...
 
 
 class ListenError(Exception):
@@ -25,18 +30,26 @@ class ListenError(Exception):
 
 
 def open_listeners(
-    addresses: Iterable[ListenAddress], open_udp: Open, open_stream: OpenStream
+    addresses: Collection[ListenAddress], open_udp: OpenUdp, open_stream: OpenStream
 ) -> Iterator[ListenAddress]:
     """Open each and yield where it is; an optional one whose address family the host lacks is left out.
 
-    Raises ListenError.
+    UDP and DTLS at one address are one listener. Raises ListenError.
     """
     missing = None
     opened = False
+    secured = {(each.host, each.port) for each in addresses if each.transport == "dtls"}
+    shared: dict[Address, Address] = {}
     for address in addresses:
         where = Address(address.host, address.port)
         try:
-            bound = open_udp(where) if address.transport == "udp" else open_stream(where, address.transport)
+            if not address.is_datagram:
+                bound = open_stream(where, address.transport)
+            elif where.port and where in shared:
+                bound = shared[where]
+            else:
+                bound = open_udp(where, dtls=where in secured if where.port else address.transport == "dtls")
+                shared[where] = bound
         except OSError as error:
             if not (address.optional and error.errno in _NO_SUCH_FAMILY):
                 raise ListenError(_explain(address, error)) from None
@@ -50,7 +63,7 @@ def open_listeners(
 
 
 def _explain(address: ListenAddress, error: OSError) -> str:
-    protocol = "udp" if address.transport == "udp" else "tcp"
+    protocol = "udp" if address.is_datagram else "tcp"
     if error.errno == errno.EADDRINUSE:
         return (
             f"{address}: port {address.port}/{protocol} is in use; stop what serves there "

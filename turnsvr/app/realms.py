@@ -55,7 +55,7 @@ def join(settings: Settings, tables: Tables, own: OwnHosts, relays: frozenset[st
         others={name: rules(name, settings.realms.get(name, default)) for name in sorted(names)},
         origins=_origins(settings, tables),
         listeners={
-            Listener(concrete.transport != "udp", Address(concrete.host, concrete.port)): name
+            Listener(not concrete.is_datagram, Address(concrete.host, concrete.port)): name
             for name, realm in settings.realms.items()
             for address in realm.listen
             for concrete in address.expand()

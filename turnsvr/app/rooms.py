@@ -96,6 +96,7 @@ class Rooms:
             raise
         try:
             self._start_status()
+            self._secure()
             self.listening = tuple(open_listeners(self.settings.listeners(), self._listen_udp, self.streams.listen))
         except (StartError, ListenError) as error:
             await self.close()
@@ -110,7 +111,7 @@ class Rooms:
         self.engine.carry_out()
         self.pump.reconfigure(plan.pump)
         for each in self.listening:
-            if each.transport == "udp":
+            if each.is_datagram:
                 address = Address(each.host, each.port)
                 self.pump.challenge(address, self.server.challenge(address))
         self.streams.reconfigure(plan.streams, plan.doors)
@@ -151,7 +152,7 @@ class Rooms:
     async def is_alive(self) -> bool:
         """Whether packets still come in; true without a UDP listener, where this loop is all there is."""
         for each in self.listening:
-            if each.transport == "udp":
+            if each.is_datagram:
                 return await liveness.takes_packets(self.pump, Address(each.host, each.port))
         return True
 
@@ -211,9 +212,23 @@ class Rooms:
         self.session_status.start()
         self.events.add(self.session_status)
 
-    def _listen_udp(self, address: Address) -> Address:
+    def _secure(self) -> None:
+        """Have the pump serve DTLS with what the certificate's files are now, and later."""
+        contexts = self.tls.contexts
+        if contexts is None or contexts.datagrams is None:
+            return
+
+        def secure() -> None:
+            if contexts.datagrams is not None:
+                self.pump.secure(contexts.datagrams)
+
+        secure()
+        contexts.made = secure
+
+    def _listen_udp(self, address: Address, *, dtls: bool) -> Address:
         bound = self.pump.listen(
             address,
+            dtls=dtls,
             binding_suffix=self.server.binding_suffix(address),
             mapped_address=address in assemble.other_addresses(self.settings.nat_discovery),
         )

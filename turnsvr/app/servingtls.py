@@ -38,16 +38,19 @@ class ServingTls:
 
     def open(self, settings: Settings, improvised: TlsContexts | None) -> None:
         """Read the certificate; improvised is taken where the settings have none. Raises StartError."""
+        if refusal := assemble.refuses_dtls(settings):
+            raise StartError(": ".join(refusal))
         self.contexts, self._settings = improvised, settings.tls
         if settings.tls is not None:
             try:
                 _prepare_certificate(settings.tls)
-                self.contexts = TlsContexts(assemble.tls_files(settings.tls))
+                datagrams = any(address.transport == "dtls" for address in settings.listeners())
+                self.contexts = TlsContexts(assemble.tls_files(settings.tls), for_datagrams=datagrams)
             except CertificateError as error:
                 raise StartError(f"tls: {error}") from None
         if self.contexts is None:
             for address in settings.listeners():
-                if address.transport == "tls":
+                if address.needs_certificate:
                     raise StartError(f"{address}: needs a certificate; add tls: {{certificate: …, key: …}}")
 
     def reload(self, tls: TlsSettings | None) -> None:

@@ -26,7 +26,7 @@ _AT_A_TIME = 200
 _PARTING = 2.0
 """Seconds that Redis may take for the last messages when the server stops."""
 
-_TYPES = {Transport.UDP: "UDP", Transport.TCP: "TCP", Transport.TLS: "TLS/TCP"}
+_TYPES = {Transport.UDP: "UDP", Transport.TCP: "TCP", Transport.TLS: "TLS/TCP", Transport.DTLS: "DTLS"}
 
 
 @dataclass(slots=True)
@@ -140,7 +140,7 @@ def _status(session: _Session, what: str, lifetime: int) -> StatusMessage:
 
 def _where(five_tuple: FiveTuple) -> str:
     """The connection in coturn's words; the version of TLS is not among them."""
-    tls = "UNKNOWN" if five_tuple.transport is Transport.TLS else "NONE"
+    tls = "UNKNOWN" if five_tuple.transport.is_encrypted else "NONE"
     kind = _TYPES[five_tuple.transport]
     return f"type={kind}, local={five_tuple.server}, remote={five_tuple.client}, ssl={tls}, cipher={tls}"
 

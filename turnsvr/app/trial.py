@@ -53,6 +53,8 @@ def _tls(settings: Settings) -> Found:
         yield from _acme(settings.tls.acme)
     if settings.tls.acme is None or settings.tls.certificate.exists():
         yield from _certificate("tls", assemble.tls_files(settings.tls))
+    if refusal := assemble.refuses_dtls(settings):
+        yield refusal
 
 
 def _acme(settings: AcmeSettings) -> Found:

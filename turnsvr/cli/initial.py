@@ -101,7 +101,7 @@ def advice(answers: Answers, username: str, password: str) -> Iterator[str]:
     """Lines: what to open, what the app needs, what to do next. The pair is good for an hour."""
     settings = read_back(answers)
     listeners = settings.listeners()
-    ports = dict.fromkeys((each.port, "udp" if each.transport == "udp" else "tcp") for each in listeners)
+    ports = dict.fromkeys((each.port, "udp" if each.is_datagram else "tcp") for each in listeners)
     relay = settings.relay.ports
     yield "Open in the firewall, for all addresses:"
     yield f"  {', '.join(f'{port}/{protocol}' for port, protocol in ports)}, and for relayed packets {relay}/udp"

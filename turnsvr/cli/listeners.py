@@ -36,13 +36,13 @@ def _realm_of(settings: Settings, listener: ListenAddress) -> str:
     """The realm of clients that send no ORIGIN."""
     for name, realm in settings.realms.items():
         concrete = [each for named in realm.listen for each in named.expand()]
-        if any((each.transport == "udp", each.host, each.port) == _socket(listener) for each in concrete):
+        if any(_socket(each) == _socket(listener) for each in concrete):
             return name
     return settings.realm
 
 
 def _socket(listener: ListenAddress) -> tuple[bool, str, int]:
-    return listener.transport == "udp", listener.host, listener.port
+    return listener.is_datagram, listener.host, listener.port
 
 
 def _logins(settings: Settings, realm: str, user: str | None, password_file: Path | None) -> tuple[Login, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 from functools import cache
+from typing import Any
 
 _POINTER, _INTEGER, _LONG, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p
 _UNSIGNED = ctypes.c_ulong
 
-_FUNCTIONS = (
+_FUNCTIONS: tuple[tuple[str, Any, list[Any]], ...] = (
     ("TLS_client_method", _POINTER, []),
     ("DTLS_client_method", _POINTER, []),
     ("SSL_CTX_new", _POINTER, [_POINTER]),

@@ -141,12 +141,13 @@ def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
 
 
 def _listen_contradictions(settings: Settings) -> Iterator[tuple[int, str, str]]:
-    seen: dict[_Socket, ListenAddress] = {}
+    seen: dict[tuple[_Socket, bool], ListenAddress] = {}
     for index, address in enumerate(settings.listen or ()):
-        if address.transport == "tls" and settings.tls is None:
+        if address.needs_certificate and settings.tls is None:
             yield index, "needs a certificate", 'add "tls: {certificate: …, key: …}"'
         for concrete in address.expand():
-            other = seen.setdefault(_socket(concrete), address)
+            # UDP and DTLS may both be named of one port, for clients are told of both; TLS stands for TCP as well.
+            other = seen.setdefault((_socket(concrete), address.transport == "dtls"), address)
             if other is address or concrete.port == 0:
                 continue
             if other.transport == address.transport:
@@ -215,11 +216,11 @@ def _realm_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int,
 
 
 _Socket = tuple[bool, str, int]
-"""What one listener has for itself: whether it is UDP, host, port."""
+"""What one listener has for itself: whether it is a UDP socket, host, port."""
 
 
 def _socket(address: ListenAddress) -> _Socket:
-    return address.transport == "udp", address.host, address.port
+    return address.is_datagram, address.host, address.port
 
 
 def _web_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
@@ -228,7 +229,7 @@ def _web_contradictions(settings: Settings) -> Iterator[tuple[tuple[str | int, .
         return
     if (web.keys or web.public) and settings.credentials.users and not settings.credentials.secrets:
         yield (), "gives out time-limited credentials, which need a shared secret", "add credentials.secret"
-    taken = {(each.host, each.port): each for each in settings.listeners() if each.transport != "udp"}
+    taken = {(each.host, each.port): each for each in settings.listeners() if not each.is_datagram}
     for index, address in enumerate(web.listen):
         if address.scheme == "https" and web.tls is None and settings.tls is None:
             yield ("listen", index), "needs a certificate", "add web.tls or tls: {certificate: …, key: …}"

@@ -114,7 +114,7 @@ def _listeners(settings: Settings, lowest_port: int, host_addresses: Collection[
         for concrete in address.expand():
             if not ipaddress.ip_address(concrete.host).is_unspecified:
                 yield from _missing(setting, concrete.host, host_addresses, _error)
-    if settings.tls and not any(address.transport == "tls" for address in settings.listeners()):
+    if settings.tls and not any(address.needs_certificate for address in settings.listeners()):
         yield _warning("tls", "no listener uses the certificate; add tls://*:5349 to listen")
     yield from _acme(settings)
 
@@ -123,7 +123,7 @@ def _acme(settings: Settings) -> Iterator[Advice]:
     acme = settings.tls.acme if settings.tls is not None else None
     if acme is None or acme.challenge != "tls-alpn-01":
         return
-    if not any(address.transport != "udp" and address.port == _HTTPS_PORT for address in settings.listeners()):
+    if not any(not address.is_datagram and address.port == _HTTPS_PORT for address in settings.listeners()):
         yield _warning(
             "tls.acme.challenge",
             "tls-alpn-01 comes to port 443, where no listener is; add tls://*:443 to listen, forward the port, or take "

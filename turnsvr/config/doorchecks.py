@@ -23,10 +23,10 @@ def contradictions(settings: Settings) -> Iterator[Contradiction]:
 def _streams(settings: Settings, section: Location, named: Collection[ListenAddress]) -> Iterator[Contradiction]:
     """Stream listeners that a section names, of which some may not be there."""
     serving = (*settings.listeners(), *settings.named_listeners())
-    sockets = {(each.host, each.port) for each in serving if each.transport != "udp"}
+    sockets = {(each.host, each.port) for each in serving if not each.is_datagram}
     for index, address in enumerate(named):
         where = (*section, "listen", index)
-        if address.transport == "udp":
+        if address.is_datagram:
             yield where, "is a UDP listener", "name TCP and TLS listeners"
         elif address.port == 0:
             yield where, "has no port, so that it names nothing", "write the port"

@@ -56,7 +56,7 @@ def _on_this_host(settings: Settings, allowed: PeerRange, setting: str, own: Own
     ports = f"UDP port {low}" if low == high else f"UDP ports {allowed.ports}"
     yield "note", setting, f"{allowed} opens {ports} of {what}{also} to everyone with a credential, and no other port"
     for listener in settings.listeners():
-        if listener.transport == "udp" and low <= listener.port <= high:
+        if listener.is_datagram and low <= listener.port <= high:
             yield "warning", setting, f"{allowed} opens this server's own listener at port {listener.port}"
             break
     relayed = settings.relay.ports

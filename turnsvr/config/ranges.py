@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 from turnsvr.config.units import BadValue
 
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-ListenTransport: TypeAlias = Literal["udp", "tcp", "tls"]
+ListenTransport: TypeAlias = Literal["udp", "tcp", "tls", "dtls"]
 
 EVERY_ADDRESS = "*"
 AUTO = "auto"
@@ -21,10 +21,10 @@ AUTO = "auto"
 STUN_PORT = 3478
 STUN_TLS_PORT = 5349
 
-LISTEN_PATTERN = r"^(udp|tcp|tls)://(\*|\[[0-9a-fA-F:.%\w]+\]|[0-9.]+)(:[0-9]{1,5})?$"
+LISTEN_PATTERN = r"^(udp|tcp|tls|dtls)://(\*|\[[0-9a-fA-F:.%\w]+\]|[0-9.]+)(:[0-9]{1,5})?$"
 PORT_RANGE_PATTERN = r"^[0-9]{1,5} ?- ?[0-9]{1,5}$"
 
-_LISTEN = re.compile(r"(udp|tcp|tls)://(\*|\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
+_LISTEN = re.compile(r"(udp|tcp|tls|dtls)://(\*|\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?", re.IGNORECASE)
 _ENDPOINT = re.compile(r"(\[[^\[\]]+\]|[^:\[\]/]+)(?::([0-9]{1,5}))?")
 _PORT_RANGE = re.compile(r"([0-9]{1,5})(?: ?- ?([0-9]{1,5}))?")
 _PEER_PORTS = re.compile(r"(\[[^\[\]]+\]|[^:\[\]]+(?=:))(?::([0-9]{1,5} ?(?:- ?[0-9]{1,5})?))?")
@@ -57,12 +57,21 @@ class ListenAddress:
         if match is None:
             raise BadValue(
                 "is not a listening address",
-                "write udp://, tcp:// or tls://, address and port, as udp://0.0.0.0:3478 or tcp://[::]:3478",
+                "write udp://, tcp://, tls:// or dtls://, address and port, as udp://0.0.0.0:3478 or tcp://[::]:3478",
             )
         transport = _LISTEN_TRANSPORTS[match[1].lower()]
         host = EVERY_ADDRESS if match[2] == EVERY_ADDRESS else parse_host(match[2].strip("[]"))
-        default = STUN_TLS_PORT if transport == "tls" else STUN_PORT
+        default = STUN_TLS_PORT if transport in ("tls", "dtls") else STUN_PORT
         return cls(transport, host, _port(match[3], default, lowest=0))
+
+    @property
+    def is_datagram(self) -> bool:
+        """Whether it takes a UDP port; those of one address share it, and TCP and TLS share the other."""
+        return self.transport in ("udp", "dtls")
+
+    @property
+    def needs_certificate(self) -> bool:
+        return self.transport in ("tls", "dtls")
 
     def expand(self) -> tuple[ListenAddress, ...]:
         """This address, or for `*` the wildcard address of each family, the IPv6 one first and both optional."""
@@ -235,7 +244,7 @@ class PeerRange:
         return f"{_bracketed(str(self.addresses))}:{low if low == high else self.ports}"
 
 
-_LISTEN_TRANSPORTS: dict[str, ListenTransport] = {"udp": "udp", "tcp": "tcp", "tls": "tls"}
+_LISTEN_TRANSPORTS: dict[str, ListenTransport] = {"udp": "udp", "tcp": "tcp", "tls": "tls", "dtls": "dtls"}
 
 
 def parse_host(value: object) -> str:

@@ -6,6 +6,7 @@ file; what a file must say beyond them, config/__init__.py asks for.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -268,7 +269,16 @@ class Settings(fields.Section):
         if self.nat_discovery is None:
             return named
         discovery = self.nat_discovery.listeners()
-        return (*discovery, *(each for each in named if not any(_overlap(each, other) for other in discovery)))
+        secured = (
+            replace(other, transport="dtls")
+            for other in discovery
+            if other.is_datagram and any(each.transport == "dtls" and _overlap(each, other) for each in named)
+        )
+        return (
+            *discovery,
+            *secured,
+            *(each for each in named if not any(_overlap(each, other) for other in discovery)),
+        )
 
     def named_listeners(self) -> tuple[ListenAddress, ...]:
         """What `listen` says, `*` and the default written out."""
@@ -282,4 +292,4 @@ def _overlap(one: ListenAddress, other: ListenAddress) -> bool:
     same_family = fields.family_of(one.host) == fields.family_of(other.host)
     any_host = {one.host, other.host} & {"0.0.0.0", "::"}
     same_host = one.host == other.host or (same_family and bool(any_host))
-    return same_host and one.port == other.port and (one.transport == "udp") == (other.transport == "udp")
+    return same_host and one.port == other.port and one.is_datagram == other.is_datagram

@@ -22,14 +22,14 @@ _NO_FILE = Path()
 
 
 class TlsSettings(fields.Section):
-    """TLS for clients (tls:// listeners)."""
+    """TLS for clients (tls:// and dtls:// listeners)."""
 
     certificate: fields.FilePath
     """PEM file with the certificate and its chain; read again when it changes."""
     key: fields.FilePath
     """PEM file with the certificate's private key, without a pass phrase."""
     minimum_version: Literal["1.2", "1.3"] = "1.2"
-    """Oldest TLS version that clients may use."""
+    """Oldest TLS version that clients may use; 1.3 leaves no DTLS, of which OpenSSL has 1.2 alone."""
     ciphers: str | None = Field(default=None, min_length=1)
     """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
     acme: AcmeSettings | None = None

@@ -11,6 +11,7 @@ _TURN_URLS = {
     "udp": "turn:{host}:{port}?transport=udp",
     "tcp": "turn:{host}:{port}?transport=tcp",
     "tls": "turns:{host}:{port}?transport=tcp",
+    "dtls": "turns:{host}:{port}?transport=udp",
 }
 
 
@@ -21,7 +22,7 @@ def stun_urls(host: str, listeners: Iterable[ListenAddress]) -> list[str]:
 
 
 def turn_urls(host: str, listeners: Iterable[ListenAddress]) -> list[str]:
-    """`turn:` and `turns:` URLs, UDP first, then TCP, then TLS."""
+    """`turn:` and `turns:` URLs, UDP first, then TCP, TLS, and DTLS, which few clients speak."""
     ordered = sorted(listeners, key=lambda address: tuple(_TURN_URLS).index(address.transport))
     found = (_TURN_URLS[address.transport].format(host=_bracketed(host), port=address.port) for address in ordered)
     return list(dict.fromkeys(found))

@@ -13,7 +13,6 @@ from turnsvr.credentials.api import Caller, Credential, Source, Unavailable
 from turnsvr.credentials.health import Trouble
 from turnsvr.histogram import Histogram
 from turnsvr.limits import client_of
-from turnsvr.stun.address import Transport
 from turnsvr.turn.commands import FindCredential
 
 _MAX_WAITING = 1000
@@ -152,4 +151,4 @@ class Lookups:
 
 def _caller(command: FindCredential) -> Caller:
     five_tuple = command.five_tuple
-    return Caller(five_tuple.client.host, five_tuple.transport is Transport.TLS, command.token)
+    return Caller(five_tuple.client.host, five_tuple.transport.is_encrypted, command.token)

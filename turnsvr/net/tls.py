@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +66,14 @@ def make_pump_context(files: TlsFiles, context: ssl.SSLContext) -> TlsContext | 
         return None
 
 
+def make_datagram_context(files: TlsFiles, context: ssl.SSLContext) -> TlsContext:
+    """The same for DTLS. Raises CertificateError."""
+    try:
+        return pump_tls.make_datagram_context(context, files.certificate, files.key, ALPN_PROTOCOLS)
+    except ValueError as error:
+        raise CertificateError(f"DTLS cannot be served: {error}") from None
+
+
 class TlsContexts:
     """The contexts for new connections, made anew when their files change; where that fails, the old ones stay."""
 
@@ -73,9 +82,20 @@ class TlsContexts:
     pump: TlsContext | None
     """What the pump serves TLS with; None where it cannot, or is not to."""
 
-    def __init__(self, files: TlsFiles, *, watch: bool = True, for_pump: bool = True) -> None:
-        """watch: whether the files stay and may change; for_pump: whether it serves them. Raises CertificateError."""
+    datagrams: TlsContext | None
+    """What the pump serves DTLS with; None where it is not to."""
+
+    def __init__(
+        self, files: TlsFiles, *, watch: bool = True, for_pump: bool = True, for_datagrams: bool = False
+    ) -> None:
+        """watch: whether the files stay and may change; for_pump: whether it serves them, for_datagrams: as DTLS too.
+
+        Raises CertificateError.
+        """
         self._for_pump = for_pump
+        self._for_datagrams = for_datagrams
+        self.made: Callable[[], None] = lambda: None
+        """Called when there are other contexts."""
         self._stamp = _stat(files)
         self._files = files if watch else None
         self._make(files)
@@ -99,8 +119,11 @@ class TlsContexts:
 
     def _make(self, files: TlsFiles) -> None:
         context = make_context(files)
+        datagrams = make_datagram_context(files, context) if self._for_datagrams else None
         self.pump = make_pump_context(files, context) if self._for_pump else None
         self.current = context
+        self.datagrams = datagrams
+        self.made()
 
 
 def _stat(files: TlsFiles) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from turnsvr.limits import ANSWERS_SAVED, AdjustableAnswerLimit, AnswerLimit, AnswerLimiter
 from turnsvr.relay.api import Handler, Pump, PumpSettings
+from turnsvr.relay.compiled import tls
 from turnsvr.relay.portable.pump import PortablePump
 
 PumpKind = Literal["auto", "compiled", "portable"]
@@ -51,6 +52,15 @@ def look(kind: PumpKind) -> None:
     """Raises PumpUnavailable where make() would."""
     if kind == "compiled" and isinstance(reason := _compiled(), str):
         raise PumpUnavailable(f"the compiled pump cannot be loaded: {reason}")
+
+
+def refuses_dtls(kind: PumpKind) -> str:
+    """Why the pump that make() would give serves no DTLS, in a few words; "" where it does."""
+    if kind == "portable":
+        return "the portable pump has no DTLS; set pump.kind to auto or compiled"
+    if isinstance(reason := _compiled(), str):
+        return f"the portable pump has no DTLS, and the compiled one cannot be loaded: {reason}"
+    return tls.missing()
 
 
 def describe() -> str:

@@ -223,7 +223,6 @@ class Totals:
     """Plain Allocate requests that were answered with a Challenge."""
     challenges_withheld: int = 0
     """Those that a limit kept from it; RATE_LIMITED counts them as well."""
-    associations: Associations = Associations()
 
 
 class TlsHandshake(Protocol):
@@ -389,6 +388,9 @@ class Pump(Protocol):
 
     def totals(self) -> Totals:
         """Counters of the pump."""
+
+    def associations(self) -> Associations:
+        """What there is of DTLS; zeros where there is none."""
 
     def reconfigure(self, settings: PumpSettings) -> None:
         """Take new limits; sessions live on. Addresses and ports hold for new sessions."""

@@ -36,6 +36,10 @@ class Transport(Enum):
         return self is Transport.TCP or self is Transport.TLS
 
     @property
+    def is_encrypted(self) -> bool:
+        return self is Transport.TLS or self is Transport.DTLS
+
+    @property
     def is_proven(self) -> bool:
         """Whether a client that says something receives at its address, which nobody can claim then."""
         return self is not Transport.UDP
@@ -67,8 +71,9 @@ class FiveTuple(NamedTuple):
     """Who a client is: its address, the server's, the transport between them (RFC 8656 section 2), and the connection.
 
     Two connections may have the same addresses, one after the other; an association of DTLS is one as well. connection
-    tells them apart: a number, 1 to 2**32 - 1, that no other one has had lately; 0 over UDP, which has none. What waits for a client, or goes between
-    threads, names it by this value: nothing that is late for one connection is taken for the next one's.
+    tells them apart: a number, 1 to 2**32 - 1, that no other one has had lately; 0 over UDP, which has none. What waits
+    for a client, or goes between threads, names it by this value: nothing that is late for one connection is taken for
+    the next one's.
     """
 
     transport: Transport

@@ -8,8 +8,10 @@ from typing import Protocol
 
 import pytest
 
-from tests.relay.world import World
+from tests.relay.compiled.dtls_client import DtlsWorld, MakeDtlsWorld
+from tests.relay.world import SETTINGS, World
 from turnsvr import relay
+from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import PumpSettings
 
 
@@ -35,5 +37,21 @@ async def make_world() -> AsyncIterator[WorldFactory]:
         return worlds[-1]
 
     yield factory
+    for world in worlds:
+        world.end()
+
+
+@pytest.fixture
+async def make_dtls_world(certificate: TlsFiles) -> AsyncIterator[MakeDtlsWorld]:
+    """Makes worlds whose listeners serve DTLS, and ends them."""
+    if reason := relay.refuses_dtls("auto"):
+        pytest.skip(reason)
+    worlds: list[DtlsWorld] = []
+
+    def make(settings: PumpSettings = SETTINGS) -> DtlsWorld:
+        worlds.append(DtlsWorld(certificate, settings))
+        return worlds[-1]
+
+    yield make
     for world in worlds:
         world.end()

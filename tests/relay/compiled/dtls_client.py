@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable
-from pathlib import Path
+from typing import Protocol
 
 from tests.relay.world import LOOPBACK, SETTINGS, Endpoint, Notes, World, now
 from turnsvr import relay
@@ -34,14 +34,16 @@ class DtlsWorld(World):
     def __init__(self, files: TlsFiles, settings: PumpSettings = SETTINGS, notes: Notes | None = None) -> None:
         self.notes = notes or Notes()
         self.pump = relay.make(settings, self.notes, "compiled")
-        self.listeners = {
-            family: self.pump.listen(Address(host, 0), dtls=True) for family, host in LOOPBACK.items()
-        }
+        self.listeners = {family: self.pump.listen(Address(host, 0), dtls=True) for family, host in LOOPBACK.items()}
         self.pump.secure(datagram_context(files))
         self._begin()
 
     def client(self, family: Family = Family.IPV4, **how: object) -> DtlsClient:
         return DtlsClient(self, self.endpoint(LOOPBACK[family]), self.listeners[family], **how)  # type: ignore[arg-type]
+
+
+class MakeDtlsWorld(Protocol):
+    def __call__(self, settings: PumpSettings = SETTINGS) -> DtlsWorld: ...
 
 
 class DtlsClient:
@@ -125,7 +127,3 @@ class DtlsClient:
         self.relayed = opened.addresses[0]
         self.world.pump.permit(self.number, self.relayed.host, now(60))
         return five_tuple
-
-
-def files_at(directory: Path) -> TlsFiles:
-    return TlsFiles(directory / "certificate.pem", directory / "key.pem")

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.stream_client import Contexts, StreamClient, TlsEnd, client_context, server_context
 from tests.relay.world import SETTINGS, World, channel_data, now, request, send_indication
-from turnsvr.client import load_tls
+from turnsvr.client import libssl, load_tls
 from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.api import Drop, TlsContext
 from turnsvr.relay.compiled import tls as tls_room
@@ -284,7 +284,7 @@ class KeyUpdater:
     """A client that asks for new keys, which Python's ssl cannot: OpenSSL called directly, over the client's socket."""
 
     def __init__(self, connected: socket.socket, server: TlsContext, served: socket.socket) -> None:
-        library = load_tls._library()
+        library = libssl.library()
         for name, arguments in (("SSL_key_update", [ctypes.c_void_p, ctypes.c_int]), ("SSL_do_handshake", None)):
             function = getattr(library, name)
             function.restype = ctypes.c_int

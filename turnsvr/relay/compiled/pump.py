@@ -344,8 +344,11 @@ class CompiledPump:
         return Counters() if fields is None else Counters(*fields)
 
     def totals(self) -> Totals:
-        relayed, drops, *others, associations = cast(Any, self._engine.totals())
-        return Totals(Counters(*relayed), dict(zip(Drop, drops, strict=True)), *others, Associations(*associations))
+        relayed, drops, *others = self._engine.totals()
+        return Totals(Counters(*relayed), dict(zip(Drop, drops, strict=True)), *others)
+
+    def associations(self) -> Associations:
+        return Associations(*self._engine.associations())
 
     def reconfigure(self, settings: PumpSettings) -> None:
         self._settings = settings

@@ -40,7 +40,7 @@ def _make_context(
 
 
 def make_datagram_context(like: ssl.SSLContext, certificate: Path, key: Path, protocols: Sequence[str]) -> TlsContext:
-    """As make_context(), for DTLS 1.2. Raises ValueError where the pump serves none, or `like` wants a later version."""
+    """As make_context(), for DTLS 1.2. Raises ValueError where the pump serves none, or `like` wants a later one."""
     if missing():
         raise ValueError(missing())
     if like.minimum_version > ssl.TLSVersion.TLSv1_2:

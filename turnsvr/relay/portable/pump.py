@@ -16,6 +16,7 @@ from turnsvr.plane import Challenge, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     NO_DTLS,
+    Associations,
     Counters,
     Drop,
     Handler,
@@ -226,6 +227,9 @@ class PortablePump:
         return self._out.tally.totals(
             [session.counters() for session in self._table.sessions.values()], self._order.waiting.messages
         )
+
+    def associations(self) -> Associations:
+        return Associations()
 
     def reconfigure(self, settings: PumpSettings) -> None:
         now = self._clock()

@@ -234,20 +234,10 @@ cdef class Lanes:
     # Figures
 
     def totals(self):
-        """The fields of Totals: those of Counters, drops in the order of Drop, the numbers, and those of Associations.
-
-        No lane is stopped.
-        """
+        """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. No lane is stopped."""
         cdef Tally total = self.tally
         cdef Tally *tally
         cdef uint32_t at, reason, waiting = 0
-        cdef uint32_t associations = 0
-        cdef uint32_t shaking = 0
-        cdef uint64_t cookies = 0
-        cdef uint64_t handshakes = 0
-        cdef uint64_t failures = 0
-        cdef uint64_t evicted = 0
-        cdef uint64_t refused = 0
         for at in range(self.lane_count):
             tally = &self.lanes[at].tally
             waiting += self.lanes[at].messages
@@ -262,13 +252,6 @@ cdef class Lanes:
             total.batches += tally.batches
             total.sends += tally.sends
             total.segments += tally.segments
-            associations += self.lanes[at].dtls.count
-            shaking += self.lanes[at].dtls.listed[<int>SHAKES]
-            cookies += self.lanes[at].dtls.cookies
-            handshakes += self.lanes[at].dtls.handshakes
-            failures += self.lanes[at].dtls.failures
-            evicted += self.lanes[at].dtls.evicted
-            refused += self.lanes[at].dtls.refused
         if self.shared.numbers.slots != NULL:
             for at in range(self.shared.numbers.mask + 1):
                 if self.shared.numbers.slots[at].item != NULL:
@@ -286,8 +269,24 @@ cdef class Lanes:
             waiting,
             total.challenges,
             total.challenges_withheld,
-            (associations, shaking, cookies, handshakes, failures, evicted, refused),
         )
+
+    def associations(self):
+        """The fields of Associations. No lane is stopped."""
+        cdef uint64_t[7] sums
+        cdef Associations *all
+        cdef uint32_t at
+        memset(sums, 0, sizeof(sums))
+        for at in range(self.lane_count):
+            all = &self.lanes[at].dtls
+            sums[0] += all.count
+            sums[1] += all.listed[<int>SHAKES]
+            sums[2] += all.cookies
+            sums[3] += all.handshakes
+            sums[4] += all.failures
+            sums[5] += all.evicted
+            sums[6] += all.refused
+        return tuple([sums[at] for at in range(7)])
 
     def __len__(self):
         """Sessions."""
