@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -33,6 +33,10 @@ _SHUTDOWN_TIMEOUT = 5.0
 """Seconds for TLS to begin and to end."""
 
 _log = structlog.get_logger()
+
+
+class Cancellable(Protocol):
+    def cancel(self) -> None: ...
 
 
 class Streams:
@@ -152,13 +156,7 @@ class Streams:
             self._connections.header_refusals.add(balancer.host, why)
 
         header = HeaderWait(self._loop, connected, told=told, refused=refused)
-
-        def drop() -> None:
-            header.cancel()
-            connected.close()
-            connection.close()
-
-        connection.drop = drop
+        connection.drop = _giving_up(header, connected, connection)
 
     def _enter(self, connected: socket.socket, connection: Connection | None) -> None:
         """Wait for what the client says first; without a place for the connection there is nothing to wait for."""
@@ -169,14 +167,7 @@ class Streams:
         def arrived(speech: Speech) -> None:
             self._arrived(connected, connection, speech)
 
-        arrival = FirstBytes(self._loop, connected, arrived)
-
-        def drop() -> None:
-            arrival.cancel()
-            connected.close()
-            connection.close()
-
-        connection.drop = drop
+        connection.drop = _giving_up(FirstBytes(self._loop, connected, arrived), connected, connection)
 
     def _arrived(self, connected: socket.socket, connection: Connection, speech: Speech) -> None:
         if speech is Speech.STUN:
@@ -212,13 +203,7 @@ class Streams:
             else:
                 self._begin_tls(connected, connection, five_tuple, tls)
 
-        def drop() -> None:
-            hello.cancel()
-            connected.close()
-            connection.close()
-
-        hello = Hello(self._loop, connected, judged)
-        connection.drop = drop
+        connection.drop = _giving_up(Hello(self._loop, connected, judged), connected, connection)
 
     def _turn_away(
         self, connected: socket.socket, connection: Connection, speech: Speech, tls: TlsHandshake | None = None
@@ -234,12 +219,7 @@ class Streams:
             connected.close()
             connection.close()
 
-        def drop() -> None:
-            farewell.cancel()
-            over()
-
-        farewell = Farewell(self._loop, connected, word, over)
-        connection.drop = drop
+        connection.drop = _giving_up(Farewell(self._loop, connected, word, over), connected, connection)
 
     def _shake_hands(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: TlsContext
@@ -257,11 +237,6 @@ class Streams:
             _log.debug("TLS handshake failed", client=str(connection.client), reason=reason)
             connection.drop()
 
-        def drop() -> None:
-            handshake.cancel()
-            connected.close()
-            connection.close()
-
         handshake = Handshake(
             self._loop,
             connected,
@@ -271,7 +246,7 @@ class Streams:
             done=done,
             failed=failed,
         )
-        connection.drop = drop
+        connection.drop = _giving_up(handshake, connected, connection)
 
     def _adopt(
         self,
@@ -309,14 +284,7 @@ class Streams:
     ) -> None:
         """Have asyncio begin TLS when it is this client's turn; it takes the first step at once, then."""
         begin = partial(self._serve, connected, connection, five_tuple, context, protocol)
-        step = self._turns.ask(connection.key, begin)
-
-        def drop() -> None:
-            step.cancel()
-            connected.close()
-            connection.close()
-
-        connection.drop = drop
+        connection.drop = _giving_up(self._turns.ask(connection.key, begin), connected, connection)
 
     def _serve(
         self,
@@ -374,6 +342,17 @@ class Streams:
             _log.debug("TLS handshake failed", client=str(connection.client), reason=_reason(error))
             return False
         return other is None
+
+
+def _giving_up(under_way: Cancellable, connected: socket.socket, connection: Connection) -> Callable[[], None]:
+    """What ends a connection that is not served yet, and what is under way for it."""
+
+    def give_up() -> None:
+        under_way.cancel()
+        connected.close()
+        connection.close()
+
+    return give_up
 
 
 def _reason(error: OSError) -> str:
