@@ -41,7 +41,7 @@ class Transport(Enum):
 
     @property
     def is_proven(self) -> bool:
-        """Whether a client that says something receives at its address, which nobody can claim then."""
+        """Whether a client whose message came receives at its address, so that this is not forged."""
         return self is not Transport.UDP
 
 

@@ -106,8 +106,8 @@ def _state(figures: Figures, connections: HttpConnections) -> Iterator[Metric]:
         yield _FAMILIES[kind](f"turnsvr_{name}", text, value)
     yield _counters(
         "turnsvr_proxy_headers_refused",
-        "Connections closed for want of a PROXY header, by service (turn, http) and reason: untrusted where nobody "
-        "who may send one sent it, else malformed, too_long, late, or ended half-way.",
+        "Connections closed for want of a PROXY header, by service (turn, http) and reason: untrusted where it "
+        "came from an address that may not send one, else malformed, too_long, late, or ended half-way.",
         ("service", "reason"),
         [
             ((service, each.value), counts.get(each, 0))

@@ -1,7 +1,7 @@
 # What lanes answer to strangers, as Python gives it and tries it out.
 
 cdef class AnswerBudget:
-    """The budget as a turnsvr.limits.Answers."""
+    """The budget as a turnsvr.limits.AdjustableAnswerLimit."""
 
     cdef Limiter limiter
 

@@ -10,7 +10,7 @@ cdef class Clients(Lanes):
 
     def attach(self, five_tuple, write):
         """Have frames for this stream client go to write, which is kept alive until detach()."""
-        # The one before is let go of when nothing points to it any more.
+        # The local name keeps the replaced writer alive until the session points to the new one.
         replaced = self.writers.get(five_tuple)
         self.writers[five_tuple] = write
         self.set_writer(five_tuple, <void *>write)

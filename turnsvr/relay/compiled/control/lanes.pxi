@@ -171,7 +171,7 @@ cdef class Lanes:
             raise OSError(errno, "listener")
 
     def secure(self, TlsContext context not None):
-        """Begin DTLS associations with this context from now on, one for datagrams. Those that there are keep theirs."""
+        """Begin DTLS associations with this context from now on, one for datagrams. Present ones keep theirs."""
         cdef uint32_t at
         cdef Lane *lane
         if not context.is_for_datagrams:

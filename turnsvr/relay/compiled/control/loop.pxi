@@ -46,7 +46,7 @@ cdef int64_t pause_after(Lane *lane, int64_t began, uint64_t packets) noexcept n
     """Nanoseconds to wait after a look that found so many packets beside messages for the rules."""
     if pace_waits(&lane.pace, began):
         return pace_pause(monotonic() - began)
-    # A look wakes a thread beside Python, for messages that wait for Python anyhow.
+    # Another look would take the core from the loop's thread, for which the messages of this one wait.
     return 0 if packets else backlog(lane)
 
 

@@ -1,7 +1,7 @@
 # Sessions, relays and streams as they begin and end. For the control thread, under the lane's lock where none is taken.
 
 cdef Listener *listener_of(Lane *lane, const Endpoint *server) noexcept nogil:
-    """Who serves this address: the listener at it, else the wildcard one of its port; NULL when none does."""
+    """The listener that serves this address: the one at it, else the wildcard one of its port; NULL when none does."""
     cdef uint32_t at
     cdef Listener *listener
     cdef Listener *wildcard = NULL
@@ -15,7 +15,7 @@ cdef Listener *listener_of(Lane *lane, const Endpoint *server) noexcept nogil:
 
 
 cdef bint add_session(Lane *lane, Session *session) noexcept nogil:
-    """Have a session found; False when there is no memory."""
+    """Enter a session into the indexes; False when there is no memory."""
     cdef bint added
     pthread_mutex_lock(&lane.shared.mutex)
     added = index_add(&lane.shared.sessions, hash_key(&session.key), session)

@@ -12,7 +12,8 @@ cdef class Upward(Sessions):
 
         judged() is to follow before the next call. Events: ("error", session, peer, type, code, data), ("fenced",
         session, peer), ("closed", five-tuple, reason, name), ("parted", five-tuple, reason) of a DTLS association that
-        is gone, ("no_gso", errno). A client that is closed can be sent answers to what it said before, until hang_up(). Messages of streams that were hung up are left out.
+        is gone, ("no_gso", errno). A client that is closed can be sent answers to what it said before, until hang_up().
+        Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
         that comes write the eventfd.
         """

@@ -93,7 +93,7 @@ cdef object address_of(const Endpoint *endpoint):
 
 
 cdef object five_tuple_of(const FiveTupleKey *key):
-    """The value; the same object again for who has sent lately."""
+    """The value; the same object again for a client that has sent lately."""
     cdef bytes name = (<const uint8_t *>key)[: sizeof(FiveTupleKey)]
     cdef tuple fields
     known = _known.get(name)

@@ -314,7 +314,7 @@ cdef void leave_turn(DtlsLink *link) noexcept nogil:
 
 
 cdef DtlsLink *next_in_turn(Associations *all) noexcept nogil:
-    """Whose step it is, out of line now; NULL when nobody has one to make."""
+    """Take the association out of line whose step it is; NULL when none has one to make."""
     cdef DtlsSource *source
     cdef DtlsLink *link
     while all.first != NULL:

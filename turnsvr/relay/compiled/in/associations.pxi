@@ -1,7 +1,7 @@
-# Datagrams of DTLS clients: to which association they belong, if to any (RFC 6347 section 4.2.8). Under the lane's lock.
+# Datagrams of DTLS clients: which association they belong to, if any (RFC 6347 section 4.2.8). Under the lane's lock.
 #
 # A client that begins anew at the addresses of its association, after a crash say, keeps the old one until hands are
-# shaken once more: who only claims its address cannot end it. Until then both may have what comes in a later epoch.
+# shaken once more: a forged source address cannot end it. Until then both may have what comes in a later epoch.
 
 cdef enum:
     # The first bytes of what is DTLS (RFC 7983), and what records and handshake messages begin with.

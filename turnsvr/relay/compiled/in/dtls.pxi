@@ -1,6 +1,6 @@
-# DTLS records as they arrive from a client with whom hands are shaken. Under the lane's lock. OpenSSL's errors are kept
-# by thread: whoever meets one clears them. What it says of an error may be left from a record that it threw away, so
-# that here it is asked what it waits for.
+# DTLS records as they arrive from a client whose handshake is done. Under the lane's lock. OpenSSL keeps errors
+# by thread: the code that meets one clears them. An error may be left from a record that OpenSSL threw away, so it is
+# asked what it waits for instead.
 
 cdef inline bint waits_for_records(const DtlsLink *link) noexcept nogil:
     """Whether OpenSSL has stopped for want of a datagram; there may be errors to clear all the same."""

@@ -1,5 +1,5 @@
-# Handshakes of DTLS: a client without an association is sent a cookie and forgotten; who brings it back has a step made
-# when it is its turn. Under the lane's lock.
+# Handshakes of DTLS: a client without an association is sent a cookie and forgotten; one that brings it back has steps
+# made when it is its turn. Under the lane's lock.
 
 cdef enum:
     # A record's header, that of a handshake message, and the version before the random bytes of a ClientHello.
@@ -11,7 +11,7 @@ cdef enum:
 
 
 cdef int make_cookie(void *ssl, unsigned char *to, unsigned int *size) noexcept nogil:
-    """SSL_CTX_set_cookie_generate_cb: the cookie for who said hello, unless he had his share of answers."""
+    """SSL_CTX_set_cookie_generate_cb: the cookie for the client of a ClientHello, unless it had its share of answers."""
     cdef DtlsLink *link = <DtlsLink *>_libssl.BIO_get_data(_libssl.SSL_get_rbio(ssl))
     cdef Lane *lane = <Lane *>link.lane
     cdef int64_t now = (<Batch *>link.batch).now
@@ -114,7 +114,7 @@ cdef void fail_handshake(Lane *lane, DtlsLink *link) noexcept nogil:
 
 
 cdef bint make_step(Lane *lane, Batch *batch) noexcept nogil:
-    """One client's step of the handshake, with all that has come of it; False when nobody has one to make."""
+    """One client's step of the handshake, with all that has come of it; False when none has one to make."""
     cdef DtlsLink *link = next_in_turn(&lane.dtls)
     cdef DtlsDatagram *datagram
     cdef int done

@@ -22,7 +22,7 @@ cdef void resume_stream(Lane *lane, Batch *batch, Stream *stream) noexcept nogil
 
 
 cdef void wait_for_rules(Lane *lane, Stream *stream, uint32_t events) noexcept nogil:
-    """Something came of a stream that is not read now: hear no more of it, unless the connection has failed."""
+    """Stop watching a stream that is not read now, of which something came; end it where the connection has failed."""
     cdef int error = 0
     cdef socklen_t size = sizeof(error)
     if events & (EPOLLERR | EPOLLHUP):

@@ -1,5 +1,5 @@
 # DTLS records out, and one association as OpenSSL sees it: a BIO of datagrams, which reads the one that a lane has
-# received, and writes into the batch. Under the lane's lock. OpenSSL's errors are kept by thread: whoever meets one
+# received, and writes into the batch. Under the lane's lock. OpenSSL's errors are kept by thread: the code that meets one
 # clears them.
 
 cdef enum:
@@ -90,7 +90,7 @@ cdef void *record_method() noexcept nogil:
 
 
 cdef DtlsLink *association_new(Lane *lane) noexcept nogil:
-    """A server's end that belongs to nobody yet; NULL when there is no memory, or no context to begin with."""
+    """A server's end that belongs to no client yet; NULL when there is no memory, or no context to begin with."""
     cdef DtlsLink *link
     cdef void *bio
     if lane.dtls.context == NULL:

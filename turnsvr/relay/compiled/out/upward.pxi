@@ -76,7 +76,7 @@ cdef bint up_push(
 
 
 cdef void up_wake(UpQueue *queue) noexcept nogil:
-    """Have the reader look, unless it will anyhow."""
+    """Wake the reader, unless it has been woken already."""
     cdef bint wake
     pthread_mutex_lock(&queue.mutex)
     wake = not queue.is_signalled
