@@ -18,7 +18,7 @@ from turnsvr.client._load_system cimport *
 from turnsvr.client.load_values import HISTOGRAM_SIZE as _HISTOGRAM_SIZE
 from turnsvr.client.load_values import TAG_SIZE as _TAG_SIZE
 from turnsvr.client.load_values import WARM_UP as _WARM_UP
-from turnsvr.client.load_values import Arrival, Tally
+from turnsvr.client.load_values import Framing, LoadCounts
 
 cdef enum:
     TAG = 12
@@ -44,7 +44,7 @@ cdef enum:
     BINDING = 2
 
 assert (_TAG_SIZE, _HISTOGRAM_SIZE) == (TAG, HISTOGRAM)
-assert (Arrival.RAW, Arrival.CLIENT, Arrival.BINDING) == (RAW, CLIENT, BINDING)
+assert (Framing.RAW, Framing.CLIENT, Framing.BINDING) == (RAW, CLIENT, BINDING)
 
 cdef int64_t MOST_DEBT = 500_000
 """Nanoseconds that sending may lag behind, eight packets or bursts if that is longer; what is due beyond is given up
@@ -639,7 +639,7 @@ def exchange(senders, receivers, load, tls=None):
         raise ValueError("the rate must be positive")
     with nogil:
         run.loop(rate, duration, warm_up, settle, quiet)
-    return Tally(
+    return LoadCounts(
         sent=run.sent, delivered=run.delivered, in_window=run.in_window, window=load.seconds * (1 - _WARM_UP),
         duplicates=run.duplicates, reordered=run.reordered, foreign=run.foreign, lagged=run.lagged,
         blocked=run.blocked, refused=run.refused, overrun=0, latency=tuple(run.latency),
