@@ -18,6 +18,7 @@ from turnsvr.config.websettings import WebKeySettings
 CONF = Path(__file__).parents[2] / "conf"
 ENVIRON = {
     "TURN_SECRET": "a secret of the test that is long enough",
+    "USAGE_SECRET": "another secret of the test that is long enough",
     "TURN_OAUTH_KEY": "ZcN4nSKx2rQ9vHn3uT8b1fQx7mW0kLp5yE6aJdR2sVg=",
 }
 OFF = re.compile(r"^( *)#(?! |$)", re.MULTILINE)
@@ -65,6 +66,12 @@ EXAMPLES = {
     "admin.token",
     "status",
     "status.redis",
+    "usage",
+    "usage.file",
+    "usage.url",
+    "usage.secret",
+    "usage.ca",
+    "usage.spool",
     "limits.bandwidth_per_allocation",
     "log.file",
     "redirect",
@@ -155,7 +162,7 @@ def test_as_shipped_it_is_the_default_and_a_secret() -> None:
 
 def test_only_what_has_no_default_is_off() -> None:
     off = stated(with_everything_on()) - stated(as_shipped())
-    optional = ("tls", "proxy", "redirect", "nat_discovery", "web", "realms", "status")
+    optional = ("tls", "proxy", "redirect", "nat_discovery", "web", "realms", "status", "usage")
     beyond = ("store", "hook", "tokens", "oauth")
     sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in beyond))
     known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}

@@ -25,6 +25,11 @@ async def all_metrics(serve: Serve, directory: Path) -> str:
     application = await serve(
         credentials={"users": {USER: PASSWORD}, "secret": "north of the wall", "store": {"url": database}},
         status={"redis": f"redis://127.0.0.1:{free_port()}"},
+        usage={
+            "url": f"http://127.0.0.1:{free_port()}/usage",
+            "secret": "south of the river",
+            "spool": directory / "spool",
+        },
         web={"listen": "http://127.0.0.1:0", "public": True},
     )
     for name, password in ((USER, PASSWORD), ("mallory", PASSWORD)):

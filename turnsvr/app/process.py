@@ -189,6 +189,8 @@ class Service:
 
     def _reopen_log(self) -> None:
         """Whatever becomes of the settings: the old file may have been renamed, and soon be compressed."""
+        if self._application.rooms.accounting is not None:
+            self._application.rooms.accounting.reopen()
         if self._log_file is None:
             return
         try:

@@ -35,6 +35,7 @@ from turnsvr.turn.server import Server
 if TYPE_CHECKING:
     from turnsvr.app import firstrun
     from turnsvr.app.sessionstatus import SessionStatus
+    from turnsvr.app.usage.accounting import Accounting
 
 
 class Rooms:
@@ -64,6 +65,8 @@ class Rooms:
         self.addresses = HostAddresses(settings, self.apply)
         self.session_status: SessionStatus | None = None
         """Tells Redis of sessions, where the settings say so."""
+        self.accounting: Accounting | None = None
+        """Records what each session used, where the settings say so."""
         self.revocations = Revocations()
         """User names that are refused until they expire."""
         self.sessions = SessionCounter()
@@ -97,6 +100,7 @@ class Rooms:
         try:
             self._start_status()
             self._secure()
+            self._start_accounting()
             self.listening = tuple(open_listeners(self.settings.listeners(), self._listen_udp, self.streams.listen))
         except (StartError, ListenError) as error:
             await self.close()
@@ -123,6 +127,8 @@ class Rooms:
         self.engine.end_allocations()
         if self.session_status is not None:
             await self.session_status.stop()
+        if self.accounting is not None:
+            await self.accounting.stop()
         await self.streams.close()
         self.engine.close()
         await self.identities.stop()
@@ -211,6 +217,18 @@ class Rooms:
             raise StartError(f"status.redis: {error.problem}; {error.hint}") from None
         self.session_status.start()
         self.events.add(self.session_status)
+
+    def _start_accounting(self) -> None:
+        """Record what each session uses, where the settings say so. Raises StartError."""
+        settings = self.settings.usage
+        if settings is None:
+            return
+        from turnsvr.app.usage.accounting import Accounting
+        from turnsvr.app.usage.live import LiveSessions
+
+        self.accounting = Accounting(settings, LiveSessions(self))
+        self.accounting.start()
+        self.events.add(self.accounting.usage)
 
     def _secure(self) -> None:
         """Have the pump serve DTLS with what the certificate's files are now, and later."""

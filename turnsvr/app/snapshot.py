@@ -21,7 +21,7 @@ _EXPECTED: Final = (
 def figures(rooms: Rooms) -> Figures:
     """Figures of rooms that are open."""
     server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
-    totals = rooms.pump.totals()
+    totals, usage = rooms.pump.totals(), rooms.accounting
     return Figures(
         pump=rooms.pump.name,
         ready=not server.draining and not rooms.problems,
@@ -36,6 +36,10 @@ def figures(rooms: Rooms) -> Figures:
         certificate_expires=rooms.tls.expires(),
         certificate_failures=0 if keeper is None else keeper.failures,
         status_messages_dropped=None if redis is None else redis.dropped,
+        usage_records=None if usage is None else usage.usage.count,
+        usage_records_left_out=None if usage is None else usage.left_out,
+        usage_requests_failed=None if usage is None or usage.sender is None else usage.sender.failures,
+        usage_waiting=None if usage is None or usage.sender is None else usage.sender.waiting,
         sessions=rooms.sessions.value,
         requests=_requests(server.answers),
         queues={

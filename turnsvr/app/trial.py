@@ -32,7 +32,7 @@ def obstacles(settings: Settings) -> list[Advice]:
     """One error for each part that is not available, in the order in which run meets them."""
     return [
         Advice("error", setting, text)
-        for look in (_log, _tls, _identities, _pump, _status, _web, _admin)
+        for look in (_log, _tls, _identities, _pump, _status, _usage, _web, _admin)
         for setting, text in look(settings)
     ]
 
@@ -62,11 +62,16 @@ def _acme(settings: AcmeSettings) -> Found:
         import_module("acme")
     except ModuleNotFoundError as error:
         yield "tls.acme", not_installed(error, "acme", "acme")
-    place = settings.certificate.parent
+    yield from _unwritable("tls.acme.directory", settings.certificate.parent)
+
+
+def _unwritable(setting: str, directory: Path) -> Found:
+    """A directory that could not be made, or not be written in."""
+    place = directory
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
-        yield "tls.acme.directory", f"cannot write in {place}"
+        yield setting, f"cannot write in {place}"
 
 
 def _certificate(section: str, files: TlsFiles) -> Found:
@@ -105,6 +110,20 @@ def _status(settings: Settings) -> Found:
         yield _missing(error, "status", "redis")
     except BadValue as error:
         yield "status.redis", f"{error.problem}; {error.hint}"
+
+
+def _usage(settings: Settings) -> Found:
+    usage = settings.usage
+    if usage is None:
+        return
+    if usage.file is not None and (reason := logfile.unwritable(usage.file)):
+        yield "usage.file", f"cannot write {usage.file}: {reason}"
+    if usage.url is not None:
+        try:
+            import_module("httpx")
+        except ModuleNotFoundError as error:
+            yield "usage.url", not_installed(error, "usage.url", "hook")
+        yield from _unwritable("usage.spool", usage.spool)
 
 
 def _web(settings: Settings) -> Found:

@@ -45,9 +45,13 @@ def _check_email(email: str) -> str:
     return email
 
 
-def _state_directory() -> Path:
-    """The one that systemd made for the service, of several the first, or else the usual one."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _STATE, "acme")
+def state_directory(name: str) -> Path:
+    """A directory below the one that systemd made for the service, of several the first, or else the usual one."""
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _STATE, name)
+
+
+def _directory() -> Path:
+    return state_directory("acme")
 
 
 _NAME = {"type": "string", "examples": ["turn.example.org"]}
@@ -75,7 +79,7 @@ class AcmeSettings(fields.Section):
     """How a name is proven: on the TLS listener, which is reached on port 443, or over HTTP on port 80."""
     http_port: int = Field(default=80, ge=1, le=65_535)
     """Port that is listened on while http-01 goes on, unless `web` serves http:// there."""
-    directory: fields.FilePath = Field(default_factory=_state_directory)
+    directory: fields.FilePath = Field(default_factory=_directory)
     """Where account, key and certificate are kept; in systemd's StateDirectory or /var/lib/turnsvr when absent."""
 
     @property

@@ -28,6 +28,7 @@ from turnsvr.config.relaysettings import PeerSettings, RelaySettings
 from turnsvr.config.restart import PRESENCE, RESTART, OnRestart
 from turnsvr.config.tlssettings import TlsSettings
 from turnsvr.config.units import BadValue
+from turnsvr.config.usagesettings import UsageSettings
 from turnsvr.config.websettings import WebSettings
 
 __all__ = [
@@ -246,6 +247,8 @@ class Settings(fields.Section):
     """Watching and controlling over a socket of its own."""
     status: Annotated[StatusSettings | None, RESTART] = None
     """Sessions as coturn tells of them in Redis; off when absent."""
+    usage: Annotated[UsageSettings | None, RESTART] = None
+    """A record of what each session relayed; off when absent."""
     log: LogSettings = Field(default_factory=LogSettings)
     """Log on standard error."""
 

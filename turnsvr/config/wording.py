@@ -95,8 +95,9 @@ def _suggestion(location: Location) -> str:
     wanted = unknown.lower().replace("-", "_").strip()
     if close := difflib.get_close_matches(wanted, here, n=1):
         return f'did you mean "{close[0]}"?'
-    deepest_first = sorted(_paths(Settings, ""), key=lambda path: -path.count("."))
-    paths = {path.rpartition(".")[2]: path for path in deepest_first}
+    paths: dict[str, str] = {}  # of each name the first of the least deep
+    for path in sorted(_paths(Settings, ""), key=lambda path: path.count(".")):
+        paths.setdefault(path.rpartition(".")[2], path)
     if close := difflib.get_close_matches(wanted, paths, n=1, cutoff=0.8):
         return f'did you mean "{paths[close[0]]}"?'
     return f"known here: {', '.join(here)}"

@@ -101,6 +101,15 @@ class Figures:
         "Messages about sessions that Redis (status) was too slow or too long away for."
     )
     """None where there are none to send."""
+    usage_records: int | None = counter("Usage records (usage) that were made.")
+    """None without `usage`, as below; the last two also where no service takes them."""
+    usage_records_left_out: int | None = counter("Usage records for which the disk or usage.spool_size had no room.")
+    usage_requests_failed: int | None = counter(
+        "Requests with usage records that the service did not take; each is tried again."
+    )
+    usage_waiting: int | None = gauge(
+        "Usage records that the service has not taken yet, in bytes.", "usage_waiting_bytes"
+    )
     sessions: SessionFigures
     requests: Mapping[tuple[str, str], int]
     """Requests that the rules took since the start, by method and outcome: 200, an error code, or none."""
