@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import PASSWORD, PATIENCE, USER, Serve, ServerProcess, address_of, free_port
+from tests.conftest import PASSWORD, PATIENCE, USER, Serve, ServerProcess, address_of, free_port, wait_until
 from tests.credentials.service import Request, Service, answer
 from turnsvr.app.errors import StartError
 from turnsvr.app.snapshot import figures
@@ -82,6 +82,10 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 def spool_of(directory: Path, limit: int = 2**20, woken: Callable[[], None] = lambda: None) -> Spool:
     return Spool(directory / "spool", limit, woken)
+
+
+def count_of(spool: Path) -> int:
+    return sum(len(lines(file.read_bytes())) for file in spool.glob("*.jsonl"))
 
 
 async def session(server: Address, login: Login | None = None, *, pings: int = 3) -> None:
@@ -230,12 +234,13 @@ def test_a_server_that_is_killed_sends_what_it_left_after_the_next_start(
         first = await asyncio.to_thread(server_process, settings)
         for _ in range(3):
             await session(Address("127.0.0.1", port))
+        await asyncio.to_thread(wait_until, lambda: count_of(tmp_path / "spool") == 3, "three records in the spool")
         first.signal(signal.SIGKILL)
         await asyncio.to_thread(first.wait_end)
-        await asyncio.to_thread(server_process, settings)
-        await session(Address("127.0.0.1", port))
         await receiver.start()
+        await asyncio.to_thread(server_process, settings)
         try:
+            await session(Address("127.0.0.1", port))
             records = await receiver.wait_taken(4)
         finally:
             await receiver.stop()
