@@ -36,6 +36,9 @@ EXAMPLES = {
     "tls.acme.ca",
     "proxy",
     "proxy.trusted",
+    "share",
+    "share.http",
+    "share.pass_through",
     "relay.addresses",
     "relay.external",
     "credentials.users",
@@ -162,11 +165,15 @@ def test_as_shipped_it_is_the_default_and_a_secret() -> None:
 
 def test_only_what_has_no_default_is_off() -> None:
     off = stated(with_everything_on()) - stated(as_shipped())
-    optional = ("tls", "proxy", "redirect", "nat_discovery", "web", "realms", "status", "usage")
+    optional = ("tls", "proxy", "share", "redirect", "nat_discovery", "web", "realms", "status", "usage")
     beyond = ("store", "hook", "tokens", "oauth")
     sections = (*(f"{name}." for name in optional), *(f"credentials.{name}." for name in beyond))
     known = {name for name in leaves(Settings) if name in EXAMPLES or name.startswith(sections)}
-    below = {name for name in off if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users."))}
+    below = {
+        name
+        for name in off
+        if name.startswith(("relay.addresses.", "redirect.to.", "credentials.users.", "share.pass_through."))
+    }
     assert off - below == known - {"credentials.secrets"}
 
 

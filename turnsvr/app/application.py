@@ -129,6 +129,7 @@ class Application:
             rooms = self.rooms
             self.web = web.serve(self.settings.web, WebContext(rooms), lambda: rooms.open_files.web_connections)
             await self.web.start()
+            self.rooms.streams.sharing.web = self.web.connection
 
     def _look_for_changes(self) -> None:
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._look_for_changes)

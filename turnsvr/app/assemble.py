@@ -8,17 +8,22 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from turnsvr import __version__, relay
 from turnsvr.app import realms
 from turnsvr.app.realms import Realms
+from turnsvr.config import doorsettings
+from turnsvr.config.doorsettings import ShareSettings
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
 from turnsvr.config.settings import ListenAddress, NatDiscoverySettings, RedirectSettings, Settings, TlsSettings
 from turnsvr.credentials.api import Traits
 from turnsvr.net import hosts
+from turnsvr.net.arrival import HTTP_PROTOCOLS
 from turnsvr.net.connections import StreamLimits
-from turnsvr.net.doors import Door, Doors, Listener
+from turnsvr.net.doors import OWN_WEB, Backend, Door, Doors, Listener
 from turnsvr.net.ownaddresses import delivered_here
+from turnsvr.net.splice import SpliceLimits
 from turnsvr.net.tls import TlsFiles
 from turnsvr.own import OwnHosts
 from turnsvr.ranges import RangeSet
@@ -53,6 +58,7 @@ class Plan:
     server: ServerConfig
     pump: PumpSettings
     streams: StreamLimits
+    splices: SpliceLimits
     doors: Doors
 
 
@@ -70,16 +76,52 @@ def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO
             idle_timeout=settings.limits.idle_timeout,
             buffer=settings.limits.stream_buffer,
         ),
-        doors=_doors(settings),
+        splices=_splices(settings.share),
+        doors=doors(settings),
     )
 
 
-def _doors(settings: Settings) -> Doors:
+def doors(settings: Settings) -> Doors:
     """The stream listeners of which there is more to say than where they are."""
-    if settings.proxy is None:
-        return {}
-    balancers = RangeSet((each.first, each.last) for each in settings.proxy.trusted)
-    return {listener: Door(balancers) for listener in _streams(settings, settings.proxy.listen)}
+    proxy, share = settings.proxy, settings.share
+    proxied = set(_streams(settings, proxy.listen)) if proxy else set()
+    shared = set(_streams(settings, share.listen)) if share else set()
+    balancers = RangeSet((each.first, each.last) for each in proxy.trusted) if proxy else None
+    http, names = _shared(share)
+    return {
+        each: Door(
+            balancers if each in proxied else None,
+            http if each in shared else None,
+            each in shared and each.transport == "tcp",
+            names if each in shared else {},
+        )
+        for each in proxied | shared
+    }
+
+
+def http_protocols(share: ShareSettings | None) -> tuple[str, ...]:
+    """What ALPN offers for HTTP on shared listeners, the best first."""
+    if share is None or share.http is None:
+        return ()
+    return tuple(reversed(HTTP_PROTOCOLS)) if share.http2 else HTTP_PROTOCOLS[:1]
+
+
+def _shared(share: ShareSettings | None) -> tuple[Backend | Literal["web"] | None, dict[str, Backend]]:
+    """Who serves HTTP, and who takes which names."""
+    if share is None:
+        return None, {}
+    http = share.http if share.http is None or share.http == OWN_WEB else _backend(share.http)
+    return http, {name: _backend(each) for name, each in share.pass_through.items()}
+
+
+def _backend(backend: doorsettings.Backend) -> Backend:
+    return Backend(backend.path or Address(backend.host, backend.port), backend.header)
+
+
+def _splices(share: ShareSettings | None) -> SpliceLimits:
+    if share is None:
+        return SpliceLimits()
+    return SpliceLimits(share.connections, share.connections_per_address, share.idle_timeout)
 
 
 def _streams(settings: Settings, named: Iterable[ListenAddress]) -> Iterator[Listener]:

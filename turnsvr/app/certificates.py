@@ -16,7 +16,7 @@ from tempfile import NamedTemporaryFile
 import structlog
 
 from turnsvr.config.acmesettings import AcmeSettings
-from turnsvr.net.proofs import Proofs
+from turnsvr.net.proofs import MAX_REQUEST, REQUEST_SECONDS, Proofs, answer
 
 _HOUR = 3_600.0
 _DAY = 86_400.0
@@ -27,9 +27,6 @@ _SHORT_LIVED = 10 * _DAY
 _LOOK = _HOUR
 """Seconds at most between looks at the clock, which may be set."""
 _TEMPORARY = timedelta(days=90)
-_PATH = "/.well-known/acme-challenge/"
-_MAX_REQUEST = 8_192
-_REQUEST_SECONDS = 5.0
 _MAX_REQUESTS = 50
 """Connections at once to the listener for http-01, each for so many seconds at most; further ones are closed."""
 
@@ -178,7 +175,7 @@ class Keeper:
             return
         answers = _Answers(self._proofs)
         try:
-            server = await asyncio.start_server(answers.serve, port=self.settings.http_port, limit=_MAX_REQUEST)
+            server = await asyncio.start_server(answers.serve, port=self.settings.http_port, limit=MAX_REQUEST)
         except OSError as error:
             raise CannotKeep(f"port {self.settings.http_port} cannot be listened on: {error.strerror}") from None
         try:
@@ -201,9 +198,9 @@ class _Answers:
         try:
             if len(self._tasks) < _MAX_REQUESTS:
                 self._tasks.add(task)
-                async with asyncio.timeout(_REQUEST_SECONDS):
+                async with asyncio.timeout(REQUEST_SECONDS):
                     head = await reader.readuntil(b"\r\n\r\n")
-                    writer.write(self._answer(head))
+                    writer.write(answer(self._proofs, head))
                     await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
             pass  # the client is gone
@@ -214,14 +211,6 @@ class _Answers:
     def close(self) -> None:
         for task in self._tasks:
             task.cancel()
-
-    def _answer(self, head: bytes) -> bytes:
-        words = head.split(b"\r\n", 1)[0].split(b" ")
-        path = words[1].decode("ascii", "replace") if len(words) == 3 and words[0] == b"GET" else ""
-        text = self._proofs.text(path.removeprefix(_PATH)) if path.startswith(_PATH) else None
-        status, body = (b"404 Not Found", b"") if text is None else (b"200 OK", text.encode())
-        fields = b"Content-Type: application/octet-stream\r\nConnection: close\r\nContent-Length: %d" % len(body)
-        return b"HTTP/1.1 " + status + b"\r\n" + fields + b"\r\n\r\n" + body
 
 
 def prepare(settings: AcmeSettings) -> None:

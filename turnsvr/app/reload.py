@@ -17,13 +17,13 @@ def reload(rooms: Rooms, http: web.WebServer | None, settings: Settings) -> list
     """
     unchanged = list(restart.changed(rooms.settings, settings))
     within = restart.kept(rooms.settings, settings)
-    tls_before = rooms.settings.tls
+    before = rooms.settings
     try:
         identities = rooms.identities.prepare(settings)
     except IdentityError as error:
         raise StartError(str(error)) from None
     try:
-        rooms.tls.reload(within.tls)
+        rooms.tls.reload(within)
     except StartError:
         identities.discard()
         raise
@@ -34,6 +34,6 @@ def reload(rooms: Rooms, http: web.WebServer | None, settings: Settings) -> list
     identities.take()
     rooms.apply()
     rooms.addresses.look_again()
-    if within.tls != tls_before:
+    if (within.tls, within.share) != (before.tls, before.share):
         rooms.tls.keep(within)
     return unchanged

@@ -26,6 +26,7 @@ from turnsvr.config.units import BadValue
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
+from turnsvr.net.splice import Splices
 from turnsvr.net.streams import Streams
 from turnsvr.relay.api import Pump
 from turnsvr.stun.address import Address
@@ -118,7 +119,7 @@ class Rooms:
             if each.is_datagram:
                 address = Address(each.host, each.port)
                 self.pump.challenge(address, self.server.challenge(address))
-        self.streams.reconfigure(plan.streams, plan.doors)
+        self.streams.reconfigure(plan.streams, plan.splices, plan.doors)
 
     async def close(self) -> None:
         """End every allocation and close everything. Closing twice is fine."""
@@ -199,7 +200,13 @@ class Rooms:
         except relay.PumpUnavailable as error:
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
         self.streams = Streams(
-            self.engine, plan.streams, self.tls.contexts, loop=loop, proofs=self.tls.proofs, doors=plan.doors
+            self.engine,
+            plan.streams,
+            self.tls.contexts,
+            loop=loop,
+            proofs=self.tls.proofs,
+            doors=plan.doors,
+            splices=Splices(plan.splices, loop),
         )
 
     def _start_status(self) -> None:

@@ -45,7 +45,9 @@ class ServingTls:
             try:
                 _prepare_certificate(settings.tls)
                 datagrams = any(address.transport == "dtls" for address in settings.listeners())
-                self.contexts = TlsContexts(assemble.tls_files(settings.tls), for_datagrams=datagrams)
+                http = assemble.http_protocols(settings.share)
+                files = assemble.tls_files(settings.tls)
+                self.contexts = TlsContexts(files, for_datagrams=datagrams, http=http)
             except CertificateError as error:
                 raise StartError(f"tls: {error}") from None
         if self.contexts is None:
@@ -53,13 +55,14 @@ class ServingTls:
                 if address.needs_certificate:
                     raise StartError(f"{address}: needs a certificate; add tls: {{certificate: …, key: …}}")
 
-    def reload(self, tls: TlsSettings | None) -> None:
+    def reload(self, settings: Settings) -> None:
         """Read the certificate of other settings; with none the present one stays. Raises StartError."""
+        tls = settings.tls
         if tls is None or self.contexts is None:
             return
         try:
             _prepare_certificate(tls)
-            self.contexts.reload(assemble.tls_files(tls))
+            self.contexts.reload(assemble.tls_files(tls), assemble.http_protocols(settings.share))
         except CertificateError as error:
             raise StartError(str(error)) from None
         self._settings = tls
@@ -84,13 +87,12 @@ class ServingTls:
     def keep(self, settings: Settings) -> None:
         """From now on have an authority issue the certificate, where the settings name one."""
         self.stop()
-        tls, web = settings.tls, settings.web
+        tls = settings.tls
         if tls is None or tls.acme is None or self.contexts is None:
             return
         from turnsvr.app import acmeorder
 
-        port = tls.acme.http_port
-        served = web is not None and any((each.scheme, each.port) == ("http", port) for each in web.listen)
+        served = _serves_http(settings, tls.acme.http_port)
         self.keeper = Keeper(tls.acme, self.proofs, self.check, order=acmeorder.order, http_served=served)
         self.keeper.start()
 
@@ -99,6 +101,14 @@ class ServingTls:
         if self.keeper is not None:
             self.keeper.cancel()
             self.keeper = None
+
+
+def _serves_http(settings: Settings, port: int) -> bool:
+    """Whether HTTP is served on a port, by the room web or on a shared listener."""
+    web = settings.web
+    own = web is not None and any((each.scheme, each.port) == ("http", port) for each in web.listen)
+    doors = assemble.doors(settings)
+    return own or any(door.takes_plain_http and listener.address.port == port for listener, door in doors.items())
 
 
 def _prepare_certificate(tls: TlsSettings) -> None:

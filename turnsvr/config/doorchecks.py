@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from turnsvr.config.doorsettings import OWN_WEB
+
 if TYPE_CHECKING:
     from turnsvr.config.document import Location
+    from turnsvr.config.doorsettings import ShareSettings
     from turnsvr.config.ranges import ListenAddress
     from turnsvr.config.settings import Settings
 
@@ -17,6 +20,9 @@ Contradiction = tuple["Location", str, str]
 def contradictions(settings: Settings) -> Iterator[Contradiction]:
     if settings.proxy is not None:
         yield from _streams(settings, ("proxy",), settings.proxy.listen)
+    if settings.share is not None:
+        yield from _streams(settings, ("share",), settings.share.listen)
+        yield from _share(settings, settings.share)
     yield from _web(settings)
 
 
@@ -32,6 +38,13 @@ def _streams(settings: Settings, section: Location, named: Collection[ListenAddr
             yield where, "has no port, so that it names nothing", "write the port"
         elif not sockets.issuperset((each.host, each.port) for each in address.expand()):
             yield where, "is not among the listeners", f'add "{address}" to listen'
+
+
+def _share(settings: Settings, share: ShareSettings) -> Iterator[Contradiction]:
+    if share.http == OWN_WEB and settings.web is None:
+        yield ("share", "http"), "is web, which is off", 'add "web: {}", or name another server'
+    if share.http2 and (share.http is None or share.http == OWN_WEB):
+        yield ("share", "http2"), "is offered by nobody", "name another server in share.http, or leave it out"
 
 
 def _web(settings: Settings) -> Iterator[Contradiction]:

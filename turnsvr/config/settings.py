@@ -15,7 +15,7 @@ from turnsvr.config import fields
 from turnsvr.config.acmesettings import AcmeSettings
 from turnsvr.config.adminsettings import AdminSettings, StatusSettings
 from turnsvr.config.credentialsettings import CredentialSettings, KnownUsers
-from turnsvr.config.doorsettings import ProxySettings
+from turnsvr.config.doorsettings import ProxySettings, ShareSettings
 from turnsvr.config.ranges import (
     STUN_PORT,
     AddressRange,
@@ -52,6 +52,7 @@ __all__ = [
     "RedirectSettings",
     "RelaySettings",
     "Settings",
+    "ShareSettings",
     "StatusSettings",
     "StunSettings",
     "TlsSettings",
@@ -221,6 +222,8 @@ class Settings(fields.Section):
     """Certificate for TLS clients; no TLS when absent."""
     proxy: ProxySettings | None = None
     """Balancers in front that tell where TCP and TLS clients come from (PROXY protocol); none when absent."""
+    share: ShareSettings | None = None
+    """HTTP, and TLS servers of other names, on the ports of TURN clients; none when absent."""
     relay: RelaySettings = Field(default_factory=RelaySettings)
     """Where relayed transport addresses come from."""
     credentials: CredentialSettings = Field(default_factory=CredentialSettings)

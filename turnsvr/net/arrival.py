@@ -44,13 +44,27 @@ _LINGER = 1.0
 _THROWN_AWAY = 65_536
 
 
-def judge(first: bytes) -> Speech:
+HTTP_PROTOCOLS = ("http/1.1", "h2")
+"""As ALPN names them, the first one where both are spoken."""
+_TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+"""Characters of a method (RFC 9110 section 5.6.2)."""
+
+
+def may_be_http(first: bytes) -> bool:
+    """Whether a server of HTTP may be asked what these first bytes mean; whoever writes a PROXY header asks nobody."""
+    return first[:1] != b"" and first[0] in _TOKEN and not first.startswith(b"PROXY ")
+
+
+def judge(first: bytes, protocol: str = "") -> Speech:
     """What a connection speaks whose first bytes are these, none at its end.
 
-    What may be STUN is decided to be so: where frames are taken apart every further byte is looked at as it comes.
+    protocol: what ALPN has agreed upon, where it has; who chose HTTP speaks it. What may be STUN is decided to be so:
+    where frames are taken apart every further byte is looked at as it comes.
     """
     if not first:
         return Speech.NOTHING
+    if protocol in HTTP_PROTOCOLS:
+        return Speech.HTTP
     if first[0] <= _STUN_LAST:
         return Speech.STUN
     if first[0] == _TLS_HANDSHAKE:
@@ -74,8 +88,9 @@ class FirstBytes:
     """Waits for a connection's first bytes, leaves them in place, and tells of them once; cancel() ends the wait."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, connected: socket.socket, arrived: Callable[[Speech], None]
+        self, loop: asyncio.AbstractEventLoop, connected: socket.socket, arrived: Callable[[bytes], None]
     ) -> None:
+        """arrived is told the first bytes, none where the client has left again."""
         self._loop = loop
         self._socket = connected
         self._arrived = arrived
@@ -92,7 +107,7 @@ class FirstBytes:
         except OSError:
             first = b""
         self.cancel()
-        self._arrived(judge(first))
+        self._arrived(first)
 
 
 class Farewell:

@@ -18,6 +18,7 @@ import structlog
 
 from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
+from turnsvr.net.doors import PLAIN
 from turnsvr.net.proxied import HeaderRefusals
 from turnsvr.stun.address import Address, FiveTuple, Transport, pack_host
 
@@ -65,6 +66,8 @@ class Connection:
         self.drop: Callable[[], object] = lambda: None
         """Ends the connection at once, whatever its state, and tells the rules; set by what serves the connection."""
         self.key = key
+        self.door = PLAIN
+        """What holds at its listener."""
         self.closed = False
         self._is_lagging = False
         self._connections = connections

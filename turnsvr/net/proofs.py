@@ -8,26 +8,27 @@ of the application. Outside of an order there is nothing to answer, and no conne
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
+
+from turnsvr.net.clienthello import ClientHello
 
 ALPN = "acme-tls/1"
-_ALPN_ENTRY = bytes((len(ALPN),)) + ALPN.encode()
 _LIFETIME = timedelta(days=7)
+PATH = "/.well-known/acme-challenge/"
+CHALLENGE = b"GET " + PATH.encode()
+"""How a request for a proof begins (RFC 8555 section 8.3)."""
+MAX_REQUEST = 8_192
+REQUEST_SECONDS = 5.0
+_MAX_REQUESTS = 50
+"""At once, each for so many seconds at most."""
 _ACME_IDENTIFIER = "1.3.6.1.5.5.7.1.31"
 """The extension with the digest of the key authorization (RFC 8737 section 3)."""
-_MAX_HELLO = 16_384 + 5
-"""Bytes of a TLS record with its header."""
-_HEADER = 5
-_HELLO_SECONDS = 10.0
-_HELLO_LOOKS = 0.05
-"""Seconds to wait for a whole ClientHello, and seconds between looks at it."""
 
 
 class Proofs:
@@ -36,11 +37,31 @@ class Proofs:
     def __init__(self) -> None:
         self._texts: dict[str, str] = {}
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self.answering: set[asyncio.Transport] = set()
+        """Connections that wait for a proof over HTTP on a shared listener."""
 
     @property
     def has_tls(self) -> bool:
         """Whether TLS connections may come from an authority."""
         return bool(self._contexts)
+
+    @property
+    def has_http(self) -> bool:
+        """Whether requests for proofs may come over HTTP."""
+        return bool(self._texts)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more connection may wait."""
+        return len(self.answering) < _MAX_REQUESTS
+
+    def are_for(self, hello: ClientHello) -> bool:
+        """Whether a TLS client is an authority that comes for one."""
+        return self.has_tls and ALPN.encode() in hello.protocols
+
+    def proves(self, name: str) -> bool:
+        """Whether there is one of this name for a TLS client."""
+        return name in self._contexts
 
     def text(self, token: str) -> str | None:
         """The key authorization of an http-01 token; None for a token that is not known."""
@@ -73,34 +94,41 @@ class Proofs:
         return context
 
 
-class Hello:
-    """Waits for a whole ClientHello, leaves it in place, and tells whether acme-tls/1 is in it; cancel() ends that."""
+class HttpProof(asyncio.Protocol):
+    """Answers one request for a proof, and 404 to everything else."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, connected: socket.socket, judged: Callable[[bool], None]
-    ) -> None:
-        self._loop = loop
-        self._socket = connected
-        self._judged = judged
-        self._until = loop.time() + _HELLO_SECONDS
-        self._next: asyncio.Handle = loop.call_soon(self._look)
+    def __init__(self, proofs: Proofs) -> None:
+        self._proofs = proofs
+        self._head = b""
 
-    def cancel(self) -> None:
-        self._next.cancel()
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._proofs.answering.add(self._transport)
+        self._timer = asyncio.get_running_loop().call_later(REQUEST_SECONDS, self._transport.abort)
 
-    def _look(self) -> None:
-        try:
-            hello = self._socket.recv(_MAX_HELLO, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            hello = b""
-        except OSError:
-            self._judged(False)
+    def data_received(self, data: bytes) -> None:
+        if self._transport.is_closing():
             return
-        whole = len(hello) >= _HEADER and len(hello) >= _HEADER + int.from_bytes(hello[3:5], "big")
-        if whole or _ALPN_ENTRY in hello or self._loop.time() >= self._until:
-            self._judged(_ALPN_ENTRY in hello)
-        else:
-            self._next = self._loop.call_later(_HELLO_LOOKS, self._look)
+        self._head += data
+        if b"\r\n\r\n" in self._head:
+            self._transport.write(answer(self._proofs, self._head))
+            self._transport.close()
+        elif len(self._head) > MAX_REQUEST:
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        self._proofs.answering.discard(self._transport)
+
+
+def answer(proofs: Proofs, head: bytes) -> bytes:
+    """To a request with this head: the proof that it asks for, or 404."""
+    words = head.split(b"\r\n", 1)[0].split(b" ")
+    path = words[1].decode("ascii", "replace") if len(words) == 3 and words[0] == b"GET" else ""
+    text = proofs.text(path.removeprefix(PATH)) if path.startswith(PATH) else None
+    status, body = (b"404 Not Found", b"") if text is None else (b"200 OK", text.encode())
+    fields = b"Content-Type: application/octet-stream\r\nConnection: close\r\nContent-Length: %d" % len(body)
+    return b"HTTP/1.1 " + status + b"\r\n" + fields + b"\r\n\r\n" + body
 
 
 class NothingMore(asyncio.Protocol):

@@ -66,14 +66,19 @@ class StreamProtocol(asyncio.BufferedProtocol):
         reads: ReadBuffer,
         flushes: Flushes,
         limit: int,
+        others: Callable[[asyncio.Transport, Speech, bytes], bool] = lambda *_: False,
     ) -> None:
-        """limit: bytes that may wait for a slow reader, here and in the transport."""
+        """limit: bytes that may wait for a slow reader, here and in the transport.
+
+        others: whether somebody else takes a transport that says this at first.
+        """
         self._engine = engine
         self._connection = connection
         self._five_tuple = five_tuple
         self._view = reads.view
         self._flushes = flushes
         self._limit = limit
+        self._others = others
         self._queue: list[bytes] = []
         self._room = 0
         self._frames: list[bytes] = []
@@ -105,8 +110,10 @@ class StreamProtocol(asyncio.BufferedProtocol):
         data = bytes(self._view[:nbytes])
         if self._is_fresh:
             self._is_fresh = False
-            speech = judge(data)
+            speech = judge(data, self._protocol())
             if speech is not Speech.STUN:
+                if self._leave(speech, data):
+                    return
                 self._transport.write(last_word(speech))
                 self._close(speech.value)
                 return
@@ -117,6 +124,23 @@ class StreamProtocol(asyncio.BufferedProtocol):
         else:
             self._frames += frames
         self._go_on()
+
+    def _protocol(self) -> str:
+        """What ALPN has agreed upon."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        return (tls.selected_alpn_protocol() or "") if tls is not None else ""
+
+    def _leave(self, speech: Speech, data: bytes) -> bool:
+        """Whether somebody else has taken the connection, which is none of ours then."""
+        transport = self._transport
+        assert transport is not None
+        self._transport = None
+        if self._others(transport, speech, data):
+            self._forget()
+            self._connection.close()
+            return True
+        self._transport = transport
+        return False
 
     def eof_received(self) -> bool:
         """Whether asyncio is to keep the connection, for what came before its end.

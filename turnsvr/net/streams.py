@@ -8,20 +8,25 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import structlog
 
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.arrival import Farewell, FirstBytes, Speech, judge, last_word
+from turnsvr.net.clienthello import ClientHello
 from turnsvr.net.connections import Connection, Connections, StreamLimits
-from turnsvr.net.doors import PLAIN, Doors, Listener
+from turnsvr.net.doors import PLAIN, Door, Doors, Listener
 from turnsvr.net.engine import Engine
 from turnsvr.net.handshake import Handshake
-from turnsvr.net.proofs import Hello, NothingMore, Proofs
+from turnsvr.net.hello import Hello
+from turnsvr.net.linktransport import LinkTransport, hand_over
+from turnsvr.net.proofs import NothingMore, Proofs
 from turnsvr.net.proxied import HeaderWait, may_tell
 from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.sharing import Sharing
 from turnsvr.net.sockets import address_of, open_stream_listener
+from turnsvr.net.splice import SpliceLimits, Splices
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
 from turnsvr.net.turns import Turns
@@ -51,11 +56,15 @@ class Streams:
         loop: asyncio.AbstractEventLoop,
         proofs: Proofs | None = None,
         doors: Doors | None = None,
+        splices: Splices | None = None,
     ) -> None:
-        """proofs: what an ACME authority may come for over TLS. doors: listeners of which there is more to say."""
+        """proofs: what an ACME authority may come for. doors: listeners of which there is more to say."""
         self.tls = tls
         self._doors = doors or {}
         self._proofs = proofs or Proofs()
+        self.splices = Splices(SpliceLimits(), loop) if splices is None else splices
+        """Connections that other servers have taken."""
+        self.sharing = Sharing(self.splices, self._proofs)
         self._engine = engine
         self._loop = loop
         self._connections = Connections(
@@ -63,7 +72,7 @@ class Streams:
         )
         self._acceptors: list[Acceptor] = []
         self._adopted: dict[FiveTuple, Connection] = {}
-        self._handshakes: set[asyncio.Task[bool]] = set()
+        self._handshakes: set[asyncio.Task[Any]] = set()
         self._turns = Turns(loop)
         self._reads = ReadBuffer()
         self._flushes = Flushes(loop)
@@ -76,9 +85,11 @@ class Streams:
         self._acceptors.append(Acceptor(self._loop, listener, accepted))
         return address_of(listener.getsockname())
 
-    def reconfigure(self, limits: StreamLimits, doors: Doors) -> None:
+    def reconfigure(self, limits: StreamLimits, splices: SpliceLimits, doors: Doors) -> None:
         """Take new limits and doors; open connections stay. The buffer size holds for new connections."""
         self._connections.limits = limits
+        self.splices.limits = splices
+        self.splices.keep({backend for door in doors.values() for backend in door.backends})
         self._doors = doors
 
     def is_adopted(self, five_tuple: FiveTuple) -> bool:
@@ -120,6 +131,7 @@ class Streams:
             acceptor.close()
         self._acceptors.clear()
         self._connections.drop_all()
+        await self.sharing.close()
         await self._connections.wait_empty()
 
     def _accepted(self, listener: Listener, connected: socket.socket, peer: Any) -> None:
@@ -133,14 +145,14 @@ class Streams:
             connected.close()
             return
         if door.balancers is None:
-            self._enter(connected, self._connections.admit(client, server))
+            self._enter(connected, self._connections.admit(client, server), door)
         elif may_tell(client.host, door.balancers):
-            self._read_header(connected, client, server)
+            self._read_header(connected, client, server, door)
         else:
             connected.close()
             self._connections.header_refusals.add(client.host, Refusal.UNTRUSTED)
 
-    def _read_header(self, connected: socket.socket, balancer: Address, server: Address) -> None:
+    def _read_header(self, connected: socket.socket, balancer: Address, server: Address, door: Door) -> None:
         """Have a balancer tell whose connection it is."""
         connection = self._connections.admit_balancer(balancer, server)
         if connection is None:
@@ -149,7 +161,7 @@ class Streams:
 
         def told(client: Address | None) -> None:
             connection.close()
-            self._enter(connected, self._connections.admit(client or balancer, server, balancer))
+            self._enter(connected, self._connections.admit(client or balancer, server, balancer), door)
 
         def refused(why: Refusal | None) -> None:
             connection.drop()
@@ -158,52 +170,75 @@ class Streams:
         header = HeaderWait(self._loop, connected, told=told, refused=refused)
         connection.drop = _giving_up(header, connected, connection)
 
-    def _enter(self, connected: socket.socket, connection: Connection | None) -> None:
+    def _enter(self, connected: socket.socket, connection: Connection | None, door: Door) -> None:
         """Wait for what the client says first; without a place for the connection there is nothing to wait for."""
         if connection is None:
             connected.close()
             return
+        connection.door = door
 
-        def arrived(speech: Speech) -> None:
-            self._arrived(connected, connection, speech)
+        def arrived(first: bytes) -> None:
+            self._arrived(connected, connection, first)
 
         connection.drop = _giving_up(FirstBytes(self._loop, connected, arrived), connected, connection)
 
-    def _arrived(self, connected: socket.socket, connection: Connection, speech: Speech) -> None:
+    def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
+        speech, door = judge(first), connection.door
         if speech is Speech.STUN:
             five_tuple = connection.speaks(Transport.TCP)
             if not self._adopt(connected, connection, five_tuple):
                 self._serve(connected, connection, five_tuple, None)
+        elif speech is Speech.TLS and (door.names or (self.tls is not None and self._proofs.has_tls)):
+            self._read_hello(connected, connection)
         elif speech is Speech.TLS and self.tls is not None:
-            five_tuple = connection.speaks(Transport.TLS)
-            if self._proofs.has_tls:
-                self._look_for_authority(connected, connection, five_tuple, self.tls)
-            else:
-                self._begin_tls(connected, connection, five_tuple, self.tls)
+            self._begin_tls(connected, connection, self.tls)
+        elif self.sharing.takes(door, speech, first, tls=False):
+            self._pass_on(connected, connection, self.sharing.http(door, connection.client, connection.server, first))
         else:
             self._turn_away(connected, connection, speech)
 
-    def _begin_tls(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsContexts
-    ) -> None:
-        context = self.pump_context
-        if context is not None:
+    def _begin_tls(self, connected: socket.socket, connection: Connection, tls: TlsContexts) -> None:
+        five_tuple, shares = connection.speaks(Transport.TLS), connection.door.shares_tls
+        context = tls.shared_pump if shares else tls.pump
+        if context is not None and self._engine.pump.takes_tls:
             self._shake_hands(connected, connection, five_tuple, context)
         else:
-            self._serve_in_turn(connected, connection, five_tuple, tls.current)
+            self._serve_in_turn(connected, connection, five_tuple, tls.shared if shares else tls.current)
 
-    def _look_for_authority(
-        self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, tls: TlsContexts
-    ) -> None:
-        """Prove a name to an ACME authority that asks for it; begin TLS with any other client."""
+    def _read_hello(self, connected: socket.socket, connection: Connection) -> None:
+        """Have another server take whom it is named for, prove a name to who asks for that, begin TLS with others."""
 
-        def judged(wants_proof: bool) -> None:
-            if wants_proof:
+        def judged(asked: ClientHello) -> None:
+            backend = connection.door.server_of(asked.name)
+            if self._proofs.are_for(asked) and (backend is None or self._proofs.proves(asked.name)):
+                five_tuple = connection.speaks(Transport.TLS)
                 self._serve_in_turn(connected, connection, five_tuple, self._proofs.context, NothingMore)
+            elif backend is not None:
+                passed = self.sharing.passed(backend, connection.client, connection.server)
+                self._pass_on(connected, connection, passed)
+            elif self.tls is not None:
+                self._begin_tls(connected, connection, self.tls)
             else:
-                self._begin_tls(connected, connection, five_tuple, tls)
+                self._turn_away(connected, connection, Speech.TLS)
 
         connection.drop = _giving_up(Hello(self._loop, connected, judged), connected, connection)
+
+    def _pass_on(self, connected: socket.socket, connection: Connection, protocol: asyncio.BaseProtocol | None) -> None:
+        """Have a protocol go on with a connection of which nothing was read yet; without one the connection ends."""
+        connection.close()
+        if protocol is None:
+            connected.close()
+            return
+        passing = self._loop.connect_accepted_socket(lambda: cast(asyncio.Protocol, protocol), connected)
+        task = self._loop.create_task(passing)
+        self._handshakes.add(task)
+
+        def passed(task: asyncio.Task[Any]) -> None:
+            self._handshakes.discard(task)
+            if not task.cancelled() and task.exception() is not None:
+                connected.close()
+
+        task.add_done_callback(passed)
 
     def _turn_away(
         self, connected: socket.socket, connection: Connection, speech: Speech, tls: TlsHandshake | None = None
@@ -227,7 +262,9 @@ class Streams:
         """Begin TLS here, for the pump to go on with."""
 
         def done(tls: TlsHandshake, first: bytes) -> None:
-            speech = judge(first)
+            speech = judge(first, tls.protocol)
+            if self._leave(connected, connection, speech, first, tls):
+                return
             if speech is not Speech.STUN:
                 self._turn_away(connected, connection, speech, tls)
             elif not self._adopt(connected, connection, five_tuple, first, tls):
@@ -247,6 +284,30 @@ class Streams:
             failed=failed,
         )
         connection.drop = _giving_up(handshake, connected, connection)
+
+    def _leave(
+        self, connected: socket.socket, connection: Connection, speech: Speech, first: bytes, tls: TlsHandshake
+    ) -> bool:
+        """Whether somebody else goes on with a TLS connection, over which this came first."""
+        client, server, door = connection.client, connection.server, connection.door
+        if speech is Speech.STUN or not self.sharing.takes(door, speech, first, tls=True):
+            return False
+        transport = LinkTransport(self._loop, connected, tls, client, server)
+        connection.close()
+        hand_over(transport, self.sharing.http(door, client, server, first, tls.protocol) or NothingMore(), first)
+        return True
+
+    def _leave_asyncio(
+        self, connection: Connection, transport: asyncio.Transport, speech: Speech, first: bytes
+    ) -> bool:
+        """The same for a transport of asyncio's."""
+        client, server, door = connection.client, connection.server, connection.door
+        tls = transport.get_extra_info("ssl_object")
+        if tls is None or not self.sharing.takes(door, speech, first, tls=True):
+            return False
+        protocol = self.sharing.http(door, client, server, first, tls.selected_alpn_protocol() or "")
+        hand_over(transport, protocol or NothingMore(), first)
+        return True
 
     def _adopt(
         self,
@@ -325,7 +386,8 @@ class Streams:
 
         def protocol() -> StreamProtocol:
             limit = self._connections.limits.buffer
-            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._flushes, limit)
+            others = partial(self._leave_asyncio, connection)
+            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._flushes, limit, others)
 
         try:
             if context is None:

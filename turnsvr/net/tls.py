@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,12 @@ class CertificateError(Exception):
     """A certificate that cannot be used; the text names the file and never what is in it."""
 
 
-def make_context(files: TlsFiles) -> ssl.SSLContext:
+def make_context(files: TlsFiles, protocols: Sequence[str] = ALPN_PROTOCOLS) -> ssl.SSLContext:
     """A server context; raises CertificateError."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = files.minimum_version
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
-    context.set_alpn_protocols(list(ALPN_PROTOCOLS))
+    context.set_alpn_protocols(list(protocols))
     if files.ciphers is not None:
         try:
             context.set_ciphers(files.ciphers)
@@ -57,10 +57,12 @@ def make_context(files: TlsFiles) -> ssl.SSLContext:
     return context
 
 
-def make_pump_context(files: TlsFiles, context: ssl.SSLContext) -> TlsContext | None:
+def make_pump_context(
+    files: TlsFiles, context: ssl.SSLContext, protocols: Sequence[str] = ALPN_PROTOCOLS
+) -> TlsContext | None:
     """The same for connections that the pump serves; None, and a word in the log, where it can serve none."""
     try:
-        return pump_tls.make_context(context, files.certificate, files.key, ALPN_PROTOCOLS)
+        return pump_tls.make_context(context, files.certificate, files.key, protocols)
     except ValueError as error:
         _log.warning("TLS is not served by the pump", certificate=str(files.certificate), reason=str(error))
         return None
@@ -81,29 +83,45 @@ class TlsContexts:
     """What asyncio serves TLS with."""
     pump: TlsContext | None
     """What the pump serves TLS with; None where it cannot, or is not to."""
+    shared: ssl.SSLContext
+    """As current, where HTTP is served as well."""
+    shared_pump: TlsContext | None
+    """As pump, where HTTP is served as well."""
 
     datagrams: TlsContext | None
     """What the pump serves DTLS with; None where it is not to."""
 
     def __init__(
-        self, files: TlsFiles, *, watch: bool = True, for_pump: bool = True, for_datagrams: bool = False
+        self,
+        files: TlsFiles,
+        *,
+        watch: bool = True,
+        for_pump: bool = True,
+        for_datagrams: bool = False,
+        http: Sequence[str] = (),
     ) -> None:
         """watch: whether the files stay and may change; for_pump: whether it serves them, for_datagrams: as DTLS too.
 
-        Raises CertificateError.
+        http: protocols of ALPN that are spoken where HTTP is served as well. Raises CertificateError.
         """
         self._for_pump = for_pump
         self._for_datagrams = for_datagrams
+        self._http = tuple(http)
         self.made: Callable[[], None] = lambda: None
         """Called when there are other contexts."""
         self._stamp = _stat(files)
         self._files = files if watch else None
         self._make(files)
 
-    def reload(self, files: TlsFiles) -> None:
+    def reload(self, files: TlsFiles, http: Sequence[str] = ()) -> None:
         """Take these files, or the same again; raises CertificateError and then keeps the contexts."""
-        stamp = _stat(files)
-        self._make(files)
+        stamp, before = _stat(files), self._http
+        self._http = tuple(http)
+        try:
+            self._make(files)
+        except CertificateError:
+            self._http = before
+            raise
         self._files, self._stamp = files, stamp
 
     def reload_if_changed(self) -> bool:
@@ -120,8 +138,14 @@ class TlsContexts:
     def _make(self, files: TlsFiles) -> None:
         context = make_context(files)
         datagrams = make_datagram_context(files, context) if self._for_datagrams else None
-        self.pump = make_pump_context(files, context) if self._for_pump else None
-        self.current = context
+        pump = make_pump_context(files, context) if self._for_pump else None
+        shared, shared_pump = context, pump
+        if self._http:
+            protocols = (*ALPN_PROTOCOLS, *self._http)
+            shared = make_context(files, protocols)
+            shared_pump = make_pump_context(files, shared, protocols) if self._for_pump else None
+        self.current, self.pump = context, pump
+        self.shared, self.shared_pump = shared, shared_pump
         self.datagrams = datagrams
         self.made()
 

@@ -226,7 +226,7 @@ class Totals:
 
 
 class TlsHandshake(Protocol):
-    """The server's end of a TLS connection while hands are shaken, over a socket that does not block."""
+    """The server's end of a TLS connection over a socket that does not block, until Pump.adopt() takes it."""
 
     def step(self) -> Literal["read", "write", ""]:
         """Go on as far as the socket allows: what to wait for, "" when hands are shaken.
@@ -235,10 +235,20 @@ class TlsHandshake(Protocol):
         """
 
     def receive(self, most: int) -> bytes | None:
-        """What the client said first, so many bytes at the most, once hands are shaken: None for nothing so far.
+        """What the client says, so many bytes at the most, once hands are shaken: None for nothing so far.
 
         b"" when it has closed the connection. Raises ConnectionError when that is broken.
         """
+
+    def send(self, data: bytes) -> bool:
+        """Send 1 to 16,384 bytes; False where the socket has no room, and then the same object is to be sent next.
+
+        Raises ConnectionError when the connection is broken.
+        """
+
+    @property
+    def protocol(self) -> str:
+        """What was agreed upon by ALPN; "" where nothing was."""
 
     def farewell(self, word: bytes) -> None:
         """Say this and close_notify, as far as the socket takes it; nothing else is to be done with it then."""

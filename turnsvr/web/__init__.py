@@ -5,10 +5,12 @@ The packages that serve it are optional (`pip install turnsvr[web]`); importing 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
 from turnsvr.config.websettings import WebListen, WebSettings
+from turnsvr.stun.address import Address
 from turnsvr.web.context import Context
 
 __all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
@@ -31,6 +33,9 @@ class WebServer(Protocol):
 
     async def start(self) -> None:
         """Raises WebError, and then nothing is left open."""
+
+    def connection(self, client: Address) -> asyncio.BaseProtocol | None:
+        """The protocol of one more connection, of this client, that came in elsewhere; None where it has no room."""
 
     def reload(self, settings: WebSettings) -> None:
         """Take other settings; those that need a restart are as they were."""

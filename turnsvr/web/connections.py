@@ -82,6 +82,11 @@ class HttpConnection:
         self._wait: tuple[Phase, object] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has its place still."""
+        return self in self._table
+
     def waits(self, what: Phase, of: object = None) -> None:
         """What it waits for from now on; of tells one request from another, where they wait for the same."""
         if self._wait == (what, of) or self not in self._table:

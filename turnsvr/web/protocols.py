@@ -38,6 +38,9 @@ class HttpProtocol(Watched, H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._place.drop = self._drop
+        if not self._place.is_open:  # dropped before it had begun
+            transport.abort()
+            return
         self._judge()
 
     def on_response_complete(self) -> None:

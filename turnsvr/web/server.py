@@ -13,11 +13,13 @@ from turnsvr.config.ranges import AddressRange
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.ranges import RangeSet
+from turnsvr.stun.address import Address
 from turnsvr.web import WebError, serving
 from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.context import Context
 from turnsvr.web.middleware import Receive, Scope, Send
+from turnsvr.web.protocols import HttpProtocol
 
 _CERTIFICATE_SECONDS = 60.0
 _LOOPBACK = (AddressRange.parse("127.0.0.1"), AddressRange.parse("::1"))
@@ -85,6 +87,10 @@ class Server:
         if self._own_tls is not None:
             self._tasks.append(asyncio.create_task(self._watch_certificate()))
         _log.info("serving HTTP", listen=",".join(map(str, self.listening)))
+
+    def connection(self, client: Address) -> HttpProtocol | None:
+        """The protocol of one more connection, of this client, that came in elsewhere; None where it has no room."""
+        return self._servers.connection(client)
 
     def reload(self, settings: WebSettings) -> None:
         """Go by other settings, once started; rooms and connections live on."""

@@ -77,6 +77,10 @@ class HttpServers:
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
         await server.ready.wait()
 
+    def connection(self, client: Address) -> HttpProtocol | None:
+        """The protocol of one more connection, of this client, that came in elsewhere; None where it has no room."""
+        return self._servers[0].connection(client) if self._servers else None
+
     async def stop(self) -> None:
         """Stopping twice is fine."""
         for server in self._servers:
@@ -122,6 +126,16 @@ class _Uvicorn(uvicorn.Server):
         self._drop_all()
         await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.sleep(0)  # for the transports to end
+
+    def connection(self, client: Address) -> HttpProtocol | None:
+        """As HttpServers.connection."""
+        place = None if self.should_exit else self._connections.admit(client.host)
+        if place is None:
+            return None
+        place.client = client
+        self._mine.add(place)
+        place.closed = lambda: self._mine.discard(place)
+        return HttpProtocol(place, self.config, self.server_state)
 
     def _drop_all(self) -> None:
         for connection in tuple(self._mine):

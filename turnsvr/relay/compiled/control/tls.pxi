@@ -185,12 +185,12 @@ cdef class TlsHandshake:
         raise ConnectionError(last_error() or "closed by the client")
 
     def receive(self, int most):
-        """What the client said first, once hands are shaken, so many bytes at the most, and none of them twice.
+        """What the client says, once hands are shaken, so many bytes at the most, a record's at once, and none twice.
 
         None for nothing so far, b"" when it has closed the connection. Raises ConnectionError when that is broken.
         """
         cdef TlsLink *link = self.link
-        cdef char said[1024]
+        cdef char said[TLS_RECORD]
         cdef int got, error
         if link == NULL or not self.is_done:
             raise RuntimeError("hands are not shaken, or the handshake is over")
@@ -204,6 +204,35 @@ cdef class TlsHandshake:
         if error == SSL_ERROR_ZERO_RETURN:
             return b""
         raise ConnectionError(last_error() or "closed by the client")
+
+    def send(self, bytes data not None):
+        """Send these bytes, at most a record's; False where the socket has no room, and then the same object is next.
+
+        Raises ConnectionError when the connection is broken.
+        """
+        cdef TlsLink *link = self.link
+        cdef int sent, error
+        if link == NULL or not self.is_done:
+            raise RuntimeError("hands are not shaken, or the handshake is over")
+        if not 0 < len(data) <= TLS_RECORD:
+            raise ValueError("a record holds 1 to 16384 bytes")
+        _libssl.ERR_clear_error()
+        sent = _libssl.SSL_write(link.ssl, <const char *>data, <int>len(data))
+        if sent > 0:
+            return True
+        error = _libssl.SSL_get_error(link.ssl, sent)
+        if error == SSL_ERROR_WANT_READ or error == SSL_ERROR_WANT_WRITE:
+            return False
+        raise ConnectionError(last_error() or "closed by the client")
+
+    @property
+    def protocol(self):
+        """What was agreed upon by ALPN; "" where nothing was."""
+        cdef const unsigned char *name = NULL
+        cdef unsigned int size = 0
+        if self.link != NULL:
+            _libssl.SSL_get0_alpn_selected(self.link.ssl, &name, &size)
+        return (<const char *>name)[:size].decode("ascii", "replace") if size else ""
 
     def farewell(self, bytes word not None):
         """Say this and close_notify, as far as the socket takes it; nothing else is to be done with it then."""

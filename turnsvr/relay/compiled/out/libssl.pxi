@@ -92,6 +92,7 @@ cdef struct Libssl:
     int (*SSL_read)(void *, void *, int) noexcept nogil
     int (*SSL_write)(void *, const void *, int) noexcept nogil
     int (*SSL_shutdown)(void *) noexcept nogil
+    void (*SSL_get0_alpn_selected)(const void *, const unsigned char **, unsigned int *) noexcept nogil
     int (*SSL_get_error)(const void *, int) noexcept nogil
     long (*SSL_ctrl)(void *, int, long, void *) noexcept nogil
     int (*SSL_want)(const void *) noexcept nogil
@@ -148,6 +149,7 @@ def _functions():
         (b"SSL_read", <uintptr_t>&_libssl.SSL_read),
         (b"SSL_write", <uintptr_t>&_libssl.SSL_write),
         (b"SSL_shutdown", <uintptr_t>&_libssl.SSL_shutdown),
+        (b"SSL_get0_alpn_selected", <uintptr_t>&_libssl.SSL_get0_alpn_selected),
         (b"SSL_get_error", <uintptr_t>&_libssl.SSL_get_error),
         (b"SSL_ctrl", <uintptr_t>&_libssl.SSL_ctrl),
         (b"SSL_want", <uintptr_t>&_libssl.SSL_want),
