@@ -108,7 +108,9 @@ async def test_a_session_lives_beside_requests(serve: Serve) -> None:
         await hang_up(page)
     assert (await client.binding()).message.message_class is Class.SUCCESS
     session = next(application.server.allocations())
-    assert application.rooms.reader(session.five_tuple) == application.rooms.tls_reader
+    assert application.rooms.streams.is_adopted(session.five_tuple) is (
+        application.rooms.streams.pump_context is not None
+    )
     await client.close()
 
 
