@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import structlog
 
-from turnsvr.eviction import Waiting
+from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
 from turnsvr.net.doors import Backend
 from turnsvr.net.proxyheader import write_header
@@ -61,7 +61,7 @@ class Splices:
         self._reads = ReadBuffer()
         self._open: set[Splice] = set()
         self._by_client: Counter[bytes] = Counter()
-        self._idle = Waiting[Splice]()
+        self._idle = Evictable[Splice]()
         self._told: dict[Backend, tuple[float, int]] = {}
         """When the log was told of a server last, and how many failures there were since."""
         self._tasks: set[asyncio.Task[None]] = set()
