@@ -11,7 +11,7 @@ from turnsvr import admin, limits
 from turnsvr.app import assemble, throttle
 from turnsvr.config.settings import Settings
 from turnsvr.credentials import questions, revoked
-from turnsvr.net import accepting, lookup, proxied, proxyheader, turns
+from turnsvr.net import accepting, clienthello, hello, lookup, proxied, proxyheader, splice, turns
 from turnsvr.relay.portable import waiting
 from turnsvr.turn import allocation, policy, state
 from turnsvr.turn import waiting as requests
@@ -24,7 +24,7 @@ ROWS = {
     for line in TEXT.splitlines()
     if len(cells := line.split("|")) > 4
 }
-SETTING = re.compile(r"`((?:limits(?!\.py)|proxy|web|peers|realms|relay|admin)\.[a-zA-Z_.]+)`")
+SETTING = re.compile(r"`((?:limits(?!\.py)|proxy|share|web|peers|realms|relay|admin)\.[a-zA-Z_.]+)`")
 
 KIB, MIB = 1_024, 1_048_576
 
@@ -38,6 +38,11 @@ def row(begins: str) -> str:
     [
         ("TLS handshakes", f"{turns._AT_ONCE} steps"),
         ("connections of balancers", f"{proxied.HEADER_SECONDS:g} s and {proxyheader.MAX_HEADER:,} bytes of header"),
+        (
+            "such a connection",
+            f"{splice._HIGH // KIB} KiB wait for each end, {splice.CONNECT_SECONDS:g} s for its server",
+        ),
+        ("ClientHellos", f"{clienthello.MAX_HELLO // KIB} KiB and {hello.HELLO_SECONDS:g} s for each"),
         ("connections accepted", f"{accepting.BATCH} a listener, {serving._BATCH} of HTTP"),
         ("messages that wait", f"{waiting._LIMIT // MIB} MiB of sessions, {waiting._LIMIT // MIB} MiB of strangers"),
         (

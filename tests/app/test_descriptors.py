@@ -12,6 +12,7 @@ from turnsvr.config.settings import Settings
 
 EVERYTHING: dict[str, Any] = {
     "web": {"listen": "http://127.0.0.1:0"},
+    "share": "tcp://127.0.0.1:1",
     "credentials": {"store": "sqlite:/a", "hook": {"url": "https://a.example", "secret": "a secret, long enough"}},
 }
 
@@ -27,6 +28,7 @@ def test_all_parts_fit(limit: int, families: int, sections: dict[str, Any]) -> N
     assert relays <= budget.relays or families == 0
     assert budget.connections < budget.streams
     assert budget.web_connections < budget.web or not settings.web
+    assert 2 * budget.shared_connections < budget.shared or not settings.share
     assert min(budget.allocations, budget.connections) >= 50
 
 
@@ -34,9 +36,10 @@ def test_without_a_limit_the_settings_hold() -> None:
     settings = Settings.model_validate(EVERYTHING)
     budget = share_out(settings, None)
     limits = settings.limits
-    assert (budget.allocations, budget.connections, budget.web_connections) == (
+    assert (budget.allocations, budget.connections, budget.web_connections, budget.shared_connections) == (
         limits.allocations,
         limits.connections,
+        1_000,
         1_000,
     )
     assert budget.reduced(settings) == []
@@ -48,7 +51,12 @@ def test_without_a_limit_the_settings_hold() -> None:
 def test_a_small_limit_is_told_setting_by_setting() -> None:
     settings = Settings.model_validate(EVERYTHING)
     told = share_out(settings, 3_000).reduced(settings)
-    assert [name for name, _, _ in told] == ["limits.allocations", "limits.connections", "web.connections"]
+    assert [name for name, _, _ in told] == [
+        "limits.allocations",
+        "limits.connections",
+        "web.connections",
+        "share.connections",
+    ]
     assert all(0 < room < wanted for _, room, wanted in told)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.turn.world import OTHER_PEER, PEER, REALM, Client, Style, World, raw
+from turnsvr.net.clienthello import read_hello
+from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, write_header
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import MalformedMessage
@@ -16,6 +18,10 @@ from turnsvr.turn.config import RealmConfig, ServerConfig
 
 CORPUS = Path(__file__).parent / "corpus"
 
+SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
+"""Of PROXY headers of version 2."""
+HELLO = bytes.fromhex("160301010001000100") + b"\x03\x03" + bytes(33) + bytes.fromhex("000213010100")
+"""The beginning of a ClientHello, up to the size of its extensions."""
 _MAX_FRAME = HEADER_SIZE + 0xFFFF
 _MAX_GROWTH = 200
 """Bytes by which an answer to a stranger may exceed the request: realm, nonce, addresses and software."""
@@ -97,6 +103,43 @@ def _split(pieces: list[bytes]) -> tuple[list[bytes], int | None]:
     return frames, splitter.pending
 
 
+def proxy(data: bytes) -> None:
+    """PROXY headers: the same however the bytes are cut, no more than the bound; what is written reads the same."""
+    for head in (
+        b"",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"[: len(data) % 40],
+        SIGNATURE,
+        SIGNATURE + b"\x21\x11\0\x0c",
+    ):
+        results = {_header(head + data, size) for size in (1, 5, 1 << 20)}
+        assert len(results) == 1
+        client, taken = results.pop()
+        assert taken <= MAX_HEADER
+        if client is not None:
+            assert _header(write_header(client, client), 7)[0] == client
+
+
+def _header(data: bytes, size: int) -> tuple[Address | None, int]:
+    """Whom a header names, and its size; -1 for bytes that are none or not all of one."""
+    reader, at = HeaderReader(), 0
+    while not reader.whole and at < len(data):
+        try:
+            at += reader.feed(data[at : at + size])
+        except BadHeader:
+            return None, -1
+    return (reader.client, at) if reader.whole else (None, -1)
+
+
+def hello(data: bytes) -> None:
+    """ClientHellos: what is told of the beginning holds for the whole."""
+    for head in (b"", HELLO, HELLO[:9] + bytes(35)):
+        whole = head + data
+        told = read_hello(whole)
+        for at in range(0, len(whole), 1 + len(whole) // 9):
+            early = read_hello(whole[:at])
+            assert early is None or early == told
+
+
 def server(data: bytes) -> None:
     """Server.receive: bytes as they are, from a stranger, a client, a stream; then signed by who may relay.
 
@@ -147,5 +190,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "codec": codec,
     "attributes": attributes,
     "framing": framing,
+    "proxy": proxy,
+    "hello": hello,
     "server": server,
 }

@@ -1,9 +1,9 @@
-"""How the open files of the process are shared out: to relays, streams, HTTP, the admin interface and stores.
+"""How the open files of the process are shared out: to relays, streams, HTTP, other servers, admin and stores.
 
 The law: each part keeps a bound of its own (allocations, connections), and all bounds together fit into what the system
 allows (RLIMIT_NOFILE). So one full part takes nothing from another. Where the system allows fewer files than the
-settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams and HTTP
-share the rest in proportion to what the settings ask for.
+settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams, HTTP and what
+other servers take share the rest in proportion to what the settings ask for.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ class OpenFiles:
     stores: int
     admin: int
     web: int
+    shared: int
+    """Connections that other servers take (share), each with the one to its server."""
     streams: int
     relays: int
     allocations: int
@@ -47,21 +49,24 @@ class OpenFiles:
     """Connections that streams have room for, at most limits.connections."""
     web_connections: int
     """At most web.connections; 0 without web."""
+    shared_connections: int
+    """At most share.connections; 0 where no other server takes any."""
 
     @property
     def total(self) -> int:
-        return self.server + self.stores + self.admin + self.web + self.streams + self.relays
+        return sum(self.shares().values())
 
     def applied(self, settings: Settings) -> Settings:
         """The settings with the bounds for which there is room."""
         limits = settings.limits.model_copy(
             update={"allocations": self.allocations, "connections": self.connections},
         )
-        return settings.model_copy(update={"limits": limits})
+        share = settings.share and settings.share.model_copy(update={"connections": max(1, self.shared_connections)})
+        return settings.model_copy(update={"limits": limits, "share": share})
 
     def shares(self) -> dict[str, int]:
         """Open files by part, in the order in which they are told."""
-        names = ("relays", "streams", "web", "admin", "stores", "server")
+        names = ("relays", "streams", "web", "shared", "admin", "stores", "server")
         return {name: getattr(self, name) for name in names}
 
     def as_dict(self) -> dict[str, int]:
@@ -80,6 +85,7 @@ class OpenFiles:
             ("limits.allocations", limits.allocations, self.allocations),
             ("limits.connections", limits.connections, self.connections),
             ("web.connections", web.connections if web else 0, self.web_connections),
+            ("share.connections", _shared(settings), self.shared_connections),
         ]
         return [(name, room, wanted) for name, wanted, room in found if room < wanted]
 
@@ -97,6 +103,7 @@ def share_out(settings: Settings, limit: int | None, *, families: int = 2, threa
         "relays": _sockets(settings.limits.allocations, families),
         "streams": settings.limits.connections + _PASSING,
         "web": settings.web.connections + _PASSING if settings.web else 0,
+        "shared": 2 * _shared(settings) + _PASSING if _shared(settings) else 0,
     }
     shares = _in_proportion(wanted, None if limit is None else limit - server - stores - administration)
     return OpenFiles(
@@ -108,6 +115,7 @@ def share_out(settings: Settings, limit: int | None, *, families: int = 2, threa
         allocations=_allocations(settings.limits.allocations, shares["relays"], families),
         connections=_room(settings.limits.connections, shares["streams"]),
         web_connections=_room(settings.web.connections, shares["web"]) if settings.web else 0,
+        shared_connections=_room(2 * _shared(settings), shares["shared"]) // 2,
     )
 
 
@@ -116,9 +124,10 @@ def _in_proportion(wanted: dict[str, int], room: int | None) -> dict[str, int]:
     if room is None or room >= sum(wanted.values()):
         return wanted
     room = max(room, 0)
-    others = wanted["relays"] + wanted["streams"]
+    rest = {name: many for name, many in wanted.items() if name != "web"}
+    others = sum(rest.values())
     web = min(wanted["web"], max(room // 8, room * wanted["web"] // (others + wanted["web"])))
-    left = {name: wanted[name] * (room - web) // others for name in ("relays", "streams")}
+    left = {name: many * (room - web) // others for name, many in rest.items()}
     return {name: wanted[name] and max(_LEAST, share) for name, share in (left | {"web": web}).items()}
 
 
@@ -163,6 +172,11 @@ def _allocations(wanted: int, share: int, families: int) -> int:
 def _room(wanted: int, share: int) -> int:
     """Connections in a share; while there is little, fewer may be passing."""
     return max(1, min(wanted, share - min(_PASSING, share // 2)))
+
+
+def _shared(settings: Settings) -> int:
+    """Connections that other servers may take."""
+    return settings.share.connections if settings.share is not None and settings.share.has_backends else 0
 
 
 def _server(settings: Settings, threads: int) -> int:

@@ -14,6 +14,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from turnsvr.config.credentialsettings import KnownUsers
+from turnsvr.config.dooradvice import on_doors
 from turnsvr.config.fields import family_of
 from turnsvr.config.hostfacts import CertificateFacts
 from turnsvr.config.peeradvice import on_peers, wins
@@ -84,6 +85,7 @@ def advise(
         *_credentials(settings, file_is_public),
         *_realms(settings, own),
         *_peers(settings, settings.peers, own),
+        *(Advice(*each) for each in on_doors(settings)),
         *_limits(settings),
         *_other_servers(settings),
         *_nat_discovery(settings, host_addresses),

@@ -88,6 +88,11 @@ class Figures:
     connections_refused: int = counter("TCP and TLS connections for which there was no room, since sessions held it.")
     header_refusals: Mapping[Refusal, int]
     """Connections to the listeners of TURN clients that were refused for want of a PROXY header, by reason."""
+    shared_connections: int = gauge("Connections that other servers have taken (share) now.")
+    shared_connections_evicted: int = counter(
+        "Connections that other servers had taken and that were ended to make room for others."
+    )
+    shared_connections_failed: int = counter("Connections whose server (share) could not be reached.")
     lagging_connections: int = gauge(
         "Connections with output that waits because the client reads too slowly; those that the compiled pump serves "
         "are not among them."
