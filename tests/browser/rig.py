@@ -73,6 +73,28 @@ web: {{listen: "http://{ADDRESS}:{WRONG_HTTP}", public: true, requests_per_addre
 """
 """Of a third server, whose external address is nobody's."""
 
+SHARED_SETTINGS = f"""
+realm: {NAME}
+listen: ["tls://{ADDRESS}:443"]
+tls: {{certificate: certificate.pem, key: key.pem}}
+relay: {{addresses: {ADDRESS}, ports: 40000-40999}}
+credentials: {{secret: north of the wall and then some}}
+limits: {{allocations_per_user: 100}}
+share: web
+web: {{listen: "http://127.0.0.1:8092", public: true, requests_per_address: 0}}
+"""
+"""Of one more server, which has everything on one port."""
+ONE_PORT = """
+table inet one_port {
+    chain input {
+        type filter hook input priority 0;
+        iifname "to*" meta l4proto udp drop
+        iifname "to*" tcp dport != 443 drop
+    }
+}
+"""
+"""nftables rules of its network: nothing else gets in."""
+
 CHROMIUM_ARGUMENTS = (
     "--no-sandbox",
     "--ignore-certificate-errors",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.rig import ADDRESS, HTTPS, NO_UPGRADE, PAGE, Browser, Rig
+from tests.browser.rig import ADDRESS, HTTPS, NO_UPGRADE, ONE_PORT, PAGE, Browser, Rig
 
 
 def begin(browser: Browser, url: str, *, leg: str = "any", policy: str = "relay") -> None:
@@ -80,6 +80,18 @@ def test_a_relayed_call(here: Browser, there: Browser, leg: str) -> None:
         assert browser.do("complaints") == []
     there.do("click", selector="#call-leave")
     here.wait(lambda: "left" in here.text("#call-state"), "the other side's leaving")
+
+
+def test_a_call_through_the_port_of_its_page(lab: Rig, here: Browser, there: Browser) -> None:
+    """HTTPS, signalling and both relayed legs on 443 of one address; nothing else gets in."""
+    with lab.middle.rules(ONE_PORT):
+        begin(here, f"https://{ADDRESS}/#call")
+        begin(there, link(here))
+        for browser in (here, there):
+            found = assert_relayed(browser)
+            assert found["relayProtocol"] == "tls"
+            assert browser.evaluate("window.turnsvrCall.signalling.transport") == "websocket"
+            assert browser.do("complaints") == []
 
 
 def test_the_relay_is_found_where_there_is_no_direct_way(here: Browser, there: Browser) -> None:
