@@ -76,7 +76,7 @@ web: {{listen: "http://{ADDRESS}:{WRONG_HTTP}", public: true, requests_per_addre
 SHARED_SETTINGS = f"""
 realm: {NAME}
 listen: ["tls://{ADDRESS}:443"]
-tls: {{certificate: certificate.pem, key: key.pem}}
+tls: {{certificate: issued.pem, key: issued.key}}
 relay: {{addresses: {ADDRESS}, ports: 40000-40999}}
 credentials: {{secret: north of the wall and then some}}
 limits: {{allocations_per_user: 100}}
@@ -139,6 +139,32 @@ def _missing(reason: str) -> NoReturn:
 def _run(*command: str, text: str | None = None) -> None:
     done = subprocess.run(command, check=False, capture_output=True, input=text, text=True)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+
+
+def issue(directory: Path) -> Path:
+    """A certificate of an authority of the test's own, in issued.pem and issued.key; returns the authority's.
+
+    Firefox serves a TLS leg to nobody whose certificate it does not trust, whatever it lets pages do.
+    """
+    openssl, key = need("openssl"), ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+    authority, request, names = directory / "authority.pem", directory / "request.pem", directory / "names"
+    names.write_text(f"subjectAltName=IP:{ADDRESS},DNS:{NAME}\n")
+    paths = ("-keyout", str(directory / "authority.key"), "-out", str(authority))
+    _run(openssl, "req", "-x509", *key, *paths, "-subj", "/CN=authority", "-days", "30")
+    _run(openssl, "req", *key, "-keyout", str(directory / "issued.key"), "-out", str(request), "-subj", "/CN=turn")
+    signer = ("-CA", str(authority), "-CAkey", str(directory / "authority.key"), "-CAcreateserial")
+    issued = ("-extfile", str(names), "-days", "20", "-out", str(directory / "issued.pem"))
+    _run(openssl, "x509", "-req", "-in", str(request), *signer, *issued)
+    return authority
+
+
+def profile_that_trusts(authority: Path, directory: Path) -> Path:
+    """A profile of Firefox in this directory."""
+    certutil = need("certutil")
+    directory.mkdir()
+    _run(certutil, "-N", "-d", f"sql:{directory}", "--empty-password")
+    _run(certutil, "-A", "-d", f"sql:{directory}", "-n", "authority", "-t", "C,,", "-i", str(authority))
+    return directory
 
 
 class Namespace:
@@ -211,7 +237,7 @@ class Server:
 
     def __init__(self, namespace: Namespace, directory: Path) -> None:
         firstrun.write_self_signed(directory, [ADDRESS])
-        self._directory = directory
+        self.directory = directory
         self._namespace = namespace
         self._errors = directory / "log"
         self._serving = 0
@@ -226,8 +252,8 @@ class Server:
 
     def add(self, name: str, settings: str) -> None:
         """One more server, with these settings in a file of this name."""
-        (self._directory / name).write_text(settings)
-        command = ("-m", "turnsvr", "run", "-c", str(self._directory / name))
+        (self.directory / name).write_text(settings)
+        command = ("-m", "turnsvr", "run", "-c", str(self.directory / name))
         self._processes.append(self._start(self._namespace, *command))
         self._serving += 1
 

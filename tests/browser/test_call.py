@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser.rig import ADDRESS, HTTPS, NO_UPGRADE, ONE_PORT, PAGE, Browser, Rig
+from tests.browser.rig import (
+    ADDRESS,
+    HTTPS,
+    NAME,
+    NO_UPGRADE,
+    ONE_PORT,
+    PAGE,
+    SHARED_SETTINGS,
+    Browser,
+    Rig,
+    issue,
+    profile_that_trusts,
+)
+from tests.conftest import need
 
 
 def begin(browser: Browser, url: str, *, leg: str = "any", policy: str = "relay") -> None:
@@ -82,14 +97,37 @@ def test_a_relayed_call(here: Browser, there: Browser, leg: str) -> None:
     here.wait(lambda: "left" in here.text("#call-state"), "the other side's leaving")
 
 
-def test_a_call_through_the_port_of_its_page(lab: Rig, here: Browser, there: Browser) -> None:
+@pytest.fixture(scope="module")
+def authority(lab: Rig) -> Path:
+    """Of a server that has everything on one port."""
+    made = issue(lab.server.directory)
+    lab.server.add("shared.yaml", SHARED_SETTINGS)
+    lab.server.wait()
+    return made
+
+
+@pytest.fixture(scope="module")
+def trusting_fox(lab: Rig, authority: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Firefox in the other place, with that authority among its own."""
+    profile = profile_that_trusts(authority, tmp_path_factory.mktemp("fox") / "profile")
+    browser = Browser(lab.there, "firefox", need("firefox-esr"), profile)
+    yield browser
+    browser.close()
+
+
+@pytest.mark.usefixtures("authority")
+@pytest.mark.parametrize("other", ["there", "trusting_fox"])
+def test_a_call_through_the_port_of_its_page(
+    lab: Rig, here: Browser, other: str, request: pytest.FixtureRequest
+) -> None:
     """HTTPS, signalling and both relayed legs on 443 of one address; nothing else gets in."""
+    second: Browser = request.getfixturevalue(other)
     with lab.middle.rules(ONE_PORT):
-        begin(here, f"https://{ADDRESS}/#call")
-        begin(there, link(here))
-        for browser in (here, there):
+        begin(here, f"https://{NAME}/#call")
+        begin(second, link(here))
+        for browser in (here, second):
             found = assert_relayed(browser)
-            assert found["relayProtocol"] == "tls"
+            assert found["local"].startswith("relayed, server reached over TLS")
             assert browser.evaluate("window.turnsvrCall.signalling.transport") == "websocket"
             assert browser.do("complaints") == []
 
