@@ -12,7 +12,7 @@ import contextlib
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from turnsvr import admin
+from turnsvr import admin, relay
 from turnsvr.app import assemble
 from turnsvr.config.settings import Settings
 from turnsvr.net.accepting import BATCH
@@ -20,7 +20,7 @@ from turnsvr.net.accepting import BATCH
 _OWN = 64
 """Standard streams, the log, files that are read now and then, sockets that probe or look something up."""
 _A_THREAD = 2
-"""Of the pump, besides its share of each UDP listener."""
+"""Of the pump."""
 _STORE, _HOOK, _TOKENS, _STATUS = 32, 96, 8, 8
 """Connections to databases and services that know users, including those that are being closed."""
 _PASSING = 3 * BATCH
@@ -92,13 +92,20 @@ class OpenFiles:
 
 def share_out_on(host: assemble.Host, settings: Settings, limit: int | None) -> OpenFiles:
     """On this host, with so many open files; None for any number."""
-    families = len({relay.family for relay in assemble.relay_addresses(settings, host)})
-    return share_out(settings, limit, families=families, threads=settings.pump.thread_count(host.cores))
+    families = len({each.family for each in assemble.relay_addresses(settings, host)})
+    threads = settings.pump.thread_count(host.cores)
+    group = relay.listener_sockets(settings.pump.kind, threads)
+    return share_out(settings, limit, families=families, threads=threads, group=group)
 
 
-def share_out(settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1) -> OpenFiles:
-    """limit: RLIMIT_NOFILE, None for none; families: address families that are relayed; threads: of the pump."""
-    server, stores, administration = _server(settings, threads), _stores(settings), _admin(settings)
+def share_out(
+    settings: Settings, limit: int | None, *, families: int = 2, threads: int = 1, group: int = 1
+) -> OpenFiles:
+    """limit: RLIMIT_NOFILE, None for none; families: address families that are relayed.
+
+    threads: of the pump; group: its sockets at each UDP listener's address.
+    """
+    server, stores, administration = _server(settings, threads, group), _stores(settings), _admin(settings)
     wanted = {
         "relays": _sockets(settings.limits.allocations, families),
         "streams": settings.limits.connections + _PASSING,
@@ -179,11 +186,11 @@ def _shared(settings: Settings) -> int:
     return settings.share.connections if settings.share is not None and settings.share.has_backends else 0
 
 
-def _server(settings: Settings, threads: int) -> int:
+def _server(settings: Settings, threads: int, group: int) -> int:
     listeners = settings.listeners()
     udp = sum(each.is_datagram for each in listeners)
     http = len(settings.web.listeners()) if settings.web else 0
-    return _OWN + threads * (_A_THREAD + udp) + len(listeners) - udp + http
+    return _OWN + threads * _A_THREAD + group * udp + len(listeners) - udp + http
 
 
 def _stores(settings: Settings) -> int:

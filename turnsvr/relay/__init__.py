@@ -10,6 +10,7 @@ from typing import Any, Literal
 from turnsvr.limits import ANSWERS_SAVED, AdjustableAnswerLimit, AnswerLimit, AnswerLimiter
 from turnsvr.relay.api import Handler, Pump, PumpSettings
 from turnsvr.relay.compiled import tls
+from turnsvr.relay.portable.group import GROUP
 from turnsvr.relay.portable.pump import PortablePump
 
 PumpKind = Literal["auto", "compiled", "portable"]
@@ -46,6 +47,11 @@ def budget(rate: float, kind: PumpKind = "auto") -> AdjustableAnswerLimit:
         made: AdjustableAnswerLimit = compiled.AnswerBudget(rate)
         return made
     return AnswerLimiter(rate, saved=ANSWERS_SAVED)
+
+
+def listener_sockets(kind: PumpKind, threads: int) -> int:
+    """Sockets that a pump of that kind, with so many threads, opens at the address of each UDP listener."""
+    return GROUP if kind == "portable" or isinstance(_compiled(), str) else threads
 
 
 def look(kind: PumpKind) -> None:

@@ -27,12 +27,13 @@ from turnsvr.relay.api import (
     TlsHandshake,
     Totals,
 )
+from turnsvr.relay.portable.group import open_group
 from turnsvr.relay.portable.messages import BINDING_REQUEST, binding_success
 from turnsvr.relay.portable.order import Order
 from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
 from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay
-from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket, open_listener
+from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket
 from turnsvr.relay.portable.table import Table
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import without_zone
@@ -60,6 +61,8 @@ class PortablePump:
         limiter: AnswerLimit | None = None,
     ) -> None:
         """random(n) gives n unpredictable bytes. limiter: one whose rate the caller sets; a new one without it."""
+        self._groups: dict[Address, list[Listener]] = {}
+        """Every socket at the address of a listener."""
         self._settings = settings
         self._loop = loop
         self._clock = clock
@@ -79,10 +82,13 @@ class PortablePump:
     ) -> Address:
         if dtls:
             raise ValueError(NO_DTLS)
-        listener = open_listener(address, BindingAnswer(binding_suffix, mapped_address), self._settings.socket_buffer)
-        self._out.listeners[listener.address] = listener
-        self._loop.add_reader(listener.socket, self._read_listener, listener)
-        return listener.address
+        group = open_group(address, BindingAnswer(binding_suffix, mapped_address), self._settings.socket_buffer)
+        bound = group[0].address
+        self._out.listeners[bound] = group[0]
+        self._groups[bound] = group
+        for listener in group:
+            self._loop.add_reader(listener.socket, self._read_listener, listener)
+        return bound
 
     def secure(self, context: TlsContext) -> None:
         raise ValueError(NO_DTLS)
@@ -248,9 +254,11 @@ class PortablePump:
         self._order.close()
         for session in list(self._table.sessions):
             self.close(session)
-        for listener in self._out.listeners.values():
-            self._loop.remove_reader(listener.socket)
-            listener.socket.close()
+        for group in self._groups.values():
+            for listener in group:
+                self._loop.remove_reader(listener.socket)
+                listener.socket.close()
+        self._groups.clear()
         self._out.listeners.clear()
         self._out.writers.clear()
         self._ports.shutdown()

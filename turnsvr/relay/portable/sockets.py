@@ -79,9 +79,9 @@ def _enlarge(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LISTENER_ROOM)
 
 
-def open_listener(address: Address, answer: BindingAnswer, buffer: int) -> Listener:
-    """A listener of the kind that its address needs. Raises OSError."""
-    sock = open_udp(address, buffer)
+def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse_port: bool = False) -> Listener:
+    """A listener of the kind that its address needs; reuse_port: it may be one of several. Raises OSError."""
+    sock = open_udp(address, buffer, reuse_port=reuse_port)
     if not buffer:
         _enlarge(sock)
     bound = Address(canonical(address.host), sock.getsockname()[1])
