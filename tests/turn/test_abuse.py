@@ -395,13 +395,25 @@ def many_peers(count: int) -> list[Address]:
 
 
 @pytest.mark.parametrize("transport", Transport)
-@pytest.mark.parametrize(("count", "expected"), [(125, 0), (256, 0), (257, 508), (5_400, 508)])
+@pytest.mark.parametrize(("count", "expected"), [(125, 0), (256, 0), (257, 400), (5_400, 400)])
 def test_as_many_peers_as_the_rules_grant_fit_one_request(count: int, expected: int, transport: Transport) -> None:
     world = World()
     client = world.client(transport=transport)
     client.allocate()
     assert code(client.permit(*many_peers(count))) == expected
     assert len(world.plane.sessions[1].permissions) == (count if not expected else 0)
+
+
+def test_more_than_may_ever_be_is_400_and_more_than_there_is_room_for_now_508() -> None:
+    world = World(ServerConfig(RealmConfig(REALM), permissions_per_allocation=3))
+    client = world.client()
+    client.allocate()
+    peers = many_peers(5)
+    assert code(client.permit(peers[4])) == 0
+    assert code(client.permit(*peers[:3])) == 508
+    assert code(client.permit(*peers[:4])) == 400
+    assert world.plane.sessions[1].permissions.keys() == {peers[4].host}
+    assert code(client.permit(*peers[:2], *peers[:2])) == 0
 
 
 def test_peers_are_as_many_as_the_operator_grants() -> None:

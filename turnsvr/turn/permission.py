@@ -36,11 +36,14 @@ def create_permission(state: State, message: Message, five_tuple: FiveTuple, pro
     # "If no such attribute exists, or if any of these attributes are invalid, then a 400": reading finds the latter
     if not hosts:
         raise Reject(ErrorCode.BAD_REQUEST)
-    # "unable to satisfy the request due to some capacity limit": 508, before thousands of peers are judged one by one
-    check_room(len(hosts), state.config.permissions_per_allocation, PERMISSIONS)
+    # No allocation may ever have so many: a request that "SHOULD NOT" be repeated "without modification" (RFC 8489
+    # section 14.8), found before thousands of peers are judged one by one
+    if len(hosts) > state.config.permissions_per_allocation:
+        raise Reject(ErrorCode.BAD_REQUEST, limit=PERMISSIONS)
     # "an address family that is not the same": 443; "if a value is not allowed": 403
     for peer in hosts.values():
         check_peer(state, allocation, peer)
+    # "unable to satisfy the request due to some capacity limit": 508, for room comes back when permissions end
     added = sum([host not in allocation.permissions for host in hosts])
     check_room(len(allocation.permissions) + added, state.config.permissions_per_allocation, PERMISSIONS)
     for host in hosts:
