@@ -137,11 +137,9 @@ cdef struct Stream:
     bint dead
     Stream *next_queued
     # Not NULL while the rules have a message of it, or will: what follows waits in pending, and nothing is read.
-    # is_muted: epoll has been told so; is_unwatched: it looks for nothing, not even errors. ends: it ends, for this
-    # reason, behind what is pending.
+    # is_muted: epoll has been told so. ends: it ends, for this reason, behind what is pending.
     ClientQueue *queue
     bint is_muted
-    bint is_unwatched
     bint ends
     uint32_t end_reason
 

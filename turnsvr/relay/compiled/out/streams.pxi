@@ -19,8 +19,8 @@ cdef inline uint64_t stream_name(const Lane *lane, const Stream *stream) noexcep
 cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
     """Read from it no more and say so; reason is an errno or one of CLOSED_….
 
-    Answers to what came before the end are still written, unless the connection has failed. What came before a failure
-    has its turn yet: while the rules have a message of it, the end waits.
+    Answers to what came before the end are still written, unless the connection has failed. What was read
+    before has its turn yet: while the rules have a message of it, the end waits.
     """
     cdef UpRecord record
     if reason != CLOSED_BY_CLIENT and reason != CLOSED_MALFORMED:
@@ -41,13 +41,11 @@ cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil
 
 
 cdef void put_off_end(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
-    """Let a stream end when the rules have nothing of it any more, at once or after all that its socket still holds."""
-    if not stream.ends and (reason == CLOSED_BY_CLIENT or reason == CLOSED_BY_TLS or reason == ENOMEM):
+    """Let a stream end when the rules have nothing of it any more; nothing is read of it until then."""
+    if not stream.ends:
         stream.ends = True
         stream.end_reason = reason
-    if stream.dead and not stream.is_unwatched:
-        stream.is_muted = True
-        stream.is_unwatched = True
+    if stream.dead:
         watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
 
 
@@ -81,11 +79,10 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
     return True
 
 
-cdef void watch_stream(Lane *lane, Stream *stream) noexcept nogil:
+cdef void watch_stream(Lane *lane, const Stream *stream) noexcept nogil:
     """Have epoll look for what the stream waits for now. Errors it tells of always."""
     cdef uint32_t events = (0 if stream.is_muted else EPOLLIN) | (EPOLLOUT if stream.wants_write else 0)
-    watch(lane, stream.slot, stream.descriptor, events, EPOLL_CTL_ADD if stream.is_unwatched else EPOLL_CTL_MOD)
-    stream.is_unwatched = False
+    watch(lane, stream.slot, stream.descriptor, events, EPOLL_CTL_MOD)
 
 
 cdef bint output_room(Stream *stream, uint32_t size) noexcept nogil:
