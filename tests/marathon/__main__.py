@@ -27,7 +27,7 @@ from tests.conftest import free_port
 from tests.marathon import crowd, place
 from tests.marathon.crowd import LIFETIME, Seen, World, live
 from tests.marathon.peers import Peer
-from tests.marathon.server import SETTINGS, Server, Use
+from tests.marathon.server import SETTINGS, Server, ServerGone, Use
 from turnsvr.app import firstrun
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import tls_context
@@ -74,6 +74,7 @@ class Marathon:
             "host": self._host,
         }
         self._stopping = False
+        self._servers: list[Server] = []
 
     def _at(self, number: int) -> str:
         return f"{self._prefix}.{number}"
@@ -85,7 +86,9 @@ class Marathon:
     def _start(self, name: str, ports: dict[str, int]) -> Server:
         directory = self._directory / name
         directory.mkdir(exist_ok=True)
-        return Server(directory, self._settings(directory, ports))
+        server = Server(directory, self._settings(directory, ports))
+        self._servers.append(server)
+        return server
 
     def _world(self, ports: dict[str, int], peers: Sequence[Peer]) -> World:
         servers = {
@@ -111,10 +114,14 @@ class Marathon:
         self._server = self._start("main", self._ports)
         try:
             await self._run()
+        except ServerGone as gone:
+            self.problems.append(str(gone))
         finally:
-            self._server.close()
+            for server in self._servers:
+                server.close()
 
     async def _run(self) -> None:
+        self._server.status()
         world = self._world(self._ports, self._peers)
         await _once(world)  # what is loaded late is loaded now
         before = self._server.use()
@@ -176,8 +183,9 @@ class Marathon:
         """A server with sessions is drained: it takes no more, and ends with the last one, well."""
         peers = [Peer(self._at(number)) for number in _PEERS]
         ports = _free_ports()
-        side = await asyncio.to_thread(self._start, "side", ports)
+        side = self._start("side", ports)
         try:
+            await asyncio.to_thread(side.status)
             world = self._world(ports, peers)
             lives = [asyncio.create_task(live(world)) for _ in range(_DRAINED_CLIENTS)]
             await asyncio.sleep(5)
@@ -190,6 +198,7 @@ class Marathon:
             self.problems.append("a drained server did not end with its last session")
         finally:
             side.close()
+            self._servers.remove(side)
             for peer in peers:
                 peer.close()
 

@@ -16,8 +16,8 @@ from typing import Any
 from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.admin.client import AdminClient
 
-_START = 30.0
-"""Seconds to become ready."""
+_PATIENCE = 60.0
+"""Seconds to become ready, and to answer on a machine that is busy with other things."""
 
 SETTINGS = """\
 realm: example.org
@@ -47,6 +47,10 @@ class Use:
         return f"{self.memory / 1e6:.1f} MB, {self.descriptors} descriptors, {self.threads} threads"
 
 
+class ServerGone(Exception):
+    """It has ended, or does not answer any more."""
+
+
 class Server:
     """`turnsvr run` on a file, seen from outside."""
 
@@ -58,20 +62,15 @@ class Server:
         self._log = directory / "log"
         command = [sys.executable, "-m", "turnsvr", "run", "-c", str(self.file)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._errors, stderr=self._errors)
-        deadline = time.monotonic() + _START
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"the server did not start:\n{self.log}")
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        with suppress(NoServer, RefusedByServer, OSError, http.client.HTTPException):
-            self.status()
-            return True
-        return False
 
     def status(self) -> dict[str, Any]:
-        return AdminClient.on_socket(self.socket).status()
+        """What it says of itself, once it answers; raises ServerGone."""
+        deadline = time.monotonic() + _PATIENCE
+        while self.process.poll() is None and time.monotonic() < deadline:
+            with suppress(NoServer, RefusedByServer, OSError, http.client.HTTPException):
+                return AdminClient.on_socket(self.socket).status()
+            time.sleep(0.1)
+        raise ServerGone(f"the server does not answer, status {self.process.returncode}:\n{self.log[-4000:]}")
 
     @property
     def log(self) -> str:
