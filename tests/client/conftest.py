@@ -16,6 +16,9 @@ from turnsvr.client.turn import TurnClient
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address, Transport
 
+TRANSPORTS = (Transport.UDP, Transport.TCP, Transport.TLS)
+"""Those of both servers by default."""
+
 LOGIN = Login(USER, PASSWORD)
 TIMERS = Timers.within(10)
 
@@ -49,4 +52,4 @@ async def target(request: pytest.FixtureRequest, serve: Serve) -> AsyncIterator[
         yield Target(False, plain)
         return
     application = await serve()
-    yield Target(True, {transport: address_of(application, transport.value) for transport in Transport})
+    yield Target(True, {transport: address_of(application, transport.value) for transport in TRANSPORTS})

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.client.conftest import LOGIN, Target
+from tests.client.conftest import LOGIN, TRANSPORTS, Target
 from tests.client.load_world import core
 from tests.conftest import Serve, address_of
 from turnsvr.client import load, load_flows
@@ -41,7 +41,7 @@ def _core(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(load_flows, "exchange", core(request.param))
 
 
-@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize("wrap", Wrap)
 async def test_what_is_sent_arrives(
@@ -73,7 +73,7 @@ async def test_the_table_says_what_arrived(target: Target, capsys: pytest.Captur
     assert re.search(r"^Delivered: [1-9]\d* packets/s, 0\.\d Mbit/s of payload$", out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_refused_peer_is_named_with_its_remedy_and_nothing_stays_allocated(
     serve: Serve, transport: Transport, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.client.conftest import LOGIN, TIMERS, Target
+from tests.client.conftest import LOGIN, TIMERS, TRANSPORTS, Target
 from tests.client.coturn import coturn
 from tests.conftest import PASSWORD, USER, Serve, address_of
 from tests.turn.world import raw
@@ -29,7 +29,7 @@ from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.attributes import ATTRIBUTES, UNKNOWN_ATTRIBUTES, EvenPort
 from turnsvr.stun.message import Method
 
-EVERY_TRANSPORT = pytest.mark.parametrize("transport", list(Transport))
+EVERY_TRANSPORT = pytest.mark.parametrize("transport", TRANSPORTS)
 
 
 @EVERY_TRANSPORT
