@@ -27,7 +27,6 @@ _BIO_C_SET_BUF_MEM_EOF_RETURN = 130
 _OP_NO_QUERY_MTU = 0x1000
 _DTLS1_2 = 0xFEFD
 _VERIFY_PEER = 1
-_WANTS_READ = 3
 _RECEIVED_SHUTDOWN = 2
 
 
@@ -118,7 +117,7 @@ class DtlsEnd:
         while self.is_shaken and not self.is_over:
             got = called.SSL_read(self._ssl, self._buffer, _MAX_RECORD)
             if got <= 0:
-                self.is_over = bool(called.SSL_get_shutdown(self._ssl) & _RECEIVED_SHUTDOWN)
+                self.is_over = self._has_failed()
                 called.ERR_clear_error()
                 break
             said.append(self._buffer.raw[:got])
@@ -157,11 +156,17 @@ class DtlsEnd:
         called = library()
         if called.SSL_connect(self._ssl) == 1:
             self.is_shaken = True
-        elif called.SSL_want(self._ssl) != _WANTS_READ:
-            verdict = called.SSL_get_verify_result(self._ssl)
+        elif self._has_failed():
+            verdict = 0 if self._context.insecure else called.SSL_get_verify_result(self._ssl)
             reason = called.X509_verify_cert_error_string(verdict).decode() if verdict else ""
             raise TlsError(reason or last_error() or "the DTLS handshake failed")
         called.ERR_clear_error()
+
+    def _has_failed(self) -> bool:
+        """Errors in OpenSSL's queue may be of records that it threw away, so that its state is what counts."""
+        called = library()
+        is_told = called.SSL_get_shutdown(self._ssl) & _RECEIVED_SHUTDOWN
+        return bool(is_told) or called.SSL_state_string_long(self._ssl) == b"error"
 
     def _to_send(self) -> list[bytes]:
         called = library()

@@ -31,7 +31,7 @@ _FUNCTIONS: tuple[tuple[str, Any, list[Any]], ...] = (
     ("SSL_connect", _INTEGER, [_POINTER]),
     ("SSL_write", _INTEGER, [_POINTER, _TEXT, _INTEGER]),
     ("SSL_read", _INTEGER, [_POINTER, _TEXT, _INTEGER]),
-    ("SSL_want", _INTEGER, [_POINTER]),
+    ("SSL_state_string_long", _TEXT, [_POINTER]),
     ("SSL_get_error", _INTEGER, [_POINTER, _INTEGER]),
     ("SSL_get_shutdown", _INTEGER, [_POINTER]),
     ("SSL_get_version", _TEXT, [_POINTER]),

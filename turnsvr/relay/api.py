@@ -153,6 +153,8 @@ class PumpSettings:
     """From one IPv4 address or one IPv6 /64."""
     idle_timeout: float = 30.0
     """Seconds that an association may stay without a session, before the first one and after each."""
+    handshake_timeout: float = 10.0
+    """Seconds that a handshake of DTLS may take."""
 
 
 @dataclass(frozen=True, slots=True)

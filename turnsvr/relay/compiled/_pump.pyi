@@ -66,6 +66,7 @@ class Engine:
         associations: int,
         associations_per_address: int,
         idle_timeout: float,
+        handshake_timeout: float,
     ) -> None: ...
     def add_listener(
         self, lane: int, descriptor: int, address: Address, suffix: bytes, mapped_address: bool, dtls: bool

@@ -383,6 +383,7 @@ class CompiledPump:
             settings.associations,
             settings.associations_per_address,
             settings.idle_timeout,
+            settings.handshake_timeout,
         )
 
 

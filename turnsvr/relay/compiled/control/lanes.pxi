@@ -100,12 +100,12 @@ cdef class Lanes:
 
     def configure(
         self, double bandwidth, double answers, bint gso, double busy_poll, uint32_t stream_buffer, homes,
-        uint32_t associations, uint32_t associations_per_address, double idle_timeout
+        uint32_t associations, uint32_t associations_per_address, double idle_timeout, double handshake_timeout
     ):
         """From now on: bytes a second for sessions without a limit of their own, answers a second, seconds awake after
         packets, bytes that may wait for a stream, and hosts that are advertised as others: (host, advertised). DTLS
-        associations at once, those of one client address, of which each lane has its part, and seconds that one may
-        stay without a session.
+        associations at once, those of one client address, of which each lane has its part, seconds that one may
+        stay without a session, and that its handshake may take.
         """
         cdef uint32_t at
         cdef Lane *lane
@@ -123,7 +123,8 @@ cdef class Lanes:
                 lane.dtls.most = part_of(associations, self.lane_count)
                 lane.dtls.most_of_source = part_of(associations_per_address, self.lane_count)
                 lane.dtls.most_shaking = part_of(HALF_OPEN, self.lane_count)
-                lane.dtls.idle_time = nanoseconds(idle_timeout)
+                lane.dtls.longest[<int>IDLES] = nanoseconds(idle_timeout)
+                lane.dtls.longest[<int>SHAKES] = nanoseconds(handshake_timeout)
                 know_homes(lane, homes)
                 if changed:
                     limit_sessions(lane, monotonic())

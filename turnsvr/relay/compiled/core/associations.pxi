@@ -14,9 +14,6 @@ cdef enum:
     SHAKING_DATAGRAMS = 32
     SHAKING_BYTES = 32768
 
-# Nanoseconds that hands may take to be shaken.
-cdef int64_t HANDSHAKE_TIME = 10000000000
-
 cdef struct Associations:
     # By addresses of client and server, but for successors; by five-tuple those whose hands are shaken.
     Index by_addresses
@@ -29,7 +26,8 @@ cdef struct Associations:
     uint32_t most
     uint32_t most_of_source
     uint32_t most_shaking
-    int64_t idle_time
+    # Nanoseconds that a link may be in each state that has a list.
+    int64_t longest[LISTED_STATES]
     # What new handshakes begin with: a SSL_CTX, NULL while there is none; who listens for them, and where OpenSSL puts
     # an address that we do not need.
     void *context
@@ -112,7 +110,7 @@ cdef void list_link(Associations *all, DtlsLink *link, LinkState state, int64_t 
     link.since = now
     if state == SERVES:
         return
-    link.deadline = now + (HANDSHAKE_TIME if state == SHAKES else all.idle_time)
+    link.deadline = now + all.longest[<int>state]
     wake_at(all, link.deadline)
     link.next = NULL
     link.previous = source.latest[<int>state]

@@ -4,6 +4,8 @@
 cdef enum:
     HELLO_COOKIE_SIZE = 16
     SECRET_SIZE = 32
+    # What a cookie is made of: both ends' addresses and ports, and their family.
+    ADDRESSES_SIZE = 37
 
 # Nanoseconds for which a secret makes cookies; what it has made holds as long again.
 cdef int64_t SECRET_LIFE = 30000000000
@@ -38,13 +40,13 @@ cdef bint renew_secrets(Secrets *secrets, int64_t now) noexcept nogil:
 
 cdef void write_cookie(uint8_t *to, const uint32_t *secret, const FiveTupleKey *key) noexcept nogil:
     """The cookie for a client at this server address; its connection does not matter."""
-    cdef uint8_t[37] signed
-    memcpy(signed, key.client.ip.bytes, 16)
-    memcpy(signed + 16, key.server.ip.bytes, 16)
-    put16(signed + 32, key.client.port)
-    put16(signed + 34, key.server.port)
-    signed[36] = <uint8_t>key.client.family
-    blake2_end(to, HELLO_COOKIE_SIZE, secret, signed, sizeof(signed))
+    cdef uint8_t[ADDRESSES_SIZE] addresses
+    memcpy(addresses, key.client.ip.bytes, 16)
+    memcpy(addresses + 16, key.server.ip.bytes, 16)
+    put16(addresses + 32, key.client.port)
+    put16(addresses + 34, key.server.port)
+    addresses[36] = <uint8_t>key.client.family
+    blake2_end(to, HELLO_COOKIE_SIZE, secret, addresses, ADDRESSES_SIZE)
 
 
 cdef bint is_cookie(const Secrets *secrets, const FiveTupleKey *key, const uint8_t *said) noexcept nogil:

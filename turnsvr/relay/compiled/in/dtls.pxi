@@ -1,10 +1,15 @@
 # DTLS records as they arrive from a client whose handshake is done. Under the lane's lock. OpenSSL keeps errors
-# by thread: the code that meets one clears them. An error may be left from a record that OpenSSL threw away, so it is
-# asked what it waits for instead.
+# by thread: the code that meets one clears them.
 
-cdef inline bint waits_for_records(const DtlsLink *link) noexcept nogil:
-    """Whether OpenSSL has stopped for want of a datagram; there may be errors to clear all the same."""
-    return _libssl.SSL_want(link.ssl) == SSL_READING
+cdef inline bint has_failed(const DtlsLink *link) noexcept nogil:
+    """Whether OpenSSL has given up, rather than waiting for a datagram.
+
+    Its state says so; an error in its queue may be left from a record that it threw away.
+    """
+    return (
+        _libssl.SSL_get_shutdown(link.ssl) & SSL_RECEIVED_SHUTDOWN != 0
+        or memcmp(_libssl.SSL_state_string_long(link.ssl), <const char *>b"error", 5) == 0
+    )
 
 
 cdef void open_datagram(
@@ -31,10 +36,9 @@ cdef void open_datagram(
         if link.input == NULL and not _libssl.SSL_has_pending(link.ssl):
             return
     link.input = NULL
-    if waits_for_records(link):
-        _libssl.ERR_clear_error()
-        return
     _libssl.ERR_clear_error()
+    if not has_failed(link):
+        return
     if _libssl.SSL_get_shutdown(link.ssl) & SSL_RECEIVED_SHUTDOWN:
         part_from(link, batch)
         end_association(lane, link, CLOSED_BY_CLIENT)

@@ -131,11 +131,10 @@ cdef bint make_step(Lane *lane, Batch *batch) noexcept nogil:
         if done == 1:
             finish_handshake(lane, batch, link)
             return True
-        if not waits_for_records(link):
-            _libssl.ERR_clear_error()
+        _libssl.ERR_clear_error()
+        if has_failed(link):
             fail_handshake(lane, link)
             return True
-        _libssl.ERR_clear_error()
         if link.first == NULL:
             set_timer(lane, link, batch.now)
             return True

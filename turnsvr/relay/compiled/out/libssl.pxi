@@ -24,8 +24,7 @@ cdef enum:
     DTLS_CTRL_GET_TIMEOUT = 73
     DTLS_CTRL_HANDLE_TIMEOUT = 74
     DTLS1_2_VERSION = 0xFEFD
-    # What SSL_want() says of who waits for a datagram, and a bit of what SSL_get_shutdown() says.
-    SSL_READING = 3
+    # A bit of what SSL_get_shutdown() says.
     SSL_RECEIVED_SHUTDOWN = 2
     SSL_OP_NO_QUERY_MTU = 0x1000
     SSL_OP_COOKIE_EXCHANGE = 0x2000
@@ -95,7 +94,7 @@ cdef struct Libssl:
     void (*SSL_get0_alpn_selected)(const void *, const unsigned char **, unsigned int *) noexcept nogil
     int (*SSL_get_error)(const void *, int) noexcept nogil
     long (*SSL_ctrl)(void *, int, long, void *) noexcept nogil
-    int (*SSL_want)(const void *) noexcept nogil
+    const char *(*SSL_state_string_long)(const void *) noexcept nogil
     int (*SSL_has_pending)(const void *) noexcept nogil
     int (*SSL_get_shutdown)(const void *) noexcept nogil
     void *(*SSL_get_rbio)(const void *) noexcept nogil
@@ -152,7 +151,7 @@ def _functions():
         (b"SSL_get0_alpn_selected", <uintptr_t>&_libssl.SSL_get0_alpn_selected),
         (b"SSL_get_error", <uintptr_t>&_libssl.SSL_get_error),
         (b"SSL_ctrl", <uintptr_t>&_libssl.SSL_ctrl),
-        (b"SSL_want", <uintptr_t>&_libssl.SSL_want),
+        (b"SSL_state_string_long", <uintptr_t>&_libssl.SSL_state_string_long),
         (b"SSL_has_pending", <uintptr_t>&_libssl.SSL_has_pending),
         (b"SSL_get_shutdown", <uintptr_t>&_libssl.SSL_get_shutdown),
         (b"SSL_get_rbio", <uintptr_t>&_libssl.SSL_get_rbio),
