@@ -347,8 +347,8 @@ async def test_a_client_may_give_up_and_begin_anew(make_dtls_world: MakeDtlsWorl
     """In the middle of its handshake: the server goes on with the new one."""
     world = make_dtls_world()
     lost = await half_open(world)
-    await lost.hear()
-    await asyncio.sleep(0.2)
+    await lost.endpoint.receive()
+    await asyncio.sleep(0.1)
     lost.endpoint.waiting()
     client = DtlsClient(world, lost.endpoint, lost.server)
     await client.shake_hands()
