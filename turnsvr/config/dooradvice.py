@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Word = tuple[Literal["warning", "note"], str, str]
 """Severity, setting, text."""
 _PUBLIC_HOSTS = 65_536
-"""More addresses than anybody's balancers have."""
+"""More addresses than any operator's balancers have."""
 
 
 def on_doors(settings: Settings) -> Iterator[Word]:

@@ -51,7 +51,7 @@ _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefgh
 
 
 def may_be_http(first: bytes) -> bool:
-    """Whether a server of HTTP may be asked what these first bytes mean; whoever writes a PROXY header asks nobody."""
+    """Whether a server of HTTP may be asked what these first bytes mean; not where they begin a PROXY header."""
     return first[:1] != b"" and first[0] in _TOKEN and not first.startswith(b"PROXY ")
 
 

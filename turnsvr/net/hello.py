@@ -1,4 +1,4 @@
-"""Waits for a TLS client's whole ClientHello, and leaves it in place for whoever begins TLS."""
+"""Waits for a TLS client's whole ClientHello, and leaves it in place for the server that begins TLS."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Hello:
 
     def _end(self, hello: ClientHello) -> None:
         self.cancel()
-        with contextlib.suppress(OSError):  # whoever takes it meets the error
+        with contextlib.suppress(OSError):  # the server that takes it meets the error
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         self._judged(hello)
 

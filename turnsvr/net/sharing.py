@@ -28,7 +28,7 @@ class Sharing:
         await self._splices.close()
 
     def takes(self, door: Door, speech: Speech, first: bytes, *, tls: bool) -> bool:
-        """Whether somebody serves a connection that begins like this."""
+        """Whether another protocol than TURN takes a connection that begins like this."""
         if not first or (speech is not Speech.HTTP and not may_be_http(first)):
             return False
         if self._proofs.has_http and not tls and first.startswith(CHALLENGE):

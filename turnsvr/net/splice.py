@@ -1,7 +1,7 @@
 """Connections that other servers take: each is joined with one to its server, and bytes pass both ways as they are.
 
-Whoever reads slowly keeps the other end from being read on, so that little waits of either. A connection that carries
-nothing for a while ends; where there is no room for a new one, that one ends which has been idle for longest, of the
+While one end reads slowly the other is not read on, so that little waits of either. A connection that carries
+nothing for a while ends; where there is no room for a new one, the one that has been idle for longest ends, of the
 client that has most of them, or of the new one's own client where that has its share.
 """
 

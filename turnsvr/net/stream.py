@@ -70,7 +70,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     ) -> None:
         """limit: bytes that may wait for a slow reader, here and in the transport.
 
-        others: whether somebody else takes a transport that says this at first.
+        others: whether another protocol takes a transport over which this came first.
         """
         self._engine = engine
         self._connection = connection
@@ -131,7 +131,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return (tls.selected_alpn_protocol() or "") if tls is not None else ""
 
     def _leave(self, speech: Speech, data: bytes) -> bool:
-        """Whether somebody else has taken the connection, which is none of ours then."""
+        """Whether another protocol has taken the transport, which is not ours then."""
         transport = self._transport
         assert transport is not None
         self._transport = None

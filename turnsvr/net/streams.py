@@ -288,7 +288,7 @@ class Streams:
     def _leave(
         self, connected: socket.socket, connection: Connection, speech: Speech, first: bytes, tls: TlsHandshake
     ) -> bool:
-        """Whether somebody else goes on with a TLS connection, over which this came first."""
+        """Whether another protocol takes a TLS connection, over which this came first."""
         client, server, door = connection.client, connection.server, connection.door
         if speech is Speech.STUN or not self.sharing.takes(door, speech, first, tls=True):
             return False

@@ -170,7 +170,7 @@ class Web:
 
 def _description(every: Sequence[Endpoint]) -> Endpoint:
     async def describe(request: Request) -> Response:
-        from turnsvr.web.description import describe  # made when somebody reads it
+        from turnsvr.web.description import describe  # made when it is asked for
 
         return JSONResponse(describe(every))
 

@@ -1,8 +1,8 @@
 """Several sockets at one address, so that a source that floods fills its own and no other's.
 
-Python reads more slowly than a network can send, and what a full socket has no room for is lost, whoever sent it. The
-kernel puts each source, an IPv4 address or an IPv6 /64, into the socket that a secret of this process chooses; the loop
-reads a bounded number of datagrams of each in turn.
+Python reads more slowly than a network can send, and what a full socket has no room for is lost, of all sources
+alike. The kernel puts each source, an IPv4 address or an IPv6 /64, into the socket that a secret of this process
+chooses; the loop reads a bounded number of datagrams of each in turn.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def open_group(address: Address, answer: BindingAnswer, buffer: int) -> list[Lis
     if sys.platform != "linux":
         return [open_listener(address, answer, buffer)]
     if address.port:
-        open_udp(address).close()  # a group shares its address with anybody's socket that asks to: nobody has it yet
+        open_udp(address).close()  # fails where another process has the address, which a group could bind too
     group: list[Listener] = []
     try:
         for _ in range(GROUP):
