@@ -26,6 +26,14 @@ IMAGE = os.environ.get("TURNSVR_IMAGE", "")
 HOST = "192.0.2.1"
 SECRET = "the secret of a container, long enough"
 SMALL = 70_000_000
+_CGROUPS = (
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec "$@"',
+)
+"""crun takes one hierarchy of control groups alone; what comes after runs with that."""
 
 pytestmark = pytest.mark.skipif(not IMAGE, reason="TURNSVR_IMAGE names no image: make test-image builds one")
 
@@ -54,7 +62,8 @@ class Container:
     """The image as crun runs it: read-only, without a capability, with its own user."""
 
     def __init__(self, crun: str, image: Unpacked, directory: Path, node: Node, environ: dict[str, str]) -> None:
-        self.crun, self.name = crun, f"turnsvr-{os.getpid()}-{directory.name}"
+        self._crun = [*_CGROUPS, "-", crun, "--cgroup-manager=disabled"]
+        self.name = f"turnsvr-{os.getpid()}-{directory.name}"
         self.bundle, self.log = directory, directory / "log"
         uid = int(image.config["User"].partition(":")[0])
         subprocess.run([crun, "spec"], cwd=directory, check=True)
@@ -80,21 +89,23 @@ class Container:
             if each["type"] == "network":
                 each["path"] = f"/run/netns/{node.name}"
         spec["linux"].pop("resources", None)
+        spec["linux"]["namespaces"] = [each for each in spec["linux"]["namespaces"] if each["type"] != "cgroup"]
+        spec["mounts"] = [each for each in spec["mounts"] if each["destination"] != "/sys/fs/cgroup"]
         (directory / "config.json").write_text(json.dumps(spec))
         with self.log.open("wb") as log:
-            command = [crun, "--cgroup-manager=disabled", "run", "--bundle", str(directory), self.name]
+            command = [*self._crun, "run", "--bundle", str(directory), self.name]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self.crun, "--cgroup-manager=disabled", "exec", self.name, *command],
+            [*self._crun, "exec", self.name, *command],
             capture_output=True, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
 
     @property
     def pid(self) -> int:
         """The server's, as this host counts."""
-        state = subprocess.run([self.crun, "state", self.name], capture_output=True, text=True, check=True)
+        state = subprocess.run([*self._crun, "state", self.name], capture_output=True, text=True, check=True)
         return int(json.loads(state.stdout)["pid"])
 
     def wait_healthy(self, check: list[str]) -> str:
@@ -107,16 +118,14 @@ class Container:
 
     def end(self) -> int:
         """As `podman stop` does."""
-        subprocess.run([self.crun, "--cgroup-manager=disabled", "kill", self.name, "TERM"], check=True)
+        subprocess.run([*self._crun, "kill", self.name, "TERM"], check=True)
         return self.process.wait(PATIENCE)
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGKILL)
             self.process.wait()
-        subprocess.run(
-            [self.crun, "--cgroup-manager=disabled", "delete", "--force", self.name], capture_output=True, check=False
-        )
+        subprocess.run([*self._crun, "delete", "--force", self.name], capture_output=True, check=False)
 
 
 StartContainer = Callable[..., Container]
