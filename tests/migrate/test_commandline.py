@@ -32,3 +32,47 @@ def test_a_value_holds_no_further_line() -> None:
 
 def test_words_without_an_option_are_left_out() -> None:
     assert lines_of(["x", "--realm", "a", "b", "--no-cli"]) == b"realm=a\nno-cli\n"
+
+
+def compose(service: str, **files: str) -> bytes | None:
+    """The lines of a service that stands in a compose file, with files beside it."""
+    data = f"services:\n  turn:\n    image: coturn/coturn\n{service}"
+    arguments = command_in_compose(data.encode(), lambda name: files.get(name.strip("./").replace(".", "_"), ""))
+    return None if arguments is None else lines_of(arguments)
+
+
+@pytest.mark.parametrize(
+    ("service", "files", "lines"),
+    [
+        ("    command: ['--realm=${R}']\n", {"env": "R=example.org"}, b"realm=example.org\n"),
+        ("    command: ['--realm=$R']\n", {"env": "# R=x\nexport R='example.org'"}, b"realm=example.org\n"),
+        ("    command: ['--realm=${R:-a.org}']\n", {}, b"realm=a.org\n"),
+        ("    command: ['--realm=${R:-a.org}']\n", {"env": "R="}, b"realm=a.org\n"),
+        ("    command: ['--realm=${R-a.org}']\n", {"env": "R=b.org"}, b"realm=b.org\n"),
+        ("    command: ['--realm=${R:?say it}']\n", {"env": "R=b.org"}, b"realm=b.org\n"),
+        ("    command: ['--static-auth-secret=${S}']\n", {}, b"static-auth-secret=${S}\n"),
+        ("    command: ['--realm=$${R}']\n    environment: {R: a.org}\n", {}, b"realm=a.org\n"),
+        ("    command: ['--realm=$$R']\n    environment: ['R=a.org']\n", {}, b"realm=a.org\n"),
+        ("    command: ['--realm=$$R']\n    environment: ['R=${X}']\n", {"env": "X=a.org"}, b"realm=a.org\n"),
+        ("    command: ['--realm=$$R']\n    env_file: turn.env\n", {"turn_env": 'R="a.org"'}, b"realm=a.org\n"),
+        ("    command: ['--realm=$$R']\n    env_file: [./turn.env]\n", {"turn_env": "R=a.org"}, b"realm=a.org\n"),
+        ("    command: ['--realm=$$R']\n    env_file: [{path: turn.env}]\n", {"turn_env": "R=a.org"}, b"realm=a.org\n"),
+        (
+            "    command: ['--realm=$$R']\n    env_file: turn.env\n    environment: {R: b.org}\n",
+            {"turn_env": "R=a.org"},
+            b"realm=b.org\n",
+        ),
+        ("    command: sh -c 'exec turnserver --realm=$$R'\n    environment: {R: a.org}\n", {}, b"realm=a.org\n"),
+        ("    command: ['--external-ip=$$(detect-external-ip)']\n", {}, b"external-ip=auto\n"),
+        ("    environment: {DETECT_EXTERNAL_IP: 'yes'}\n", {}, b"external-ip=auto\n"),
+        ("    environment: [DETECT_EXTERNAL_IP=no]\n    command: [--no-cli]\n", {}, b"no-cli\n"),
+        ("    env_file: absent.env\n    command: [--no-cli]\n", {}, b"no-cli\n"),
+    ],
+)
+def test_variables_are_put_in(service: str, files: dict[str, str], lines: bytes) -> None:
+    assert compose(service, **files) == lines
+
+
+@pytest.mark.parametrize("odd", ["environment: 3", "environment: [3, null]", "env_file: {a: 1}", "env_file: [null, 3]"])
+def test_odd_sections_are_no_mistake(odd: str) -> None:
+    assert compose(f"    {odd}\n    command: [--no-cli]\n") == b"no-cli\n"

@@ -14,12 +14,12 @@ from turnsvr.net.tls import TlsFiles
 
 __all__ = ["run"]
 
-UNSUPPORTED = {
-    "bigbluebutton": {"keep-address-family"},
+UNSUPPORTED: dict[str, set[str]] = {
+    "bigbluebutton": set(),
     "debian-stock": set(),
-    "jitsi": {"keep-address-family"},
+    "jitsi": set(),
     "matrix-docker-ansible": set(),
-    "nextcloud-talk": {"log-file"},
+    "nextcloud-talk": set(),
     "prosody": set(),
     "static-users": set(),
     "synapse": set(),
@@ -62,4 +62,5 @@ def on_this_host(text: str, tls: TlsFiles) -> str:
     """Settings with this host's certificate, and listeners at an address that it has."""
     text = re.sub(r"^(\s*certificate:).*", rf"\1 {tls.certificate}", text, flags=re.MULTILINE)
     text = re.sub(r"^(\s*key:).*", rf"\1 {tls.key}", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\s*file:) /var/log/", r"\1 /tmp/", text, flags=re.MULTILINE)
     return re.sub(r"(udp|tcp|tls)://[0-9][0-9.]*:", r"\1://127.0.0.1:", text)

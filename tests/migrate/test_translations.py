@@ -149,7 +149,6 @@ def test_relaying(text: str, relay: dict[str, Any]) -> None:
 
 
 def test_external_addresses_that_do_not_fit_are_told() -> None:
-    assert "a name does not do" in outcomes("external-ip=turn.example.org")[0][1]
     assert kinds("relay-ip=10.0.0.5\nexternal-ip=203.0.113.7/10.0.0.6") == [T, X]
     assert kinds("external-ip=203.0.113.7\nexternal-ip=203.0.113.8") == [T, X]
 
@@ -433,9 +432,9 @@ def test_limits_that_coturn_has_not_are_told() -> None:
         ("mobility=no", U),
         ("mobility=no # yet", U),
         ("allocation-default-address-family=ipv4", U),
-        ('allocation-default-address-family="keep"', X),
+        ('allocation-default-address-family="keep"', T),
         ("log-file=stdout", U),
-        ("log-file=/var/log/turn.log", X),
+        ("log-file=/var/log/turn.log", T),
         ("no-stun", X),
         ("secure-stun", X),
         ("dtls", X),
@@ -517,9 +516,64 @@ def test_clients_behind_a_proxy_are_told_of() -> None:
     assert "limits.connections_per_address" not in notes("listening-port=3478")
 
 
-def test_plain_tcp_at_the_tls_port_is_told_of() -> None:
-    assert "takes plain TCP as well" in notes("no-tcp\ncert=/c\npkey=/k")
-    assert "takes plain TCP as well" not in notes("cert=/c\npkey=/k")
+@pytest.mark.parametrize(
+    ("text", "only"),
+    [
+        (f"{TLS}no-tcp", True),
+        (f"{TLS}no-udp\nno-tcp", True),
+        (f"{TLS}listening-port=443\ntls-listening-port=443\nno-tcp", True),
+        (TLS, False),
+        (f"{TLS}no-tcp=0", False),
+        (f"{TLS}listening-port=443\ntls-listening-port=443", False),
+    ],
+)
+def test_no_tcp_refuses_plain_tcp_at_the_tls_port_too(text: str, only: bool) -> None:
+    tls = settings_of(text).tls
+    assert tls is not None
+    assert tls.only is only
+
+
+def test_no_tcp_without_tls_is_about_listeners_alone() -> None:
+    assert settings_of("no-tcp").tls is None
+    assert settings_of(f"{TLS}no-tcp\nno-tls").tls is None or "tls.only" not in imported(f"{TLS}no-tcp\nno-tls").text
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "outcomes"),
+    [
+        ("keep-address-family", "client", [T]),
+        ("keep-address-family=no", "ipv4", [U]),
+        ("allocation-default-address-family=keep", "client", [T]),
+        ('allocation-default-address-family="keep"', "client", [T]),
+        ("allocation-default-address-family=IPv6", "ipv6", [T]),
+        ("allocation-default-address-family=ipv4", "ipv4", [U]),
+        ("allocation-default-address-family=both", "ipv4", [X]),
+        ("allocation-default-address-family=ipv4\nkeep-address-family", "client", [T, T]),
+        ("allocation-default-address-family=both\nkeep-address-family", "client", [X, T]),
+    ],
+)
+def test_the_family_of_who_names_none(text: str, family: str, outcomes: list[Outcome]) -> None:
+    assert settings_of(text).relay.default_family == family
+    assert kinds(text) == outcomes
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("external-ip=auto", "auto"),
+        ("external-ip=turn.example.org", "turn.example.org"),
+        ("external-ip=turn.example.org\nexternal-ip=turn.example.org", "turn.example.org"),
+        ("external-ip=203.0.113.7", None),
+        ("external-ip=turn.example.org\nexternal-ip=203.0.113.7", None),
+    ],
+)
+def test_an_external_address_by_name(text: str, source: str | None) -> None:
+    assert settings_of(text).relay.external_source == source
+
+
+def test_a_log_file_is_taken_with_what_the_unit_needs() -> None:
+    assert str(settings_of("log-file=/var/log/turnserver/turn.log").log.file) == "/var/log/turnserver/turn.log"
+    assert "ReadWritePaths=/var/log/turnserver)" in notes("log-file=/var/log/turnserver/turn.log")
 
 
 def test_one_password_has_one_note() -> None:

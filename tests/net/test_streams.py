@@ -19,6 +19,7 @@ from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import StreamLink
 from turnsvr.client.turn import PeerData, TurnClient
+from turnsvr.net.tls import TlsFiles
 from turnsvr.relay.compiled import tls as pump_tls
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address
@@ -112,6 +113,37 @@ async def test_plain_and_tls_are_served_on_every_stream_listener(serve: Serve, w
     answer = await read_message(streams[0])
     assert answer.get(a.XOR_MAPPED_ADDRESS) == streams[1].get_extra_info("sockname")
     await hang_up(streams)
+
+
+@pytest.mark.parametrize("behind_balancer", [False, True])
+async def test_a_tls_listener_may_take_tls_alone(
+    serve: Serve, certificate: TlsFiles, way: tuple[str, bool], behind_balancer: bool
+) -> None:
+    """It turns away who speaks in the open; the listener for TCP takes both as ever. A reload changes that."""
+    listener, tls = way
+    files = {"certificate": certificate.certificate, "key": certificate.key}
+    sections: dict[str, Any] = {"proxy": {"trusted": "127.0.0.1"}} if behind_balancer else {}
+    application = await serve(tls=files | {"only": True}, **sections)
+
+    async def is_served() -> bool:
+        reader, writer = await asyncio.open_connection(*address_of(application, listener))
+        if behind_balancer:
+            writer.write(b"PROXY TCP4 192.0.2.9 127.0.0.1 4000 3478\r\n")
+        if tls:
+            await writer.start_tls(insecure())
+        writer.write(binding())
+        try:
+            return a.XOR_MAPPED_ADDRESS in await read_message(reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return False
+        finally:
+            await hang_up((reader, writer))
+
+    assert await is_served() is (tls or listener == "tcp")
+    assert application.settings.tls is not None
+    changed = application.settings.tls.model_copy(update={"only": False})
+    assert application.reload(application.settings.model_copy(update={"tls": changed})) == []
+    assert await is_served()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

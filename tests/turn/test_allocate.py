@@ -168,6 +168,33 @@ def test_a_family_that_is_not_served_is_440(served: Family, pairs: list[Pair]) -
     assert not world.of(OpenRelay)
 
 
+IPV4_CLIENT, IPV6_CLIENT = Address("198.51.100.7", 4000), Address("2001:db8::7", 4000)
+
+
+@pytest.mark.parametrize(
+    ("default", "client", "given"),
+    [
+        (Family.IPV4, IPV6_CLIENT, Family.IPV4),
+        (Family.IPV6, IPV4_CLIENT, Family.IPV6),
+        (None, IPV4_CLIENT, Family.IPV4),
+        (None, IPV6_CLIENT, Family.IPV6),
+    ],
+)
+def test_the_family_of_who_names_none_is_what_the_settings_say(
+    default: Family | None, client: Address, given: Family
+) -> None:
+    world = World(ServerConfig(RealmConfig(REALM), default_family=default))
+    assert [each.family for each in relayed(world.client(address=client).allocate())] == [given]
+    for asked, pair in ((Family.IPV4, V4), (Family.IPV6, V6)):
+        other = world.client(address=Address(client.host, 5000 + asked))
+        assert [each.family for each in relayed(other.allocate(pair))] == [asked]
+
+
+def test_the_family_of_a_client_that_is_not_served_gives_way() -> None:
+    world = World(ServerConfig(RealmConfig(REALM), families=frozenset({Family.IPV4}), default_family=None))
+    assert [each.family for each in relayed(world.client(address=IPV6_CLIENT).allocate())] == [Family.IPV4]
+
+
 def test_a_family_that_cannot_be_opened_has_the_code_of_the_failure() -> None:
     world = World()
     world.plane.families = {Family.IPV4}

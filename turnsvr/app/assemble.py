@@ -29,7 +29,7 @@ from turnsvr.own import OwnHosts
 from turnsvr.ranges import RangeSet
 from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.stores.api import Tables
-from turnsvr.stun.address import Address
+from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import OtherAddress, Redirect, ServerConfig
 
 _MAX_RESERVATIONS = 1_024
@@ -81,12 +81,17 @@ def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO
     )
 
 
+_DEFAULT_FAMILIES = {"ipv4": Family.IPV4, "ipv6": Family.IPV6, "client": None}
+
+
 def doors(settings: Settings) -> Doors:
     """The stream listeners of which there is more to say than where they are."""
     proxy, share = settings.proxy, settings.share
     proxied = set(_streams(settings, proxy.listen)) if proxy else set()
     shared = set(_streams(settings, share.listen)) if share else set()
     balancers = RangeSet((each.first, each.last) for each in proxy.trusted) if proxy else None
+    only = set(_streams(settings, ())) if settings.tls is not None and settings.tls.only else set()
+    only = {each for each in only if each.transport == "tls"}
     http, names = _shared(share)
     return {
         each: Door(
@@ -94,8 +99,9 @@ def doors(settings: Settings) -> Doors:
             http if each in shared else None,
             each in shared and each.transport == "tcp",
             names if each in shared else {},
+            each in only,
         )
-        for each in proxied | shared
+        for each in proxied | shared | only
     }
 
 
@@ -196,6 +202,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         origins=joined.origins,
         listeners=joined.listeners,
         families=frozenset(relay.family for relay in relays),
+        default_family=_DEFAULT_FAMILIES[settings.relay.default_family],
         allocations=limits.allocations,
         allocation_rate_per_user=limits.allocation_rate_per_user,
         reservations=reservations(limits.allocations),

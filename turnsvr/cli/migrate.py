@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import click
@@ -61,8 +62,17 @@ def _source(given: tuple[str, ...]) -> tuple[str, bytes]:
     name = "standard input" if given[0] == "-" else given[0]
     with click.open_file(given[0], "rb") as file:
         data = file.read(MAX_BYTES + 1)
-    command = command_in_compose(data) if len(data) <= MAX_BYTES else None
+    command = command_in_compose(data, partial(_beside, Path(given[0]).parent)) if len(data) <= MAX_BYTES else None
     return name, data if command is None else lines_of(command)
+
+
+def _beside(directory: Path, name: str) -> str:
+    """The text of a file that a compose file names, or of .env beside it; empty where it cannot be read."""
+    try:
+        with (directory / name).open("rb") as file:
+            return file.read(MAX_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _report(made: Conversion, name: str, *, as_json: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -33,6 +33,8 @@ class RelaySettings(fields.Section):
     """How often an external address that is found by itself is looked at again, 1 s to 1 day."""
     ports: fields.Ports = PortRange(49_152, 65_535)
     """Ports of relayed transport addresses."""
+    default_family: Literal["ipv4", "ipv6", "client"] = "ipv4"
+    """Family of the relayed address of a client that names none; client: that of its own address, where served."""
 
     _external_source: str | None = PrivateAttr(default=None)
 

@@ -32,6 +32,8 @@ class TlsSettings(fields.Section):
     """Oldest TLS version that clients may use; 1.3 leaves no DTLS, of which OpenSSL has 1.2 alone."""
     ciphers: str | None = Field(default=None, min_length=1)
     """OpenSSL cipher list for TLS 1.2; Python's own choice when absent."""
+    only: bool = False
+    """Turn clients away that speak without TLS on a tls:// listener; otherwise each listener takes both."""
     acme: AcmeSettings | None = None
     """Has an ACME authority issue the certificate, in place of the files; none when absent."""
 

@@ -64,11 +64,6 @@ _TOO_OLD_TLS = Unsupported("TLS 1.2 is the oldest version that is spoken; every 
 _SHARED_PORT = Unsupported("each allocation has relay ports of its own; widen relay.ports instead", _NO)
 _BATCHES = Unneeded("the compiled pump receives and sends in batches by itself")
 _STATELESS = Unneeded("always so: a nonce carries its expiry and a MAC, and nothing is stored")
-_FAMILY = Unsupported(
-    "clients that name no address family get IPv4, as RFC 8656 section 7.2 has it; those that want IPv6 ask for it",
-    _NO | {"ipv4"},
-)
-
 KEYS: dict[str, Rule] = {
     # TLS
     "cert": _TLS,
@@ -117,12 +112,8 @@ KEYS: dict[str, Rule] = {
     "relay-device": Unsupported("name the device's addresses under relay.addresses; ip -brief address shows them"),
     "no-udp-relay": Unsupported("relaying is UDP; to answer STUN alone set stun_only: true", _NO),
     "no-tcp-relay": Unneeded("no relaying over TCP to peers (RFC 6062)"),
-    "keep-address-family": Unsupported(
-        "clients that name no address family get IPv4, as RFC 8656 section 7.2 has it, also those that come over IPv6; "
-        "browsers name the families that they want",
-        _NO,
-    ),
-    "allocation-default-address-family": _FAMILY,
+    "keep-address-family": _RELAY,
+    "allocation-default-address-family": _RELAY,
     "server-relay": Unsupported(
         "packets come only from peers that the client has permitted; servers do not belong on relay ports", _NO
     ),

@@ -53,6 +53,8 @@ def translate_listen(draft: Draft) -> None:
     listen = [f"{name}://{_bracketed(host)}:{ports[name]}" for host in every for name in served]
     listen += _alternates(draft, hosts, served)
     listen += _aux_servers(draft, served)
+    if "tls" in served and "tcp" not in served and draft.is_on("no-tcp"):
+        draft.put("tls.only", True, *draft.every("no-tcp")[-1:], remark="Plain TCP is refused there, too.")
     _tell_clients(draft, served, list(hosts), ports)
     _decide_listen(draft, list(hosts.values()), list(dict.fromkeys(listen)))
 
@@ -73,10 +75,6 @@ def _alternates(draft: Draft, hosts: dict[str, Option], served: list[str]) -> li
 
 
 def _tell_clients(draft: Draft, served: list[str], hosts: list[str], ports: dict[str, int]) -> None:
-    if "tls" in served and draft.is_on("no-tcp"):
-        draft.note(
-            f"no-tcp: the TLS port {ports['tls']} takes plain TCP as well, for it tells both apart; coturn does not"
-        )
     streams = {ports[name] for name in served if name != "udp"}
     if 443 in streams or draft.every("tcp-proxy-port") or any(ipaddress.ip_address(host).is_loopback for host in hosts):
         draft.note(

@@ -184,9 +184,10 @@ def _translate_log_file(draft: Draft) -> None:
         return
     if option.text in ("", "-", "stdout", "syslog", "/dev/stdout", "/dev/stderr", "/proc/1/fd/1", "/proc/self/fd/1"):
         draft.unneeded(option, "log lines go to standard error, which systemd keeps: journalctl -u turnsvr")
-    else:
-        draft.unsupported(
-            option,
-            "log lines go to standard error: read them with journalctl -u turnsvr, or add StandardError=append:FILE "
-            "to the service unit",
+    elif draft.put("log.file", option.text, option):
+        place = option.text.rpartition("/")[0] or "its directory"
+        draft.note(
+            f"line {option.line}: the service may write below /var/log/turnsvr alone: name a file there in log.file, "
+            f"or let it write to {place} (systemctl edit turnsvr: [Service], ReadWritePaths={place}); conf/logrotate "
+            "rotates it"
         )

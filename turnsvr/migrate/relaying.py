@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
-from turnsvr.config.ranges import AddressRange, PortRange, parse_unicast_host
+from turnsvr.config.ranges import AddressRange, PortRange, parse_external_source, parse_unicast_host
 from turnsvr.config.units import BadValue
 from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
 from turnsvr.migrate.listening import hosts_of, listening_hosts
@@ -13,6 +13,7 @@ from turnsvr.migrate.refused import is_refused, touches_refused
 from turnsvr.migrate.source import Option
 
 _MIN_PORT = 49_152
+_FAMILIES = {"ipv4": "ipv4", "ipv6": "ipv6", "keep": "client"}
 _LOOPBACK = ("127.0.0.1", "::1")
 
 
@@ -36,10 +37,32 @@ def translate_relay(draft: Draft) -> None:
         draft.put("relay.addresses", list(hosts), *hosts.values())
     _translate_external(draft, list(hosts))
     _translate_ports(draft)
+    _translate_family(draft)
+
+
+def _translate_family(draft: Draft) -> None:
+    """What a client gets that names no family. keep-address-family is the older spelling, and wins where it is on."""
+    older, option = draft.last("keep-address-family"), draft.last("allocation-default-address-family")
+    wanted = None if option is None else option.text.strip('"').lower()
+    if option is not None and wanted not in _FAMILIES:
+        draft.unsupported(option, "is ipv4, ipv6 or keep; relay.default_family is ipv4")
+    said = [each for each in (option,) if each is not None and wanted in _FAMILIES]
+    family = _FAMILIES.get(wanted or "", "ipv4")
+    if older is not None and draft.is_on("keep-address-family"):
+        said, family = [*said, older], "client"
+    elif older is not None:
+        draft.unneeded(older, AS_DEFAULT)
+    if family != "ipv4":
+        draft.put("relay.default_family", family, *said)
+        return
+    for each in said:
+        draft.unneeded(each, AS_DEFAULT)
 
 
 def _translate_external(draft: Draft, hosts: list[str]) -> None:
     """One address a family, or public addresses by relay addresses. hosts is empty when those are found at start."""
+    if _found_by_itself(draft):
+        return
     pairs: dict[str, str] = {}
     lines: list[Option] = []
     for option in draft.every("external-ip"):
@@ -47,7 +70,7 @@ def _translate_external(draft: Draft, hosts: list[str]) -> None:
             inside, outside = _external(option)
             why = _external_problem(inside, outside, hosts, pairs)
         except BadValue as error:
-            why = f"{error.problem}; a name does not do: write the address under relay.external"
+            why = f"{error.problem}; write the address under relay.external"
         if why:
             draft.unsupported(option, why)
             continue
@@ -68,6 +91,15 @@ def _translate_external(draft: Draft, hosts: list[str]) -> None:
         draft.put("relay.external", plain[0] if len(plain) == 1 else plain, *lines)
     else:
         draft.put("relay.external", pairs, *lines)
+
+
+def _found_by_itself(draft: Draft) -> bool:
+    """Whether the only external address is a name, which is looked up, or is to be found."""
+    options = draft.every("external-ip")
+    sources = [option for option in options if parse_external_source(option.text) is not None]
+    if not sources or len({option.text for option in options}) > 1:
+        return False
+    return draft.put("relay.external", sources[0].text, *options)
 
 
 def _external(option: Option) -> tuple[str, str]:

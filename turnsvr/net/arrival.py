@@ -1,6 +1,7 @@
 """What a new connection speaks: its first bytes tell, in the open or inside TLS. This is the one place that decides.
 
-Clients send plain STUN to ports that were meant for TLS, so every listener takes both. No client begins with
+Clients send plain STUN to ports that were meant for TLS, so every listener takes both, unless the settings say that its
+door is for TLS alone (doors.py). No client begins with
 ChannelData, which needs an allocation. Letters, as of an HTTP request, look like ChannelData: their sender gets an
 answer that says so, or is cut off, without a wait for more.
 """

@@ -1,4 +1,4 @@
-"""What holds at each stream listener besides TURN: who stands in front of it, and who shares it.
+"""What holds at each stream listener besides TURN: who stands in front of it, who shares it, whether it takes TLS alone.
 
 Values, made from the settings.
 """
@@ -47,6 +47,8 @@ class Door:
     """Whether it serves HTTP without TLS, too."""
     names: Mapping[str, Backend] = field(default_factory=dict)
     """Who takes TLS connections unopened, by the server's name; `*.` stands for one or more labels."""
+    tls_only: bool = False
+    """Whether a client that speaks in the open is turned away."""
 
     @property
     def shares_tls(self) -> bool:

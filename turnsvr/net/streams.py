@@ -184,7 +184,9 @@ class Streams:
 
     def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
         speech, door = judge(first), connection.door
-        if speech is Speech.STUN:
+        if speech is Speech.STUN and door.tls_only:
+            self._turn_away(connected, connection, speech)
+        elif speech is Speech.STUN:
             five_tuple = connection.speaks(Transport.TCP)
             if not self._adopt(connected, connection, five_tuple):
                 self._serve(connected, connection, five_tuple, None)

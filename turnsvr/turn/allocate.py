@@ -39,7 +39,8 @@ def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof
     existing = state.allocations.of(five_tuple)
     if existing is not None:
         return _answer_again(existing, message, proof)
-    request = read_request(message, state.config, most_lifetime(state.config, proof.key.valid_for))
+    most = most_lifetime(state.config, proof.key.valid_for)
+    request = read_request(message, state.config, most, state.config.family_for(five_tuple.client))
     # 11: "the server MAY choose to reject the request with a 300 (Try Alternate)"
     redirect(state, five_tuple)
     # 10: "the server MAY choose to reject the request with a 486 (Allocation Quota Reached)"
@@ -59,7 +60,7 @@ def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> byt
     return allocation.response or None
 
 
-def read_request(message: Message, config: ServerConfig, max_lifetime: int) -> AllocateRequest:
+def read_request(message: Message, config: ServerConfig, max_lifetime: int, default_family: Family) -> AllocateRequest:
     """Steps 3 to 9, as far as the attributes go; raises Reject 400, 440 or 442, or MalformedMessage.
 
     Step 4 has nothing to refuse: both pumps send with the DF bit where DONT-FRAGMENT asks for it.
@@ -82,8 +83,8 @@ def read_request(message: Message, config: ServerConfig, max_lifetime: int) -> A
         raise Reject(ErrorCode.BAD_REQUEST)
     if additional is not None:
         return _read_dual(additional, even_port, lifetime, config)
-    # 7: "REQUESTED-ADDRESS-FAMILY attribute is absent": IPv4; a family that is not served: 440
-    family = _family(requested) if requested is not None else Family.IPV4
+    # 7: "REQUESTED-ADDRESS-FAMILY attribute is absent": IPv4, or what the settings say; one that is not served: 440
+    family = _family(requested) if requested is not None else default_family
     if family not in config.families:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     return AllocateRequest(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from turnsvr.stun.address import Address, Family
+from turnsvr.stun.address import Address, Family, family_of
 from turnsvr.stun.framing import CHANNEL_LAST_5766
 from turnsvr.turn.policy import PeerPolicy
 
@@ -70,6 +70,8 @@ class ServerConfig:
     """Realm by listener; a packet that came in at a wildcard one carries the address that it was sent to."""
     families: frozenset[Family] = frozenset(Family)
     """Families with a relay address; empty where only STUN is served."""
+    default_family: Family | None = Family.IPV4
+    """What a client is given that names no family; None for that of its own address, where it is served."""
     allocations: int = 10_000
     """Of all realms."""
     allocation_rate_per_user: float = 100.0
@@ -100,6 +102,13 @@ class ServerConfig:
     @property
     def stun_only(self) -> bool:
         return not self.families
+
+    def family_for(self, client: Address) -> Family:
+        """The family of a relayed address for which a client has not asked by family."""
+        if self.default_family is not None:
+            return self.default_family
+        own = family_of(client.host)
+        return own if own in self.families else Family.IPV4
 
     def find(self, realm: str | None) -> RealmConfig | None:
         """The realm of this name; None when there is none."""
