@@ -65,7 +65,8 @@ class Container:
         self._crun = [*_CGROUPS, "-", crun, "--cgroup-manager=disabled"]
         self.name = f"turnsvr-{os.getpid()}-{directory.name}"
         self.bundle, self.log = directory, directory / "log"
-        uid = int(image.config["User"].partition(":")[0])
+        self.user = str(image.config["User"])
+        uid = int(self.user.partition(":")[0])
         subprocess.run([crun, "spec"], cwd=directory, check=True)
         spec = json.loads((directory / "config.json").read_text())
         env = [*image.config["Env"], *(f"{name}={value}" for name, value in environ.items())]
@@ -98,7 +99,7 @@ class Container:
 
     def exec(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self._crun, "exec", self.name, *command],
+            [*self._crun, "exec", "--user", self.user, self.name, *command],
             capture_output=True, text=True, check=False, timeout=PATIENCE,
         )  # fmt: skip
 
