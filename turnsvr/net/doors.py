@@ -1,4 +1,4 @@
-"""What holds at each stream listener besides TURN: who stands before it, who shares it, and whether it is for TLS alone.
+"""What holds at each stream listener besides TURN: who is before it, who shares it, whether it is for TLS alone.
 
 Values, made from the settings.
 """
