@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ finally:
     json.dump(sorted(sys.modules), open({report!r}, "w"))
 """
 
+WEB = "web: {{listen: 'http://127.0.0.1:{port}', host: turn.example.org}}"
 MODELS = {"pydantic", "yaml", "turnsvr.config.settings"}
 SERVER = {
     "asyncio",
@@ -105,10 +108,50 @@ def test_a_server_alone_loads_nothing_of_http_stores_or_certificates(tmp_path: P
     assert "turnsvr.config.descriptions" not in found
 
 
-def test_the_admin_interface_needs_no_fastapi(tmp_path: Path) -> None:
+def test_the_admin_interface_loads_nothing_of_the_web(tmp_path: Path) -> None:
     found = serving(tmp_path, f"admin: {{socket: {tmp_path}/admin.sock}}")
     assert "turnsvr.admin.server" in found
     assert not found & {"fastapi", "socketio", "prometheus_client", "turnsvr.admin.description"}
+
+
+def test_the_web_loads_no_client_no_broker_and_no_description(tmp_path: Path) -> None:
+    """python-socketio would import each of them that is installed."""
+    found = serving(tmp_path, f"admin: {{socket: {tmp_path}/admin.sock}}\nweb: {{listen: 'http://127.0.0.1:0'}}")
+    assert {"turnsvr.web.server", "socketio", "engineio"} <= found
+    unused = {"fastapi", "aiohttp", "requests", "redis", "kombu", "websocket", "turnsvr.web.description"}
+    assert not found & unused
+
+
+@pytest.mark.parametrize(
+    ("more", "megabytes"), [("admin: {{socket: 'off'}}", 50), (WEB, 66)], ids=["alone", "with web"]
+)
+def test_an_idle_server_is_small(tmp_path: Path, more: str, megabytes: int) -> None:
+    """About 39 MB alone and 55 with web and admin, of which these are generous bounds."""
+    if not Path("/proc/self/smaps_rollup").exists():
+        pytest.skip("needs Linux")
+    settings = (
+        f"realm: example.org\nlisten: [udp://127.0.0.1:{free_port()}]\nrelay: {{addresses: 127.0.0.1}}\n"
+        f"credentials: {{secret: north-north-north}}\n{more.format(port=free_port())}\n"
+    )
+    with ServerProcess(settings, tmp_path) as server:
+        rollup = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
+    found = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
+    assert found is not None
+    assert int(found[1]) < megabytes * 1_000
+
+
+@pytest.mark.parametrize(("arguments", "milliseconds"), [(["--help"], 250), (["status", "--help"], 300)])
+def test_commands_take_little_processor_time(arguments: list[str], milliseconds: int) -> None:
+    """50 ms and 90; the least of three, since the machine may be busy."""
+    assert min(cpu_milliseconds(arguments) for _ in range(3)) < milliseconds
+
+
+def cpu_milliseconds(arguments: list[str]) -> float:
+    """User and system time of one command."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "turnsvr", *arguments], capture_output=True, check=True, timeout=60)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def test_importing_the_settings_builds_no_validator() -> None:

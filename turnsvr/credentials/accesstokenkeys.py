@@ -9,9 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from turnsvr.config.sealingkeys import KEY_SIZES
 
 MAC_KEY_SIZES: Final = range(20, 65)
@@ -74,6 +71,9 @@ class AccessTokenKey:
 
     def open(self, token: bytes, server_name: str) -> Contents:
         """Raises BadToken."""
+        from cryptography.exceptions import InvalidTag  # a server without access tokens starts without it
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         size = int.from_bytes(token[:2], "big")
         sealed = token[2 + size :]
         if size != _NONCE_SIZE or len(sealed) < _TAG_SIZE:
@@ -86,6 +86,8 @@ class AccessTokenKey:
 
     def seal(self, contents: Contents, server_name: str, nonce: bytes) -> bytes:
         """A token; nonce: 12 bytes, never twice with one key."""
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
         issued = int(contents.issued) << _FRACTION_BITS | int(contents.issued % 1 * _FRACTIONS)
         plain = (
             len(contents.mac_key).to_bytes(2, "big")
