@@ -120,7 +120,41 @@ async def matrix(site: Site) -> Given:
     return Given(body["username"], body["password"], body["uris"])
 
 
+def from_link(header: str) -> Given:
+    """As RFC 9725 section 4.6 has it."""
+    servers = re.findall(
+        r'<([^>]+)>; rel="ice-server"(?:; username="([^"]+)"; credential="([^"]+)"; credential-type="password")?',
+        header,
+    )
+    assert header.count("ice-server") == len(servers)
+    relays = [server for server in servers if server[1]]
+    assert len({server[1:] for server in relays}) == 1
+    return Given(relays[0][1], relays[0][2], [url for url, *_ in servers])
+
+
+async def link(site: Site) -> Given:
+    answer = await site.get("/ice-servers/link", headers=BEARER)
+    assert (answer.status_code, answer.content) == (204, b"")
+    return from_link(answer.headers["link"])
+
+
+async def whip(site: Site) -> Given:
+    answer = await site.client.options("/whip/room/1", headers={**BEARER, "Origin": "https://shop.example.org"})
+    assert answer.status_code == 204
+    assert answer.headers["accept-post"] == "application/sdp"
+    assert "Link" in answer.headers["access-control-expose-headers"]
+    return from_link(answer.headers["link"])
+
+
+async def whep(site: Site) -> Given:
+    answer = await site.client.options("/whep/room", headers=BEARER)
+    return from_link(answer.headers["link"])
+
+
 DIALECTS = [
+    link,
+    whip,
+    whep,
     native,
     uberti,
     twilio,
@@ -161,6 +195,8 @@ REFUSALS: list[tuple[str, str, dict[str, Any], dict[str, Any]]] = [
         {},
         {"success": False, "errors": [{"code": 401, "message": "an API key is needed"}], "result": None},
     ),
+    ("OPTIONS", "/whip/x", {}, {"error": "an API key is needed"}),
+    ("GET", "/ice-servers/link", {"headers": {"Authorization": "Bearer x"}}, {"error": "the API key is not known"}),
     ("PUT", "/_turn/c", {"auth": ("i", "x")}, {"s": "error", "v": "the API key is not known"}),
     ("POST", "/v1/get-ice-server-config", {}, {"Message": "an API key is needed"}),
     (

@@ -101,7 +101,7 @@ class Web:
             allow_origins=all_origins(settings),
             allow_methods=("GET", "POST", "PUT", "DELETE"),
             allow_headers=("*",),
-            expose_headers=("Retry-After",),
+            expose_headers=("Retry-After", "Link"),
         )
         app = Starlette(
             routes=[each.route() for each in (*every, _description(every))],

@@ -77,6 +77,20 @@ def matrix(issued: Issued) -> dict[str, Any]:
     return {"username": issued.username, "password": issued.password, "uris": issued.turn, "ttl": issued.ttl}
 
 
+def links(issued: Issued) -> str:
+    """The Link header of WHIP and WHEP (RFC 9725 section 4.6): a value for each URL, in one line."""
+    secret = (
+        f'; username="{_quoted(issued.username)}"; credential="{_quoted(issued.password)}"; credential-type="password"'
+    )
+    plain = [f'<{url}>; rel="ice-server"' for url in issued.stun]
+    return ", ".join([*plain, *(f'<{url}>; rel="ice-server"{secret}' for url in issued.turn)])
+
+
+def _quoted(text: str) -> str:
+    """Inside a quoted string of HTTP (RFC 9110 section 5.6.4); what a header cannot hold becomes `?`."""
+    return text.encode("ascii", "replace").decode().replace("\\", "\\\\").replace('"', '\\"')
+
+
 def _servers(issued: Issued) -> list[dict[str, Any]]:
     relays = _server(issued, issued.turn)
     return [{"urls": issued.stun}, relays] if issued.stun else [relays]
@@ -144,3 +158,4 @@ METERED = Dialect("metered")
 XIRSYS = Dialect("xirsys", _xirsys_error)
 AWS = Dialect("aws", _aws_error)
 MATRIX = Dialect("matrix", _matrix_error)
+WHIP = Dialect("whip")

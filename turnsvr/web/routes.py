@@ -31,6 +31,7 @@ _ACCOUNT = Parameter("account", "It comes back in the answer.", 64)
 _KEY_ID = Parameter("key_id", "Anything.")
 _API_KEY = Parameter("apiKey", "The API key.")
 _CHANNEL = Parameter("channel", "Anything.")
+_ENDPOINT = Parameter("endpoint", "Anything: the endpoint at the media server.")
 _ACCESS_TOKEN = Parameter("access_token", "The API key, in place of the Authorization header.")
 
 
@@ -78,7 +79,7 @@ class Requests:
 def endpoints(issuer: Issuer, settings: WebSettings) -> tuple[Endpoint, ...]:
     """Every dialect but the one that lives at /: see uberti()."""
     requests = Requests(issuer, settings)
-    dialects_of = (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix)
+    dialects_of = (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix, _whip)
     return tuple(each for dialect in dialects_of for each in dialect(requests, issuer))
 
 
@@ -293,6 +294,32 @@ def _matrix(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
         )
 
     return endpoint("v3", "Matrix's turnServer"), endpoint("r0")
+
+
+def _whip(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+    async def link(request: Request) -> Response:
+        """The Link header of RFC 9725, for the answer of a media server. The key is the Bearer token."""
+        issued = requests.issue_with_key(request, bearer(request.headers), _USER.of(request), _TTL.seconds(request))
+        headers = {**_NO_STORE, "Link": dialects.links(issued), "Accept-Post": "application/sdp"}
+        return Response(status_code=204, headers=headers)
+
+    ways = (
+        ("GET", "/ice-servers/link", "Link header for WHIP and WHEP"),
+        ("OPTIONS", "/whip/{endpoint:path}", "WHIP's question for ICE servers"),
+        ("OPTIONS", "/whep/{endpoint:path}", "WHEP's question for ICE servers"),
+    )
+    return tuple(
+        Endpoint(
+            method,
+            path,
+            link,
+            summary,
+            dialects.WHIP,
+            parameters=(_USER, _TTL) if method == "GET" else (_ENDPOINT, _USER, _TTL),
+            status=204,
+        )
+        for method, path, summary in ways
+    )
 
 
 def host_of(request: Request) -> str:
