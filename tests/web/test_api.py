@@ -438,7 +438,7 @@ async def test_docs_and_openapi(site: Site) -> None:
     assert "https://" not in page.text
 
 
-PLACES = {"account": "a1", "key_id": "k1", "channel": "c1", "username": "nobody"}
+PLACES = {"endpoint": "room", "account": "a1", "key_id": "k1", "channel": "c1", "username": "nobody"}
 QUERIES = {"/": "?service=turn&username=u", "/api/v1/turn/credentials": f"?apiKey={quote(KEY)}"}
 ASKS: dict[str, list[Any]] = {
     "xirsys_asks": [{"format": "urls", "expire": 60}, {}],
