@@ -42,6 +42,19 @@ class TokenBucket:
         self._level -= amount
         return True
 
+    def level(self, now: float) -> float:
+        """What may pass at once now."""
+        return min(self._burst, self._level + max(now - self._filled_at, 0.0) * self._rate)
+
+    def restore(self, level: float, at: float) -> None:
+        """Let no more pass than this was at that time, with what has come since."""
+        self._level = min(self._burst, level)
+        self._filled_at = at
+
+    def spend(self, amount: float) -> None:
+        """Take what somebody else has let pass, whether there is as much or not."""
+        self._level -= amount
+
 
 ANSWERS_SAVED: Final = 10.0
 """Seconds of answers that an address saves up, for a NAT or a media server whose clients all come at once."""

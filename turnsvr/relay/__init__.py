@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from turnsvr.limits import ANSWERS_SAVED, AdjustableAnswerLimit, AnswerLimit, AnswerLimiter
-from turnsvr.relay.api import Handler, Pump, PumpSettings
+from turnsvr.relay.api import Handler, PumpSettings
 from turnsvr.relay.compiled import tls
+from turnsvr.relay.moving import MovablePump
 from turnsvr.relay.portable.group import GROUP
-from turnsvr.relay.portable.pump import PortablePump
+from turnsvr.relay.portable.movable import MovablePortablePump
 
 PumpKind = Literal["auto", "compiled", "portable"]
 
@@ -27,18 +28,22 @@ def make(
     *,
     loop: asyncio.AbstractEventLoop | None = None,
     limiter: AnswerLimit | None = None,
-) -> Pump:
+    is_armed: bool = True,
+) -> MovablePump:
     """The pump of that kind, on the running loop unless told another; "auto" is the compiled one where it loads.
 
     Raises PumpUnavailable when the compiled pump is asked for and cannot be loaded. limiter: of budget() for the
-    same kind, where others spend it as well.
+    same kind, where others spend it as well. is_armed: else it serves nothing before arm().
     """
     loop = loop or asyncio.get_running_loop()
     look(kind)
-    if kind != "portable" and not isinstance(compiled := _compiled(), str):
-        pump: Pump = compiled.CompiledPump(settings, handler, loop=loop, limiter=limiter)
+    if kind != "portable" and not isinstance(_compiled(), str):
+        compiled: Any = import_module("turnsvr.relay.compiled.movable")
+        pump: MovablePump = compiled.MovableCompiledPump(
+            settings, handler, loop=loop, limiter=limiter, is_armed=is_armed
+        )
         return pump
-    return PortablePump(settings, handler, loop=loop, limiter=limiter)
+    return MovablePortablePump(settings, handler, loop=loop, limiter=limiter, is_armed=is_armed)
 
 
 def budget(rate: float, kind: PumpKind = "auto") -> AdjustableAnswerLimit:

@@ -306,12 +306,20 @@ class Pump(Protocol):
         """Whether listen() serves DTLS; turnsvr.relay.compiled.tls makes its contexts."""
 
     def listen(
-        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+        self,
+        address: Address,
+        *,
+        binding_suffix: bytes = b"",
+        mapped_address: bool = False,
+        dtls: bool = False,
+        descriptors: Sequence[int] = (),
     ) -> Address:
         """Open a UDP listener; port 0 picks one. Returns the bound address. Raises OSError.
 
         dtls: serve DTLS there as well, told apart by the first byte (RFC 7983), once secure() has given a context.
         Raises ValueError where takes_dtls is False.
+
+        descriptors: sockets that are bound there already, to be served in place of new ones; they are the pump's.
 
         binding_suffix: encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request
         (a multiple of four bytes). mapped_address puts MAPPED-ADDRESS between the two, as the tests of RFC 5780 want.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -221,6 +221,23 @@ class RelayPorts(Generic[S]):
         if held is not None:
             held.socket.discard()
         return held
+
+    @property
+    def held(self) -> Mapping[bytes, OpenedPort[S]]:
+        """Ports that are held, by token."""
+        return self._held
+
+    def hold(self, token: bytes, opened: OpenedPort[S]) -> None:
+        """Hold a port that somebody else has opened."""
+        self._held[token] = opened
+
+    def take(self, bound: S, advertised: Address) -> OpenedPort[S]:
+        """A port that somebody else has opened, and that is in use from here on."""
+        free = self._free.get(bound.address.host)
+        if free is not None:
+            free.take(bound.address.port)
+        bound.hear_errors(self._hears_errors)
+        return OpenedPort(bound, advertised)
 
     def release(self, token: bytes) -> None:
         held = self._held.pop(token, None)

@@ -33,10 +33,11 @@ from turnsvr.relay.api import (
 from turnsvr.relay.compiled import tls as tls_room
 from turnsvr.relay.compiled._pump import (
     AnswerBudget,
-    Engine,
+    MovingEngine,
     has_segmentation,
     open_relay,
     prepare_listener,
+    prepare_relay,
     steer_group,
 )
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
@@ -45,7 +46,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
 
-_LISTENER_ROOM = 2 * 1024 * 1024
+LISTENER_ROOM = 2 * 1024 * 1024
 _RELAY_ROOM = 512 * 1024
 """What sockets ask to receive into where the settings name no size: some 10 ms of traffic while a thread waits for its
 turn on the core. The kernel counts double, and takes memory only for packets that wait."""
@@ -75,6 +76,18 @@ class EngineSocket:
         self.address = address
         self.descriptor = open_relay(address, gro, buffer, 0 if buffer else _RELAY_ROOM)
 
+    @classmethod
+    def of(cls, descriptor: int, address: Address, *, gro: bool) -> EngineSocket:
+        """One that is bound there already, and this one's from here on. Raises OSError, and then it is closed."""
+        made = cls.__new__(cls)
+        made.address, made.descriptor = address, descriptor
+        try:
+            prepare_relay(descriptor, address.family is Family.IPV6, gro, _RELAY_ROOM)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return made
+
     def discard(self) -> None:
         discard(self.descriptor)
 
@@ -97,15 +110,17 @@ class CompiledPump:
         *,
         loop: asyncio.AbstractEventLoop,
         limiter: AnswerBudget | None = None,
+        is_armed: bool = True,
     ) -> None:
-        """limiter: a budget of answers that others spend as well."""
+        """limiter: a budget of answers that others spend as well. is_armed: else arm() begins to serve."""
         limiter = limiter or AnswerBudget(settings.answers_per_address)
         self.takes_tls = self.takes_dtls = not tls_room.missing()
         self._settings = settings
         self._handler = handler
         self._loop = loop
         self._closed = False
-        self._listeners: list[socket.socket] = []
+        self._is_frozen = False
+        self._groups: dict[Address, list[socket.socket]] = {}
         self._resumes: dict[FiveTuple, Callable[[], None]] = {}
         self._relays: dict[int, list[OpenedPort[EngineSocket]]] = {}
         self._segmentation = _has_segmentation()
@@ -113,12 +128,20 @@ class CompiledPump:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
         self._ports = RelayPorts(settings, RandomNumbers().below, self._open_relay_socket)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._engine = Engine(settings.threads, self._event, limiter)
+        self._engine = MovingEngine(settings.threads, self._event, limiter)
         self._configure_engine(settings)
-        loop.add_reader(self._event, self._drain)
-        self._threads = [
+        self._threads: list[Thread] = []
+        if is_armed:
+            self._start()
+
+    def _start(self) -> None:
+        """Have packets served from here on; once is enough."""
+        if self._threads:
+            return
+        self._loop.add_reader(self._event, self._drain)
+        self._threads += [
             Thread(target=self._engine.run, args=(lane,), name=f"turnsvr-pump-{lane}", daemon=True)
-            for lane in range(settings.threads)
+            for lane in range(self._settings.threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -126,15 +149,24 @@ class CompiledPump:
     # Listeners and clients
 
     def listen(
-        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+        self,
+        address: Address,
+        *,
+        binding_suffix: bytes = b"",
+        mapped_address: bool = False,
+        dtls: bool = False,
+        descriptors: Sequence[int] = (),
     ) -> Address:
         if dtls and not self.takes_dtls:
             raise ValueError(NO_DTLS)
-        sockets = self._open_listeners(address)
+        lanes = self._settings.threads
+        sockets = self._open_listeners(address) if not descriptors else self._prepare_listeners(address, descriptors)
         bound = Address(address.host, sockets[0].getsockname()[1])
-        for lane, sock in enumerate(sockets):
-            self._engine.add_listener(lane, sock.fileno(), bound, binding_suffix, mapped_address, dtls)
-        self._listeners += sockets
+        self._groups[bound] = sockets
+        for at, each in enumerate(sockets):
+            self._engine.add_listener(at % lanes, each.fileno(), bound, binding_suffix, mapped_address, dtls)
+        for lane in range(len(sockets), lanes):
+            self._engine.share_listener(lane, sockets[lane % len(sockets)].fileno(), bound)
         return bound
 
     def secure(self, context: TlsContext) -> None:
@@ -163,7 +195,7 @@ class CompiledPump:
         return self._engine.waits(five_tuple)
 
     def hurry(self, five_tuple: FiveTuple) -> None:
-        message = self._engine.take(five_tuple)
+        message = None if self._is_frozen else self._engine.take(five_tuple)
         if message is not None:
             self._judge([(five_tuple, message)])
 
@@ -185,19 +217,16 @@ class CompiledPump:
 
     def _open_listeners(self, address: Address) -> list[socket.socket]:
         """One socket a lane, all at one address."""
-        lanes, buffer = self._settings.threads, self._settings.socket_buffer
+        lanes = self._settings.threads
         if lanes > 1 and address.port:
             # With SO_REUSEPORT an address that another process serves could be bound too: this fails where it is taken.
             open_udp(address).close()
         sockets: list[socket.socket] = []
         try:
             for _ in range(lanes):
-                sockets.append(open_udp(address, buffer, reuse_port=lanes > 1))
+                sockets.append(open_udp(address, self._settings.socket_buffer, reuse_port=lanes > 1))
                 address = Address(address.host, sockets[0].getsockname()[1])
-                is_wildcard = address.host == wildcard(address.family)
-                is_ipv6 = address.family is Family.IPV6
-                room = 0 if buffer else _LISTENER_ROOM
-                prepare_listener(sockets[-1].fileno(), is_ipv6, is_wildcard, self._segmentation, room)
+                self._prepare_listener(sockets[-1], address)
             if lanes > 1:
                 _steer(sockets)
         except BaseException:
@@ -205,6 +234,24 @@ class CompiledPump:
                 sock.close()
             raise
         return sockets
+
+    def _prepare_listeners(self, address: Address, descriptors: Sequence[int]) -> list[socket.socket]:
+        """Sockets that somebody has bound. A lane without one of its own sends on another's; a lane may have several.
+
+        Lanes pass on what is another's, where the kernel chooses among more of them or fewer than there are lanes.
+        """
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        for each in sockets:
+            each.setblocking(False)
+            self._prepare_listener(each, address)
+        if len(sockets) > 1:
+            _steer(sockets)
+        return sockets
+
+    def _prepare_listener(self, opened: socket.socket, address: Address) -> None:
+        room = 0 if self._settings.socket_buffer else LISTENER_ROOM
+        is_wildcard = address.host == wildcard(address.family)
+        prepare_listener(opened.fileno(), address.family is Family.IPV6, is_wildcard, self._segmentation, room)
 
     # Sessions
 
@@ -360,15 +407,17 @@ class CompiledPump:
             return
         self._closed = True
         self._engine.release()  # a handler may end the pump, and what it sent is to leave
-        self._loop.remove_reader(self._event)
+        if self._threads:
+            self._loop.remove_reader(self._event)
         self._engine.stop()
         for thread in self._threads:
             thread.join()
         for session in list(self._relays):
             self.close(session)
         self._engine.shutdown()
-        for listener in self._listeners:
-            listener.close()
+        for group in self._groups.values():
+            for listener in group:
+                listener.close()
         self._ports.shutdown()
         os.close(self._event)
 

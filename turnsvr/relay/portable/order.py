@@ -58,6 +58,7 @@ class Order:
         self._clock = clock
         self._judging: asyncio.Handle | None = None
         self._is_closed = False
+        self._is_frozen = False
 
     def close(self) -> None:
         """Hand nothing over any more."""
@@ -66,6 +67,15 @@ class Order:
         if self._judging is not None:
             self._judging.cancel()
             self._judging = None
+
+    def freeze(self) -> None:
+        """Hand nothing over until thaw(); it waits as ever."""
+        self._is_frozen = True
+
+    def thaw(self) -> None:
+        """Go on."""
+        self._is_frozen = False
+        self._judge_soon()
 
     def from_udp_client(self, client: HostAndPort, server: Address, data: bytes, now: float) -> None:
         """Relay, drop or keep for the rules."""
@@ -141,7 +151,7 @@ class Order:
     def hurry(self, five_tuple: FiveTuple) -> None:
         """Hand the client's message over, out of turn."""
         client = self.waiting.of(five_tuple)
-        if client is not None and client.out is None and not self._is_closed:
+        if client is not None and client.out is None and not self._is_closed and not self._is_frozen:
             self._hand_over([(client, self.waiting.take_out_of_turn(client))])
 
     def proceed(self, five_tuple: FiveTuple) -> None:
@@ -151,14 +161,14 @@ class Order:
             self._go_on(client)
 
     def _judge_soon(self) -> None:
-        if self._judging is None and self.waiting.is_anybody_ready and not self._is_closed:
+        if self._judging is None and self.waiting.is_anybody_ready and not self._is_closed and not self._is_frozen:
             self._judging = self._loop.call_soon(self._judge)
 
     def _judge(self) -> None:
         self._judging = None
         ends = self._clock() + _TURN
         try:
-            while not self._is_closed and (taken := self.waiting.take(_MESSAGES_AT_ONCE)):
+            while not self._is_closed and not self._is_frozen and (taken := self.waiting.take(_MESSAGES_AT_ONCE)):
                 self._hand_over(taken)
                 if self._clock() >= ends:
                     return

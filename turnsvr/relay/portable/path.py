@@ -36,6 +36,7 @@ class Path:
         self.is_closed = False
         """Whether the Handler is to hear of nothing any more."""
         self._by_relayed = table.by_relayed
+        self._is_elsewhere = table.is_elsewhere
         self._out = out
         self._tally = out.tally
         self._drop = out.drop
@@ -100,7 +101,7 @@ class Path:
             return
         relay = session.relays.get(peer.family)
         inside = self._by_relayed.get(peer)
-        if relay is not None and inside is not None and now <= inside.session.deadline:
+        if relay is not None and inside is not None and now <= inside.session.deadline and not inside.session.has_moved:
             session.packets_from_client += 1
             session.bytes_from_client += size
             self._to_client(inside.session, relay.opened.advertised, data, now)
@@ -115,7 +116,7 @@ class Path:
     def _covers(self, session: Session, peer: Address) -> bool:
         """Whether the permission covers the peer's port; the Handler hears of the first that it does not."""
         permission = session.permissions[peer.host]
-        if permission.covers(peer.port):
+        if permission.covers(peer.port) or self._is_elsewhere(peer):
             return True
         if not permission.told and not self.is_closed:
             permission.told = True
@@ -158,7 +159,12 @@ class Path:
         """Relay what has come over the network, from a port that the permission covers, or drop it."""
         peer = self._known_as(session, peer, now)
         permission = session.permissions.get(peer[0])
-        if permission is not None and not permission.covers(peer[1]) and session.refusal(peer[0], now) is None:
+        if (
+            permission is not None
+            and not permission.covers(peer[1])
+            and session.refusal(peer[0], now) is None
+            and not self._is_elsewhere(peer)
+        ):
             self._drop(Drop.NO_PERMISSION, session)
         else:
             self._to_client(session, peer, data, now)

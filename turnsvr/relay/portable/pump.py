@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from turnsvr.limits import ANSWERS_SAVED, AnswerLimit, AnswerLimiter
 from turnsvr.plane import Challenge, OpenRelay
@@ -32,8 +32,8 @@ from turnsvr.relay.portable.messages import BINDING_REQUEST, binding_success
 from turnsvr.relay.portable.order import Order
 from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
-from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay
-from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket
+from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay, Session
+from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket, serve_listener
 from turnsvr.relay.portable.table import Table
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import without_zone
@@ -59,8 +59,13 @@ class PortablePump:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = secrets.token_bytes,
         limiter: AnswerLimit | None = None,
+        is_armed: bool = True,
     ) -> None:
-        """random(n) gives n unpredictable bytes. limiter: one whose rate the caller sets; a new one without it."""
+        """random(n) gives n unpredictable bytes. limiter: one whose rate the caller sets; a new one without it.
+
+        is_armed: else no socket of its own is read.
+        """
+        self._is_armed = is_armed
         self._groups: dict[Address, list[Listener]] = {}
         """Every socket at the address of a listener."""
         self._settings = settings
@@ -78,16 +83,25 @@ class PortablePump:
     # Listeners and clients
 
     def listen(
-        self, address: Address, *, binding_suffix: bytes = b"", mapped_address: bool = False, dtls: bool = False
+        self,
+        address: Address,
+        *,
+        binding_suffix: bytes = b"",
+        mapped_address: bool = False,
+        dtls: bool = False,
+        descriptors: Sequence[int] = (),
     ) -> Address:
         if dtls:
             raise ValueError(NO_DTLS)
-        group = open_group(address, BindingAnswer(binding_suffix, mapped_address), self._settings.socket_buffer)
+        answer = BindingAnswer(binding_suffix, mapped_address)
+        if descriptors:
+            group = [serve_listener(descriptor, address, answer) for descriptor in descriptors]
+        else:
+            group = open_group(address, answer, self._settings.socket_buffer)
         bound = group[0].address
         self._out.listeners[bound] = group[0]
         self._groups[bound] = group
-        for listener in group:
-            self._loop.add_reader(listener.socket, self._read_listener, listener)
+        self._watch_listeners(group)
         return bound
 
     def secure(self, context: TlsContext) -> None:
@@ -136,8 +150,7 @@ class PortablePump:
             session.limited_by_itself = request.bandwidth is not None
             session.limit(self._settings.bandwidth if request.bandwidth is None else request.bandwidth, self._clock())
             session.waiting = self._order.waiting.of(five_tuple)
-            for relay in session.relays.values():
-                self._loop.add_reader(relay.opened.socket.socket, self._read_relay, relay)
+            self._watch_relays(session)
         return Opened(tuple(relay.opened.advertised for relay in session.relays.values()), failures)
 
     def close(self, session: int, family: Family | None = None) -> Counters:
@@ -179,6 +192,14 @@ class PortablePump:
             self._path.to_peer(entry, peer, data, dont_fragment, self._clock())
 
     # Sockets
+
+    def _watch_listeners(self, group: Iterable[Listener]) -> None:
+        for listener in group if self._is_armed else ():
+            self._loop.add_reader(listener.socket, self._read_listener, listener)
+
+    def _watch_relays(self, session: Session) -> None:
+        for relay in session.relays.values() if self._is_armed else ():
+            self._loop.add_reader(relay.opened.socket.socket, self._read_relay, relay)
 
     def _read_listener(self, listener: Listener) -> None:
         now = self._clock()

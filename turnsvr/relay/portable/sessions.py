@@ -60,6 +60,7 @@ class Session:
         "dropped",
         "five_tuple",
         "from_client",
+        "has_moved",
         "is_stream",
         "limited_by_itself",
         "listener",
@@ -80,6 +81,8 @@ class Session:
         self.is_stream = five_tuple.transport.is_stream
         self.listener = listener
         self.deadline = deadline
+        self.has_moved = False
+        """Whether another pump serves it, and it is only to be forgotten here."""
         self.permissions: dict[str, Permission] = {}
         self.channels: dict[int, Channel] = {}
         self.channels_by_peer: dict[HostAndPort, Channel] = {}
@@ -159,6 +162,14 @@ class Session:
             del self.permissions[host]
         for channel in [channel for channel in self.channels.values() if channel.peer.family is family]:
             self._unbind(channel)
+
+    def add(self, counters: Counters) -> None:
+        """Count what somebody else has relayed of it."""
+        self.packets_from_client += counters.packets_from_client
+        self.bytes_from_client += counters.bytes_from_client
+        self.packets_to_client += counters.packets_to_client
+        self.bytes_to_client += counters.bytes_to_client
+        self.dropped += counters.dropped
 
     def counters(self) -> Counters:
         return Counters(

@@ -65,6 +65,8 @@ class BindingAnswer(NamedTuple):
 
 
 _SO_RCVBUFFORCE = 33
+_SOL_UDP = 17
+_UDP_GRO = 104
 _LISTENER_ROOM = 2 * 1024 * 1024
 """Bytes that a listener asks to receive into where the settings name no size: hundreds of clients may come at once."""
 
@@ -84,10 +86,33 @@ def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse
     sock = open_udp(address, buffer, reuse_port=reuse_port)
     if not buffer:
         _enlarge(sock)
+    return _listener(sock, address, answer)
+
+
+def serve_listener(descriptor: int, address: Address, answer: BindingAnswer) -> Listener:
+    """A listener on a socket that somebody else has bound there, and that is its own from here on."""
+    sock = socket.socket(fileno=descriptor)
+    sock.setblocking(False)
+    _receive_one_by_one(sock)
+    return _listener(sock, address, answer)
+
+
+def _listener(sock: socket.socket, address: Address, answer: BindingAnswer) -> Listener:
     bound = Address(canonical(address.host), sock.getsockname()[1])
     if bound.host in _WILDCARDS and _LINUX:
         return WildcardListener(sock, bound, answer)
     return Listener(sock, bound, answer)
+
+
+def _receive_one_by_one(sock: socket.socket) -> None:
+    """Have the kernel join no datagrams of a socket that the compiled pump has had, nor tell of their TOS."""
+    if not _LINUX:
+        return
+    is_ipv6 = sock.family == socket.AF_INET6
+    level, option = (socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS) if is_ipv6 else (socket.IPPROTO_IP, socket.IP_RECVTOS)
+    sock.setsockopt(level, option, 0)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(_SOL_UDP, _UDP_GRO, 0)
 
 
 class Listener:
@@ -159,9 +184,22 @@ class RelaySocket:
 
     def __init__(self, address: Address, buffer: int = 0) -> None:
         """Bind to exactly this address. Raises OSError."""
+        self._serve(open_udp(address, buffer), address)
+
+    @classmethod
+    def of(cls, descriptor: int, address: Address) -> RelaySocket:
+        """One that is bound there already, and this one's from here on."""
+        made = cls.__new__(cls)
+        opened = socket.socket(fileno=descriptor)
+        opened.setblocking(False)
+        _receive_one_by_one(opened)
+        made._serve(opened, address)
+        return made
+
+    def _serve(self, opened: socket.socket, address: Address) -> None:
         self.address = address
         self.family = address.family
-        self.socket = open_udp(address, buffer)
+        self.socket = opened
         self._is_ipv6 = self.family is Family.IPV6
         self._dont_fragment: bool | None = None
 

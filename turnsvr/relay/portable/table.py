@@ -18,6 +18,8 @@ class Table:
         self.sessions: dict[int, Session] = {}
         self.by_client: dict[Key, Session] = {}
         self.by_relayed: dict[HostAndPort, Relay] = {}
+        self.elsewhere: set[HostAndPort] = set()
+        """Relayed transport addresses of this server that another pump serves."""
         self._ports = ports
 
     def open(
@@ -36,11 +38,20 @@ class Table:
             return session, dict.fromkeys(request.families, RelayFailure.CAPACITY)
         failures = self._open_relays(request, session)
         if session.relays:
-            self.sessions[session.number] = session
-            self.by_client[session.five_tuple] = session
-            for relay in session.relays.values():
-                self.by_relayed[relay.opened.advertised] = relay
+            self.enter(session)
         return session, failures
+
+    def enter(self, session: Session) -> None:
+        """Have a session found whose relays are open."""
+        self.sessions[session.number] = session
+        self.by_client[session.five_tuple] = session
+        for relay in session.relays.values():
+            self.by_relayed[relay.opened.advertised] = relay
+
+    def is_elsewhere(self, advertised: HostAndPort) -> bool:
+        """Whether another pump serves this relayed transport address."""
+        relay = self.by_relayed.get(advertised)
+        return advertised in self.elsewhere or (relay is not None and relay.session.has_moved)
 
     def close_relay(self, session: Session, relay: Relay) -> None:
         """Close a relay and its socket; with its last one the session leaves the table."""

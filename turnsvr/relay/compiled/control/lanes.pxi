@@ -73,6 +73,7 @@ cdef class Lanes:
             batch_free(self.batches[at])
         batch_free(self.batch)
         index_free(&self.shared.numbers)
+        free_items(&self.shared.elsewhere)
         index_free(&self.shared.relays)
         index_free(&self.shared.sessions)
 
@@ -138,6 +139,12 @@ cdef class Lanes:
 
         dtls: whether records of DTLS are served there too, once secure() has said with which context.
         """
+        self.put_listener(lane, descriptor, address, suffix, mapped_address, dtls, True)
+
+    cdef int put_listener(
+        self, uint32_t lane, int descriptor, address, bytes suffix, bint mapped_address, bint dtls, bint reads
+    ) except -1:
+        """As add_listener(); reads: whether the lane receives there, too."""
         cdef Lane *served = self.lanes[lane]
         cdef Listener *listener
         cdef int64_t slot
@@ -164,12 +171,13 @@ cdef class Lanes:
         listener.number = served.listener_count
         listener.is_wildcard = listener.address.ip.words[0] == 0 and listener.address.ip.words[1] == 0
         lane_lock(served)
-        slot = take_slot(served, IS_LISTENER, listener)
+        slot = take_slot(served, IS_LISTENER, listener) if reads else 0
         served.listeners[served.listener_count] = listener
         served.listener_count += 1
         lane_unlock(served)
-        if slot < 0 or not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
+        if slot < 0 or (reads and not watch(served, <uint32_t>slot, descriptor, EPOLLIN, EPOLL_CTL_ADD)):
             raise OSError(errno, "listener")
+        return 0
 
     def secure(self, TlsContext context not None):
         """Begin DTLS associations with this context from now on, one for datagrams. Present ones keep theirs."""

@@ -1,5 +1,15 @@
 # The loop of a lane: wait, take the lock, read what is ready, send what came of it, let go.
 
+cdef void unwatch_moved(Lane *lane, const Slot *slot, uint32_t at) noexcept nogil:
+    """Hear no more of what another pump serves."""
+    if slot.kind == IS_LISTENER:
+        watch(lane, at, (<Listener *>slot.item).descriptor, 0, EPOLL_CTL_DEL)
+    elif slot.kind == IS_RELAY:
+        watch(lane, at, (<Relay *>slot.item).descriptor, 0, EPOLL_CTL_DEL)
+    elif slot.kind == IS_STREAM:
+        watch(lane, at, (<Stream *>slot.item).descriptor, 0, EPOLL_CTL_DEL)
+
+
 cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) noexcept nogil:
     """Serve what an event names, unless its tenant has changed since."""
     cdef uint32_t at = <uint32_t>name
@@ -9,7 +19,9 @@ cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) n
     slot = &lane.slots[at]
     if slot.generation != <uint32_t>(name >> 32):
         return
-    if slot.kind == IS_LISTENER:
+    if slot.has_moved:
+        unwatch_moved(lane, slot, at)
+    elif slot.kind == IS_LISTENER:
         read_listener(lane, batch, <Listener *>slot.item)
     elif slot.kind == IS_RELAY:
         if events & EPOLLERR:

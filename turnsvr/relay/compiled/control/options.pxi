@@ -46,21 +46,27 @@ def open_relay(address, bint gro, int buffer, int room):
         if buffer:
             set_number(descriptor, SOL_SOCKET, SO_RCVBUF, buffer)
             set_number(descriptor, SOL_SOCKET, SO_SNDBUF, buffer)
-        enlarge(descriptor, room)
         if endpoint.family == IPV6:
             set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, 1)
-            set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
-        else:
-            set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
-            set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-        if gro:
-            try_number(descriptor, SOL_UDP, UDP_GRO, 1)
+        prepare_relay(descriptor, endpoint.family == IPV6, gro, room)
         if c_bind(descriptor, &name, put_name(&name, &endpoint)) < 0:
             raise OSError(errno, "bind")
     except BaseException:
         c_close(descriptor)
         raise
     return descriptor
+
+
+def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
+    """Set on a relay socket what the engine expects; raises OSError. room: as for open_relay()."""
+    enlarge(descriptor, room)
+    if ipv6:
+        set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+    else:
+        set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
+        set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+    if gro:
+        try_number(descriptor, SOL_UDP, UDP_GRO, 1)
 
 
 def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int room):

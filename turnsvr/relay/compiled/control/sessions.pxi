@@ -219,13 +219,18 @@ cdef void close_lane(Lane *lane) noexcept nogil:
     lane.epoll = lane.wake = lane.up.event = -1
 
 
+cdef void free_listener(Listener *listener) noexcept nogil:
+    """Free a listener that no slot names any more."""
+    free(listener.suffix)
+    free(listener.challenge)
+    free(listener)
+
+
 cdef void free_lane(Lane *lane) noexcept nogil:
     """Free a lane without sessions and streams, whose thread has ended."""
     cdef uint32_t at
     for at in range(lane.listener_count):
-        free(lane.listeners[at].suffix)
-        free(lane.listeners[at].challenge)
-        free(lane.listeners[at])
+        free_listener(lane.listeners[at])
     free_items(&lane.policy.homes.advertised)
     free_items(&lane.policy.homes.behind)
     free_queues(lane)

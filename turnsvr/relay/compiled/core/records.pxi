@@ -47,8 +47,8 @@ cdef struct Relay:
     uint32_t lane
     uint32_t slot
     bint gso
-    # How the socket was last told to send; only IPv4 needs telling.
-    bint dont_fragment
+    # How the socket was last told to send, -1 where that is not known; only IPv4 needs telling.
+    int dont_fragment
 
 cdef struct TlsLink
 
@@ -224,6 +224,9 @@ cdef struct Session:
     ClientQueue *queue
     int listener
     uint32_t lane
+    # Whether it keeps its pump when others move, and whether it has moved to another one.
+    bint stays
+    bint has_moved
     # The StreamWriter of an attached client, borrowed from Engine.writers; only the control thread calls it.
     void *writer
     bint gso

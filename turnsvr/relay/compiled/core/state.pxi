@@ -51,6 +51,8 @@ cdef struct Slot:
     void *item
     uint32_t generation
     uint32_t kind
+    # Another pump serves it.
+    bint has_moved
 
 cdef struct Listener:
     Endpoint address
@@ -93,6 +95,8 @@ cdef struct Shared:
     Index sessions
     # The control thread's own.
     Index numbers
+    # Relayed transport addresses of this server that another pump serves; items are the index's to free.
+    Index elsewhere
     Limiter *limiter
     uint32_t lanes
 
@@ -136,6 +140,8 @@ cdef struct Lane:
     UpQueue up
     bint gso_told
     bint answers_alone
+    # Whether some of its sessions have moved to another pump, but for being forgotten here.
+    bint has_parted
 
 cdef struct Batch:
     # What one thread needs to move packets, whichever lane's table they are looked up in.
@@ -208,6 +214,7 @@ cdef int64_t take_slot(Lane *lane, uint32_t kind, void *item) noexcept nogil:
         lane.slot_count += 1
     lane.slots[at].kind = kind
     lane.slots[at].item = item
+    lane.slots[at].has_moved = False
     return at
 
 

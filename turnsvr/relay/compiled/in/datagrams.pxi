@@ -143,7 +143,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
         read_name(&peer, &batch.received_names[at])
         peer.scope = 0
         known_as(&lane.policy.homes, relay.session, &peer, batch.now)
-        find_reply(relay.session, &peer, batch.now, False, &route)
+        find_reply(relay.session, &peer, batch.now, is_elsewhere(lane, &peer), &route)
         data = <uint8_t *>batch.received_vectors[at].iov_base
         left = batch.received[at].msg_len
         headroom = HEADROOM

@@ -23,7 +23,9 @@ cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcep
         return
     pthread_mutex_lock(&lane.shared.mutex)
     inside = find_relay(&lane.shared.relays, &foreign.advertised)
-    if inside != NULL and (inside.lane != lane.number or inside.session.number != foreign.session):
+    if inside != NULL and (
+        inside.lane != lane.number or inside.session.number != foreign.session or inside.session.has_moved
+    ):
         inside = NULL
     pthread_mutex_unlock(&lane.shared.mutex)
     if inside == NULL:

@@ -91,7 +91,7 @@ cdef void to_peer(
     if relay != NULL and home != NULL:
         if to_inside(lane, batch, relay, peer, data, size, tos, may_write):
             return
-    if verdict == INSIDE:
+    if verdict == INSIDE and not is_elsewhere(lane, peer):
         fence(lane, session, peer)
         return
     if relay == NULL:
@@ -139,7 +139,7 @@ cdef bint to_inside(
     cdef bint live = False
     pthread_mutex_lock(&lane.shared.mutex)
     inside = find_relay(&lane.shared.relays, peer)
-    if inside != NULL:
+    if inside != NULL and not inside.session.has_moved:
         home = inside.lane
         number = inside.session.number
         live = batch.now <= inside.session.deadline

@@ -1,0 +1,120 @@
+"""The compiled pump, whose sessions can move to another pump and come from one: see turnsvr/relay/moving.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+
+from turnsvr.plane import OpenRelay
+from turnsvr.relay.api import Counters
+from turnsvr.relay.compiled.pump import CompiledPump, EngineSocket
+from turnsvr.relay.moving import Belongings, BoundSocket, Rest, SessionState, StreamRest
+from turnsvr.relay.ports import OpenedPort
+from turnsvr.stun.address import Address, FiveTuple
+
+
+class MovableCompiledPump(CompiledPump):
+    """A MovablePump."""
+
+    _stays: frozenset[int] = frozenset()
+
+    # The giver
+
+    def freeze(self) -> None:
+        self._is_frozen = True
+        self._engine.freeze(True)
+
+    def thaw(self) -> None:
+        self._is_frozen = False
+        self._engine.freeze(False)
+        if not self._closed:
+            os.eventfd_write(self._event, 1)
+
+    def belongings(self, stays: Collection[int]) -> Belongings:
+        kept = frozenset(stays)
+        sessions: dict[int, SessionState] = {}
+        for number, relays in self._relays.items():
+            state = None if number in kept else self._engine.state(number)
+            if state is not None:
+                fields, from_client, to_client = state
+                bound = tuple([_bound(relay) for relay in relays])
+                sessions[number] = SessionState(bound, Counters(*fields), (from_client, to_client), self._loop.time())
+        return Belongings(
+            listeners={address: tuple([each.fileno() for each in found]) for address, found in self._groups.items()},
+            sessions=sessions,
+            held={token: _bound(opened) for token, opened in self._ports.held.items()},
+            streams=dict(self._engine.plain_streams()),
+        )
+
+    def part(self, stays: Collection[int]) -> Rest:
+        self._stays = frozenset(stays)
+        self._engine.part(self._stays)
+        self._drain()
+        streams, datagrams = self._engine.rest()
+        return Rest({who: StreamRest(pending, output) for who, pending, output in streams}, dict(datagrams))
+
+    def rejoin(self) -> None:
+        self._engine.rejoin()
+
+    def leave(self) -> dict[int, Counters]:
+        last: dict[int, Counters] = {}
+        for number in [number for number in self._relays if number not in self._stays]:
+            fields = self._engine.forget(number)
+            if fields is not None:
+                last[number] = Counters(*fields)
+            self._close_relays(self._relays.pop(number))
+        self._engine.leave()
+        for group in self._groups.values():
+            for listener in group:
+                listener.close()
+        self._groups.clear()
+        self._ports.shutdown()
+        return last
+
+    # The taker
+
+    def take(self, request: OpenRelay, state: SessionState) -> None:
+        relays = [self._opened(each) for each in state.relays]
+        fields = [(each.socket.descriptor, each.socket.address, each.advertised) for each in relays]
+        try:
+            self._engine.open(request.allocation, request.five_tuple, request.deadline, fields, request.bandwidth)
+        except BaseException:
+            self._close_relays(relays)
+            raise
+        self._relays[request.allocation] = relays
+        self._engine.restore(request.allocation, _fields(state.counters), *state.levels, state.at)
+
+    def hold(self, token: bytes, held: BoundSocket) -> None:
+        self._ports.hold(token, self._opened(held))
+
+    def feed(self, five_tuple: FiveTuple, rest: StreamRest) -> None:
+        self._engine.feed(five_tuple, rest.pending, rest.output)
+
+    def receive(self, five_tuple: FiveTuple, data: bytes) -> None:
+        self._engine.receive(five_tuple, data)
+
+    def arm(self) -> None:
+        self._start()
+
+    def settle(self, session: int, counters: Counters) -> None:
+        self._engine.settle(session, _fields(counters))
+
+    def know(self, advertised: Address, is_elsewhere: bool) -> None:
+        self._engine.know(advertised, is_elsewhere)
+
+    def _opened(self, bound: BoundSocket) -> OpenedPort[EngineSocket]:
+        return self._ports.take(EngineSocket.of(bound.descriptor, bound.host, gro=self._segmentation), bound.advertised)
+
+
+def _bound(opened: OpenedPort[EngineSocket]) -> BoundSocket:
+    return BoundSocket(opened.socket.descriptor, opened.socket.address, opened.advertised)
+
+
+def _fields(counters: Counters) -> tuple[int, int, int, int, int]:
+    return (
+        counters.packets_from_client,
+        counters.bytes_from_client,
+        counters.packets_to_client,
+        counters.bytes_to_client,
+        counters.dropped,
+    )
