@@ -109,9 +109,12 @@ def test_turn_and_relay_never_see_each_other() -> None:
         assert other not in {room, *below(room)}
 
 
-PUMPS: dict[str, set[str]] = {"api": set(), "sockets": set(), "ports": {"api", "sockets"}} | {
-    pump: {"api", "ports", "sockets"} for pump in ("portable", "compiled")
-}
+PUMPS: dict[str, set[str]] = {
+    "api": set(),
+    "moving": {"api"},
+    "sockets": set(),
+    "ports": {"api", "sockets"},
+} | {pump: {"api", "moving", "ports", "sockets"} for pump in ("portable", "compiled")}
 """What the parts of relay may import of each other: the pumps share what both need, and never see each other."""
 
 

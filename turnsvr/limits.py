@@ -146,3 +146,12 @@ class KeyedLimiter:
             return False
         self._paid_until[slot] = paid_until + interval
         return True
+
+    def paid_until(self, key: Hashable) -> float:
+        """What another one is to be told of this key."""
+        return self._paid_until[hash(key) % len(self._paid_until)]
+
+    def restore(self, key: Hashable, paid_until: float) -> None:
+        """Go by what another one has said of this key, unless more has been spent here."""
+        slot = hash(key) % len(self._paid_until)
+        self._paid_until[slot] = max(self._paid_until[slot], paid_until)

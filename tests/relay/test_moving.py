@@ -55,7 +55,7 @@ class Move:
         rest = self.giver.part(stays)
         for five_tuple, each in rest.streams.items():
             self.taker.feed(five_tuple, each)
-        for five_tuple, datagrams in rest.datagrams.items():
+        for five_tuple, datagrams in rest.waiting.items():
             for data in datagrams:
                 self.taker.receive(five_tuple, data)
         self.taker.arm()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from turnsvr.admin.context import Context
     from turnsvr.config.adminsettings import AdminSettings
+    from turnsvr.web.serving import Inherited
 
 
 CONNECTIONS = 128
@@ -39,12 +40,20 @@ class AdminServer(Protocol):
     def listening(self) -> tuple[str, ...]:
         """Where it is served, for people: paths of sockets, and URLs with their ports as bound."""
 
+    def descriptors(self) -> Inherited:
+        """Of the TCP listeners, for another process that goes on with them."""
+
+    def replace(self) -> None:
+        """Take the place of the server that this one succeeds, on the Unix socket."""
+
     async def stop(self) -> None:
         """Stopping twice is fine."""
 
 
-async def serve(settings: AdminSettings, context: Context) -> AdminServer | None:
+async def serve(settings: AdminSettings, context: Context, *, inherited: Inherited | None = None) -> AdminServer | None:
     """Serve what the settings ask for; None where nothing is served.
+
+    inherited: TCP sockets of the server that this one succeeds; what is used is taken out.
 
     Raises AdminError, and then nothing is left open. With `auto` the log says why no socket could be opened.
     """
@@ -53,5 +62,5 @@ async def serve(settings: AdminSettings, context: Context) -> AdminServer | None
     from turnsvr.admin.server import Server  # after the listeners are open: no first answer waits for it
 
     server = Server(settings, context)
-    await server.start()
+    await server.start(inherited)
     return server if server.listening else None

@@ -25,9 +25,9 @@ _MAX_BODY = 4_096
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-def application(context: Context, rates: Rates) -> AsgiApp:
-    """Without any guard: every caller may control the server."""
-    every = operations(context, rates)
+def application(context: Context, rates: Rates, *, local: bool = False) -> AsgiApp:
+    """Without any guard: every caller may control the server. local: as operations() has it."""
+    every = operations(context, rates, local=local)
     by_path: dict[str, dict[str, Operation]] = {}
     for each in every:
         by_path.setdefault(each.path, {})[each.method] = each

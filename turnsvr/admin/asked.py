@@ -17,6 +17,7 @@ _MAX_CURSOR = 16_384
 _MAX_ADDRESS = 80
 
 _Name = Annotated[str | None, Field(max_length=_MAX_NAME)]
+_MAX_PATH = 4_096
 _Where = Annotated[str | None, Field(max_length=_MAX_ADDRESS, description="IP address, with or without port.")]
 _Peer = Annotated[
     str | None,
@@ -57,3 +58,12 @@ class UserToEnd(Asked):
 
 class OneSession(Asked):
     id: int = Field(ge=1, le=2**63, description="The session's id.")
+
+
+class UpgradeWanted(Asked):
+    program: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=_MAX_PATH,
+        description="Path of the turnsvr to start, of another environment perhaps; without it the one that runs.",
+    )

@@ -16,6 +16,8 @@ from turnsvr.admin import NoServer, RefusedByServer
 
 _TIMEOUT = 10.0
 """Seconds within which a server answers anything."""
+_UPGRADING = 180.0
+"""Seconds within which a new program has started and gone on, or has not."""
 _PAGE = 1_000
 _MAX_ANSWER = 64 * 1_048_576
 """Bytes; a page of sessions with all that is known of them has some 10 MB."""
@@ -97,12 +99,19 @@ class AdminClient:
     def reload(self) -> Answer:
         return self._call("POST", "/reload")
 
+    def upgrade(self, program: str | None) -> Answer:
+        """Over the Unix socket alone."""
+        return self._call("POST", "/upgrade", program=program, seconds=_UPGRADING)
+
     def set_log_level(self, level: str, seconds: float | None) -> Answer:
         return self._call("PUT", "/log-level", {"level": level, "for": seconds})
 
-    def _call(self, method: str, path: str, body: Answer | None = None, **query: Any) -> Answer:
+    def _call(
+        self, method: str, path: str, body: Answer | None = None, *, seconds: float = _TIMEOUT, **query: Any
+    ) -> Answer:
         asked = {name: _text(value) for name, value in query.items() if value is not None}
-        status, answer = self._exchange(method, f"{self._path}{path}?{urlencode(asked)}".rstrip("?"), body)
+        target = f"{self._path}{path}?{urlencode(asked)}".rstrip("?")
+        status, answer = self._exchange(method, target, body, seconds)
         if status < 300 and isinstance(answer, dict):
             return answer
         text = str(answer.get("error", "")) if isinstance(answer, dict) else ""
@@ -110,13 +119,14 @@ class AdminClient:
             raise NoServer(f"{self.name}: {text or 'refused'}")
         raise RefusedByServer(text or f"the server answers {status}", answer if isinstance(answer, dict) else {})
 
-    def _exchange(self, method: str, target: str, body: Answer | None) -> tuple[int, Any]:
+    def _exchange(self, method: str, target: str, body: Answer | None, seconds: float) -> tuple[int, Any]:
         """Status and answer, which is JSON; raises NoServer."""
         headers = {**self._headers, "Connection": "close"}
         if body is not None:
             headers["Content-Type"] = "application/json"
         with closing(self._open()) as connection:
             self._connect(connection)
+            connection.sock.settimeout(seconds)
             try:
                 connection.request(method, target, None if body is None else json.dumps(body), headers)
                 response = connection.getresponse()
@@ -125,7 +135,7 @@ class AdminClient:
                     raise ValueError
                 return response.status, json.loads(content)
             except TimeoutError:
-                raise NoServer(f"the server at {self.name} does not answer within {_TIMEOUT:.0f} s") from None
+                raise NoServer(f"the server at {self.name} does not answer within {seconds:.0f} s") from None
             except (OSError, http.client.HTTPException, ValueError, RecursionError):
                 raise NoServer(f"what answers at {self.name} is no admin interface, or has just ended") from None
 

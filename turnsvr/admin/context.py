@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,24 @@ class Allocation(Protocol):
 
 class CannotReload(Exception):
     """The server runs without a settings file."""
+
+
+class CannotUpgrade(Exception):
+    """No successor goes on; the server serves as before, and the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upgraded:
+    """What a successor has taken over."""
+
+    pid: int
+    version: str
+    sessions: int
+    """That moved."""
+    staying: int
+    """That stay in the process that served them: those of TLS clients."""
+    seconds: float
+    """For which no packet was read, as measured here."""
 
 
 class Ending(Exception):
@@ -159,6 +178,12 @@ class Context(Protocol):
 
     def reload(self) -> Reloaded:
         """Read the settings again; raises CannotReload."""
+
+    def hand_over(self, successor: socket.socket) -> None:
+        """A process wants to go on where this one serves; the socket is the context's from here on."""
+
+    async def upgrade(self, program: str | None) -> Upgraded:
+        """Have a successor go on, of this program or of the one that runs; raises CannotUpgrade."""
 
     def log_level(self) -> LogLevel: ...
 

@@ -136,6 +136,16 @@ class LogLevel(_Model):
     remaining: float | None = Field(description="Seconds until the settings' own level holds again; null for good.")
 
 
+class Upgraded(_Model):
+    """What a new process has taken over."""
+
+    pid: int
+    version: str
+    sessions: int = Field(description="Sessions that it goes on with.")
+    staying: int = Field(description="Sessions of TLS clients, which stay in the process before it until they end.")
+    seconds: float = Field(description="For which no packet was read; packets waited meanwhile.")
+
+
 class Sessions(_Model):
     now: int
     started: dict[str, int] = Field(description="Since the server started, by transport.")

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from turnsvr.admin import models, views
-from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UserToEnd
-from turnsvr.admin.context import Allocation, CannotReload, Context, Ending
+from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UpgradeWanted, UserToEnd
+from turnsvr.admin.context import Allocation, CannotReload, CannotUpgrade, Context, Ending
 from turnsvr.admin.listing import EndpointFilter, Filter, page
 from turnsvr.admin.rates import Rates
 from turnsvr.credentials.revoked import TooManyRevoked
@@ -48,8 +48,25 @@ class Mistaken(Exception):
         self.answer = models.Mistakes(error=str(self), mistakes=list(mistakes))
 
 
-def operations(context: Context, rates: Rates) -> tuple[Operation, ...]:
-    return (*_sessions(context, rates), *_control(context, rates))
+def operations(context: Context, rates: Rates, *, local: bool = False) -> tuple[Operation, ...]:
+    """local: for callers on this host, over the Unix socket, who may also start another program."""
+    others = (_upgrade(context),) if local else ()
+    return (*_sessions(context, rates), *_control(context, rates), *others)
+
+
+def _upgrade(context: Context) -> Operation:
+    async def upgrade(asked: UpgradeWanted) -> models.Upgraded:
+        """It starts with the arguments of this one. Where it cannot go on, this server serves as before."""
+        try:
+            done = await context.upgrade(asked.program)
+        except CannotUpgrade as error:
+            raise Refused(409, str(error)) from None
+        return models.Upgraded(
+            pid=done.pid, version=done.version, sessions=done.sessions, staying=done.staying, seconds=done.seconds
+        )
+
+    what = "Have a new process go on, with the sessions"
+    return Operation("POST", "/upgrade", what, upgrade, models.Upgraded, UpgradeWanted, {409: models.Mistake})
 
 
 def _revocable(allocation: Allocation) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 
 import structlog
 
-from turnsvr.admin import CONNECTIONS, AdminError
+from turnsvr.admin import CONNECTIONS, AdminError, handover
 from turnsvr.admin.application import application
 from turnsvr.admin.context import Context
 from turnsvr.admin.guard import Guard
@@ -39,23 +39,42 @@ class Server:
         self._context = context
         self._environ = environ
         self._rates = Rates(context)
+        self._descriptors: serving.Inherited = {}
+        self._succeeds = False
         self._servers = serving.HttpServers()
         self._unix: UnixListener | None = None
 
-    async def start(self) -> None:
-        """Raises AdminError, and then nothing is left open; where `auto` finds no place the log says why."""
+    def descriptors(self) -> serving.Inherited:
+        """Of the TCP listeners, for another process that goes on with them."""
+        return dict(self._descriptors)
+
+    def replace(self) -> None:
+        """Take the place of the server that this one succeeds."""
+        try:
+            if self._unix is not None:
+                self._unix.replace()
+        except OSError as error:
+            _log.error("no admin socket", socket=str(self._unix.path if self._unix else ""), reason=_reason(error))
+
+    async def start(self, inherited: serving.Inherited | None = None) -> None:
+        """Raises AdminError, and then nothing is left open; where `auto` finds no place the log says why.
+
+        inherited: TCP sockets of the server that this one succeeds, whose Unix socket stays until replace().
+        """
+        self._succeeds = inherited is not None
         self._unix = self._open_unix(self._settings.socket)
         try:
             tls = self._tls_context() if any(each.scheme == "https" for each in self._settings.listen) else None
-            listeners = self._open_tcp()
+            listeners = self._open_tcp(inherited)
         except serving.ListenFailed as error:
             self._close_unix()
             raise AdminError(f"admin.listen: {error}") from None
-        app = application(self._context, self._rates)
-        guarded = Guard(app, lambda: self._context.token)
+        app = application(self._context, self._rates, local=True)
+        guarded = Guard(application(self._context, self._rates), lambda: self._context.token)
         loop = asyncio.get_running_loop()
         if self._unix is not None:
-            await self._servers.start([self._unix.socket], app, HttpConnections(_UNIX_LIMITS, loop))
+            connections = HttpConnections(_UNIX_LIMITS, loop)
+            await self._servers.start([self._unix.socket], app, connections, others=self._others())
         connections = HttpConnections(_TCP_LIMITS, loop)
         for scheme, context in (("http", None), ("https", tls)):
             if sockets := [each for listener, each in listeners if listener.scheme == scheme]:
@@ -72,11 +91,18 @@ class Server:
         self._rates.forget()
         self.listening = ()
 
-    def _open_tcp(self) -> list[serving.Opened]:
+    def _others(self) -> serving.Others:
+        """Who comes over the Unix socket and speaks no HTTP."""
+        return {handover.PREFACE: self._context.hand_over}
+
+    def _open_tcp(self, inherited: serving.Inherited | None) -> list[serving.Opened]:
         """Raises ListenFailed."""
         if not self._settings.listen:
             return []
-        return serving.open_listeners(each for named in self._settings.listen for each in named.expand())
+        named = (each for named in self._settings.listen for each in named.expand())
+        opened = serving.open_listeners(named, inherited)
+        self._descriptors = {(each.host, each.port): bound.fileno() for each, bound in opened}
+        return opened
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context.tls_context() is None:
@@ -87,7 +113,7 @@ class Server:
         """Raises AdminError where the settings name a path that cannot be opened."""
         if isinstance(wanted, Path):
             try:
-                return UnixListener(wanted)
+                return UnixListener(wanted, succeeds=self._succeeds)
             except Taken:
                 raise AdminError(f"admin.socket: another server listens on {wanted}; name another path") from None
             except OSError as error:
@@ -100,7 +126,7 @@ class Server:
             if not _directory_for(place):
                 continue
             try:
-                return UnixListener(place)
+                return UnixListener(place, succeeds=self._succeeds)
             except Taken:
                 _log.info("no admin interface", reason=f"another server listens on {place}", hint="set admin.socket")
                 return None

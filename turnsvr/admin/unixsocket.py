@@ -30,20 +30,30 @@ class Taken(Exception):
 class UnixListener:
     """A listening socket at a path."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the place of a dead server's socket. Raises Taken, and OSError with a text that explains."""
+    def __init__(self, path: Path, *, succeeds: bool = False) -> None:
+        """Take the place of a dead server's socket. Raises Taken, and OSError with a text that explains.
+
+        succeeds: the place is a living server's until replace() is called; until then the socket is beside it.
+        """
         self.path = path
+        self._at = path.with_name(f"{path.name}.next") if succeeds else path
         _check(path.parent)
-        with _alone_at(path):
-            _clear(path)
-            self.socket = _bind(path)
-        self._identity = _identity(path)
+        with _alone_at(self._at):
+            _clear(self._at)
+            self.socket = _bind(self._at)
+        self._identity = _identity(self._at)
+
+    def replace(self) -> None:
+        """Take the place of the server that this one succeeds. Raises OSError."""
+        if self._at != self.path:
+            self._at.replace(self.path)
+            self._at = self.path
 
     def remove(self) -> None:
         """Take the path away, if it still is this socket's."""
         with contextlib.suppress(OSError):
-            if _identity(self.path) == self._identity:
-                self.path.unlink()
+            if _identity(self._at) == self._identity:
+                self._at.unlink()
 
 
 def _check(directory: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,8 +11,9 @@ from typing import Protocol
 
 from turnsvr import __version__, relay
 from turnsvr.admin import AdminServer
-from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded
+from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded, Upgraded
 from turnsvr.app import snapshot
+from turnsvr.app.handover.succession import Succession
 from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
 from turnsvr.app.rooms import Rooms
 from turnsvr.relay.api import Counters, Totals
@@ -29,6 +31,7 @@ class Control(Protocol):
     log_level: LogLevelInUse
     reread: Callable[[], Reloaded]
     admin: AdminServer | None
+    succession: Succession
 
     def drain(self) -> None: ...
 
@@ -113,6 +116,12 @@ class AdminContext:
 
     def reload(self) -> Reloaded:
         return self._application.reread()
+
+    def hand_over(self, successor: socket.socket) -> None:
+        self._application.succession.let_in(successor)
+
+    async def upgrade(self, program: str | None) -> Upgraded:
+        return await self._application.succession.upgrade(program)
 
     def log_level(self) -> LogLevel:
         log = self._application.log_level

@@ -12,6 +12,9 @@ from turnsvr.admin.context import CannotReload, Ending, Reloaded
 from turnsvr.app import log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.errors import StartError
+from turnsvr.app.handover.crossing import Crossing
+from turnsvr.app.handover.succession import Succession
+from turnsvr.app.handover.taker import Taker
 from turnsvr.app.loglevel import LogLevelSwitch
 from turnsvr.app.reload import reload
 from turnsvr.app.rooms import Rooms
@@ -24,6 +27,9 @@ from turnsvr.turn.server import Server
 
 _HOUSEKEEPING = 60.0
 """Seconds between looks at what changes by itself: certificate files, the addresses of this host."""
+
+_LOOK = 0.2
+"""Seconds between looks whether the last client has gone."""
 
 _log = structlog.get_logger()
 
@@ -51,7 +57,11 @@ class Application:
         """Reads the settings again from where they came, and takes them. Raises CannotReload."""
         self.tell: Callable[[str], None] = lambda activity: None
         """Called with a few words on what the server is doing, when that changes; app/process.py sets it."""
+        self._crossing = Crossing(self.rooms)
+        self.succession = Succession(self.rooms, self._crossing, self._left, self.finished.set)
+        """Whose place this process has taken, and who takes its own."""
         self._housekeeping: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[None] | None = None
 
     @property
     def settings(self) -> Settings:
@@ -81,15 +91,24 @@ class Application:
         """What the server is doing, in a few words."""
         return f"serving {', '.join(map(str, self.listening))}"
 
-    async def start(self) -> None:
-        """Build every room and serve. Raises StartError, and then nothing is left open."""
-        await self.rooms.open()
+    async def start(self, taker: Taker | None = None) -> None:
+        """Build every room and serve, in the place of another process where there is a taker.
+
+        Raises StartError, and then nothing is left open, and the other process serves on.
+        """
+        await self.rooms.open(taker, self._crossing)
         try:
-            await self._start_web()
-            self.admin = await admin.serve(self.settings.admin, AdminContext(self))
-        except (web.WebError, admin.AdminError) as error:
+            await self._start_web(None if taker is None else taker.http)
+            await self._start_admin(None if taker is None else taker.admin)
+            if taker is not None:
+                await taker.serve(self.rooms.engine, self.rooms.streams, self._crossing)
+        except (web.WebError, admin.AdminError, StartError) as error:
             await self.stop()
             raise StartError(str(error)) from None
+        if taker is not None:
+            self.succession.has_taken(taker)
+            if self.admin is not None:
+                self.admin.replace()
         self.rooms.tls.keep(self.settings)
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._look_for_changes)
         self.rooms.addresses.serve()
@@ -120,16 +139,37 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
+        await self.succession.end()
         await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         await self.rooms.close()
         self.finished.set()
 
-    async def _start_web(self) -> None:
+    async def _start_web(self, inherited: dict[tuple[str, int], int] | None) -> None:
         if self.settings.web is not None:
             rooms = self.rooms
             self.web = web.serve(self.settings.web, WebContext(rooms), lambda: rooms.open_files.web_connections)
-            await self.web.start()
+            await self.web.start(inherited)
             self.rooms.streams.sharing.web = self.web.connection
+            self._crossing.http["web"] = self.web
+
+    async def _start_admin(self, inherited: dict[tuple[str, int], int] | None) -> None:
+        self.admin = await admin.serve(self.settings.admin, AdminContext(self), inherited=inherited)
+        if self.admin is not None:
+            self._crossing.http["admin"] = self.admin
+
+    def _left(self) -> None:
+        """Another process serves; this one goes on with the clients of TLS that it has, and ends with the last."""
+        self.tell("another process serves; ending with the last TLS client")
+        self.rooms.tls.stop()
+        self._leaving = asyncio.create_task(self._stop_http())
+
+    async def _stop_http(self) -> None:
+        self._crossing.http.clear()
+        await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
+        self.admin = self.web = None
+        while self.connections or len(self.server):  # noqa: ASYNC110 - nobody tells of the last connection
+            await asyncio.sleep(_LOOK)
+        self.finished.set()
 
     def _look_for_changes(self) -> None:
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._look_for_changes)

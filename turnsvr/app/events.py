@@ -31,6 +31,10 @@ class Events:
         """Tell this one too, from now on."""
         self._sinks.append(sink)
 
+    def remove(self, sink: EventSink) -> None:
+        """Tell it nothing any more."""
+        self._sinks.remove(sink)
+
     def started(self, event: AllocationStarted) -> None:
         self._tell(lambda sink: sink.started(event))
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from turnsvr.credentials.api import Refusal
 from turnsvr.histogram import Histogram
 from turnsvr.relay.api import Counters
-from turnsvr.stun.address import Transport
+from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
@@ -49,6 +50,8 @@ class SessionCounter:
         self._lasting = Histogram(_LASTING)
         self._realms: dict[str, RealmFigures] = {}
         self._ways: dict[int, tuple[str, str]] = {}
+        self._realm_of: dict[int, str] = {}
+        """Of sessions that have come from another process or may go to one."""
 
     @property
     def value(self) -> SessionFigures:
@@ -69,6 +72,7 @@ class SessionCounter:
         families = {6 if ":" in address.host else 4 for address in event.relayed}
         way = transport, _FAMILIES[sum(families)]
         self._ways[event.allocation] = way
+        self._realm_of[event.allocation] = event.realm
         self._now[way] += 1
         self._started[transport] += 1
         self._allocating.add(event.took)
@@ -81,6 +85,7 @@ class SessionCounter:
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._now[self._ways.pop(event.allocation)] -= 1
+        del self._realm_of[event.allocation]
         self._ended[_ENDS[event.reason]] += 1
         self._lasting.add(event.duration)
         realm = self._realm(event.realm)
@@ -96,6 +101,59 @@ class SessionCounter:
 
     def request_refused(self, event: RequestRefused) -> None:
         """The rules count answers by code."""
+
+    def adopted(self, number: int, five_tuple: FiveTuple, relayed: Sequence[Address], realm: str) -> None:
+        """A session that another process has served until now; it has been counted as started there."""
+        families = {6 if ":" in address.host else 4 for address in relayed}
+        way = _TRANSPORTS[five_tuple.transport], _FAMILIES[sum(families)]
+        self._ways[number] = way
+        self._realm_of[number] = realm
+        self._now[way] += 1
+        self._realm(realm).now += 1
+
+    def left(self, number: int) -> None:
+        """Another process goes on with a session, or has ended it; unknown ones are fine."""
+        way = self._ways.pop(number, None)
+        if way is not None:
+            self._now[way] -= 1
+            self._realm(self._realm_of.pop(number)).now -= 1
+
+    def write(self) -> dict[str, object]:
+        """Everything that counts up, for another process to go on with."""
+        return {
+            "started": dict(self._started),
+            "ended": dict(self._ended),
+            "failures": dict(self._failures),
+            "refused": self._refused,
+            "allocating": [self._allocating.sum, *self._allocating.counts],
+            "lasting": [self._lasting.sum, *self._lasting.counts],
+            "realms": {
+                name: [each.started, each.bytes_from_client, each.bytes_to_client]
+                for name, each in self._realms.items()
+            },
+        }
+
+    def read(self, written: Mapping[str, object]) -> None:
+        """Add what write() gave; what is not understood is left out."""
+        for name, counts in (("started", self._started), ("ended", self._ended), ("failures", self._failures)):
+            found = written.get(name)
+            for label, count in found.items() if isinstance(found, dict) else ():
+                if label in counts and isinstance(count, int):
+                    counts[label] += count
+        refused = written.get("refused")
+        self._refused += refused if isinstance(refused, int) else 0
+        for name, histogram in (("allocating", self._allocating), ("lasting", self._lasting)):
+            values = written.get(name)
+            if isinstance(values, list) and len(values) == len(histogram.counts) + 1:
+                histogram.sum += float(values[0])
+                histogram.counts = [mine + int(its) for mine, its in zip(histogram.counts, values[1:], strict=True)]
+        realms = written.get("realms")
+        for name, figures in realms.items() if isinstance(realms, dict) else ():
+            realm = self._realm(str(name))
+            started, from_client, to_client = figures
+            realm.started += started
+            realm.bytes_from_client += from_client
+            realm.bytes_to_client += to_client
 
     def _realm(self, name: str) -> RealmFigures:
         if name not in self._realms and len(self._realms) >= MAX_REALMS:

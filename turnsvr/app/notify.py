@@ -20,8 +20,10 @@ class ServiceManager:
         self.watchdog = _watchdog_seconds(environ)
         """Seconds within which alive() must be called again and again; None without a watchdog."""
 
-    def ready(self, status: str) -> None:
-        self._send("READY=1", f"STATUS={status}")
+    def ready(self, status: str, *, is_successor: bool = False) -> None:
+        """is_successor: this process takes the place of the one that was started (NotifyAccess=all lets it say so)."""
+        main = [f"MAINPID={os.getpid()}"] if is_successor else []
+        self._send("READY=1", f"STATUS={status}", *main)
 
     def reloading(self) -> None:
         """To be followed by ready(). The time stamp is what Type=notify-reload asks for."""

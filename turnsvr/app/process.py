@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from turnsvr.app import log
 from turnsvr.app.application import Application
 from turnsvr.app.descriptors import raise_limit, share_out
 from turnsvr.app.errors import StartError
+from turnsvr.app.handover.taker import Taker
 from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
 from turnsvr.app.notify import ServiceManager
@@ -29,8 +30,13 @@ _WILDCARDS = ("0.0.0.0", "::")
 _log = structlog.get_logger()
 
 
-def run(settings: Settings, *, path: Path | None = None) -> int:
+def run(
+    settings: Settings, *, path: Path | None = None, arguments: Sequence[str] = (), take_over: str | None = None
+) -> int:
     """Serve until told to end; path is where SIGHUP finds the settings again.
+
+    arguments: of `turnsvr run`, for a process that succeeds this one. take_over: the admin socket of the server that
+    this process succeeds, or `fd:` and the number of a socket to it.
 
     Returns the exit status: 0, or 1 when the server cannot start.
     """
@@ -45,7 +51,9 @@ def run(settings: Settings, *, path: Path | None = None) -> int:
     last_resort = LastResort()
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            return runner.run(Service(settings, path, files, file, last_resort).run())
+            service = Service(settings, path, files, file, last_resort)
+            service.application.succession.arguments = arguments
+            return runner.run(service.run(take_over))
     except KeyboardInterrupt:  # where a loop has no signal handlers
         return 0
     finally:
@@ -71,14 +79,17 @@ class Service:
         self._path = path
         self._log_file = log_file
         self._manager = ServiceManager()
-        self._application = application = Application(settings, files=files)
+        self.application = self._application = application = Application(settings, files=files)
         application.reread = self._reread
         application.tell = self._manager.status
+        self._is_successor = False
 
-    async def run(self) -> int:
+    async def run(self, take_over: str | None = None) -> int:
+        """take_over: as run() above has it."""
         application = self._application
+        self._is_successor = take_over is not None
         try:
-            await application.start()
+            await application.start(None if take_over is None else await _taker(take_over))
         except StartError as error:
             print(f"turnsvr: {error}", file=sys.stderr)
             return 1
@@ -90,7 +101,8 @@ class Service:
         finally:
             self._last_resort.begin()
             watchdog.cancel()
-            self._manager.stopping("ending sessions")
+            if not application.succession.has_left:  # else it is another process that the manager looks after
+                self._manager.stopping("ending sessions")
             await application.stop()
             _log.info("stopped")
             self._last_resort.status = 0
@@ -125,7 +137,7 @@ class Service:
         )
         self._warn_of_few_files()
         self._invite()
-        self._manager.ready(application.activity)
+        self._manager.ready(application.activity, is_successor=self._is_successor)
 
     def _warn_of_few_files(self) -> None:
         """Say what the open files are too few for."""
@@ -213,12 +225,20 @@ class Service:
     async def _feed_watchdog(self) -> None:
         """Tell the service manager three times a period that this loop turns and the pump takes packets."""
         period = self._manager.watchdog
-        while period is not None:
+        while period is not None and not self._application.succession.has_left:
             if await self._application.rooms.is_alive():
                 self._manager.alive()
             else:
                 _log.error("the pump takes no packets")
             await asyncio.sleep(period / 3)
+
+
+async def _taker(take_over: str) -> Taker:
+    """Raises StartError."""
+    kind, _, number = take_over.partition(":")
+    if kind == "fd" and number.isdecimal():
+        return await Taker.on(int(number))
+    return await Taker.at(take_over)
 
 
 def _log_file(settings: Settings) -> LogFile | None:

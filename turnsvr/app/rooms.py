@@ -17,6 +17,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionCounter
+from turnsvr.app.handover.taker import Others, Taker
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
@@ -26,9 +27,9 @@ from turnsvr.config.units import BadValue
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
+from turnsvr.net.movable import MovableStreams
 from turnsvr.net.splice import Splices
-from turnsvr.net.streams import Streams
-from turnsvr.relay.api import Pump
+from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address
 from turnsvr.turn.commands import EndReason
 from turnsvr.turn.server import Server
@@ -48,7 +49,7 @@ class Rooms:
     """What every room goes by, as of the last apply()."""
     identities: Identities
     engine: Engine
-    streams: Streams
+    streams: MovableStreams
 
     def __init__(
         self, settings: Settings, *, sinks: Sequence[EventSink], ended: Callable[[], None], files: int | None
@@ -79,11 +80,14 @@ class Rooms:
         return self.engine.server
 
     @property
-    def pump(self) -> Pump:
+    def pump(self) -> MovablePump:
         return self.engine.pump
 
-    async def open(self) -> None:
-        """Build everything and serve. Raises StartError, and then nothing is left open."""
+    async def open(self, taker: Taker | None = None, others: Others | None = None) -> None:
+        """Build everything and serve; with a taker what it brings, which serves from taker.serve() on.
+
+        others: what it brings besides. Raises StartError, and then nothing is left open.
+        """
         self.addresses.start()
         try:
             self._improvise()
@@ -93,7 +97,11 @@ class Rooms:
             self.addresses.stop()
             raise
         try:
-            self._open_engine()
+            if taker is not None:
+                await taker.read()
+            self._open_engine(is_armed=taker is None)
+            if taker is not None:
+                taker.bring_rules(self.server)
         except BaseException:
             self.addresses.stop()
             await self.identities.stop()
@@ -102,7 +110,19 @@ class Rooms:
             self._start_status()
             self._secure()
             self._start_accounting()
-            self.listening = tuple(open_listeners(self.settings.listeners(), self._listen_udp, self.streams.listen))
+            self.listening = tuple(
+                open_listeners(
+                    self.settings.listeners(),
+                    lambda address, *, dtls: self._listen_udp(
+                        address, () if taker is None else taker.udp(address), dtls=dtls
+                    ),
+                    lambda address, transport: self._listen_tcp(
+                        address, transport, None if taker is None else taker.tcp(address)
+                    ),
+                )
+            )
+            if taker is not None and others is not None:
+                taker.bring_sessions(self.engine, self.streams, self.plan.pump, others, self._listen_udp)
         except (StartError, ListenError) as error:
             await self.close()
             raise StartError(str(error)) from None
@@ -183,7 +203,7 @@ class Rooms:
             raise StartError(str(error)) from None
         await self.identities.start()
 
-    def _open_engine(self) -> None:
+    def _open_engine(self, *, is_armed: bool) -> None:
         """The rules, the pump and the streams, without a listener. Raises StartError."""
         settings, loop = self.settings, asyncio.get_running_loop()
         plan = self.plan = self._plan()
@@ -192,14 +212,16 @@ class Rooms:
         try:
             self.engine = Engine(
                 server,
-                lambda handler: relay.make(plan.pump, handler, settings.pump.kind, loop=loop, limiter=answers),
+                lambda handler: relay.make(
+                    plan.pump, handler, settings.pump.kind, loop=loop, limiter=answers, is_armed=is_armed
+                ),
                 self.identities.source,
                 self.events,
                 loop=loop,
             )
         except relay.PumpUnavailable as error:
             raise StartError(f"pump.kind: {error}; install a C compiler and install again, or set auto") from None
-        self.streams = Streams(
+        self.streams = MovableStreams(
             self.engine,
             plan.streams,
             self.tls.contexts,
@@ -250,15 +272,23 @@ class Rooms:
         secure()
         contexts.made = secure
 
-    def _listen_udp(self, address: Address, *, dtls: bool) -> Address:
+    def _listen_udp(self, address: Address, descriptors: Sequence[int] = (), *, dtls: bool = False) -> Address:
+        """dtls and descriptors: as Pump.listen() has them."""
         bound = self.pump.listen(
             address,
             dtls=dtls,
+            descriptors=descriptors,
             binding_suffix=self.server.binding_suffix(address),
             mapped_address=address in assemble.other_addresses(self.settings.nat_discovery),
         )
         self.pump.challenge(bound, self.server.challenge(bound))
         return bound
+
+    def _listen_tcp(self, address: Address, transport: str, descriptor: int | None) -> Address:
+        """descriptor: of a socket that listens there already."""
+        if descriptor is None:
+            return self.streams.listen(address, transport)
+        return self.streams.listen_on(descriptor, address, transport)
 
     def _plan(self) -> assemble.Plan:
         identities = self.identities

@@ -88,6 +88,20 @@ class SessionStatus:
         self._sessions[event.allocation] = session
         self._writer.put(_status(session, "new", event.lifetime))
 
+    def adopted(self, event: AllocationStarted, counters: Counters) -> None:
+        """A session that another process has told of until now; counters: what it has told."""
+        session = _Session(
+            self._names.session(event.realm, event.username, event.allocation),
+            _where(event.five_tuple),
+            self._clock() + event.lifetime,
+        )
+        session.told = counters
+        self._sessions[event.allocation] = session
+
+    def left(self, number: int) -> None:
+        """Another process tells of a session from now on; unknown ones are fine."""
+        self._sessions.pop(number, None)
+
     def refreshed(self, event: AllocationRefreshed) -> None:
         session = self._sessions[event.allocation]
         session.until = self._clock() + event.lifetime

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -181,6 +182,36 @@ def reload(where: Where) -> int:
     if answer["restart"]:
         click.echo(f"what needs a restart has stayed as it was: {', '.join(answer['restart'])}")
     return 0
+
+
+@click.command()
+@click.option(
+    "--exec",
+    "program",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="The turnsvr to start, such as that of a new virtual environment.",
+)
+@calls_server
+def upgrade(where: Where, program: Path | None) -> None:
+    """Start the program anew, and have it go on with the sessions.
+
+    The server starts it with its own arguments and hands over; packets wait meanwhile, for some milliseconds. Sessions
+    of TLS clients stay in the old process, which ends with the last of them. Where the new program cannot go on the old
+    one serves as before, and the exit status is 1.
+
+    \b
+    Examples:
+      turnsvr upgrade
+      turnsvr upgrade --exec /opt/turnsvr-2/bin/turnsvr
+    """
+    with where.connect() as server:
+        answer = server.upgrade(None if program is None else str(program.absolute()))
+    moved, staying = _plural(answer["sessions"], "session"), answer["staying"]
+    click.echo(f"turnsvr {answer['version']} serves as process {answer['pid']}: {moved} moved")
+    click.echo(f"no packet was read for {answer['seconds'] * 1000:.1f} ms; packets waited meanwhile")
+    if staying:
+        click.echo(f"{_plural(staying, 'session')} of TLS clients stay in the old process, which ends with the last")
 
 
 @click.command()

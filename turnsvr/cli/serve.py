@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     "--web", "with_web", is_flag=True, help="Serve the test page on ports 8080 and 8443, to all who can reach them."
 )
 @click.option("--environment", is_flag=True, help="Make the settings file of TURNSVR_… variables, as in a container.")
+@click.option(
+    "--take-over",
+    metavar="SOCKET",
+    help="Go on in the place of the server at this admin socket, with its sessions; without a server there, do not "
+    "start.",
+)
 @operator_errors
-def run(file: Path | None, config_file: Path | None, with_web: bool, environment: bool) -> None:
+def run(file: Path | None, config_file: Path | None, with_web: bool, environment: bool, take_over: str | None) -> None:
     """Serve until SIGTERM.
 
     The settings file is named as FILE or with -c. Without one: UDP and TCP on port 3478 and TLS on 5349 of every
@@ -63,7 +69,10 @@ def run(file: Path | None, config_file: Path | None, with_web: bool, environment
 
         tls = config_file is None or settings.tls is not None
         settings = settings.model_copy(update={"web": for_trying_out(tls=tls)})
-    sys.exit(app.run(settings, path=config_file))
+    arguments = [] if config_file is None else ["-c", str(config_file.absolute())]
+    if with_web:
+        arguments.append("--web")
+    sys.exit(app.run(settings, path=config_file, arguments=arguments, take_over=take_over))
 
 
 def _file_of_environment() -> Path:

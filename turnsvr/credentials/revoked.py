@@ -68,6 +68,10 @@ class Revocations:
             heapq.heappush(self._by_owner.setdefault(owner, []), (expiry, username))
         return True
 
+    def by_owner(self) -> dict[str, list[str]]:
+        """Every name, by whose account it is on."""
+        return {owner: [name for _, name in names] for owner, names in self._by_owner.items()}
+
     def __contains__(self, username: str) -> bool:
         return username in self._revoked
 

@@ -37,6 +37,22 @@ class Acceptor:
         self._pause: asyncio.TimerHandle | None = None
         loop.add_reader(listener, self._accept)
 
+    def fileno(self) -> int:
+        """Of the listener."""
+        return self._listener.fileno()
+
+    def pause(self) -> None:
+        """Accept no more until resume(); who comes waits in the system."""
+        if self._pause is not None:
+            self._pause.cancel()
+            self._pause = None
+        self._loop.remove_reader(self._listener)
+
+    def resume(self) -> None:
+        """Go on; not having paused is fine."""
+        if self._pause is None:
+            self._loop.add_reader(self._listener, self._accept)
+
     def close(self) -> None:
         """Accept no more, and close the listener; closing twice is fine."""
         if self._pause is not None:
@@ -62,8 +78,8 @@ class Acceptor:
     def _wait(self, error: OSError) -> None:
         _log.error("no connection can be accepted", reason=error.strerror, hint="raise the limit of open files")
         self._loop.remove_reader(self._listener)
-        self._pause = self._loop.call_later(_PAUSE, self._resume)
+        self._pause = self._loop.call_later(_PAUSE, self._go_on)
 
-    def _resume(self) -> None:
+    def _go_on(self) -> None:
         self._pause = None
         self._loop.add_reader(self._listener, self._accept)

@@ -95,10 +95,14 @@ class FirstBytes:
         self._loop = loop
         self._socket = connected
         self._arrived = arrived
-        loop.add_reader(connected, self._readable)
+        self.resume()
 
     def cancel(self) -> None:
         self._loop.remove_reader(self._socket)
+
+    def resume(self) -> None:
+        """Wait again after cancel()."""
+        self._loop.add_reader(self._socket, self._readable)
 
     def _readable(self) -> None:
         try:

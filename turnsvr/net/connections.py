@@ -55,8 +55,12 @@ class Connection:
         number: int,
         key: bytes,
         ends: tuple[Address, Address],
+        seconds: float | None = None,
     ) -> None:
-        """ends: of the connection itself, which of a client behind a balancer are the balancer's and ours."""
+        """ends: of the connection itself, which of a client behind a balancer are the balancer's and ours.
+
+        seconds: until it is first asked whether it has an allocation; without them as the limits say.
+        """
         self.client = client
         self.server = server
         self.ends = ends
@@ -72,7 +76,8 @@ class Connection:
         self._is_lagging = False
         self._connections = connections
         self._had_allocation = False
-        self._timer = connections.loop.call_later(connections.limits.idle_timeout, self._check_idle)
+        seconds = connections.limits.idle_timeout if seconds is None else seconds
+        self._timer = connections.loop.call_later(seconds, self._check_idle)
 
     def speaks(self, transport: Transport) -> FiveTuple:
         """Its five-tuple, now that the transport is known."""
@@ -89,6 +94,11 @@ class Connection:
     @property
     def has_allocation(self) -> bool:
         return self.five_tuple is not None and self._connections.has_allocation(self.five_tuple)
+
+    @property
+    def asked_at(self) -> float:
+        """When it is asked next whether it has an allocation, on the loop's clock."""
+        return self._timer.when()
 
     def close(self) -> None:
         """It is gone; closing twice is fine."""
@@ -130,6 +140,7 @@ class Connections:
         self._open: dict[tuple[Address, Address], Connection] = {}
         """By their ends."""
         self._last_number = 0
+        self._by_number: dict[int, Connection] = {}
         self._by_client: Counter[bytes] = Counter()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -158,11 +169,38 @@ class Connections:
             return None
         self._last_number = self._last_number % _MAX_NUMBER + 1
         connection = Connection(self, client, server, self._last_number, key, (end, server))
-        self._open[connection.ends] = connection
-        self._by_client[key] += 1
-        self._waiting.add(connection, key)
-        self._empty.clear()
+        self._enter(connection)
         return connection
+
+    @property
+    def last_number(self) -> int:
+        """The number of the connection that was accepted last."""
+        return self._last_number
+
+    def begin_behind(self, number: int) -> None:
+        """Number new connections from there on."""
+        self._last_number = number
+
+    def restore(self, client: Address, server: Address, through: Address, number: int, seconds: float) -> Connection:
+        """A place for a connection that another process has served until now, whatever the limits say.
+
+        through: the balancer, or the client itself. seconds: as Connection has it.
+        """
+        key = client_of(pack_host(client.host))
+        connection = Connection(self, client, server, number, key, (through, server), seconds)
+        self._enter(connection)
+        return connection
+
+    def of(self, five_tuple: FiveTuple) -> Connection | None:
+        """The connection of this very five-tuple."""
+        return self._by_number.get(five_tuple.connection)
+
+    def _enter(self, connection: Connection) -> None:
+        self._open[connection.ends] = connection
+        self._by_number[connection.number] = connection
+        self._by_client[connection.key] += 1
+        self._waiting.add(connection, connection.key)
+        self._empty.clear()
 
     def mark(self, connection: Connection, *, evictable: bool) -> None:
         """Whether it may go to make room, counted from now on."""
@@ -174,6 +212,7 @@ class Connections:
         if self._open.get(connection.ends) is not connection:
             return
         del self._open[connection.ends]
+        self._by_number.pop(connection.number, None)
         self._waiting.discard(connection, connection.key)
         self._by_client[connection.key] -= 1
         if not self._by_client[connection.key]:

@@ -12,7 +12,8 @@ import structlog
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Counters, Handler, Pump, RelayFailure
+from turnsvr.relay.api import Counters, Handler, RelayFailure
+from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.turn.commands import (
@@ -73,7 +74,7 @@ class Engine:
     def __init__(
         self,
         server: Server,
-        make_pump: Callable[[Handler], Pump],
+        make_pump: Callable[[Handler], MovablePump],
         credentials: Source,
         events: EventSink,
         *,
@@ -87,6 +88,7 @@ class Engine:
         self._events = events
         self._loop = loop
         self._running = False
+        self._answers: list[Callable[[], None]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._kept: dict[FiveTuple, asyncio.TimerHandle] = {}
         self.pump = make_pump(self)
@@ -156,6 +158,18 @@ class Engine:
         finally:
             self._running = False
         self._set_timer()
+
+    def freeze(self) -> None:
+        """Judge nothing until thaw(): messages wait in the pump, answers to look-ups here. Deadlines count on."""
+        self._answers = self._answers or []
+        self.pump.freeze()
+
+    def thaw(self) -> None:
+        """Go on. Not being frozen is fine."""
+        answers, self._answers = self._answers or [], None
+        self.pump.thaw()
+        for answer in answers:
+            answer()
 
     def end_allocations(self) -> None:
         """End every allocation because the server stops."""
@@ -256,12 +270,18 @@ class Engine:
             _log.exception("a failed command could not be answered", command=type(command).__name__)
 
     def _found(self, request: int, keys: Sequence[Credential], refusal: str) -> None:
+        if self._answers is not None:
+            self._answers.append(lambda: self._found(request, keys, refusal))
+            return
         five_tuple = self.server.who_waits(request)
         self.server.credential(request, keys, self._loop.time(), refusal=refusal)
         self.carry_out()
         self._answered(five_tuple)
 
     def _not_found(self, request: int) -> None:
+        if self._answers is not None:
+            self._answers.append(lambda: self._not_found(request))
+            return
         five_tuple = self.server.who_waits(request)
         self.server.credential_failed(request, self._loop.time())
         self.carry_out()

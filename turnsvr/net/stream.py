@@ -7,7 +7,7 @@ its own: there are clients that take what one read of a record brings for one me
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from turnsvr.net.arrival import Speech, judge, last_word
 from turnsvr.net.connections import Connection
 from turnsvr.net.engine import Engine
+from turnsvr.relay.moving import StreamRest
 from turnsvr.stun.address import FiveTuple
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.framing import StreamSplitter
@@ -67,11 +68,15 @@ class StreamProtocol(asyncio.BufferedProtocol):
         flushes: Flushes,
         limit: int,
         others: Callable[[asyncio.Transport, Speech, bytes], bool] = lambda *_: False,
+        rest: StreamRest | None = None,
     ) -> None:
         """limit: bytes that may wait for a slow reader, here and in the transport.
 
         others: whether another protocol takes a transport over which this came first.
+
+        rest: of a connection that another process has served until now.
         """
+        self._rest = rest
         self._engine = engine
         self._connection = connection
         self._five_tuple = five_tuple
@@ -100,6 +105,38 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._connection.drop = self._drop
         self._transport.set_write_buffer_limits(high=_LAGGING)
         self._engine.pump.attach(self._five_tuple, self.write, self._go_on)
+        if self._rest is not None:
+            self._is_fresh = False
+            self._transport.write(self._rest.output)
+            self._received(self._rest.pending)
+            self._rest = None
+
+    def can_part(self) -> bool:
+        """Whether another process may serve the connection: plain TCP, with nothing to be sent that waits here."""
+        transport = self._transport
+        if transport is None or self._tls or self._end or transport.is_closing():
+            return False
+        self._flush()
+        return not transport.get_write_buffer_size()
+
+    def part(self) -> None:
+        """Read no more."""
+        if self._transport is not None and self._reads:
+            self._transport.pause_reading()
+
+    def rest(self, waiting: Sequence[bytes]) -> StreamRest:
+        """After part(): what was read and not judged, behind what waits in the pump."""
+        return StreamRest(b"".join((*waiting, *self._frames, self._splitter.rest)), b"")
+
+    def rejoin(self) -> None:
+        """Go on after part()."""
+        if self._transport is not None and self._reads and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def descriptor(self) -> int:
+        """Of the socket; -1 when it is closed."""
+        connected = None if self._transport is None else self._transport.get_extra_info("socket")
+        return -1 if connected is None else int(connected.fileno())
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
@@ -107,11 +144,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None or self._transport.is_closing() or self._end:
             return
-        data = bytes(self._view[:nbytes])
+        self._received(bytes(self._view[:nbytes]))
+
+    def _received(self, data: bytes) -> None:
         if self._is_fresh:
             self._is_fresh = False
             speech = judge(data, self._protocol())
-            if speech is not Speech.STUN:
+            if speech is not Speech.STUN and self._transport is not None:
                 if self._leave(speech, data):
                     return
                 self._transport.write(last_word(speech))

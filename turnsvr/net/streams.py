@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Protocol, cast
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -31,6 +32,7 @@ from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
 from turnsvr.net.turns import Turns
 from turnsvr.relay.api import TlsContext, TlsHandshake
+from turnsvr.relay.moving import StreamRest
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _HANDSHAKE_TIMEOUT = 10.0
@@ -70,8 +72,11 @@ class Streams:
         self._connections = Connections(
             limits, lambda five_tuple: engine.server.allocation_of(five_tuple) is not None, loop
         )
-        self._acceptors: list[Acceptor] = []
+        self._acceptors: dict[Address, Acceptor] = {}
         self._adopted: dict[FiveTuple, Connection] = {}
+        self._silent: dict[Connection, tuple[socket.socket, FirstBytes]] = {}
+        """Who has sent nothing yet."""
+        self._attached: WeakValueDictionary[FiveTuple, StreamProtocol] = WeakValueDictionary()
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._turns = Turns(loop)
         self._reads = ReadBuffer()
@@ -80,10 +85,12 @@ class Streams:
 
     def listen(self, address: Address, transport: str = "tcp") -> Address:
         """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
-        listener = open_stream_listener(address)
-        accepted = partial(self._accepted, Listener(transport, address))
-        self._acceptors.append(Acceptor(self._loop, listener, accepted))
-        return address_of(listener.getsockname())
+        return self._accept_on(open_stream_listener(address), Listener(transport, address))
+
+    def _accept_on(self, opened: socket.socket, listener: Listener) -> Address:
+        bound = address_of(opened.getsockname())
+        self._acceptors[bound] = Acceptor(self._loop, opened, partial(self._accepted, listener))
+        return bound
 
     def reconfigure(self, limits: StreamLimits, splices: SpliceLimits, doors: Doors) -> None:
         """Take new limits and doors; open connections stay. The buffer size holds for new connections."""
@@ -127,7 +134,7 @@ class Streams:
 
     async def close(self) -> None:
         """Close the listeners and drop every connection."""
-        for acceptor in self._acceptors:
+        for acceptor in self._acceptors.values():
             acceptor.close()
         self._acceptors.clear()
         self._connections.drop_all()
@@ -177,10 +184,25 @@ class Streams:
             return
         connection.door = door
 
+        self._await_first(connected, connection)
+
+    def _await_first(self, connected: socket.socket, connection: Connection) -> None:
+        """Find out by its first bytes what a connection speaks."""
+
         def arrived(first: bytes) -> None:
+            del self._silent[connection]
             self._arrived(connected, connection, first)
 
-        connection.drop = _giving_up(FirstBytes(self._loop, connected, arrived), connected, connection)
+        arrival = FirstBytes(self._loop, connected, arrived)
+        self._silent[connection] = connected, arrival
+
+        def drop() -> None:
+            self._silent.pop(connection, None)
+            arrival.cancel()
+            connected.close()
+            connection.close()
+
+        connection.drop = drop
 
     def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
         speech, door = judge(first), connection.door
@@ -356,9 +378,15 @@ class Streams:
         five_tuple: FiveTuple,
         context: ssl.SSLContext | None,
         protocol: Callable[[], asyncio.Protocol] | None = None,
-    ) -> None:
-        """protocol: what speaks in place of TURN, and leaves the connection's end to be noticed here."""
-        coroutine = self._connect(connected, connection, five_tuple, context, protocol)
+        rest: StreamRest | None = None,
+    ) -> asyncio.Task[bool]:
+        """Have asyncio serve a connection; the task ends when it does.
+
+        protocol: what speaks in place of TURN, and leaves the connection's end to be noticed here.
+
+        rest: of a connection that another process has served until now.
+        """
+        coroutine = self._connect(connected, connection, five_tuple, context, protocol, rest)
         task = self._loop.create_task(coroutine)
         self._handshakes.add(task)
 
@@ -375,6 +403,7 @@ class Streams:
                 connection.close()
 
         task.add_done_callback(finished)
+        return task
 
     async def _connect(
         self,
@@ -383,13 +412,16 @@ class Streams:
         five_tuple: FiveTuple,
         context: ssl.SSLContext | None,
         other: Callable[[], asyncio.Protocol] | None,
+        rest: StreamRest | None,
     ) -> bool:
         """Whether asyncio serves TURN on the connection now, after TLS where there is a context."""
 
         def protocol() -> StreamProtocol:
             limit = self._connections.limits.buffer
             others = partial(self._leave_asyncio, connection)
-            return StreamProtocol(self._engine, connection, five_tuple, self._reads, self._flushes, limit, others)
+            made = StreamProtocol(self._engine, connection, five_tuple, self._reads, self._flushes, limit, others, rest)
+            self._attached[five_tuple] = made
+            return made
 
         try:
             if context is None:

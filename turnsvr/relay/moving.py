@@ -49,6 +49,8 @@ class SessionState:
     """Bytes that might have passed at once from the client and to it, within its bandwidth; 0 without a limit."""
     at: float
     """When that was, in seconds of time.monotonic()."""
+    bandwidth: float | None = None
+    """The session's own, as OpenRelay has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,8 @@ class Rest:
 
     streams: Mapping[FiveTuple, StreamRest] = field(default_factory=dict)
     """Of adopted plain TCP connections, where there is any."""
-    datagrams: Mapping[FiveTuple, Sequence[bytes]] = field(default_factory=dict)
-    """Of UDP clients, in the order in which they came."""
+    waiting: Mapping[FiveTuple, Sequence[bytes]] = field(default_factory=dict)
+    """Of UDP clients, in the order in which they came; and of attached clients, who are not adopted."""
 
 
 class MovablePump(Pump, Protocol):

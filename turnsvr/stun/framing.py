@@ -66,6 +66,11 @@ class StreamSplitter:
         return frames
 
     @property
+    def rest(self) -> bytes:
+        """The unfinished frame, as far as it has come."""
+        return self._rest
+
+    @property
     def pending(self) -> int:
         """Bytes of the unfinished frame."""
         return len(self._rest)

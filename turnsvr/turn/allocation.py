@@ -98,6 +98,11 @@ class Allocation:
         deadline = self.permissions.get(host)
         return deadline is not None and now < deadline
 
+    def bind(self, number: int, peer: Address, deadline: float) -> None:
+        """Bind a number to a peer; neither has another one."""
+        self.channels[number] = ChannelBinding(peer, deadline)
+        self.numbers[peer] = number
+
     def channel(self, number: int, now: float) -> Address | None:
         """The peer that a live channel is bound to."""
         channel = self.channels.get(number)
@@ -125,7 +130,13 @@ class Allocations:
         self._by_owner: Counts[Owner] = Counts()
         self._by_realm: Counts[str] = Counts()
         self._finished: dict[tuple[FiveTuple, bytes], tuple[bytes, float]] = {}
+        self._elsewhere: dict[int, Owner] = {}
         self.deadlines: Deadlines[Expiring] = Deadlines()
+
+    @property
+    def everywhere(self) -> int:
+        """How many there are, with those that another process of this server serves."""
+        return len(self._by_number) + len(self._elsewhere)
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -152,6 +163,30 @@ class Allocations:
         self._by_five_tuple[allocation.five_tuple] = allocation
         self._by_owner.increment(allocation.owner)
         self._by_realm.increment(allocation.realm)
+
+    def adopt(self, allocation: Allocation) -> None:
+        """Add one that has its relays, permissions and channels already, with their deadlines."""
+        self.add(allocation)
+        for family, deadline in allocation.expires.items():
+            self.deadlines.set((allocation.number, family), deadline)
+        for host, deadline in allocation.permissions.items():
+            self.deadlines.set((allocation.number, host), deadline)
+        for number, channel in allocation.channels.items():
+            self.deadlines.set((allocation.number, number), channel.deadline)
+
+    def count_elsewhere(self, number: int, owner: Owner) -> None:
+        """Count an allocation that another process of this server serves."""
+        if number not in self._elsewhere:
+            self._elsewhere[number] = owner
+            self._by_owner.increment(owner)
+            self._by_realm.increment(owner[0])
+
+    def discount_elsewhere(self, number: int) -> None:
+        """It has ended there; unknown ones are fine."""
+        owner = self._elsewhere.pop(number, None)
+        if owner is not None:
+            self._by_owner.decrement(owner)
+            self._by_realm.decrement(owner[0])
 
     def remove(self, allocation: Allocation) -> None:
         for family in allocation.relayed:
@@ -188,8 +223,7 @@ class Allocations:
         self.deadlines.discard((allocation.number, host))
 
     def bind(self, allocation: Allocation, number: int, peer: Address, deadline: float) -> None:
-        allocation.channels[number] = ChannelBinding(peer, deadline)
-        allocation.numbers[peer] = number
+        allocation.bind(number, peer, deadline)
         self.deadlines.set((allocation.number, number), deadline)
 
     def drop_channel(self, allocation: Allocation, number: int) -> None:
@@ -202,6 +236,15 @@ class Allocations:
         if len(self._finished) >= _MAX_FINISHED:
             del self._finished[next(iter(self._finished))]
         self._finished[five_tuple, transaction_id] = response, now + FINISHED_LIFETIME
+
+    def answers_kept(self, now: float) -> list[tuple[FiveTuple, bytes, bytes, float]]:
+        """Those that finish() has kept: client, transaction, answer, until when."""
+        return [(*key, *kept) for key, kept in self._finished.items() if now < kept[1]]
+
+    def keep_answer(self, five_tuple: FiveTuple, transaction_id: bytes, response: bytes, until: float) -> None:
+        """As finish() has kept it elsewhere."""
+        if len(self._finished) < _MAX_FINISHED:
+            self._finished[five_tuple, transaction_id] = response, until
 
     def finished(self, five_tuple: FiveTuple, transaction_id: bytes, now: float) -> bytes | None:
         """The kept answer to this very request."""

@@ -33,6 +33,10 @@ class Deadlines(Generic[K]):
         heappush(self._heap, self._entry(key, when))
         self._sweep()
 
+    def of(self, key: K) -> float:
+        """The deadline of a key; raises KeyError."""
+        return self._when[key]
+
     def discard(self, key: K) -> None:
         """Forget a deadline; unknown keys are fine."""
         if self._when.pop(key, None) is not None:

@@ -52,4 +52,4 @@ def _most(state: State, proof: Proof) -> int | None:
 def is_full(state: State) -> bool:
     """Whether there is no room for another allocation; relays that are still to be closed count."""
     abandoned = sum(pending.abandoned for pending in state.pending.values())
-    return state.draining or len(state.allocations) + abandoned >= state.config.allocations
+    return state.draining or state.allocations.everywhere + abandoned >= state.config.allocations

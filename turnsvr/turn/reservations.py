@@ -38,6 +38,10 @@ class Reservations:
         self._by_owner.increment(owner)
         self.deadlines.set(token, deadline)
 
+    def held(self) -> list[tuple[bytes, Owner, float]]:
+        """Every token with its user and its deadline."""
+        return [(token, owner, self.deadlines.of(token)) for token, owner in self._owners.items()]
+
     def remove(self, token: bytes) -> bool:
         """Stop holding it; whether it was held."""
         self.deadlines.discard(token)

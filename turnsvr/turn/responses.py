@@ -45,6 +45,16 @@ class Responses:
         algorithms = MD5_FIRST if config.md5_first else ALGORITHMS
         self.nonces = Nonces(self._secret, config.nonce_lifetime, anonymity=config.anonymity, algorithms=algorithms)
 
+    @property
+    def secret(self) -> bytes:
+        """What nonces are made with."""
+        return self._secret
+
+    def restore(self, secret: bytes) -> None:
+        """Make and judge nonces with another secret from here on."""
+        self._secret = secret
+        self.reconfigure()
+
     def answer(self, message: Message, path: FiveTuple, data: bytes, code: int = _SUCCESS) -> None:
         """Send an answer that is written already. code: the error's."""
         self.counts[message.method, code] += 1

@@ -6,7 +6,7 @@ about allocations is in allocation.py, about credentials in authentication.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from turnsvr.limits import AnswerLimit
@@ -16,7 +16,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
-from turnsvr.turn import allocate, binding, channel, icmp, permission, refresh, send
+from turnsvr.turn import allocate, binding, channel, icmp, moving, permission, refresh, send
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Key, Proof, read_claim
 from turnsvr.turn.commands import (
@@ -28,10 +28,12 @@ from turnsvr.turn.commands import (
     FindCredential,
 )
 from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.moving import Adopted
 from turnsvr.turn.nonce import SECRET_SIZE
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.responses import Responses
+from turnsvr.turn.snapshot import Document
 from turnsvr.turn.state import Answer, State, release
 from turnsvr.turn.waiting import WaitingRequests
 
@@ -354,6 +356,44 @@ class Server:
         """The one of this number, once it has its relay: to be read, never changed."""
         found = self._state.allocations.get(number)
         return found if found is not None and found.relayed else None
+
+    # Moving to another process: see moving.py
+
+    def write(self, now: float) -> Document:
+        """All that the rules know but the allocations."""
+        return moving.write_rules(self._state, self._responses, now)
+
+    def write_allocation(self, allocation: Allocation) -> Document:
+        return moving.write_one(self._state, allocation)
+
+    def read(self, document: Document) -> None:
+        """Go on from what write() gave. Raises Unreadable."""
+        moving.read_rules(self._state, self._responses, document)
+
+    def adopt(self, document: Document) -> Adopted | Allocation:
+        """Take what write_allocation() gave, or return it where its realm is not served here. Raises Unreadable."""
+        return moving.adopt(self._state, document)
+
+    def forget(self, numbers: Iterable[int], *, counted: bool) -> None:
+        """Let go of allocations without a word; counted: another process serves them from here on."""
+        moving.forget(self._state, numbers, counted=counted)
+
+    def forget_reservations(self) -> None:
+        """Let go of every reserved port without a word: another process holds them."""
+        for token in list(self._state.reservations):
+            self._state.reservations.remove(token)
+
+    def forget_waiting(self, five_tuple: FiveTuple) -> None:
+        """A client's requests are another process's to judge."""
+        self._waiting.forget(five_tuple)
+
+    def count_elsewhere(self, number: int, realm: str, quota_user: str) -> None:
+        """Count an allocation that another process of this server serves."""
+        self._state.allocations.count_elsewhere(number, (realm, quota_user))
+
+    def discount_elsewhere(self, number: int) -> None:
+        """It has ended there; unknown ones are fine."""
+        self._state.allocations.discount_elsewhere(number)
 
     def binding_suffix(self, listener: Address) -> bytes:
         """Encoded attributes that follow XOR-MAPPED-ADDRESS in the answer to a plain Binding request there."""

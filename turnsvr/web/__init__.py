@@ -31,8 +31,14 @@ class WebServer(Protocol):
     def listening(self) -> tuple[WebListen, ...]:
         """Where it is served, ports as bound; empty before start()."""
 
-    async def start(self) -> None:
-        """Raises WebError, and then nothing is left open."""
+    def descriptors(self) -> dict[tuple[str, int], int]:
+        """Of the listeners by host and port, for another process that goes on with them."""
+
+    async def start(self, inherited: dict[tuple[str, int], int] | None = None) -> None:
+        """Raises WebError, and then nothing is left open.
+
+        inherited: descriptors as those of another server, in place of sockets of its own; what is used is taken out.
+        """
 
     def connection(self, client: Address) -> asyncio.BaseProtocol | None:
         """The protocol of one more connection, of this client, that came in elsewhere; None where it has no room."""

@@ -38,6 +38,7 @@ class Server:
         self._context = context
         self._room = room
         self._own_tls: TlsContexts | None = None
+        self._descriptors: serving.Inherited = {}
         self._servers = serving.HttpServers()
         self._sockets: dict[socket.socket, WebListen] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -49,11 +50,15 @@ class Server:
         """HTTP connections now."""
         return 0 if self._connections is None else len(self._connections)
 
-    async def start(self) -> None:
-        """Raises WebError, and then nothing is left open."""
+    def descriptors(self) -> serving.Inherited:
+        """Of the listeners, for another process that goes on with them."""
+        return dict(self._descriptors)
+
+    async def start(self, inherited: serving.Inherited | None = None) -> None:
+        """Raises WebError, and then nothing is left open. inherited: as open_listeners() has it."""
         self._own_tls = _own_tls(self._settings)
         try:
-            opened = serving.open_listeners(self._settings.listeners())
+            opened = serving.open_listeners(self._settings.listeners(), inherited)
         except serving.ListenFailed as error:
             raise WebError(f"web.listen: {error}") from None
         try:
@@ -63,6 +68,7 @@ class Server:
             raise
         self.listening = tuple(each for each, _ in opened)
         self._sockets = {each: listener for listener, each in opened}
+        self._descriptors = {(each.host, each.port): bound.fileno() for each, bound in opened}
         self._connections = connections = HttpConnections(self._limits(), asyncio.get_running_loop())
         self._web = web = Web(
             self._settings,
@@ -123,6 +129,7 @@ class Server:
         await self._servers.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks, self.listening, self._web = [], (), None
+        self._descriptors.clear()
 
     def _balancers(self, bound: socket.socket) -> RangeSet | None:
         """Those in front of a listener; None where there is none."""

@@ -38,6 +38,9 @@ _BATCH = 4
 then the connection must not have had to make room for others."""
 _MAX_HEADER_BYTES = 16_384
 
+Others = dict[bytes, Callable[[socket.socket], None]]
+"""Who speaks something else than HTTP, by what they say first: they get the socket, behind that."""
+
 Opened = tuple[WebListen, socket.socket]
 """A listener and its bound socket."""
 
@@ -65,14 +68,17 @@ class HttpServers:
         tls: ssl.SSLContext | None = None,
         message_size: int | None = None,
         balancers: Balancers = lambda _: None,
+        others: Others | None = None,
     ) -> None:
         """Serve on bound sockets, which close with stop(); with tls all of them speak it.
+
+        others: who speaks no HTTP, without TLS.
 
         connections may be shared with other servers; message_size bounds a WebSocket message, in bytes, and without it
         WebSocket is not spoken.
         """
         configuration = _configuration(_quiet_at_its_end(application), message_size)
-        server = _Uvicorn(configuration, connections, tls, balancers)
+        server = _Uvicorn(configuration, connections, tls, balancers, others)
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
         await server.ready.wait()
@@ -98,8 +104,10 @@ class _Uvicorn(uvicorn.Server):
         connections: HttpConnections,
         tls: ssl.SSLContext | None,
         balancers: Balancers,
+        others: Others | None,
     ) -> None:
         super().__init__(config)
+        self._others = others or {}
         self.ready = asyncio.Event()
         self._balancers = balancers
         self._connections = connections
@@ -214,8 +222,27 @@ class _Uvicorn(uvicorn.Server):
         def protocol() -> HttpProtocol:
             return HttpProtocol(connection, self.config, self.server_state)
 
+        if self._others and (other := await self._who_else(connected)) is not None:
+            connection.close()
+            other(connected)
+            return
         seconds = {} if self._tls is None else {"ssl_shutdown_timeout": _TLS_END_SECONDS}
         await asyncio.get_running_loop().connect_accepted_socket(protocol, connected, ssl=self._tls, **seconds)
+
+    async def _who_else(self, connected: socket.socket) -> Callable[[socket.socket], None] | None:
+        """Who takes the connection by what it says first, which is read then; None for HTTP, of which nothing is."""
+        loop = asyncio.get_running_loop()
+        longest = max(map(len, self._others))
+        try:
+            first = await _peek(loop, connected, longest)
+        except BaseException:
+            connected.close()
+            raise
+        for preface, takes in self._others.items():
+            if first.startswith(preface):
+                connected.recv(len(preface))
+                return takes
+        return None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -260,6 +287,21 @@ def _websocket_protocol() -> type[asyncio.Protocol]:
     return WebSocketProtocol
 
 
+async def _peek(loop: asyncio.AbstractEventLoop, connected: socket.socket, size: int) -> bytes:
+    """What a connection says first, at most so much of it, and it stays to be read. Raises OSError."""
+    while True:
+        try:
+            return connected.recv(size, socket.MSG_PEEK)
+        except BlockingIOError:
+            pass
+        readable = loop.create_future()
+        loop.add_reader(connected, lambda: None if readable.done() else readable.set_result(None))  # noqa: B023
+        try:
+            await readable
+        finally:
+            loop.remove_reader(connected)
+
+
 def changing_context(current: Callable[[], ssl.SSLContext | None]) -> ssl.SSLContext:
     """A context that gives every new connection the certificate of the moment."""
 
@@ -273,15 +315,21 @@ def changing_context(current: Callable[[], ssl.SSLContext | None]) -> ssl.SSLCon
     return front
 
 
-def open_listeners(addresses: Iterable[WebListen]) -> list[Opened]:
+Inherited = dict[tuple[str, int], int]
+"""Descriptors of listening sockets that another process has bound, by host and port; whoever takes one owns it."""
+
+
+def open_listeners(addresses: Iterable[WebListen], inherited: Inherited | None = None) -> list[Opened]:
     """Bound sockets, each with where it is; an optional one whose family the host lacks is left out.
 
-    Raises ListenFailed, and then nothing is left open.
+    inherited: in place of what would be bound; what is used is taken out. Raises ListenFailed, and then nothing is
+    left open.
     """
     opened: list[Opened] = []
     for address in addresses:
+        descriptor = None if inherited is None else inherited.pop((address.host, address.port), None)
         try:
-            bound = _bind(address)
+            bound = _bind(address) if descriptor is None else _inherit(descriptor)
         except OSError as error:
             if address.optional and error.errno in _NO_SUCH_FAMILY:
                 continue
@@ -310,6 +358,12 @@ def _bind(address: WebListen) -> socket.socket:
     except OSError:
         opened.close()
         raise
+    return opened
+
+
+def _inherit(descriptor: int) -> socket.socket:
+    opened = socket.socket(fileno=descriptor)
+    opened.setblocking(False)
     return opened
 
 

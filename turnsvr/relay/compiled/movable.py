@@ -36,9 +36,10 @@ class MovableCompiledPump(CompiledPump):
         for number, relays in self._relays.items():
             state = None if number in kept else self._engine.state(number)
             if state is not None:
-                fields, from_client, to_client = state
+                fields, from_client, to_client, bandwidth = state
                 bound = tuple([_bound(relay) for relay in relays])
-                sessions[number] = SessionState(bound, Counters(*fields), (from_client, to_client), self._loop.time())
+                levels = from_client, to_client
+                sessions[number] = SessionState(bound, Counters(*fields), levels, self._loop.time(), bandwidth)
         return Belongings(
             listeners={address: tuple([each.fileno() for each in found]) for address, found in self._groups.items()},
             sessions=sessions,
@@ -50,8 +51,8 @@ class MovableCompiledPump(CompiledPump):
         self._stays = frozenset(stays)
         self._engine.part(self._stays)
         self._drain()
-        streams, datagrams = self._engine.rest()
-        return Rest({who: StreamRest(pending, output) for who, pending, output in streams}, dict(datagrams))
+        streams, waiting = self._engine.rest()
+        return Rest({who: StreamRest(pending, output) for who, pending, output in streams}, dict(waiting))
 
     def rejoin(self) -> None:
         self._engine.rejoin()

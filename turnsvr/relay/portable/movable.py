@@ -42,6 +42,7 @@ class MovablePortablePump(PortablePump):
                     session.counters(),
                     (_level(session.from_client, now), _level(session.to_client, now)),
                     now,
+                    session.bandwidth if session.limited_by_itself else None,
                 )
                 for number, session in self._table.sessions.items()
                 if number not in stays
@@ -58,8 +59,7 @@ class MovablePortablePump(PortablePump):
                 session.has_moved = True
                 for relay in session.relays.values():
                     self._loop.remove_reader(relay.opened.socket.socket)
-        waiting = {client.five_tuple: _of_client(client) for client in self._order.waiting.datagram_clients()}
-        return Rest(datagrams=waiting)
+        return Rest(waiting={client.five_tuple: _of_client(client) for client in self._order.waiting.clients()})
 
     def rejoin(self) -> None:
         for group in self._groups.values():
@@ -77,8 +77,9 @@ class MovablePortablePump(PortablePump):
                 for relay in list(session.relays.values()):
                     self._table.elsewhere.add(relay.opened.advertised)
                     self._table.close_relay(session, relay)
-        for client in self._order.waiting.datagram_clients():
-            self._order.waiting.forget(client.five_tuple)
+        for client in self._order.waiting.clients():
+            if not client.five_tuple.transport.is_stream:
+                self._order.forget(client.five_tuple)
         for group in self._groups.values():
             for listener in group:
                 listener.socket.close()

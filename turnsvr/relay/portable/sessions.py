@@ -52,6 +52,7 @@ class Session:
     """An allocation as the data plane knows it."""
 
     __slots__ = (
+        "bandwidth",
         "bytes_from_client",
         "bytes_to_client",
         "channels",
@@ -93,6 +94,7 @@ class Session:
         """What waits of the client."""
         self.limited_by_itself = False
         """Whether its bandwidth is its own, and not that of the pump's settings."""
+        self.bandwidth = 0.0
         self.from_client: TokenBucket | None = None
         self.to_client: TokenBucket | None = None
         self.packets_from_client = 0
@@ -103,6 +105,7 @@ class Session:
 
     def limit(self, bandwidth: float, now: float) -> None:
         """Bytes a second in each direction, 0 for no limit."""
+        self.bandwidth = bandwidth
         self.from_client = TokenBucket(bandwidth, bandwidth, now) if bandwidth else None
         self.to_client = TokenBucket(bandwidth, bandwidth, now) if bandwidth else None
 

@@ -98,9 +98,9 @@ class WaitingClients:
     def of(self, key: Key) -> WaitingClient | None:
         return self._clients.get(key) if self._clients else None
 
-    def datagram_clients(self) -> list[WaitingClient]:
-        """Those over UDP."""
-        return [client for client in self._clients.values() if not client.five_tuple.transport.is_stream]
+    def clients(self) -> list[WaitingClient]:
+        """Everybody of whom something waits."""
+        return list(self._clients.values())
 
     def add(self, five_tuple: FiveTuple, queued: Queued, *, has_session: bool) -> WaitingClient | None:
         """Keep something until its turn; None when there is no room for it."""

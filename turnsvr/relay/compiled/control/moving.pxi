@@ -4,13 +4,13 @@
 # costs a look at each slot, and nobody who stays waits for it.
 
 cdef tuple moving_state(Session *session, int64_t now):
-    """Counters, what its buckets hold now, and its bandwidth; under the lane's lock."""
+    """Counters, what its buckets hold now, and the bandwidth that is its own or None; under the lane's lock."""
     cdef double of_client = session.from_client.level
     cdef double of_peers = session.to_client.level
     cdef double rate = session.bandwidth
     of_client = min(rate, of_client + max(now - session.from_client.filled_at, <int64_t>0) * rate * 1e-9)
     of_peers = min(rate, of_peers + max(now - session.to_client.filled_at, <int64_t>0) * rate * 1e-9)
-    return session_traffic(session), of_client, of_peers
+    return session_traffic(session), of_client, of_peers, (rate if session.limited_by_itself else None)
 
 
 cdef void fill_buckets(Session *session, double of_client, double of_peers, int64_t at) noexcept nogil:
@@ -94,7 +94,7 @@ cdef class MovingEngine(Engine):
         self.is_frozen = frozen
 
     def state(self, uint64_t number):
-        """(fields of Counters, level from the client, level to it) now; None for an unknown session."""
+        """(fields of Counters, level from the client, level to it, own bandwidth) now; None for an unknown session."""
         cdef Session *session = find_number(&self.shared.numbers, number)
         cdef Lane *lane
         if session == NULL:
@@ -150,13 +150,15 @@ cdef class MovingEngine(Engine):
             lane_unlock(lane)
 
     def rest(self):
-        """After part(): (five-tuple, pending, output) of connections, and (five-tuple, datagrams) of UDP clients."""
+        """After part(): (five-tuple, pending, output) of connections, and (five-tuple, messages) of UDP and attached
+        clients.
+        """
         cdef uint32_t at, lane
         cdef Stream *stream
         cdef ClientQueue *queue
         cdef bytes pending
         cdef list streams = []
-        cdef list datagrams = []
+        cdef list waiting = []
         for lane in range(self.lane_count):
             lane_lock(self.lanes[lane])
             for at in range(self.lanes[lane].slot_count):
@@ -172,10 +174,10 @@ cdef class MovingEngine(Engine):
             if self.lanes[lane].queues.slots != NULL:
                 for at in range(self.lanes[lane].queues.mask + 1):
                     queue = <ClientQueue *>self.lanes[lane].queues.slots[at].item
-                    if queue != NULL and queue.key.transport == UDP:
-                        datagrams.append((five_tuple_of(&queue.key), queued_of(queue)))
+                    if queue != NULL and queue.stream == NULL:
+                        waiting.append((five_tuple_of(&queue.key), queued_of(queue)))
             lane_unlock(self.lanes[lane])
-        return streams, datagrams
+        return streams, waiting
 
     def forget(self, uint64_t number):
         """Let go of a session that has moved, with its relays' descriptors, and of its figures.

@@ -1,0 +1,227 @@
+"""A server, the processes that succeed it, and clients that count what arrives through it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Self
+
+from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port
+from tests.processes import children, state, wait_for
+from turnsvr.admin.client import AdminClient
+from turnsvr.client.credentials import Login
+from turnsvr.client.link import DatagramLink, StreamLink
+from turnsvr.client.turn import PeerData, TurnClient
+from turnsvr.net.tls import TlsFiles
+from turnsvr.stun.address import Address
+
+
+class Server:
+    """`turnsvr run`, and whoever takes its place: entered, it serves; left, all of them have ended."""
+
+    def __init__(
+        self, directory: Path, tls: TlsFiles | None = None, *, more: str = "", environ: dict[str, str] | None = None
+    ) -> None:
+        self.port = free_port()
+        self.tls_port = free_port()
+        listen = [f"udp://127.0.0.1:{self.port}", f"tcp://127.0.0.1:{self.port}"]
+        text = f"""
+realm: example.org
+relay: {{addresses: [127.0.0.1]}}
+peers: {{allow: [127.0.0.1]}}
+credentials: {{users: {{{USER}: {PASSWORD}}}}}
+{more}
+"""
+        if tls is not None:
+            listen.append(f"tls://127.0.0.1:{self.tls_port}")
+            text += f"tls: {{certificate: {tls.certificate}, key: {tls.key}}}\n"
+        text += f"listen: [{', '.join(listen)}]\n"
+        self._directory = directory
+        self.process = ServerProcess(text, directory, environ=environ)
+        self.pids: list[int] = []
+
+    def __enter__(self) -> Self:
+        self.process.__enter__()
+        self.pids.append(self.process.process.pid)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        alive = {*self.pids, *self._successors()}
+        for pid in alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGTERM)
+        self.process.__exit__(None, None, None)
+        try:
+            wait_for(alive, "Z", PATIENCE)
+        except AssertionError:
+            for pid in alive:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
+
+    @property
+    def admin(self) -> AdminClient:
+        return AdminClient.on_socket(self._directory / "admin.sock")
+
+    @property
+    def log(self) -> str:
+        return self.process.log
+
+    def rewrite(self, old: str, new: str) -> None:
+        """Change the settings file."""
+        text = self.process.file.read_text()
+        assert old in text
+        self.process.file.write_text(text.replace(old, new))
+
+    def upgrade(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`turnsvr upgrade`."""
+        socket_path = str(self._directory / "admin.sock")
+        done = subprocess.run(
+            [sys.executable, "-m", "turnsvr", "upgrade", "--socket", socket_path, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        if done.returncode == 0:
+            self.pids.append(self.admin.status()["pid"])
+        return done
+
+    def take_over(self, environ: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """`turnsvr run --take-over`, of which nobody waits."""
+        with (self._directory / "stderr").open("ab") as errors:
+            successor = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "turnsvr", "run", "-c", str(self.process.file)),
+                    *("--take-over", str(self._directory / "admin.sock")),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory), **(environ or {})},
+            )
+        self.pids.append(successor.pid)
+        return successor
+
+    def _successors(self) -> list[int]:
+        return [pid for parent in self.pids for pid in children(parent)]
+
+    def serves(self) -> int:
+        """Who answers on the admin socket."""
+        return int(self.admin.status()["pid"])
+
+
+def is_alive(pid: int) -> bool:
+    return state(pid) not in ("", "Z")
+
+
+class Flow:
+    """A client and a peer that send each other numbered packets at a steady rate, and count what arrives."""
+
+    def __init__(self, client: TurnClient, peer: socket.socket, rate: float) -> None:
+        self.client = client
+        self.sent = 0
+        self.up: Counter[int] = Counter()
+        """Packets that have come to the peer, by number; down: to the client."""
+        self.down: Counter[int] = Counter()
+        self.late: list[float] = []
+        """Seconds between arrivals, either way, the longest among them."""
+        self._peer = peer
+        self._interval = 1 / rate
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+
+    @classmethod
+    async def open(cls, server: Server, transport: str, rate: float = 200.0) -> Flow:
+        link: DatagramLink | StreamLink
+        if transport == "udp":
+            link = await DatagramLink.open(Address("127.0.0.1", server.port))
+        elif transport == "tcp":
+            link = await StreamLink.open(Address("127.0.0.1", server.port))
+        else:
+            link = await StreamLink.open(Address("127.0.0.1", server.tls_port), tls=_context())
+        client = TurnClient(link, Login(USER, PASSWORD))
+        await client.allocate()
+        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        peer.setblocking(False)
+        peer.bind(("127.0.0.1", 0))
+        await client.bind_channel(Address(*peer.getsockname()))
+        return cls(client, peer, rate)
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(each()) for each in (self._send, self._receive_up, self._receive_down)]
+
+    async def stop(self) -> None:
+        """Send no more, and let what is on its way arrive."""
+        self._stopping = True
+        await self._tasks[0]
+        deadline = time.monotonic() + PATIENCE
+        while min(len(self.up), len(self.down)) < self.sent and time.monotonic() < deadline:
+            before = len(self.up) + len(self.down)
+            await asyncio.sleep(0.3)
+            if before == len(self.up) + len(self.down):
+                break
+        for task in self._tasks[1:]:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def close(self) -> None:
+        self._peer.close()
+        await self.client.close()
+
+    @property
+    def lost(self) -> int:
+        return 2 * self.sent - len(self.up) - len(self.down)
+
+    @property
+    def doubled(self) -> int:
+        return sum(count > 1 for count in (*self.up.values(), *self.down.values()))
+
+    async def _send(self) -> None:
+        relayed = self.client.relayed[0]
+        target = Address(*self._peer.getsockname())
+        due = time.monotonic()
+        while not self._stopping:
+            data = self.sent.to_bytes(4, "big")
+            self.client.send(target, data)
+            self._peer.sendto(data, relayed)
+            self.sent += 1
+            due += self._interval
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+
+    async def _receive_up(self) -> None:
+        loop = asyncio.get_running_loop()
+        before = time.monotonic()
+        while True:
+            data, _ = await loop.sock_recvfrom(self._peer, 2048)
+            self.up[int.from_bytes(data, "big")] += 1
+            now = time.monotonic()
+            self.late.append(now - before)
+            before = now
+
+    async def _receive_down(self) -> None:
+        before = time.monotonic()
+        while True:
+            received = await self.client.receive()
+            assert isinstance(received, PeerData), received
+            self.down[int.from_bytes(received.data, "big")] += 1
+            now = time.monotonic()
+            self.late.append(now - before)
+            before = now
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,319 @@
+"""The server that another process succeeds: what it gives, when it lets go, and how it goes on where that fails.
+
+Until it hears that the successor serves it can go on as if nothing had been asked. It does so only once the successor
+can not serve any more: it has said so, or it has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from turnsvr import __version__
+from turnsvr.app.handover import document
+from turnsvr.app.handover.document import MovedSession, Staying
+from turnsvr.app.handover.steps import reached
+from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Wire, close_all, kind_of
+from turnsvr.app.rooms import Rooms
+from turnsvr.net.movable import GivenConnection
+from turnsvr.relay.moving import Belongings
+from turnsvr.stun.address import FiveTuple, Transport
+from turnsvr.turn.snapshot import Document, Unreadable, Value, read_int, read_list, read_str, write_five_tuple
+
+ASKING: Final = 10.0
+READYING: Final = 30.0
+SERVING: Final = 5.0
+"""Seconds that a successor may take to ask, to make everything ready, and to serve once it may."""
+
+_log = structlog.get_logger()
+
+
+class CannotHandOver(Exception):
+    """Nothing has moved, and this server serves as before. The text says why."""
+
+
+class Others(Protocol):
+    """What crosses beside the rooms that serve."""
+
+    def write(self) -> Document:
+        """Figures and revocations, as of now."""
+
+    def sockets(self) -> list[tuple[Value, int]]:
+        """HTTP listeners: what each is, and its descriptor."""
+
+    def forget(self, number: int) -> None:
+        """A session is another process's."""
+
+
+@dataclass(slots=True)
+class Given:
+    """What a successor has."""
+
+    pid: int = 0
+    version: str = ""
+    belongings: Belongings = field(default_factory=Belongings)
+    sessions: set[int] = field(default_factory=set)
+    stays: set[int] = field(default_factory=set)
+    connections: list[GivenConnection] = field(default_factory=list)
+    missing: set[FiveTuple] = field(default_factory=set)
+    gap: float = 0.0
+    """Seconds between the last packet that was read here and the successor's word that it reads."""
+
+
+class Giver:
+    """One hand-over, from the rooms of this process."""
+
+    def __init__(self, rooms: Rooms, others: Others, wire: Wire) -> None:
+        self._rooms = rooms
+        self._others = others
+        self._wire = wire
+        self._given = Given()
+
+    async def give(self, asking: float = ASKING) -> Given:
+        """Hand over; raises CannotHandOver, and then this server serves as before.
+
+        asking: seconds within which the successor asks.
+        """
+        rooms = self._rooms
+        await self._asked(asking)
+        reached("asked")
+        rooms.streams.freeze()
+        rooms.engine.freeze()
+        try:
+            reached("frozen")
+            await self._prepare()
+        except (Closed, TimeoutError, Unreadable, OSError) as error:
+            await self._refuse(_reason(error))
+        except BaseException:
+            self._thaw()
+            raise
+        await self._switch()
+        return self._given
+
+    async def _asked(self, seconds: float) -> None:
+        """Raises CannotHandOver where the successor is one that could not go on."""
+        try:
+            message, descriptors = await self._wire.receive(seconds)
+            close_all(descriptors)
+            if kind_of(message) != "ask":
+                raise Unreadable("a successor that does not ask")
+            self._given.pid = read_int(message.get("pid"), "pid")
+            self._given.version = read_str(message.get("version"), "version")
+            readable = read_list(message.get("reads"), "reads")
+            if document.VERSION not in readable:
+                known = ", ".join(str(each) for each in readable)
+                raise Unreadable(f"turnsvr {self._given.version} reads version {known}, not {document.VERSION}")
+            if self._wire.process is None:
+                raise Unreadable("it cannot be told here whether the successor lives (pidfd)")
+        except (Closed, TimeoutError, Unreadable) as error:
+            await self._refuse(_reason(error), frozen=False)
+
+    async def _refuse(self, reason: str, *, frozen: bool = True) -> None:
+        """Go on as before; raises CannotHandOver."""
+        if frozen:
+            self._thaw()
+        try:
+            async with asyncio.timeout(1.0):
+                await self._wire.send({"kind": "refused", "reason": reason})
+        except (Closed, TimeoutError):
+            pass
+        raise CannotHandOver(reason)
+
+    def _thaw(self) -> None:
+        self._rooms.streams.thaw()
+        self._rooms.engine.thaw()
+
+    # Before the moment
+
+    async def _prepare(self) -> None:
+        rooms, wire, given = self._rooms, self._wire, self._given
+        server, streams = rooms.server, rooms.streams
+        now = asyncio.get_running_loop().time()
+        for allocation in server.allocations():
+            if allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
+                given.stays.add(allocation.number)
+        given.belongings = belongings = rooms.pump.belongings(given.stays)
+        given.connections = streams.given(belongings.streams)
+        moving = {each.five_tuple for each in given.connections}
+        for allocation in server.allocations():
+            if allocation.five_tuple.transport is Transport.TCP and allocation.five_tuple not in moving:
+                given.stays.add(allocation.number)
+        await wire.send({"kind": "begin", "version": document.VERSION, "program": __version__})
+        await wire.send({"kind": "rules", "rules": server.write(now), "others": self._others.write()})
+        await wire.send(
+            {
+                "kind": "staying",
+                "are": document.write_staying(self._staying()),
+                "last_connection": streams.last_number,
+            }
+        )
+        await self._send_sockets(belongings)
+        reached("half-sent")
+        await self._send_sessions(belongings)
+        await self._send_connections()
+        await wire.send({"kind": "end", "sessions": len(given.sessions), "connections": len(given.connections)})
+        reached("sent")
+        message, descriptors = await wire.receive(READYING)
+        close_all(descriptors)
+        if kind_of(message) != "ready":
+            raise Unreadable(str(message.get("reason") or "the successor is not ready"))
+
+    def _staying(self) -> list[Staying]:
+        found = []
+        for number in sorted(self._given.stays):
+            each = self._rooms.server.allocation(number)
+            if each is not None:
+                found.append(Staying(number, each.realm, each.key.quota_user, tuple(each.relayed.values())))
+        return found
+
+    async def _send_sockets(self, belongings: Belongings) -> None:
+        are: list[tuple[Value, int]] = []
+        for address, group in belongings.listeners.items():
+            are += [(["udp", *address], each) for each in group]
+        are += [(["tcp", *address], each) for address, each in self._rooms.streams.listeners().items()]
+        are += [(document.write_held(token, held), held.descriptor) for token, held in belongings.held.items()]
+        are += self._others.sockets()
+        for at in range(0, len(are), MOST_DESCRIPTORS):
+            part = are[at : at + MOST_DESCRIPTORS]
+            await self._wire.send({"kind": "sockets", "are": [what for what, _ in part]}, [each for _, each in part])
+
+    async def _send_sessions(self, belongings: Belongings) -> None:
+        """Some at a time: whom this loop serves is not to wait for all of them."""
+        server, given = self._rooms.server, self._given
+        numbers = [number for number in belongings.sessions if number not in given.stays]
+        for at in range(0, len(numbers), document.SESSIONS_AT_ONCE):
+            sessions: list[Value] = []
+            descriptors: list[int] = []
+            for number in numbers[at : at + document.SESSIONS_AT_ONCE]:
+                allocation = server.allocation(number)
+                if allocation is not None:
+                    state = belongings.sessions[number]
+                    sessions.append(document.write_session(MovedSession(server.write_allocation(allocation), state)))
+                    descriptors += [each.descriptor for each in state.relays]
+                    given.sessions.add(number)
+            await self._wire.send({"kind": "sessions", "are": sessions}, descriptors)
+            await asyncio.sleep(0)
+
+    async def _send_connections(self) -> None:
+        for at in range(0, len(self._given.connections), MOST_DESCRIPTORS):
+            part = self._given.connections[at : at + MOST_DESCRIPTORS]
+            are: list[Value] = [document.write_connection(each) for each in part]
+            await self._wire.send({"kind": "connections", "are": are}, [each.descriptor for each in part])
+
+    # The moment
+
+    async def _switch(self) -> None:
+        """Let the successor serve; raises CannotHandOver once it can not any more."""
+        was_enabled = gc.isenabled()
+        gc.disable()  # a look at everything that lives takes longer than the moment
+        try:
+            began = time.monotonic()
+            go = self._part()
+            reached("parted")
+            await self._wire.send(go)
+            reached("told")
+            message, descriptors = await self._wire.receive(SERVING)
+            close_all(descriptors)
+            if kind_of(message) != "serving":
+                raise Unreadable("the successor does not serve")
+            self._given.gap = time.monotonic() - began
+        except (Closed, TimeoutError, Unreadable) as error:
+            await self._take_back(_reason(error))
+        finally:
+            if was_enabled:
+                gc.enable()
+        reached("gone")
+        await self._leave()
+
+    def _part(self) -> Document:
+        """Touch no more what moves; the last that the successor has to know."""
+        rooms, given = self._rooms, self._given
+        given.missing = rooms.streams.part(given.connections)
+        for five_tuple in given.missing:
+            number = rooms.server.allocation_of(five_tuple)
+            if number is not None:
+                given.stays.add(number)
+        stays = given.stays | {each.number for each in rooms.server.allocations() if each.number not in given.sessions}
+        rest = rooms.pump.part(stays)
+        connected = {each.five_tuple for each in given.connections} - given.missing
+        gone = [each for each in given.connections if rooms.streams.is_gone(each.five_tuple)]
+        given.missing |= {each.five_tuple for each in gone}
+        rests = rooms.streams.rests(given.connections, given.missing, rest)
+        alive = {each.number for each in rooms.server.allocations()} - given.stays
+        return {
+            "kind": "go",
+            "gone": sorted(given.sessions - alive),
+            "missing": [write_five_tuple(each) for each in given.missing],
+            "rests": document.write_rests({who: each for who, each in rests.items() if who in connected}),
+            "waiting": document.write_waiting(
+                {who: each for who, each in rest.waiting.items() if who.transport is Transport.UDP}
+            ),
+            "others": self._others.write(),
+        }
+
+    async def _take_back(self, reason: str) -> None:
+        """Serve again; never before the successor has ended. Raises CannotHandOver."""
+        process = self._wire.process
+        assert process is not None
+        if not process.has_ended():
+            _log.error("the successor does not answer, and is ended", reason=reason)
+            try:
+                process.kill()
+            except OSError as error:
+                _log.error("the successor cannot be ended; nobody serves until it is", reason=error.strerror)
+            while not await process.wait_end(3600.0):
+                pass
+        self._rooms.pump.rejoin()
+        self._rooms.streams.rejoin(self._given.connections)
+        self._thaw()
+        raise CannotHandOver(reason)
+
+    # After it
+
+    async def _leave(self) -> None:
+        rooms, given = self._rooms, self._given
+        clients = [each.five_tuple for each in rooms.server.allocations() if each.number in given.sessions]
+        moved = {each.number for each in rooms.server.allocations() if each.number in given.sessions} - given.stays
+        last = rooms.pump.leave()
+        rooms.server.forget(moved, counted=True)
+        rooms.server.forget_reservations()
+        for five_tuple in (*clients, *(each.five_tuple for each in given.connections)):
+            rooms.server.forget_waiting(five_tuple)
+        rooms.streams.leave(given.connections, given.missing)
+        for number in moved:
+            self._others.forget(number)
+        rooms.engine.thaw()
+        given.sessions = moved
+        given.stays = {each.number for each in rooms.server.allocations() if each.five_tuple.transport.is_stream}
+        early = given.belongings.sessions
+        settled: list[Sequence[object]] = [
+            [number, *astuple(document.less(counters, early[number].counters))]
+            for number, counters in last.items()
+            if number in early and counters != early[number].counters
+        ]
+        for at in range(0, len(settled), 1000):
+            await self._tell({"kind": "settled", "counters": list(settled[at : at + 1000])})
+        await self._tell({"kind": "left"})
+        reached("left")
+
+    async def _tell(self, message: Document) -> None:
+        """Something that the successor can do without."""
+        try:
+            async with asyncio.timeout(SERVING):
+                await self._wire.send(message)
+        except (Closed, TimeoutError) as error:
+            _log.warning("the successor could not be told everything", reason=_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "the successor did not answer in time"
+    if isinstance(error, Closed):
+        return "the successor has gone"
+    return str(error)

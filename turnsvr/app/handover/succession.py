@@ -1,0 +1,144 @@
+"""The successors of a server: how one is let in or started, and what becomes of this process then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from turnsvr.admin.context import CannotUpgrade, Upgraded
+from turnsvr.app.handover.giver import ASKING, CannotHandOver, Given, Giver, Others
+from turnsvr.app.handover.link import Link
+from turnsvr.app.handover.taker import Taker
+from turnsvr.app.handover.wire import Process, Wire
+from turnsvr.app.rooms import Rooms
+
+STARTING: Final = 60.0
+"""Seconds that a new program may take from its start until it asks."""
+ENDING: Final = 10.0
+"""Seconds that the process before this one has to end its sessions in, when the server ends."""
+
+_log = structlog.get_logger()
+
+
+class Succession:
+    """Of one process: whom it has succeeded, and who succeeds it. On the loop of the application."""
+
+    def __init__(self, rooms: Rooms, others: Others, left: Callable[[], None], end: Callable[[], None]) -> None:
+        """left: called when a successor serves. end: called when a successor wants this process to end."""
+        self.has_left = False
+        """Whether another process serves, and this one only those that stay."""
+        self.arguments: Sequence[str] = ()
+        """Of `turnsvr run`, for a successor that this process starts."""
+        self.links: list[Link] = []
+        """To processes before this one, and to the one after it."""
+        self._rooms = rooms
+        self._others = others
+        self._left = left
+        self._end = end
+        self._is_busy = False
+        self._tasks: set[asyncio.Task[object]] = set()
+
+    def let_in(self, connected: socket.socket) -> None:
+        """A process has come to the admin socket that wants to succeed this one."""
+        task = asyncio.create_task(self._give_to(connected))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def upgrade(self, program: str | None) -> Upgraded:
+        """Start a successor, and hand over to it. Raises CannotUpgrade."""
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with its:
+            try:
+                child = self._spawn(program, its.fileno())
+            except OSError as error:
+                ours.close()
+                raise CannotUpgrade(f"{program or sys.executable} cannot be started: {error.strerror}") from None
+        try:
+            given = await self._give(Wire(ours, Process.numbered(child.pid)), STARTING)
+        except CannotHandOver as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                await asyncio.to_thread(child.wait, 2.0)
+            if child.poll() is None:
+                child.kill()
+                await asyncio.to_thread(child.wait)
+            status = f"; the new process has ended with status {child.returncode}" if child.returncode > 0 else ""
+            raise CannotUpgrade(f"{error}{status}; this server serves as before") from None
+        child.returncode = 0  # it lives on, and this process ends before it
+        return Upgraded(given.pid, given.version, len(given.sessions), len(given.stays), given.gap)
+
+    def has_taken(self, taker: Taker) -> None:
+        """This process serves in the place of another one, which may go on with some clients."""
+        wire = taker.wire()
+        if wire is not None:
+            self._link(wire, taker)
+
+    async def end(self) -> None:
+        """Have the processes before this one end."""
+        if not self.has_left:
+            await asyncio.gather(*(each.end_other(ENDING) for each in self.links))
+        for each in list(self.links):
+            each.close()
+
+    def _spawn(self, program: str | None, descriptor: int) -> subprocess.Popen[bytes]:
+        command = [program] if program is not None else [sys.executable, "-m", "turnsvr"]
+        environment = {name: value for name, value in os.environ.items() if name != "WATCHDOG_PID"}
+        return subprocess.Popen(  # noqa: S603 - who may use the admin socket may do anything
+            [*command, "run", *self.arguments, "--take-over", f"fd:{descriptor}"],
+            pass_fds=(descriptor,),
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+
+    async def _give_to(self, connected: socket.socket) -> None:
+        try:
+            await self._give(Wire(connected))
+        except CannotHandOver as error:
+            _log.error("not handed over", reason=str(error))
+
+    async def _give(self, wire: Wire, asking: float = ASKING) -> Given:
+        """Raises CannotHandOver."""
+        try:
+            if self._is_busy or self.has_left:
+                raise CannotHandOver("another process is taking over" if self._is_busy else "another process serves")
+            self._is_busy = True
+            try:
+                given = await Giver(self._rooms, self._others, wire).give(asking)
+            finally:
+                self._is_busy = False
+        except BaseException:
+            wire.close()
+            raise
+        self.has_left = True
+        _log.info(
+            "handed over",
+            pid=given.pid,
+            version=given.version,
+            sessions=len(given.sessions),
+            staying=len(given.stays),
+            gap=f"{given.gap * 1000:.1f}ms",
+        )
+        link = self._link(wire, None)
+        link.asked_to_end = self._end
+        self._left()
+        return given
+
+    def _link(self, wire: Wire, taker: Taker | None) -> Link:
+        link = Link(wire, self._rooms.engine, self._unlink)
+        for each in taker.staying if taker is not None else ():
+            link.know(each.number, each.relayed)
+        self.links.append(link)
+        self._rooms.events.add(link)
+        return link
+
+    def _unlink(self, link: Link) -> None:
+        self._rooms.events.remove(link)
+        self.links.remove(link)
+        link.close()
