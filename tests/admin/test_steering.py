@@ -257,6 +257,7 @@ async def test_every_endpoint_is_described_with_what_it_answers(site: Site) -> N
         "POST /drain",
         "DELETE /drain",
         "POST /reload",
+        "POST /upgrade",
         "PUT /log-level",
     }
     for name, operation in operations.items():

@@ -128,7 +128,8 @@ async def test_a_session_goes_on_both_ways_with_its_counters(move: Move, family:
         assert await peer.receive() == (b"after", each.relayed)
         peer.send(b"back", each.relayed)
         assert await each.receive() == channel_data(CHANNEL, b"back")
-        assert move.taker.counters(each.number) == Counters(3, len(b"before" + b"between" + b"after"), 1, 4, 0)
+        expected = Counters(3, len(b"before" + b"between" + b"after"), 1, 4, 0)
+        await world.until(lambda: move.taker.counters(each.number) == expected)  # noqa: B023 - awaited here
         assert move.giver.counters(each.number) == Counters()
     assert move.giver.totals().relayed == Counters()
 

@@ -29,7 +29,13 @@ class Server:
     """`turnsvr run`, and whoever takes its place: entered, it serves; left, all of them have ended."""
 
     def __init__(
-        self, directory: Path, tls: TlsFiles | None = None, *, more: str = "", environ: dict[str, str] | None = None
+        self,
+        directory: Path,
+        tls: TlsFiles | None = None,
+        *,
+        more: str = "",
+        peers: str = "{allow: [127.0.0.1]}",
+        environ: dict[str, str] | None = None,
     ) -> None:
         self.port = free_port()
         self.tls_port = free_port()
@@ -37,7 +43,7 @@ class Server:
         text = f"""
 realm: example.org
 relay: {{addresses: [127.0.0.1]}}
-peers: {{allow: [127.0.0.1]}}
+peers: {peers}
 credentials: {{users: {{{USER}: {PASSWORD}}}}}
 {more}
 """
@@ -48,6 +54,7 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
         self._directory = directory
         self.process = ServerProcess(text, directory, environ=environ)
         self.pids: list[int] = []
+        self._takers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         self.process.__enter__()
@@ -62,8 +69,10 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
                 os.kill(pid, signal.SIGTERM)
         self.process.__exit__(None, None, None)
         try:
+            for each in self._takers:
+                each.wait(PATIENCE)
             wait_for(alive, "Z", PATIENCE)
-        except AssertionError:
+        except (AssertionError, subprocess.TimeoutExpired):
             for pid in alive:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -111,6 +120,7 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
                 env={**os.environ, "RUNTIME_DIRECTORY": str(self._directory), **(environ or {})},
             )
         self.pids.append(successor.pid)
+        self._takers.append(successor)
         return successor
 
     def _successors(self) -> list[int]:
@@ -143,6 +153,16 @@ class Flow:
 
     @classmethod
     async def open(cls, server: Server, transport: str, rate: float = 200.0) -> Flow:
+        client = await cls.client_of(server, transport)
+        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        peer.setblocking(False)
+        peer.bind(("127.0.0.1", 0))
+        await client.bind_channel(Address(*peer.getsockname()))
+        return cls(client, peer, rate)
+
+    @staticmethod
+    async def client_of(server: Server, transport: str) -> TurnClient:
+        """A client with an allocation."""
         link: DatagramLink | StreamLink
         if transport == "udp":
             link = await DatagramLink.open(Address("127.0.0.1", server.port))
@@ -152,11 +172,7 @@ class Flow:
             link = await StreamLink.open(Address("127.0.0.1", server.tls_port), tls=_context())
         client = TurnClient(link, Login(USER, PASSWORD))
         await client.allocate()
-        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        peer.setblocking(False)
-        peer.bind(("127.0.0.1", 0))
-        await client.bind_channel(Address(*peer.getsockname()))
-        return cls(client, peer, rate)
+        return client
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(each()) for each in (self._send, self._receive_up, self._receive_down)]

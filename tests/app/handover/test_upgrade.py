@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -10,10 +14,17 @@ from typing import TypeVar
 import pytest
 
 from tests.app.handover.rig import Flow, Server, is_alive
-from tests.conftest import PATIENCE
+from tests.conftest import PASSWORD, PATIENCE, USER
 from tests.processes import wait_for
 from turnsvr import relay
+from turnsvr.admin import NoServer
+from turnsvr.admin.handover import PREFACE
+from turnsvr.app.handover.steps import GIVER, TAKER, VARIABLE
+from turnsvr.client.credentials import Login
+from turnsvr.client.link import DatagramLink
+from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
+from turnsvr.stun.address import Address
 
 T = TypeVar("T")
 LEGS = ("udp", "tcp", "tls")
@@ -65,3 +76,204 @@ async def test_no_packet_is_lost_on_any_leg(kinds: tuple[str, str], tmp_path: Pa
         await off_loop(wait_for, server.pids[:1], "Z")  # the old process ends with the client of TLS
         assert is_alive(server.pids[1])
         assert "Traceback" not in server.log
+
+
+async def a_call(server: Server) -> tuple[TurnClient, socket.socket]:
+    """A UDP client with an allocation, and a peer that it may reach."""
+    client = TurnClient(await DatagramLink.open(Address("127.0.0.1", server.port)), Login(USER, PASSWORD))
+    await client.allocate()
+    peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    peer.setblocking(False)
+    peer.bind(("127.0.0.1", 0))
+    await client.bind_channel(Address(*peer.getsockname()))
+    return client, peer
+
+
+async def talks(client: TurnClient, peer: socket.socket, said: bytes) -> None:
+    """Both ways, and the rules judge as well: each packet arrives once."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE):
+        client.send(Address(*peer.getsockname()), said)
+        assert (await loop.sock_recvfrom(peer, 100))[0] == said
+        peer.sendto(said, client.relayed[0])
+        received = await client.receive()
+        assert isinstance(received, PeerData)
+        assert received.data == said
+        await client.refresh(600)
+    with pytest.raises(BlockingIOError):
+        peer.recv(100)
+
+
+async def ended(client: TurnClient, peer: socket.socket) -> None:
+    peer.close()
+    client.relayed = ()
+    await client.close()
+
+
+@pytest.mark.parametrize("step", GIVER)
+async def test_calls_go_on_where_the_server_dies_at_any_step(step: str, tmp_path: Path) -> None:
+    """Before it has said its rules nobody can go on; from then on the successor does."""
+    with Server(tmp_path, environ={VARIABLE: f"{step}=kill"}) as server:
+        client, peer = await a_call(server)
+        successor = server.take_over({VARIABLE: ""})
+        await off_loop(wait_for, server.pids[:1], "Z")
+        if step in ("asked", "frozen"):
+            assert await off_loop(successor.wait, 60) == 1
+        elif step == "half-sent":  # it has no session yet, but the listeners
+            await until(lambda: _answers(server, successor.pid))
+        else:
+            await until(lambda: _answers(server, successor.pid))
+            await talks(client, peer, b"after")
+            assert is_alive(successor.pid)
+        await ended(client, peer)
+
+
+@pytest.mark.parametrize("step", TAKER)
+async def test_calls_go_on_where_the_successor_dies_at_any_step(step: str, tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        successor = server.take_over({VARIABLE: f"{step}=kill"})
+        assert await off_loop(successor.wait, 60) == -signal.SIGKILL
+        if step == "serves":  # the server has heard that it serves: it ended with all that it had
+            await ended(client, peer)
+            return
+        await until(lambda: _answers(server, server.pids[0]))
+        await talks(client, peer, b"after")
+        assert (await off_loop(server.upgrade)).returncode == 0  # and the next one does go on
+        await talks(client, peer, b"later")
+        await ended(client, peer)
+
+
+@pytest.mark.parametrize("step", ["begun", "may-serve"])
+async def test_a_successor_that_hangs_is_not_waited_for(step: str, tmp_path: Path) -> None:
+    """After it may serve it is ended, for nobody else can know that it will not."""
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        successor = server.take_over({VARIABLE: f"{step}=stop"})
+        await off_loop(wait_for, [successor.pid], "T")
+        if step == "begun":
+            client.send(Address(*peer.getsockname()), b"relayed meanwhile")
+            async with asyncio.timeout(PATIENCE):
+                await asyncio.get_running_loop().sock_recvfrom(peer, 100)
+            os.kill(successor.pid, signal.SIGKILL)
+        await off_loop(successor.wait, 60)
+        await talks(client, peer, b"after")
+        assert server.serves() == server.pids[0]
+        await ended(client, peer)
+
+
+def _answers(server: Server, pid: int) -> bool:
+    try:
+        return server.serves() == pid
+    except NoServer:
+        return False
+
+
+async def test_a_program_that_does_not_serve_changes_nothing(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        done = await off_loop(server.upgrade, "--exec", "/bin/false")
+        assert done.returncode == 1
+        assert done.stderr == (
+            "turnsvr: the successor has gone; the new process has ended with status 1; this server serves as before\n"
+        )
+        server.rewrite("realm: example.org", "realm:")
+        done = await off_loop(server.upgrade)
+        assert done.returncode == 1
+        assert "realm: has no text" in server.log
+        await talks(client, peer, b"as before")
+        await ended(client, peer)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"kind": "ask", "reads": [2, 3], "version": "9.0", "pid": 1}, "turnsvr 9.0 reads version 2, 3, not 1"),
+        ({"kind": "ask", "reads": [1]}, "pid is no whole number"),
+        ({"kind": "question"}, "a successor that does not ask"),
+        ([], "message is no object"),
+    ],
+)
+async def test_who_is_not_understood_is_told_so(said: object, reason: str, tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        text = json.dumps(said).encode()
+
+        def ask() -> dict[str, object]:
+            with socket.socket(socket.AF_UNIX) as successor:
+                successor.settimeout(PATIENCE)
+                successor.connect(str(tmp_path / "admin.sock"))
+                successor.sendall(PREFACE + len(text).to_bytes(4, "big") + bytes(2) + text)
+                answer = b""
+                while part := successor.recv(4096):
+                    answer += part
+            found: dict[str, object] = json.loads(answer[6:])
+            return found
+
+        assert await off_loop(ask) == {"kind": "refused", "reason": reason}
+        await talks(client, peer, b"as before")
+        assert f'not handed over reason="{reason}"' in server.log
+        await ended(client, peer)
+
+
+async def test_the_end_of_the_successor_is_the_end_of_both(tmp_path: Path, certificate: TlsFiles) -> None:
+    with Server(tmp_path, certificate) as server:
+        flow = await Flow.open(server, "tls")
+        assert (await off_loop(server.upgrade)).returncode == 0
+        assert all(map(is_alive, server.pids))
+        os.kill(server.pids[1], signal.SIGTERM)
+        await off_loop(wait_for, server.pids, "Z")
+        assert server.log.count('reason="server stopped"') == 1
+        flow.client.relayed = ()
+        await flow.close()
+
+
+async def test_whoever_stays_and_whoever_has_moved_reach_each_other(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Relay to relay, though no port of this host is open to clients."""
+    with Server(tmp_path, certificate, peers="{}") as server:
+        stays, moved = await Flow.client_of(server, "tls"), await Flow.client_of(server, "udp")
+        await stays.bind_channel(moved.relayed[0])
+        await moved.bind_channel(stays.relayed[0])
+        assert (await off_loop(server.upgrade)).returncode == 0
+        later = await Flow.client_of(server, "udp")
+        await stays.bind_channel(later.relayed[0])
+        await later.bind_channel(stays.relayed[0])
+        for one, other in ((stays, moved), (moved, stays), (stays, later), (later, stays)):
+            one.send(other.relayed[0], b"data")
+            received = await asyncio.wait_for(other.receive(), PATIENCE)
+            assert isinstance(received, PeerData)
+            assert (received.peer, received.data) == (one.relayed[0], b"data")
+        for each in (stays, moved, later):
+            await each.close()
+
+
+async def test_a_realm_that_is_gone_ends_its_sessions(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        server.rewrite("realm: example.org", "realm: other.example")
+        done = await off_loop(server.upgrade)
+        assert done.returncode == 0
+        assert server.admin.status()["sessions"]["now"] == 0
+        assert 'reason="ended by the operator" realm=example.org' in server.log
+        await ended(client, peer)
+
+
+async def test_twice_in_a_row_and_figures_go_on(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        for at in range(3):
+            await talks(client, peer, b"before %d" % at)
+            assert (await off_loop(server.upgrade)).returncode == 0
+        await off_loop(wait_for, server.pids[:3], "Z")
+        status = server.admin.status()
+        assert status["sessions"] == {
+            "now": 1,
+            "started": {"udp": 1, "tcp": 0, "tls": 0, "dtls": 0},
+            "ended": status["sessions"]["ended"],
+        }
+        [session] = server.admin.every_session()
+        assert session["traffic"]["from_client"]["packets"] == 3
+        peer.close()
+        await client.close()
+        await until(lambda: "session ended" in server.log)
+        assert "packets_from_client=3 packets_to_client=3" in server.log

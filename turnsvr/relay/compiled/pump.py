@@ -245,7 +245,7 @@ class CompiledPump:
             each.setblocking(False)
             self._prepare_listener(each, address)
         if len(sockets) > 1:
-            _steer(sockets)
+            _steer(sockets[: self._settings.threads])  # what waits in the others is read all the same
         return sockets
 
     def _prepare_listener(self, opened: socket.socket, address: Address) -> None:
