@@ -14,9 +14,21 @@ from structlog.testing import capture_logs
 
 from tests.conftest import PATIENCE, Serve, accepting, address_of, free_port
 from tests.net.test_proxied import CLIENT, HERE, version_2
-from tests.net.test_streams import Streams, allocated, binding, connect, ends, hang_up, insecure, read_message, until
+from tests.net.test_streams import (
+    Peer,
+    Streams,
+    allocated,
+    binding,
+    connect,
+    ends,
+    hang_up,
+    insecure,
+    read_message,
+    until,
+)
 from tests.net.test_streams import serve as serve  # noqa: PLC0414 - with each pump
 from turnsvr.app.application import Application
+from turnsvr.client.turn import PeerData
 from turnsvr.config.settings import ShareSettings
 from turnsvr.net.arrival import BAD_REQUEST
 from turnsvr.net.proxyheader import HeaderReader
@@ -132,6 +144,29 @@ async def test_alpn(serve: Serve, offered: list[str], chosen: str | None) -> Non
     streams = await connect(address_of(application, "tls"), context)
     assert streams[1].get_extra_info("ssl_object").selected_alpn_protocol() == chosen
     await hang_up(streams)
+
+
+async def test_who_chooses_turn_gets_no_http(serve: Serve) -> None:
+    application = await serve(**WEB)
+    context = insecure()
+    context.set_alpn_protocols(["stun.turn"])
+    streams = await connect(address_of(application, "tls"), context)
+    streams[1].write(request())
+    assert await everything(streams[0]) == BAD_REQUEST
+    await hang_up(streams)
+
+
+async def test_who_chooses_http_may_use_any_method(serve: Serve) -> None:
+    """And gets no TURN: what it says is the server's to judge."""
+    async with backend() as (port, told):
+        application = await serve(share=f"tcp://127.0.0.1:{port}")
+        context = insecure()
+        context.set_alpn_protocols(["http/1.1"])
+        for said in (b"X" * 3, binding()):
+            streams = await connect(address_of(application, "tls"), context)
+            streams[1].write(said)
+            await until(lambda said=said: told[-1:] == [said])  # type: ignore[misc]
+            await hang_up(streams)
 
 
 async def test_http2_is_offered_for_a_backend_that_speaks_it(serve: Serve) -> None:
@@ -394,4 +429,45 @@ async def test_our_own_limits_of_http_hold_on_the_shared_port(serve: Serve, spee
     await until(lambda: held[0][0].at_eof() and held[1][0].at_eof())
     assert not any(reader.at_eof() for reader, _ in held[2:])
     for each in held:
+        await hang_up(each)
+
+
+async def test_a_call_beside_many_downloads(serve: Serve) -> None:
+    """Of what a client sends to its peer on the same port, all comes back, with or without the pump."""
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 4194304\r\n\r\n" + bytes(4 * 1024 * 1024)
+    async with backend(body) as (port, _):
+        application = await serve(share=f"tcp://127.0.0.1:{port}")
+        address = address_of(application, "tls")
+        peer = await Peer.start()
+        client = await allocated(address, insecure())
+        channel = await client.bind_channel(peer.address)
+
+        async def download() -> int:
+            streams = await connect(address, insecure())
+            streams[1].write(request("/large", close=False))
+            got = await asyncio.wait_for(streams[0].readexactly(len(body)), 2 * PATIENCE)
+            await hang_up(streams)
+            return len(got)
+
+        downloads = asyncio.gather(*(download() for _ in range(8)))
+        for number in range(100):
+            client.send_channel(channel, number.to_bytes(2, "big") * 100)
+            answer = await asyncio.wait_for(client.receive(), PATIENCE)
+            assert answer == PeerData(peer.address, number.to_bytes(2, "big") * 100, channel)
+        assert await downloads == [len(body)] * 8
+        await client.close()
+        peer.transport.close()
+
+
+async def test_a_page_beside_silent_connections(serve: Serve) -> None:
+    """Strangers that hold all that one address may, in handshakes and without a word, keep no other from the page."""
+    application = await serve(**WEB, limits={"connections": 30, "connections_per_address": 30})
+    address = address_of(application, "tls")
+    silent = [await connect(address) for _ in range(60)]
+    for _, writer in silent:
+        writer.write(b"\x16\x03\x01")
+    page = await connect(address, insecure())
+    page[1].write(request())
+    assert (await everything(page[0])).startswith(b"HTTP/1.1 200 OK")
+    for each in (*silent, page):
         await hang_up(each)

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 Word = tuple[Literal["warning", "note"], str, str]
 """Severity, setting, text."""
-_PUBLIC_HOSTS = 65_536
-"""More addresses than any operator's balancers have."""
+_MOST = {4: 2**24, 6: 2**96}
+_MOST_GLOBAL = {4: 2**16, 6: 2**96}
+"""Addresses that anybody's balancers may have: of networks of one's own, and of the Internet's, by IP version."""
 
 
 def on_doors(settings: Settings) -> Iterator[Word]:
@@ -46,7 +47,8 @@ def _listed(settings: Settings) -> tuple[ListenAddress, ...]:
 
 def _trusted(setting: str, ranges: tuple[AddressRange, ...]) -> Iterator[Word]:
     for index, each in enumerate(ranges):
-        if int(each.last) - int(each.first) >= _PUBLIC_HOSTS and each.first.is_global | each.last.is_global:
+        most = _MOST_GLOBAL if each.first.is_global else _MOST
+        if int(each.last) - int(each.first) >= most[each.version]:
             text = f"{each} is more than balancers have: whoever comes from there can pass for any client"
             yield "warning", f"{setting}[{index}]", text
 

@@ -74,7 +74,9 @@ class Backend:
         return f"proxy+{place}" if self.header else place
 
 
-def _parse_http(value: object) -> Backend | Literal["web"]:
+def _parse_http(value: object) -> Backend | Literal["web"] | None:
+    if value is None:
+        return None
     return "web" if value == OWN_WEB else Backend.parse(value)
 
 
@@ -102,7 +104,7 @@ class ShareSettings(fields.Section):
     http: Annotated[
         Backend | Literal["web"] | None,
         PlainValidator(_parse_http),
-        _AsText,
+        PlainSerializer(lambda http: http and str(http), when_used="json"),
         WithJsonSchema({"type": "string", "examples": [OWN_WEB, *_EXAMPLES]}),
     ] = None
     """Who serves HTTP that comes to a TCP listener, or inside TLS: `web`, or another server; nobody when absent."""

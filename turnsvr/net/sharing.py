@@ -9,6 +9,7 @@ from turnsvr.net.arrival import Speech, may_be_http
 from turnsvr.net.doors import OWN_WEB, Backend, Door
 from turnsvr.net.proofs import CHALLENGE, HttpProof, Proofs
 from turnsvr.net.splice import BAD_GATEWAY, Splices
+from turnsvr.net.tls import ALPN_PROTOCOLS
 from turnsvr.stun.address import Address
 
 
@@ -27,9 +28,12 @@ class Sharing:
             each.abort()
         await self._splices.close()
 
-    def takes(self, door: Door, speech: Speech, first: bytes, *, tls: bool) -> bool:
-        """Whether another protocol than TURN takes a connection that begins like this."""
-        if not first or (speech is not Speech.HTTP and not may_be_http(first)):
+    def takes(self, door: Door, speech: Speech, first: bytes, *, tls: bool, protocol: str = "") -> bool:
+        """Whether another protocol than TURN takes a connection that begins like this.
+
+        protocol: what ALPN has agreed upon; a client that has chosen STUN or TURN speaks it.
+        """
+        if not first or protocol in ALPN_PROTOCOLS or (speech is not Speech.HTTP and not may_be_http(first)):
             return False
         if self._proofs.has_http and not tls and first.startswith(CHALLENGE):
             return door.takes_plain_http

@@ -314,7 +314,7 @@ class Streams:
     ) -> bool:
         """Whether another protocol takes a TLS connection, over which this came first."""
         client, server, door = connection.client, connection.server, connection.door
-        if speech is Speech.STUN or not self.sharing.takes(door, speech, first, tls=True):
+        if speech is Speech.STUN or not self.sharing.takes(door, speech, first, tls=True, protocol=tls.protocol):
             return False
         transport = LinkTransport(self._loop, connected, tls, client, server)
         connection.close()
@@ -327,10 +327,10 @@ class Streams:
         """The same for a transport of asyncio's."""
         client, server, door = connection.client, connection.server, connection.door
         tls = transport.get_extra_info("ssl_object")
-        if tls is None or not self.sharing.takes(door, speech, first, tls=True):
+        chosen = (tls.selected_alpn_protocol() or "") if tls is not None else ""
+        if tls is None or not self.sharing.takes(door, speech, first, tls=True, protocol=chosen):
             return False
-        protocol = self.sharing.http(door, client, server, first, tls.selected_alpn_protocol() or "")
-        hand_over(transport, protocol or NothingMore(), first)
+        hand_over(transport, self.sharing.http(door, client, server, first, chosen) or NothingMore(), first)
         return True
 
     def _adopt(

@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.conftest import PATIENCE
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.stream_client import Contexts, StreamClient, TlsEnd, client_context, server_context
 from tests.relay.world import SETTINGS, World, channel_data, now, request, send_indication
@@ -363,6 +364,66 @@ async def test_who_asks_for_keys_and_reads_none_is_cut_off(updater: tuple[World,
             break
         await asyncio.sleep(0)
     assert world.notes.closed == [(five_tuple, "broken TLS")]
+
+
+@pytest.fixture
+def left(server: TlsContext) -> Iterator[KeyUpdater]:
+    """One that the pump has not adopted, with hardly any room between the two."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        connected.connect(listener.getsockname())
+        served, _ = listener.accept()
+    with connected, served:
+        for each in (connected, served):
+            each.setblocking(False)
+        client = KeyUpdater(connected, server, served)
+        yield client
+        client.close()
+
+
+async def received(client: KeyUpdater) -> bytes:
+    async with asyncio.timeout(PATIENCE):
+        while (data := client.handshake.receive(16_384)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+    return data
+
+
+async def test_what_is_no_turn_goes_on_record_by_record(left: KeyUpdater) -> None:
+    """Both ways, also where the client reads slowly and takes new keys meanwhile."""
+    assert left.handshake.protocol == ""
+    left.write(b"a" * 10_000)
+    assert await received(left) == b"a" * 10_000
+    sent, records = 0, [bytes((number,)) * 16_384 for number in range(100)]
+    while left.handshake.send(records[sent]):
+        sent += 1
+    assert sent < 100
+    got = b""
+    async with asyncio.timeout(PATIENCE):
+        while len(got) < 16_384 * len(records):
+            got += left.read()
+            if sent < len(records) and left.handshake.send(records[sent]):
+                sent += 1
+                if sent % 10 == 0:
+                    left.ask()
+                    left.write(b"still there")
+                    assert await received(left) == b"still there"
+            await asyncio.sleep(0)
+    assert got == b"".join(records)
+    for wrong in (b"", bytes(16_385)):
+        with pytest.raises(ValueError, match="16384"):
+            left.handshake.send(wrong)
+
+
+async def test_who_asks_for_keys_and_reads_none_is_cut_off_here_too(left: KeyUpdater) -> None:
+    def ask_on() -> None:
+        for _ in range(100_000):
+            left.ask()
+            left.handshake.receive(16_384)
+
+    with pytest.raises(ConnectionError):
+        ask_on()
 
 
 async def test_a_slow_client_blocks_nobody_and_its_goodbye_waits_for_nothing(

@@ -199,8 +199,12 @@ cdef class TlsHandshake:
         if got > 0:
             return said[:got]
         error = _libssl.SSL_get_error(link.ssl, got)
-        if error == SSL_ERROR_WANT_READ or error == SSL_ERROR_WANT_WRITE:
+        if error == SSL_ERROR_WANT_READ:
             return None
+        if error == SSL_ERROR_WANT_WRITE:
+            # It asks for answers of TLS's own, such as new keys, and reads none: waiting to read would never end.
+            _libssl.ERR_clear_error()
+            raise ConnectionError("the client reads nothing")
         if error == SSL_ERROR_ZERO_RETURN:
             return b""
         raise ConnectionError(last_error() or "closed by the client")
