@@ -202,6 +202,7 @@ class MovableStreams(Streams):
             if each.is_silent and not connection.closed:
                 connected = socket.socket(fileno=each.descriptor)
                 connected.setblocking(False)
+                connection.door = self._door_at(connection.server)
                 self._await_first(connected, connection)
         self._taken.clear()
 

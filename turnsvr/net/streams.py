@@ -33,8 +33,9 @@ from turnsvr.net.tls import TlsContexts
 from turnsvr.net.turns import Turns
 from turnsvr.relay.api import TlsContext, TlsHandshake
 from turnsvr.relay.moving import StreamRest
-from turnsvr.stun.address import Address, FiveTuple, Transport
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
+_WILDCARDS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 _HANDSHAKE_TIMEOUT = 10.0
 _SHUTDOWN_TIMEOUT = 5.0
 """Seconds for TLS to begin and to end."""
@@ -73,6 +74,8 @@ class Streams:
             limits, lambda five_tuple: engine.server.allocation_of(five_tuple) is not None, loop
         )
         self._acceptors: dict[Address, Acceptor] = {}
+        self._listeners: dict[Address, Listener] = {}
+        """By bound address."""
         self._adopted: dict[FiveTuple, Connection] = {}
         self._silent: dict[Connection, tuple[socket.socket, FirstBytes]] = {}
         """Who has sent nothing yet."""
@@ -89,6 +92,7 @@ class Streams:
 
     def _accept_on(self, opened: socket.socket, listener: Listener) -> Address:
         bound = address_of(opened.getsockname())
+        self._listeners[bound] = listener
         self._acceptors[bound] = Acceptor(self._loop, opened, partial(self._accepted, listener))
         return bound
 
@@ -185,6 +189,14 @@ class Streams:
         connection.door = door
 
         self._await_first(connected, connection)
+
+    def _door_at(self, server: Address) -> Door:
+        """What holds for connections to this address of ours."""
+        for host in (server.host, _WILDCARDS[server.family]):
+            listener = self._listeners.get(Address(host, server.port))
+            if listener is not None:
+                return self._doors.get(listener, PLAIN)
+        return PLAIN
 
     def _await_first(self, connected: socket.socket, connection: Connection) -> None:
         """Find out by its first bytes what a connection speaks."""
