@@ -4,7 +4,7 @@ in order. OpenRelay, which a pump takes as it is, is in turnsvr/plane.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 from turnsvr.plane import OpenRelay
@@ -20,11 +20,12 @@ class Send:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class FindCredential:
     """Look up who this is; answer with Server.credential(request, …), now or later.
 
-    username is None where the client sent a USERHASH instead (RFC 8489 section 14.4). token: ACCESS-TOKEN (RFC 7635).
+    username is None where the client sent a USERHASH instead (RFC 8489 section 14.4). token: ACCESS-TOKEN (RFC 7635),
+    for which the value shows nothing of itself.
     """
 
     request: int
@@ -32,7 +33,7 @@ class FindCredential:
     username: str | None
     userhash: bytes | None
     realm: str
-    token: bytes | None = field(default=None, repr=False)
+    token: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
