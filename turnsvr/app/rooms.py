@@ -110,17 +110,7 @@ class Rooms:
             self._start_status()
             self._secure()
             self._start_accounting()
-            self.listening = tuple(
-                open_listeners(
-                    self.settings.listeners(),
-                    lambda address, *, dtls: self._listen_udp(
-                        address, () if taker is None else taker.udp(address), dtls=dtls
-                    ),
-                    lambda address, transport: self._listen_tcp(
-                        address, transport, None if taker is None else taker.tcp(address)
-                    ),
-                )
-            )
+            self.listening = self._listen(taker)
             if taker is not None and others is not None:
                 taker.bring_sessions(self.engine, self.streams, self.plan.pump, others, self._listen_udp)
         except (StartError, ListenError) as error:
@@ -271,6 +261,17 @@ class Rooms:
 
         secure()
         contexts.made = secure
+
+    def _listen(self, taker: Taker | None) -> tuple[ListenAddress, ...]:
+        """Open every listener, or go on with that of the taker. Raises ListenError."""
+
+        def udp(address: Address, *, dtls: bool) -> Address:
+            return self._listen_udp(address, () if taker is None else taker.udp(address), dtls=dtls)
+
+        def tcp(address: Address, transport: str) -> Address:
+            return self._listen_tcp(address, transport, None if taker is None else taker.tcp(address))
+
+        return tuple(open_listeners(self.settings.listeners(), udp, tcp))
 
     def _listen_udp(self, address: Address, descriptors: Sequence[int] = (), *, dtls: bool = False) -> Address:
         """dtls and descriptors: as Pump.listen() has them."""
