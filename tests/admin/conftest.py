@@ -12,7 +12,8 @@ import pytest
 from tests.conftest import PASSWORD, USER, Serve, address_of
 from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink, StreamLink, tls_context
+from turnsvr.client.dtls import DtlsContext
+from turnsvr.client.link import DatagramLink, DtlsLink, StreamLink, tls_context
 from turnsvr.client.turn import TurnClient
 
 TOKEN = "open-sesame-open-sesame"
@@ -42,6 +43,9 @@ class Site:
         if transport in STREAMS:
             tls = tls_context(insecure=True) if transport == "tls" else None
             client = TurnClient(await StreamLink.open(address, tls=tls), login or Login(USER, PASSWORD))
+        elif transport == "dtls":
+            link = await DtlsLink.connect(address, DtlsContext(insecure=True))
+            client = TurnClient(link, login or Login(USER, PASSWORD))
         else:
             client = TurnClient(await DatagramLink.open(address), login or Login(USER, PASSWORD))
         self.clients.append(client)

@@ -16,6 +16,7 @@ from turnsvr.client.credentials import Login
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import TurnClient
 from turnsvr.credentials import shared_secret
+from turnsvr.relay import refuses_dtls
 from turnsvr.stun.address import Address
 
 SECRET = "north of the wall"
@@ -39,8 +40,11 @@ async def pair(site: Site) -> tuple[TurnClient, TurnClient]:
     return one, other
 
 
-@pytest.mark.parametrize("transport", ["udp", "tcp", "tls"])
-async def test_a_session_tells_who_where_and_until_when(site: Site, transport: str) -> None:
+@pytest.mark.parametrize("transport", ["udp", "tcp", "tls", "dtls"])
+async def test_a_session_tells_who_where_and_until_when(start_admin: StartAdmin, transport: str) -> None:
+    if transport == "dtls" and (reason := refuses_dtls("auto")):
+        pytest.skip(reason)
+    site = await start_admin(listen=[f"{transport}://127.0.0.1:0"])
     client = await site.client(transport)
     session = await only(site)
     assert session["user"] == session["quota_user"] == USER
@@ -53,7 +57,7 @@ async def test_a_session_tells_who_where_and_until_when(site: Site, transport: s
     assert client.lifetime - PATIENCE < session["remaining"] <= client.lifetime
     assert session["pump"] == site.application.pump.name
     pump = site.application.pump
-    in_pump = {"udp": True, "tcp": pump.name == "compiled", "tls": pump.takes_tls}
+    in_pump = {"udp": True, "tcp": pump.name == "compiled", "tls": pump.takes_tls, "dtls": True}
     assert session["reader"] == ("pump" if in_pump[transport] else "asyncio")
     assert session["permissions"] == session["channels"] == []
 

@@ -5,7 +5,7 @@ import pytest
 from turnsvr.client.uri import BadUri, Leg, parse
 from turnsvr.stun.address import Transport
 
-UDP, TCP, TLS = Transport.UDP, Transport.TCP, Transport.TLS
+UDP, TCP, TLS, DTLS = Transport.UDP, Transport.TCP, Transport.TLS, Transport.DTLS
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ UDP, TCP, TLS = Transport.UDP, Transport.TCP, Transport.TLS
         ("TURN:example.org?transport=TCP", (Leg(TCP, 3478),)),
         ("turns:example.org", (Leg(TLS, 5349),)),
         ("turns:example.org:443?transport=tcp", (Leg(TLS, 443),)),
+        ("turns:example.org?transport=udp", (Leg(DTLS, 5349),)),
+        ("turns:example.org:443?transport=udp", (Leg(DTLS, 443),)),
         ("stun:192.0.2.1", (Leg(UDP, 3478), Leg(TCP, 3478), Leg(TLS, 5349))),
         ("stuns:192.0.2.1", (Leg(TLS, 5349),)),
     ],
@@ -30,6 +32,7 @@ def test_an_ipv6_host_loses_its_brackets_and_gets_them_back() -> None:
     uri = parse("turn:[2001:db8::1]:3478?transport=udp")
     assert uri.host == "2001:db8::1"
     assert str(uri) == "turn:[2001:db8::1]:3478?transport=udp"
+    assert str(parse("turns:example.org?transport=udp")) == "turns:example.org?transport=udp"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,6 @@ def test_an_ipv6_host_loses_its_brackets_and_gets_them_back() -> None:
         "turn:example.org:65536",
         "turn:example.org?transport=sctp",
         "stun:example.org?transport=udp",
-        "turns:example.org?transport=udp",
         "turn:[1::2::3]",
         "turn:[example.org]",
         "turn:user@example.org",

@@ -74,5 +74,7 @@ def test_what_is_no_address(host: str) -> None:
 
 
 def test_transports() -> None:
-    assert [transport for transport in Transport if not transport.is_stream] == [Transport.UDP]
+    assert [transport for transport in Transport if not transport.is_stream] == [Transport.UDP, Transport.DTLS]
+    assert [transport for transport in Transport if transport.is_encrypted] == [Transport.TLS, Transport.DTLS]
+    assert [transport for transport in Transport if not transport.is_proven] == [Transport.UDP]
     assert {Transport("udp"): 1}[Transport.UDP] == 1

@@ -22,6 +22,7 @@ def figures(rooms: Rooms) -> Figures:
     """Figures of rooms that are open."""
     server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
     totals, usage = rooms.pump.totals(), rooms.accounting
+    associations = rooms.pump.associations()
     return Figures(
         pump=rooms.pump.name,
         ready=not server.draining and not rooms.problems,
@@ -31,6 +32,13 @@ def figures(rooms: Rooms) -> Figures:
         connections=len(streams),
         connections_evicted=streams.evicted,
         connections_refused=streams.refused,
+        dtls_associations=associations.open,
+        dtls_half_open=associations.shaking,
+        dtls_cookies=associations.cookies,
+        dtls_handshakes=associations.handshakes,
+        dtls_handshakes_failed=associations.failures,
+        dtls_evicted=associations.evicted,
+        dtls_refused=associations.refused,
         header_refusals=streams.header_refusals,
         shared_connections=len(streams.splices),
         shared_connections_evicted=streams.splices.evicted,

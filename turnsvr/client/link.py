@@ -1,4 +1,4 @@
-"""Sockets of a client: a UDP socket or a TCP or TLS connection, with the transactions that run over it."""
+"""Sockets of a client: UDP, TCP, TLS or DTLS, with the transactions that run over it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from contextlib import suppress
 from errno import EINVAL, ETIMEDOUT
 from typing import Any, cast
 
+from turnsvr.client.dtls import DtlsContext, DtlsEnd
+from turnsvr.client.libssl import TlsError
 from turnsvr.client.transaction import Accept, Response, Timers, Transactions
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import MalformedMessage
@@ -38,6 +40,8 @@ class Link:
     local: Address
     remote: Address | None
     handler: Handler | None = None
+    tls_version: str | None = None
+    """Such as "TLSv1.3"; None where nothing is encrypted."""
 
     def __init__(self, transport: Transport, timers: Timers) -> None:
         self.transport = transport
@@ -185,12 +189,8 @@ class StreamLink(Link, asyncio.Protocol):
         self._socket = cast(asyncio.Transport, transport)
         self.local = _address(transport.get_extra_info("sockname"))
         self.remote = _address(transport.get_extra_info("peername"))
-
-    @property
-    def tls_version(self) -> str | None:
-        """Such as "TLSv1.3"; None over TCP."""
-        tls = self._socket.get_extra_info("ssl_object")
-        return tls.version() if tls else None
+        tls = transport.get_extra_info("ssl_object")
+        self.tls_version = tls.version() if tls else None
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -218,6 +218,91 @@ class StreamLink(Link, asyncio.Protocol):
         self._socket.write(data)
 
 
+class DtlsLink(DatagramLink):
+    """What goes over the socket are records; everything else is as over UDP."""
+
+    _end: DtlsEnd
+    _ready: asyncio.Future[None]
+    _timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    async def connect(
+        cls, remote: Address, context: DtlsContext, *, server_name: str | None = None, timers: Timers | None = None
+    ) -> DtlsLink:
+        """Shake hands, within timers.ti seconds; server_name is what the certificate has to be for.
+
+        Raises OSError, of which TimeoutError and TlsError are kinds.
+        """
+        timers = timers or Timers()
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_datagram_endpoint(lambda: cls(Transport.DTLS, timers), remote_addr=remote)
+        link.remote = remote
+        link._end = DtlsEnd(context, server_name or remote.host)
+        link._ready = loop.create_future()
+        try:
+            async with asyncio.timeout(timers.ti):
+                link._carry_out(link._end.begin())
+                await link._ready
+            link.tls_version = link._end.version
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+        try:
+            said, answers = self._end.receive(data)
+        except TlsError as error:
+            self._carry_out(self._end.pending())
+            self._fail(error)
+            return
+        self._carry_out(answers)
+        if self._end.is_shaken and not self._ready.done():
+            self._ready.set_result(None)
+        for message in said:
+            self._frame_received(message, self._destination)
+        if self._end.is_over:
+            self._transactions.fail(LinkClosed("the server ended the association"))
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(exc)
+        super().error_received(exc)
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._end.is_shaken and not self.closed.done():
+            self._carry_out(self._end.close())
+        await super().close()
+
+    def _transmit(self, data: bytes, to: Address) -> None:
+        self._carry_out(self._end.seal(data))
+
+    def _carry_out(self, datagrams: list[bytes]) -> None:
+        """Send datagrams, and wait for what is to come after them."""
+        for datagram in datagrams:
+            self._socket.sendto(datagram)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        wait = self._end.timeout()
+        if wait is not None and not self._socket.is_closing():
+            self._timer = asyncio.get_running_loop().call_later(max(wait, 0.001), self._late)
+
+    def _late(self) -> None:
+        self._timer = None
+        try:
+            self._carry_out(self._end.handle_timeout())
+        except TlsError as error:
+            self._fail(error)
+
+    def _fail(self, error: TlsError) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error)
+        self._transactions.fail(error)
+
+
 async def open_link(
     transport: Transport,
     remote: Address,
@@ -226,14 +311,20 @@ async def open_link(
     server_name: str | None = None,
     timers: Timers | None = None,
 ) -> DatagramLink | StreamLink:
-    """A link to one server over the transport asked for; TLS wants its context. Raises OSError."""
+    """A link to one server over the transport asked for. Raises OSError.
+
+    TLS and DTLS want a context; of that DTLS goes by whether it verifies, and trusts what the system does.
+    """
     if transport is Transport.UDP:
         return await DatagramLink.open(remote, timers=timers)
-    if transport is Transport.TLS and tls is None:
+    if transport is Transport.TCP:
+        return await StreamLink.open(remote, timers=timers)
+    if tls is None:
         raise ValueError("TLS without a context")
-    return await StreamLink.open(
-        remote, tls=tls if transport is Transport.TLS else None, server_name=server_name, timers=timers
-    )
+    if transport is Transport.DTLS:
+        context = DtlsContext(insecure=tls.verify_mode is ssl.CERT_NONE, protocols=ALPN)
+        return await DtlsLink.connect(remote, context, server_name=server_name, timers=timers)
+    return await StreamLink.open(remote, tls=tls, server_name=server_name, timers=timers)
 
 
 def tls_context(*, insecure: bool = False, ca_file: str | None = None) -> ssl.SSLContext:

@@ -19,7 +19,7 @@ from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, ENETUNREACH
 
 from turnsvr.client import outside, second_opinion
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import StreamLink, open_link, resolve, tls_context
+from turnsvr.client.link import open_link, resolve, tls_context
 from turnsvr.client.probe_report import (
     FROM_OUTSIDE,
     LegReport,
@@ -97,7 +97,7 @@ async def probe(
     found = []
     second = True
     for host, (leg, theirs) in plan:
-        wanted = second and leg.transport is not Transport.TLS
+        wanted = second and not leg.transport.is_encrypted
         target = _Target(leg.transport, Address(host, leg.port), uri.host, theirs if uri.is_turn else (), asked)
         found.append(await _Leg(target, context, timeout, second=wanted).report())
         second = second and not (wanted and found[-1].was_tried)
@@ -271,7 +271,7 @@ class _Leg:
                 self.transport, self.server, tls=self._tls, server_name=self._target.name, timers=self._timers
             )
             self._clients.append(TurnClient(link, self._target.login(number)))
-        if not isinstance(link, StreamLink):
+        if link.transport is Transport.UDP:
             return None, ""
         return (asyncio.get_running_loop().time() - started) / len(self._clients), link.tls_version or ""
 

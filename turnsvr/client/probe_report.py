@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any
 
 from turnsvr.client.credentials import BidDown
+from turnsvr.client.libssl import TlsError
 from turnsvr.client.outside_rules import NotReached
 from turnsvr.client.transaction import TransactionFailed, TransactionTimeout
 from turnsvr.stun.address import Address, Transport
@@ -204,7 +205,9 @@ def advice_for(error: Exception, leg: Transport, *, insecure: bool = False) -> s
             return "a host between here and the server weakens the authentication"
         case ssl.SSLCertVerificationError():
             return "use the name that the certificate is for, or skip the verification with --insecure"
-        case ssl.SSLError():
+        case TlsError() if "certificate" in str(error) or "ostname" in str(error) or "IP address" in str(error):
+            return "use the name that the certificate is for, or skip the verification with --insecure"
+        case ssl.SSLError() | TlsError():
             return "what listens there speaks no TLS, or no version that this host takes"
         case TransactionTimeout() | TimeoutError():
             return _no_answer(leg)

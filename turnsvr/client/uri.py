@@ -48,7 +48,7 @@ class ServerUri:
         TLS has a port of its own, so it is left out where only the other port is given.
         """
         if self.scheme.endswith("s"):
-            return (Leg(Transport.TLS, self.port or DEFAULT_TLS_PORT),)
+            return (Leg(self.transport or Transport.TLS, self.port or DEFAULT_TLS_PORT),)
         port = self.port or DEFAULT_PORT
         if self.transport is not None:
             return (Leg(self.transport, port),)
@@ -60,7 +60,7 @@ class ServerUri:
         port = f":{self.port}" if self.port is not None else ""
         if self.transport is None or not self.is_turn:
             return f"{self.scheme}:{host}{port}"
-        return f"{self.scheme}:{host}{port}?transport={'udp' if self.transport is Transport.UDP else 'tcp'}"
+        return f"{self.scheme}:{host}{port}?transport={'tcp' if self.transport.is_stream else 'udp'}"
 
 
 def parse(text: str) -> ServerUri:
@@ -94,7 +94,5 @@ def _transport(scheme: str, query: str | None, text: str) -> Transport | None:
     if found is None or not scheme.startswith("turn"):
         raise BadUri(f"?{query} in {text!r} is not understood; turn: and turns: take ?transport=udp or ?transport=tcp")
     if scheme == "turns":
-        if found is Transport.UDP:
-            raise BadUri("TURN over DTLS (turns: with transport=udp) is not spoken here; write ?transport=tcp")
-        return Transport.TLS
+        return Transport.DTLS if found is Transport.UDP else Transport.TLS
     return found

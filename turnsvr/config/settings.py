@@ -83,7 +83,7 @@ class LimitSettings(fields.Section):
     channels_per_allocation: int = Field(default=256, ge=1, le=16_384)
     """Channels that one allocation may bind."""
     connections: int = Field(default=10_000, ge=1, le=1_000_000)
-    """TCP and TLS connections that the server holds at once."""
+    """TCP and TLS connections that the server holds at once, and as many DTLS associations besides."""
     connections_per_address: int = Field(default=200, ge=1, le=1_000_000)
     """TCP and TLS connections from one client address."""
     answers_per_address: fields.PerSecond = 100.0

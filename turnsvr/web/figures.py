@@ -86,6 +86,15 @@ class Figures:
         "TCP and TLS connections without a session that were ended to make room for others."
     )
     connections_refused: int = counter("TCP and TLS connections for which there was no room, since sessions held it.")
+    dtls_associations: int = gauge("DTLS associations of TURN clients now, handshakes among them.")
+    dtls_half_open: int = gauge("Handshakes of DTLS now.")
+    dtls_cookies: int = counter("Hellos of DTLS clients that were answered with a cookie, and forgotten.")
+    dtls_handshakes: int = counter("Handshakes of DTLS that came to their end.")
+    dtls_handshakes_failed: int = counter("Handshakes of DTLS that did not.")
+    dtls_evicted: int = counter(
+        "DTLS associations without a session, or handshakes, that were ended to make room for others."
+    )
+    dtls_refused: int = counter("Handshakes of DTLS for which there was no room, since sessions held it.")
     header_refusals: Mapping[Refusal, int]
     """Connections to the listeners of TURN clients that were refused for want of a PROXY header, by reason."""
     shared_connections: int = gauge("Connections that other servers have taken (share) now.")
