@@ -1,4 +1,4 @@
-"""TCP and TLS listeners: accepts connections, tells TLS from plain STUN, and hands each to the pump or to asyncio."""
+"""TCP and TLS connections: tells TLS, plain STUN and HTTP apart, and hands each to the pump, asyncio or others."""
 
 from __future__ import annotations
 
@@ -6,36 +6,32 @@ import asyncio
 import inspect
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol, cast
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import structlog
 
-from turnsvr.net.accepting import Acceptor
-from turnsvr.net.arrival import Farewell, FirstBytes, Speech, judge, last_word
+from turnsvr.net.arrival import Farewell, Speech, judge, last_word
 from turnsvr.net.clienthello import ClientHello
 from turnsvr.net.connections import Connection, Connections, StreamLimits
-from turnsvr.net.doors import PLAIN, Door, Doors, Listener
+from turnsvr.net.doors import Doors
 from turnsvr.net.engine import Engine
+from turnsvr.net.entrance import Entrance, giving_up
 from turnsvr.net.handshake import Handshake
 from turnsvr.net.hello import Hello
 from turnsvr.net.linktransport import LinkTransport, hand_over
 from turnsvr.net.proofs import NothingMore, Proofs
-from turnsvr.net.proxied import HeaderWait, may_tell
-from turnsvr.net.proxyheader import Refusal
 from turnsvr.net.sharing import Sharing
-from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.net.splice import SpliceLimits, Splices
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
 from turnsvr.net.turns import Turns
 from turnsvr.relay.api import TlsContext, TlsHandshake
 from turnsvr.relay.moving import StreamRest
-from turnsvr.stun.address import Address, Family, FiveTuple, Transport
+from turnsvr.stun.address import FiveTuple, Transport
 
-_WILDCARDS = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 _HANDSHAKE_TIMEOUT = 10.0
 _SHUTDOWN_TIMEOUT = 5.0
 """Seconds for TLS to begin and to end."""
@@ -43,11 +39,7 @@ _SHUTDOWN_TIMEOUT = 5.0
 _log = structlog.get_logger()
 
 
-class Cancellable(Protocol):
-    def cancel(self) -> None: ...
-
-
-class Streams:
+class Streams(Entrance):
     """The stream listeners and the connections that came in through them."""
 
     def __init__(
@@ -62,39 +54,22 @@ class Streams:
         splices: Splices | None = None,
     ) -> None:
         """proofs: what an ACME authority may come for. doors: listeners of which there is more to say."""
+        has_allocation = engine.server.allocation_of
+        connections = Connections(limits, lambda five_tuple: has_allocation(five_tuple) is not None, loop)
+        super().__init__(connections, doors or {}, loop)
         self.tls = tls
-        self._doors = doors or {}
         self._proofs = proofs or Proofs()
         self.splices = Splices(SpliceLimits(), loop) if splices is None else splices
         """Connections that other servers have taken."""
         self.sharing = Sharing(self.splices, self._proofs)
         self._engine = engine
-        self._loop = loop
-        self._connections = Connections(
-            limits, lambda five_tuple: engine.server.allocation_of(five_tuple) is not None, loop
-        )
-        self._acceptors: dict[Address, Acceptor] = {}
-        self._listeners: dict[Address, Listener] = {}
-        """By bound address."""
         self._adopted: dict[FiveTuple, Connection] = {}
-        self._silent: dict[Connection, tuple[socket.socket, FirstBytes]] = {}
-        """Who has sent nothing yet."""
         self._attached: WeakValueDictionary[FiveTuple, StreamProtocol] = WeakValueDictionary()
         self._handshakes: set[asyncio.Task[Any]] = set()
         self._turns = Turns(loop)
         self._reads = ReadBuffer()
         self._flushes = Flushes(loop)
         engine.on_stream_closed = self._adopted_closed
-
-    def listen(self, address: Address, transport: str = "tcp") -> Address:
-        """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
-        return self._accept_on(open_stream_listener(address), Listener(transport, address))
-
-    def _accept_on(self, opened: socket.socket, listener: Listener) -> Address:
-        bound = address_of(opened.getsockname())
-        self._listeners[bound] = listener
-        self._acceptors[bound] = Acceptor(self._loop, opened, partial(self._accepted, listener))
-        return bound
 
     def reconfigure(self, limits: StreamLimits, splices: SpliceLimits, doors: Doors) -> None:
         """Take new limits and doors; open connections stay. The buffer size holds for new connections."""
@@ -112,109 +87,12 @@ class Streams:
         """What the pump serves new TLS connections with; None where it does not."""
         return self.tls.pump if self.tls is not None and self._engine.pump.takes_tls else None
 
-    @property
-    def lagging(self) -> int:
-        """Connections whose clients read more slowly than they are sent to, of those that asyncio writes to."""
-        return self._connections.lagging
-
-    @property
-    def evicted(self) -> int:
-        """Connections that were ended to make room, since the start."""
-        return self._connections.evicted
-
-    @property
-    def refused(self) -> int:
-        """Connections for which there was no room, since the start."""
-        return self._connections.refused
-
-    @property
-    def header_refusals(self) -> Mapping[Refusal, int]:
-        """Connections that were refused for want of a PROXY header, by reason."""
-        return self._connections.header_refusals.counts
-
-    def __len__(self) -> int:
-        """Connections."""
-        return len(self._connections)
-
     async def close(self) -> None:
         """Close the listeners and drop every connection."""
-        for acceptor in self._acceptors.values():
-            acceptor.close()
-        self._acceptors.clear()
+        self.stop_accepting()
         self._connections.drop_all()
         await self.sharing.close()
         await self._connections.wait_empty()
-
-    def _accepted(self, listener: Listener, connected: socket.socket, peer: Any) -> None:
-        client = address_of(peer)
-        door = self._doors.get(listener, PLAIN)
-        try:
-            connected.setblocking(False)
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            server = address_of(connected.getsockname())
-        except OSError:
-            connected.close()
-            return
-        if door.balancers is None:
-            self._enter(connected, self._connections.admit(client, server), door)
-        elif may_tell(client.host, door.balancers):
-            self._read_header(connected, client, server, door)
-        else:
-            connected.close()
-            self._connections.header_refusals.add(client.host, Refusal.UNTRUSTED)
-
-    def _read_header(self, connected: socket.socket, balancer: Address, server: Address, door: Door) -> None:
-        """Have a balancer tell whose connection it is."""
-        connection = self._connections.admit_balancer(balancer, server)
-        if connection is None:
-            connected.close()
-            return
-
-        def told(client: Address | None) -> None:
-            connection.close()
-            self._enter(connected, self._connections.admit(client or balancer, server, balancer), door)
-
-        def refused(why: Refusal | None) -> None:
-            connection.drop()
-            self._connections.header_refusals.add(balancer.host, why)
-
-        header = HeaderWait(self._loop, connected, told=told, refused=refused)
-        connection.drop = _giving_up(header, connected, connection)
-
-    def _enter(self, connected: socket.socket, connection: Connection | None, door: Door) -> None:
-        """Wait for what the client says first; without a place for the connection there is nothing to wait for."""
-        if connection is None:
-            connected.close()
-            return
-        connection.door = door
-
-        self._await_first(connected, connection)
-
-    def _door_at(self, server: Address) -> Door:
-        """What holds for connections to this address of ours."""
-        for host in (server.host, _WILDCARDS[server.family]):
-            listener = self._listeners.get(Address(host, server.port))
-            if listener is not None:
-                return self._doors.get(listener, PLAIN)
-        return PLAIN
-
-    def _await_first(self, connected: socket.socket, connection: Connection) -> None:
-        """Find out by its first bytes what a connection speaks."""
-
-        def arrived(first: bytes) -> None:
-            del self._silent[connection]
-            self._arrived(connected, connection, first)
-
-        arrival = FirstBytes(self._loop, connected, arrived)
-        self._silent[connection] = connected, arrival
-
-        def drop() -> None:
-            self._silent.pop(connection, None)
-            arrival.cancel()
-            connected.close()
-            connection.close()
-
-        connection.drop = drop
 
     def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
         speech, door = judge(first), connection.door
@@ -257,7 +135,7 @@ class Streams:
             else:
                 self._turn_away(connected, connection, Speech.TLS)
 
-        connection.drop = _giving_up(Hello(self._loop, connected, judged), connected, connection)
+        connection.drop = giving_up(Hello(self._loop, connected, judged), connected, connection)
 
     def _pass_on(self, connected: socket.socket, connection: Connection, protocol: asyncio.BaseProtocol | None) -> None:
         """Have a protocol go on with a connection of which nothing was read yet; without one the connection ends."""
@@ -290,7 +168,7 @@ class Streams:
             connected.close()
             connection.close()
 
-        connection.drop = _giving_up(Farewell(self._loop, connected, word, over), connected, connection)
+        connection.drop = giving_up(Farewell(self._loop, connected, word, over), connected, connection)
 
     def _shake_hands(
         self, connected: socket.socket, connection: Connection, five_tuple: FiveTuple, context: TlsContext
@@ -319,7 +197,7 @@ class Streams:
             done=done,
             failed=failed,
         )
-        connection.drop = _giving_up(handshake, connected, connection)
+        connection.drop = giving_up(handshake, connected, connection)
 
     def _leave(
         self, connected: socket.socket, connection: Connection, speech: Speech, first: bytes, tls: TlsHandshake
@@ -381,7 +259,7 @@ class Streams:
     ) -> None:
         """Have asyncio begin TLS when it is this client's turn; it takes the first step at once, then."""
         begin = partial(self._serve, connected, connection, five_tuple, context, protocol)
-        connection.drop = _giving_up(self._turns.ask(connection.key, begin), connected, connection)
+        connection.drop = giving_up(self._turns.ask(connection.key, begin), connected, connection)
 
     def _serve(
         self,
@@ -450,17 +328,6 @@ class Streams:
             _log.debug("TLS handshake failed", client=str(connection.client), reason=_reason(error))
             return False
         return other is None
-
-
-def _giving_up(under_way: Cancellable, connected: socket.socket, connection: Connection) -> Callable[[], None]:
-    """What ends a connection that is not served yet, and what is under way for it."""
-
-    def give_up() -> None:
-        under_way.cancel()
-        connected.close()
-        connection.close()
-
-    return give_up
 
 
 def _reason(error: OSError) -> str:
