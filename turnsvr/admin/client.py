@@ -97,7 +97,7 @@ class AdminClient:
         return self._call("DELETE", "/drain")
 
     def reload(self) -> Answer:
-        return self._call("POST", "/reload")
+        return self._call("POST", "/reload", seconds=_UPGRADING)
 
     def upgrade(self, program: str | None) -> Answer:
         """Over the Unix socket alone."""

@@ -142,6 +142,9 @@ class Context(Protocol):
     def now(self) -> float:
         """Seconds on the clock of deadlines."""
 
+    async def refresh(self) -> None:
+        """Have what other processes of this server serve be as of now, give or take half a second."""
+
     def sessions(self) -> Iterator[Allocation]:
         """Every live allocation, in the order in which they began."""
 
@@ -181,6 +184,12 @@ class Context(Protocol):
 
     def hand_over(self, successor: socket.socket) -> None:
         """A process wants to go on where this one serves; the socket is the context's from here on."""
+
+    async def renew(self) -> Upgraded | None:
+        """Have a successor take what only a restart changes; None where that is the operator's to do.
+
+        Raises CannotUpgrade.
+        """
 
     async def upgrade(self, program: str | None) -> Upgraded:
         """Have a successor go on, of this program or of the one that runs; raises CannotUpgrade."""

@@ -99,9 +99,22 @@ class Draining(_Model):
     sessions: int = Field(description="Sessions that still live.")
 
 
+class Upgraded(_Model):
+    """What a new process has taken over."""
+
+    pid: int
+    version: str
+    sessions: int = Field(description="Sessions that it goes on with.")
+    staying: int = Field(description="Sessions of TLS clients, which stay in the process before it until they end.")
+    seconds: float = Field(description="For which no packet was read; packets waited meanwhile.")
+
+
 class Reload(_Model):
     file: str
     restart: list[str] = Field(description="Names of settings that have changed and hold until a restart.")
+    taken: list[str] = Field(description="Names of such settings that a new process has taken.")
+    successor: Upgraded | None = Field(description="That process; null where none was started.")
+    reason: str | None = Field(description="Why a new process could not go on; null where none was started.")
 
 
 class Mistakes(Mistake):
@@ -134,16 +147,6 @@ class LogLevelChange(_Model):
 class LogLevel(_Model):
     level: Level
     remaining: float | None = Field(description="Seconds until the settings' own level holds again; null for good.")
-
-
-class Upgraded(_Model):
-    """What a new process has taken over."""
-
-    pid: int
-    version: str
-    sessions: int = Field(description="Sessions that it goes on with.")
-    staying: int = Field(description="Sessions of TLS clients, which stay in the process before it until they end.")
-    seconds: float = Field(description="For which no packet was read; packets waited meanwhile.")
 
 
 class Sessions(_Model):

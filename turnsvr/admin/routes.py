@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from turnsvr.admin import models, views
 from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UpgradeWanted, UserToEnd
-from turnsvr.admin.context import Allocation, CannotReload, CannotUpgrade, Context, Ending
+from turnsvr.admin.context import Allocation, CannotReload, CannotUpgrade, Context, Ending, Upgraded
 from turnsvr.admin.listing import EndpointFilter, Filter, page
 from turnsvr.admin.rates import Rates
 from turnsvr.credentials.revoked import TooManyRevoked
@@ -61,12 +61,16 @@ def _upgrade(context: Context) -> Operation:
             done = await context.upgrade(asked.program)
         except CannotUpgrade as error:
             raise Refused(409, str(error)) from None
-        return models.Upgraded(
-            pid=done.pid, version=done.version, sessions=done.sessions, staying=done.staying, seconds=done.seconds
-        )
+        return _upgraded(done)
 
     what = "Have a new process go on, with the sessions"
     return Operation("POST", "/upgrade", what, upgrade, models.Upgraded, UpgradeWanted, {409: models.Mistake})
+
+
+def _upgraded(done: Upgraded) -> models.Upgraded:
+    return models.Upgraded(
+        pid=done.pid, version=done.version, sessions=done.sessions, staying=done.staying, seconds=done.seconds
+    )
 
 
 def _revocable(allocation: Allocation) -> str:
@@ -159,14 +163,24 @@ def _control(context: Context, rates: Rates) -> tuple[Operation, ...]:
         return models.Draining(draining=False, sessions=len(context))
 
     async def reload(_: Asked) -> models.Reload:
-        """With mistakes in them nothing changes, and the answer names each."""
+        """With mistakes in them nothing changes, and the answer names each. What only a restart changes is taken by a
+        new process, where a service manager goes on with that.
+        """
         try:
             reloaded = context.reload()
         except CannotReload:
             raise Refused(409, "the server runs without a settings file: there is nothing to read again") from None
         if reloaded.mistakes:
             raise Mistaken(reloaded.mistakes)
-        return models.Reload(file=reloaded.file, restart=list(reloaded.restart))
+        restart, renewed, reason = list(reloaded.restart), None, None
+        if restart:
+            try:
+                renewed = await context.renew()
+            except CannotUpgrade as error:
+                reason = str(error)
+        if renewed is None:
+            return models.Reload(file=reloaded.file, restart=restart, taken=[], successor=None, reason=reason)
+        return models.Reload(file=reloaded.file, restart=[], taken=restart, successor=_upgraded(renewed), reason=None)
 
     async def set_log_level(change: models.LogLevelChange) -> models.LogLevel:
         context.set_log_level(change.level, change.seconds)

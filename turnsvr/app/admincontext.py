@@ -7,6 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 from turnsvr import __version__, relay
@@ -33,6 +34,8 @@ class Control(Protocol):
     admin: AdminServer | None
     succession: Succession
 
+    async def renew(self) -> Upgraded | None: ...
+
     def drain(self) -> None: ...
 
     def resume(self) -> None: ...
@@ -49,7 +52,10 @@ class AdminContext:
         self._asked_at = self._started
 
     def __len__(self) -> int:
-        return len(self._rooms.server)
+        return len(self._rooms.server) + len(self._rooms.elsewhere)
+
+    async def refresh(self) -> None:
+        await self._rooms.elsewhere.refresh()
 
     @property
     def token(self) -> str | None:
@@ -64,16 +70,16 @@ class AdminContext:
         return time.monotonic()
 
     def sessions(self) -> Iterator[Allocation]:
-        return self._rooms.server.allocations()
+        return chain(self._rooms.elsewhere.allocations(), self._rooms.server.allocations())
 
     def session(self, number: int) -> Allocation | None:
-        return self._rooms.server.allocation(number)
+        return self._rooms.server.allocation(number) or self._rooms.elsewhere.allocation(number)
 
     def counters(self, number: int) -> Counters:
-        return self._rooms.pump.counters(number)
+        return self._rooms.elsewhere.counters(number) or self._rooms.pump.counters(number)
 
     def totals(self) -> Totals:
-        return self._rooms.pump.totals()
+        return self._rooms.elsewhere.totals(self._rooms.pump.totals())
 
     def pump(self) -> str:
         return self._rooms.pump.name
@@ -101,7 +107,8 @@ class AdminContext:
         )
 
     def end(self, numbers: Iterable[int]) -> int:
-        return self._rooms.end_sessions(numbers, EndReason.REVOKED)
+        every = list(numbers)
+        return self._rooms.end_sessions(every, EndReason.REVOKED) + self._rooms.elsewhere.end(every)
 
     def revoke(self, username: str, until: float | None = None) -> bool:
         now = time.time()
@@ -119,6 +126,9 @@ class AdminContext:
 
     def hand_over(self, successor: socket.socket) -> None:
         self._application.succession.let_in(successor)
+
+    async def renew(self) -> Upgraded | None:
+        return await self._application.renew()
 
     async def upgrade(self, program: str | None) -> Upgraded:
         return await self._application.succession.upgrade(program)

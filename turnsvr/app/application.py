@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from turnsvr import admin, web
-from turnsvr.admin.context import CannotReload, Ending, Reloaded
+from turnsvr.admin.context import CannotReload, Ending, Reloaded, Upgraded
 from turnsvr.app import log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.errors import StartError
@@ -60,6 +60,10 @@ class Application:
         self._crossing = Crossing(self.rooms)
         self.succession = Succession(self.rooms, self._crossing, self._left, self.finished.set)
         """Whose place this process has taken, and who takes its own."""
+        self.is_followed = False
+        """Whether a service manager goes on with a successor that this process starts."""
+        self.succeeded: Callable[[int], None] = lambda pid: None
+        """Called with the number of the process that serves in the place of this one; app/process.py sets it."""
         self._housekeeping: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -157,9 +161,16 @@ class Application:
         if self.admin is not None:
             self._crossing.http["admin"] = self.admin
 
-    def _left(self) -> None:
+    async def renew(self) -> Upgraded | None:
+        """Have a successor take what only a restart changes; None where no service manager would go on with it.
+
+        Raises CannotUpgrade.
+        """
+        return await self.succession.upgrade(None) if self.is_followed else None
+
+    def _left(self, pid: int) -> None:
         """Another process serves; this one goes on with the clients of TLS that it has, and ends with the last."""
-        self.tell("another process serves; ending with the last TLS client")
+        self.succeeded(pid)
         self.rooms.tls.stop()
         self._leaving = asyncio.create_task(self._stop_http())
 
@@ -167,8 +178,9 @@ class Application:
         self._crossing.http.clear()
         await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         self.admin = self.web = None
-        while self.connections or len(self.server):  # noqa: ASYNC110 - nobody tells of the last connection
-            await asyncio.sleep(_LOOK)
+        while self.connections or len(self.server) or self.succession.has_predecessors:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK)  # nobody tells of the last connection
+        await self.succession.report()
         self.finished.set()
 
     def _look_for_changes(self) -> None:

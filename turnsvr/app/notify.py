@@ -20,6 +20,15 @@ class ServiceManager:
         self.watchdog = _watchdog_seconds(environ)
         """Seconds within which alive() must be called again and again; None without a watchdog."""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether somebody is told."""
+        return self._path.startswith(("/", "@"))
+
+    def succeeded_by(self, pid: int) -> None:
+        """Another process serves in the place of this one."""
+        self._send(f"MAINPID={pid}")
+
     def ready(self, status: str, *, is_successor: bool = False) -> None:
         """is_successor: this process takes the place of the one that was started (NotifyAccess=all lets it say so)."""
         main = [f"MAINPID={os.getpid()}"] if is_successor else []
@@ -39,7 +48,7 @@ class ServiceManager:
         self._send("WATCHDOG=1")
 
     def _send(self, *assignments: str) -> None:
-        if not self._path.startswith(("/", "@")):
+        if not self.is_there:
             return
         path = "\0" + self._path[1:] if self._path.startswith("@") else self._path
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from turnsvr import __version__, compiled_modules, config, relay
-from turnsvr.admin.context import CannotReload, Reloaded
+from turnsvr.admin.context import CannotReload, CannotUpgrade, Reloaded
 from turnsvr.app import log
 from turnsvr.app.application import Application
 from turnsvr.app.descriptors import raise_limit, share_out
@@ -82,6 +83,9 @@ class Service:
         self.application = self._application = application = Application(settings, files=files)
         application.reread = self._reread
         application.tell = self._manager.status
+        application.succeeded = self._manager.succeeded_by
+        application.is_followed = self._manager.is_there and os.getpid() != 1
+        self._renewing: asyncio.Task[None] | None = None
         self._is_successor = False
 
     async def run(self, take_over: str | None = None) -> int:
@@ -164,10 +168,22 @@ class Service:
 
     def _reload(self) -> None:
         try:
-            self._reread()
+            reloaded = self._reread()
         except CannotReload:
             _log.info("no settings file to read again")
             self._invite()
+            return
+        if reloaded.restart:
+            self._renewing = asyncio.create_task(self._renew(reloaded))
+
+    async def _renew(self, reloaded: Reloaded) -> None:
+        """Take what only a restart changes, by a hand-over."""
+        names = ",".join(reloaded.restart)
+        try:
+            if await self._application.renew() is None:
+                _log.warning("settings that need a restart", settings=names, hint="turnsvr upgrade")
+        except CannotUpgrade as error:
+            _log.error("settings that need a restart", settings=names, reason=str(error))
 
     def _reread(self) -> Reloaded:
         """Take the settings file as it is now; raises CannotReload where there is none."""
@@ -195,8 +211,6 @@ class Service:
         self._log_to(file)
         self._application.log_level.apply(settings.log)
         _log.info("settings reloaded", file=str(path))
-        if unchanged:
-            _log.warning("settings that need a restart", settings=",".join(unchanged))
         return Reloaded(str(path), restart=tuple(unchanged))
 
     def _reopen_log(self) -> None:

@@ -17,6 +17,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionCounter
+from turnsvr.app.handover.elsewhere import Elsewhere
 from turnsvr.app.handover.taker import Others, Taker
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
@@ -65,6 +66,8 @@ class Rooms:
         """What was made for the run, where no user of the settings could relay."""
         self.tls = ServingTls()
         self.addresses = HostAddresses(settings, self.apply)
+        self.elsewhere = Elsewhere()
+        """Sessions of this server that processes before this one still serve."""
         self.session_status: SessionStatus | None = None
         """Tells Redis of sessions, where the settings say so."""
         self.accounting: Accounting | None = None

@@ -21,13 +21,13 @@ _EXPECTED: Final = (
 def figures(rooms: Rooms) -> Figures:
     """Figures of rooms that are open."""
     server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
-    totals, usage = rooms.pump.totals(), rooms.accounting
+    totals, usage = rooms.elsewhere.totals(rooms.pump.totals()), rooms.accounting
     associations = rooms.pump.associations()
     return Figures(
         pump=rooms.pump.name,
         ready=not server.draining and not rooms.problems,
         draining=server.draining,
-        allocations=len(server),
+        allocations=len(server) + len(rooms.elsewhere),
         allocation_limit=rooms.open_files.allocations,
         connections=len(streams),
         connections_evicted=streams.evicted,

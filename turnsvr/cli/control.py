@@ -179,8 +179,11 @@ def reload(where: Where) -> int:
             click.echo(mistake, err=True)
         raise
     click.echo(f"reloaded {answer['file']}")
+    if answer["taken"]:
+        click.echo(f"process {answer['successor']['pid']} serves now, and has taken {', '.join(answer['taken'])}")
     if answer["restart"]:
         click.echo(f"what needs a restart has stayed as it was: {', '.join(answer['restart'])}")
+        click.echo(answer["reason"] or "turnsvr upgrade takes it, and cuts no call")
     return 0
 
 

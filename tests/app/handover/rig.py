@@ -36,7 +36,10 @@ class Server:
         more: str = "",
         peers: str = "{allow: [127.0.0.1]}",
         environ: dict[str, str] | None = None,
+        is_followed: bool = True,
     ) -> None:
+        """is_followed: whether a service manager listens."""
+        self._is_followed = is_followed
         self.port = free_port()
         self.tls_port = free_port()
         listen = [f"udp://127.0.0.1:{self.port}", f"tcp://127.0.0.1:{self.port}"]
@@ -57,7 +60,10 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
         self._takers: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.process.__enter__()
+        if self._is_followed:
+            self.process.__enter__()
+        else:
+            self.process.wait_logged(" serving ")
         self.pids.append(self.process.process.pid)
         return self
 
@@ -92,16 +98,25 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
         assert old in text
         self.process.file.write_text(text.replace(old, new))
 
-    def upgrade(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`turnsvr upgrade`."""
+    def command(self, *arguments: str) -> str:
+        """What a command says that succeeds."""
+        done = self._run(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def _run(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         socket_path = str(self._directory / "admin.sock")
-        done = subprocess.run(
-            [sys.executable, "-m", "turnsvr", "upgrade", "--socket", socket_path, *arguments],
+        return subprocess.run(
+            [sys.executable, "-m", "turnsvr", name, "--socket", socket_path, *arguments],
             capture_output=True,
             text=True,
             timeout=90,
             check=False,
         )
+
+    def upgrade(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`turnsvr upgrade`."""
+        done = self._run("upgrade", *arguments)
         if done.returncode == 0:
             self.pids.append(self.admin.status()["pid"])
         return done

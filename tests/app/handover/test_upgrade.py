@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 
 from tests.app.handover.rig import Flow, Server, is_alive
-from tests.conftest import PASSWORD, PATIENCE, USER
+from tests.conftest import PASSWORD, PATIENCE, USER, free_port
 from tests.processes import wait_for
 from turnsvr import relay
 from turnsvr.admin import NoServer
@@ -22,6 +22,7 @@ from turnsvr.admin.handover import PREFACE
 from turnsvr.app.handover.steps import GIVER, TAKER, VARIABLE
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
+from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address
@@ -277,3 +278,75 @@ async def test_twice_in_a_row_and_figures_go_on(tmp_path: Path) -> None:
         await client.close()
         await until(lambda: "session ended" in server.log)
         assert "packets_from_client=3 packets_to_client=3" in server.log
+
+
+@pytest.mark.parametrize("how", ["command", "signal"])
+async def test_a_reload_takes_what_only_a_restart_changes(how: str, tmp_path: Path) -> None:
+    """Listeners, threads, the kind of pump; the old listener serves those whose sessions came in there."""
+    with Server(tmp_path, more="pump: {kind: portable}") as server:
+        client, peer = await a_call(server)
+        before, other = server.port, free_port()
+        server.rewrite("kind: portable", "kind: auto, threads: 2")
+        server.rewrite(f"udp://127.0.0.1:{before}", f"udp://127.0.0.1:{other}")
+        if how == "command":
+            said = await off_loop(server.command, "reload")
+            assert "serves now, and has taken listen, pump.kind, pump.threads" in said
+        else:
+            server.process.signal(signal.SIGHUP)
+            await until(lambda: "handed over" in server.log)
+        await off_loop(wait_for, server.pids[:1], "Z")
+        await until(lambda: _answers(server, 0) or server.serves() != server.pids[0])
+        server.pids.append(server.serves())
+        assert server.process.wait_notified(f"MAINPID={server.pids[1]}")
+        await talks(client, peer, b"by the old listener")
+        server.port = other
+        another, its_peer = await a_call(server)
+        await talks(another, its_peer, b"by the new one")
+        await ended(client, peer)
+        await ended(another, its_peer)
+
+
+async def test_where_nobody_follows_a_reload_leaves_what_needs_a_restart(tmp_path: Path) -> None:
+    with Server(tmp_path, environ={"NOTIFY_SOCKET": ""}, is_followed=False) as server:
+        server.rewrite("realm:", "pump: {threads: 2}\nrealm:")
+        said = await off_loop(server.command, "reload")
+        assert said.splitlines()[1:] == [
+            "what needs a restart has stayed as it was: pump.threads",
+            "turnsvr upgrade takes it, and cuts no call",
+        ]
+        assert (await off_loop(server.upgrade)).returncode == 0
+
+
+async def test_the_successor_lists_counts_and_ends_what_has_stayed(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Also after another upgrade, for two processes before it."""
+    with Server(tmp_path, certificate, more="limits: {allocations_per_user: 3}") as server:
+        first = await Flow.open(server, "tls")
+        first.start()
+        assert (await off_loop(server.upgrade)).returncode == 0
+        second = await Flow.open(server, "tls")
+        assert (await off_loop(server.upgrade)).returncode == 0
+        assert all(map(is_alive, server.pids))
+        third = await Flow.client_of(server, "udp")
+        with pytest.raises(ClientError, match="486"):
+            await Flow.client_of(server, "udp")
+        await first.stop()
+        assert (first.lost, first.doubled) == (0, 0)
+        await asyncio.sleep(1.0)  # lists are half a second old at the most
+        listed = {each["client"]: each for each in server.admin.every_session()}
+        assert set(listed) == {str(each.link.local) for each in (first.client, second.client, third)}
+        relayed = listed[str(first.client.link.local)]["traffic"]
+        assert relayed["from_client"]["packets"] == relayed["to_client"]["packets"] == first.sent
+        status = server.admin.status()
+        assert status["sessions"]["now"] == 3
+        assert status["relayed"]["from_client"]["packets"] >= first.sent
+        server.admin.end(listed[str(first.client.link.local)]["id"])
+        await until(lambda: len(list(server.admin.every_session())) == 2)
+        first.client.relayed = ()
+        await first.close()
+        await off_loop(wait_for, server.pids[:1], "Z")
+        await until(lambda: server.admin.status()["sessions"]["now"] == 2)
+        assert server.admin.status()["relayed"]["from_client"]["packets"] >= first.sent
+        await (await Flow.client_of(server, "udp")).close()
+        await second.close()
+        await off_loop(wait_for, server.pids[:2], "Z")
+        await third.close()

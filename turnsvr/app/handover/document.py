@@ -7,12 +7,12 @@ not understood.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Final
 
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS
 from turnsvr.net.movable import GivenConnection
-from turnsvr.relay.api import Counters
+from turnsvr.relay.api import Counters, Drop, Totals
 from turnsvr.relay.moving import BoundSocket, SessionState, StreamRest
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.snapshot import (
@@ -37,6 +37,8 @@ from turnsvr.turn.snapshot import (
 VERSION: Final = 1
 """Of everything that crosses, from the first message on."""
 READABLE: Final = (1,)
+
+_NUMBERS: Final = tuple(each.name for each in fields(Totals) if each.name not in ("relayed", "drops"))
 
 SESSIONS_AT_ONCE: Final = MOST_DESCRIPTORS // 2
 """In one message: each has two relays at the most."""
@@ -191,3 +193,27 @@ def check_version(value: Value) -> None:
     """Raises Unreadable for one that is not understood here."""
     if value not in READABLE:
         raise Unreadable(f"version {value!a} is not understood here, which reads {', '.join(map(str, READABLE))}")
+
+
+def write_totals(totals: Totals) -> Document:
+    return {
+        "relayed": list(astuple(totals.relayed)),
+        "drops": {drop.value: count for drop, count in totals.drops.items()},
+        "others": [getattr(totals, name) for name in _NUMBERS],
+    }
+
+
+def read_totals(value: Value) -> Totals:
+    """A reason for dropping that is not known here is left out. Raises Unreadable."""
+    document = read_document(value, "totals")
+    check_names(document, "relayed drops others")
+    drops = read_document(document["drops"], "drops")
+    counts = {drop: read_int(drops.get(drop.value, 0), "drops") for drop in Drop}
+    others = [read_int(each, "totals") for each in read_row(document["others"], len(_NUMBERS), "totals")]
+    return Totals(read_counters(document["relayed"]), counts, **dict(zip(_NUMBERS, others, strict=True)))
+
+
+def sum_totals(one: Totals, other: Totals) -> Totals:
+    relayed = Counters(*map(sum, zip(astuple(one.relayed), astuple(other.relayed), strict=True)))
+    drops = {drop: one.drops[drop] + other.drops[drop] for drop in Drop}
+    return Totals(relayed, drops, **{name: getattr(one, name) + getattr(other, name) for name in _NUMBERS})

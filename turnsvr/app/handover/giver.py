@@ -62,6 +62,8 @@ class Given:
     stays: set[int] = field(default_factory=set)
     connections: list[GivenConnection] = field(default_factory=list)
     missing: set[FiveTuple] = field(default_factory=set)
+    took: float = 0.0
+    """Seconds from the successor's question to its word that it reads."""
     gap: float = 0.0
     """Seconds between the last packet that was read here and the successor's word that it reads."""
 
@@ -74,6 +76,7 @@ class Giver:
         self._others = others
         self._wire = wire
         self._given = Given()
+        self._served = 0.0
 
     async def give(self, asking: float = ASKING) -> Given:
         """Hand over; raises CannotHandOver, and then this server serves as before.
@@ -82,6 +85,7 @@ class Giver:
         """
         rooms = self._rooms
         await self._asked(asking)
+        began = time.monotonic()
         reached("asked")
         rooms.streams.freeze()
         rooms.engine.freeze()
@@ -94,6 +98,7 @@ class Giver:
             self._thaw()
             raise
         await self._switch()
+        self._given.took = self._served - began
         return self._given
 
     async def _asked(self, seconds: float) -> None:
@@ -135,6 +140,7 @@ class Giver:
         rooms, wire, given = self._rooms, self._wire, self._given
         server, streams = rooms.server, rooms.streams
         now = asyncio.get_running_loop().time()
+        await rooms.elsewhere.refresh()
         for allocation in server.allocations():
             if allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
                 given.stays.add(allocation.number)
@@ -170,6 +176,10 @@ class Giver:
             each = self._rooms.server.allocation(number)
             if each is not None:
                 found.append(Staying(number, each.realm, each.key.quota_user, tuple(each.relayed.values())))
+        found += [
+            Staying(each.number, each.realm, each.key.quota_user, tuple(each.relayed.values()))
+            for each in self._rooms.elsewhere.allocations()
+        ]
         return found
 
     async def _send_sockets(self, belongings: Belongings) -> None:
@@ -222,7 +232,8 @@ class Giver:
             close_all(descriptors)
             if kind_of(message) != "serving":
                 raise Unreadable("the successor does not serve")
-            self._given.gap = time.monotonic() - began
+            self._served = time.monotonic()
+            self._given.gap = self._served - began
         except (Closed, TimeoutError, Unreadable) as error:
             await self._take_back(_reason(error))
         finally:

@@ -8,25 +8,40 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from typing import Final
 
 import structlog
 
 from turnsvr.app.handover import document
 from turnsvr.app.handover.wire import Closed, Wire, close_all, kind_of
-from turnsvr.net.engine import Engine
-from turnsvr.relay.api import Counters
+from turnsvr.app.rooms import Rooms
+from turnsvr.relay.api import Counters, Totals
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address
+from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
+    EndReason,
     PeerRefused,
     RequestRefused,
 )
-from turnsvr.turn.snapshot import Document, Unreadable, read_address, read_int, read_list, read_row
+from turnsvr.turn.snapshot import (
+    Document,
+    Unreadable,
+    Value,
+    read_address,
+    read_allocation,
+    read_document,
+    read_int,
+    read_list,
+    read_row,
+    read_str,
+    write_allocation,
+)
 
 _MOST_WAITING: Final = 100_000
 """Messages that wait for the other process; where there are more, it is told nothing any more."""
@@ -37,14 +52,23 @@ _log = structlog.get_logger()
 class Link:
     """One end, from the moment on; an EventSink that tells the other one of sessions."""
 
-    def __init__(self, wire: Wire, engine: Engine, ended: Callable[[Link], None]) -> None:
+    def __init__(self, wire: Wire, rooms: Rooms, ended: Callable[[Link], None]) -> None:
         """ended: called once, when the other process has gone."""
         self.sessions: dict[int, tuple[Address, ...]] = {}
         """Relayed addresses of the other process's sessions, as far as they are known."""
+        self.reported: dict[int, tuple[Allocation, Counters]] = {}
+        """Its sessions, as it has told of them last."""
+        self.totals: Totals | None = None
+        """What its pump has counted, but for what moved."""
+        self.forward: Callable[[Link, Document], None] = lambda link, message: None
+        """Called with what the processes beyond this one have to know, too."""
+        self._rooms = rooms
+        self._reports: list[asyncio.Future[None]] = []
+        self._answers: set[asyncio.Task[None]] = set()
         self.asked_to_end: Callable[[], None] = lambda: None
         """Called when the other one wants this process to end."""
         self._wire = wire
-        self._engine = engine
+        self._engine = rooms.engine
         self._ended = ended
         self._out: asyncio.Queue[Document] = asyncio.Queue(_MOST_WAITING)
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._tell())]
@@ -65,6 +89,37 @@ class Link:
             _log.error("the other process does not listen")
             self.close()
 
+    def __len__(self) -> int:
+        return len(self.sessions)
+
+    async def report(self) -> None:
+        """Ask the other process for its sessions and figures."""
+        told = asyncio.get_running_loop().create_future()
+        self._reports.append(told)
+        self.put({"kind": "list"})
+        await told
+
+    def kick(self, numbers: Iterable[int]) -> None:
+        """Have the other process end these sessions."""
+        self.put({"kind": "kick", "numbers": list(numbers)})
+
+    def tell_everything(self) -> None:
+        """Tell the other process of our sessions and figures."""
+        rooms = self._rooms
+        sessions: list[Value] = []
+        for allocation in rooms.server.allocations():
+            counters = rooms.pump.counters(allocation.number)
+            sessions.append([rooms.server.write_allocation(allocation), list(astuple(counters))])
+        for allocation in rooms.elsewhere.allocations():
+            counters = rooms.elsewhere.counters(allocation.number) or Counters()
+            sessions.append([write_allocation(allocation, 0.0), list(astuple(counters))])
+        totals = rooms.elsewhere.totals(rooms.pump.totals())
+        self.put({"kind": "listed", "sessions": sessions, "totals": document.write_totals(totals)})
+
+    async def told(self) -> None:
+        """Wait until everything that was put has been sent."""
+        await self._out.join()
+
     async def end_other(self, seconds: float) -> None:
         """Have the other process end its sessions, and wait so long at the most."""
         self.put({"kind": "end"})
@@ -84,11 +139,19 @@ class Link:
         try:
             while True:
                 await self._wire.send(await self._out.get())
+                self._out.task_done()
         except Closed:
-            pass  # whoever listens hears of it
+            while not self._out.empty():
+                self._out.get_nowait()
+                self._out.task_done()
 
     def started(self, event: AllocationStarted) -> None:
-        self.put({"kind": "started", "number": event.allocation, "relayed": [list(each) for each in event.relayed]})
+        allocation = self._engine.server.allocation(event.allocation)
+        if allocation is not None:
+            realm, user = allocation.owner
+            relayed = [list(each) for each in event.relayed]
+            number = event.allocation
+            self.put({"kind": "started", "number": number, "realm": realm, "user": user, "relayed": relayed})
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self.put({"kind": "ended", "number": event.allocation})
@@ -131,14 +194,47 @@ class Link:
             self.know(number, [read_address(each) for each in relayed])
             for address in self.sessions[number]:
                 self._pump.know(address, True)
+            realm, user = read_str(message.get("realm"), "realm"), read_str(message.get("user"), "user")
+            self._engine.server.count_elsewhere(number, realm, user)
+            self.forward(self, message)
         elif kind == "ended":
             self._forget(read_int(message.get("number"), "number"))
+            self.forward(self, message)
+        elif kind == "list":
+            task = asyncio.create_task(self._answer())
+            self._answers.add(task)
+            task.add_done_callback(self._answers.discard)
+        elif kind == "listed":
+            self._take_report(message)
+        elif kind == "kick":
+            numbers = [read_int(each, "numbers") for each in read_list(message.get("numbers"), "numbers")]
+            self._rooms.end_sessions(numbers, EndReason.REVOKED)
+            self._rooms.elsewhere.end(numbers)
         elif kind == "end":
             self.asked_to_end()
         elif kind != "left":
             raise Unreadable(f"a message {kind!a}")
 
+    async def _answer(self) -> None:
+        """Tell everything, with what the processes beyond this one have to tell."""
+        await self._rooms.elsewhere.refresh()
+        self.tell_everything()
+
+    def _take_report(self, message: Document) -> None:
+        reported: dict[int, tuple[Allocation, Counters]] = {}
+        for each in read_list(message.get("sessions"), "sessions"):
+            written, counters = read_row(each, 2, "sessions")
+            allocation, _ = read_allocation(read_document(written, "allocation"))
+            reported[allocation.number] = allocation, document.read_counters(counters)
+        self.reported = reported
+        self.totals = document.read_totals(message.get("totals"))
+        reports, self._reports = self._reports, []
+        for each in reports:
+            if not each.done():
+                each.set_result(None)
+
     def _forget(self, number: int) -> None:
+        self.reported.pop(number, None)
         self._engine.server.discount_elsewhere(number)
         for address in self.sessions.pop(number, ()):
             self._pump.know(address, False)

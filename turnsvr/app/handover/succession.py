@@ -19,6 +19,7 @@ from turnsvr.app.handover.link import Link
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.handover.wire import Process, Wire
 from turnsvr.app.rooms import Rooms
+from turnsvr.turn.snapshot import Document
 
 STARTING: Final = 60.0
 """Seconds that a new program may take from its start until it asks."""
@@ -31,8 +32,8 @@ _log = structlog.get_logger()
 class Succession:
     """Of one process: whom it has succeeded, and who succeeds it. On the loop of the application."""
 
-    def __init__(self, rooms: Rooms, others: Others, left: Callable[[], None], end: Callable[[], None]) -> None:
-        """left: called when a successor serves. end: called when a successor wants this process to end."""
+    def __init__(self, rooms: Rooms, others: Others, left: Callable[[int], None], end: Callable[[], None]) -> None:
+        """left: called when a successor serves, with its number. end: called when it wants this process to end."""
         self.has_left = False
         """Whether another process serves, and this one only those that stay."""
         self.arguments: Sequence[str] = ()
@@ -54,6 +55,8 @@ class Succession:
 
     async def upgrade(self, program: str | None) -> Upgraded:
         """Start a successor, and hand over to it. Raises CannotUpgrade."""
+        if os.getpid() == 1:
+            raise CannotUpgrade("the container would end with this process; let it drain while another one serves")
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with its:
             try:
@@ -80,10 +83,21 @@ class Succession:
         if wire is not None:
             self._link(wire, taker)
 
+    @property
+    def has_predecessors(self) -> bool:
+        """Whether processes before this one serve clients that stayed there."""
+        return bool(self._rooms.elsewhere.others)
+
+    async def report(self) -> None:
+        """Tell the successor everything a last time."""
+        for each in self.links:
+            if each not in self._rooms.elsewhere.others:
+                each.tell_everything()
+                await each.told()
+
     async def end(self) -> None:
         """Have the processes before this one end."""
-        if not self.has_left:
-            await asyncio.gather(*(each.end_other(ENDING) for each in self.links))
+        await asyncio.gather(*(each.end_other(ENDING) for each in self.links if each in self._rooms.elsewhere.others))
         for each in list(self.links):
             each.close()
 
@@ -123,22 +137,32 @@ class Succession:
             version=given.version,
             sessions=len(given.sessions),
             staying=len(given.stays),
+            took=f"{given.took:.2f}s",
             gap=f"{given.gap * 1000:.1f}ms",
         )
         link = self._link(wire, None)
         link.asked_to_end = self._end
-        self._left()
+        self._left(given.pid)
         return given
 
     def _link(self, wire: Wire, taker: Taker | None) -> Link:
-        link = Link(wire, self._rooms.engine, self._unlink)
+        link = Link(wire, self._rooms, self._unlink)
+        link.forward = self._forward
+        if taker is not None:
+            self._rooms.elsewhere.others.append(link)
         for each in taker.staying if taker is not None else ():
             link.know(each.number, each.relayed)
         self.links.append(link)
         self._rooms.events.add(link)
         return link
 
+    def _forward(self, link: Link, message: Document) -> None:
+        for each in self.links:
+            if each is not link:
+                each.put(message)
+
     def _unlink(self, link: Link) -> None:
+        self._rooms.elsewhere.leave(link)
         self._rooms.events.remove(link)
         self.links.remove(link)
         link.close()

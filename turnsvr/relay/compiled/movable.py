@@ -104,7 +104,7 @@ class MovableCompiledPump(CompiledPump):
         self._engine.know(advertised, is_elsewhere)
 
     def _opened(self, bound: BoundSocket) -> OpenedPort[EngineSocket]:
-        return self._ports.take(EngineSocket.of(bound.descriptor, bound.host, gro=self._segmentation), bound.advertised)
+        return self._ports.take(self._take_relay_socket(bound.host, bound.descriptor), bound.advertised)
 
 
 def _bound(opened: OpenedPort[EngineSocket]) -> BoundSocket:

@@ -71,22 +71,10 @@ class EngineSocket:
 
     __slots__ = ("address", "descriptor")
 
-    def __init__(self, address: Address, buffer: int, *, gro: bool) -> None:
-        """Bind to exactly this address. Raises OSError."""
+    def __init__(self, address: Address, descriptor: int) -> None:
+        """descriptor: bound to exactly this address, and this one's from here on."""
         self.address = address
-        self.descriptor = open_relay(address, gro, buffer, 0 if buffer else _RELAY_ROOM)
-
-    @classmethod
-    def of(cls, descriptor: int, address: Address, *, gro: bool) -> EngineSocket:
-        """One that is bound there already, and this one's from here on. Raises OSError, and then it is closed."""
-        made = cls.__new__(cls)
-        made.address, made.descriptor = address, descriptor
-        try:
-            prepare_relay(descriptor, address.family is Family.IPV6, gro, _RELAY_ROOM)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return made
+        self.descriptor = descriptor
 
     def discard(self) -> None:
         discard(self.descriptor)
@@ -317,7 +305,18 @@ class CompiledPump:
         return relays, failures
 
     def _open_relay_socket(self, address: Address, buffer: int) -> EngineSocket:
-        return EngineSocket(address, buffer, gro=self._segmentation)
+        """Raises OSError."""
+        return EngineSocket(address, open_relay(address, self._segmentation, buffer, 0 if buffer else _RELAY_ROOM))
+
+    def _take_relay_socket(self, address: Address, descriptor: int) -> EngineSocket:
+        """One that somebody else has bound. Raises OSError, and then it is closed."""
+        taken = EngineSocket(address, descriptor)
+        try:
+            prepare_relay(descriptor, address.family is Family.IPV6, self._segmentation, _RELAY_ROOM)
+        except BaseException:
+            taken.close()
+            raise
+        return taken
 
     def _close_relays(self, relays: Iterable[OpenedPort[EngineSocket]]) -> None:
         for relay in relays:

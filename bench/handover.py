@@ -1,0 +1,235 @@
+"""What clients notice of an upgrade: `python -m bench.handover` has flows run through a server, and upgrades that.
+
+Each packet carries its number and the time when it was sent; the kernel notes when it arrived. So a sender that is late
+costs nothing, and what a packet has waited is known to some microseconds. Over TCP the client's program notes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import re
+import resource
+import secrets
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from turnsvr.client.credentials import Login
+from turnsvr.client.link import DatagramLink, StreamLink
+from turnsvr.client.turn import TurnClient
+from turnsvr.stun.address import Address
+from turnsvr.stun.framing import pack_channel_data
+
+_STAMP = struct.Struct("!Id")
+_SO_TIMESTAMPNS = 35
+_TIME = struct.Struct("@qq")
+_CHANNEL = 0x4000
+_HOST = "127.0.0.1"
+_USER, _PASSWORD = "bench", secrets.token_hex(8)
+
+
+@dataclass(slots=True)
+class Way:
+    """One direction of a flow."""
+
+    name: str
+    sent: int = 0
+    numbers: list[int] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+    def arrived(self, data: bytes, at: float) -> None:
+        number, sent_at = _STAMP.unpack(data[:12])
+        self.numbers.append(number)
+        self.waits.append(at - sent_at)
+
+    def line(self) -> str:
+        different = set(self.numbers)
+        behind = sum(after < before for before, after in zip(self.numbers, self.numbers[1:], strict=False))
+        waits = sorted(self.waits)
+        return (
+            f"{self.name:10} sent {self.sent:7}  lost {self.sent - len(different):3}  "
+            f"twice {len(self.numbers) - len(different):3}  out of order {behind:3}  "
+            f"transit {waits[len(waits) // 2] * 1000:.2f} ms, longest {waits[-1] * 1000:.2f} ms"
+        )
+
+
+class Flow:
+    """A client and a peer that send each other packets at a steady rate, from threads of their own."""
+
+    def __init__(self, transport: str, client: socket.socket, server: Address, peer: socket.socket, relayed: Address):
+        self.up, self.down = Way(f"{transport} up"), Way(f"{transport} down")
+        self._is_stream = transport == "tcp"
+        self._client, self._server, self._peer, self._relayed = client, server, peer, relayed
+        self._stopping = threading.Event()
+        self._threads = [threading.Thread(target=self._receive_up), threading.Thread(target=self._receive_down)]
+
+    def start(self, rate: float) -> None:
+        self._sender = threading.Thread(target=self._send, args=(rate,))
+        for each in (*self._threads, self._sender):
+            each.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._sender.join()
+        time.sleep(0.5)
+        if self._is_stream:
+            self._client.shutdown(socket.SHUT_RDWR)
+        for each in self._threads:
+            each.join()
+
+    def _send(self, rate: float) -> None:
+        due = time.monotonic()
+        number = 0
+        while not self._stopping.is_set():
+            data = _STAMP.pack(number, time.time()) + bytes(148)
+            frame = pack_channel_data(_CHANNEL, data, padded=self._is_stream)
+            if self._is_stream:
+                self._client.sendall(frame)
+            else:
+                self._client.sendto(frame, self._server)
+            self._peer.sendto(data, self._relayed)
+            number += 1
+            self.up.sent = self.down.sent = number
+            due += 1 / rate
+            time.sleep(max(0.0, due - time.monotonic()))
+
+    def _over(self) -> bool:
+        return self._stopping.is_set() and not self._sender.is_alive()
+
+    def _receive_up(self) -> None:
+        while (got := _receive(self._peer)) is not None or not self._over():
+            if got is not None:
+                self.up.arrived(*got)
+
+    def _receive_down(self) -> None:
+        if not self._is_stream:
+            while (got := _receive(self._client)) is not None or not self._over():
+                if got is not None:
+                    self.down.arrived(got[0][4:], got[1])
+            return
+        rest = b""
+        self._client.settimeout(None)
+        while data := self._client.recv(65536):
+            at = time.time()
+            rest += data
+            while len(rest) >= 164:
+                self.down.arrived(rest[4:164], at)
+                rest = rest[164:]
+
+
+def _receive(sock: socket.socket) -> tuple[bytes, float] | None:
+    """A datagram, and when it arrived; None after a while without one."""
+    try:
+        data, ancillary, _, _ = sock.recvmsg(2048, 64)
+    except TimeoutError:
+        return None
+    seconds, nanoseconds = _TIME.unpack(ancillary[0][2][:16])
+    return data, seconds + nanoseconds / 1e9
+
+
+def _stamped(sock: socket.socket) -> socket.socket:
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    sock.settimeout(0.3)
+    return sock
+
+
+async def _open(transport: str, server: Address) -> tuple[Flow, TurnClient]:
+    link = await (StreamLink.open(server) if transport == "tcp" else DatagramLink.open(server))
+    client = TurnClient(link, Login(_USER, _PASSWORD))
+    await client.allocate()
+    peer = _stamped(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    peer.bind((_HOST, 0))
+    await client.bind_channel(Address(*peer.getsockname()), _CHANNEL)
+    descriptor = link._socket.get_extra_info("socket").fileno()
+    asyncio.get_running_loop()._remove_reader(descriptor)  # type: ignore[attr-defined]  # threads read from here on
+    raw = socket.socket(fileno=os.dup(descriptor))
+    raw.setblocking(True)
+    if transport == "udp":
+        _stamped(raw)
+    return Flow(transport, raw, server, peer, client.relayed[0]), client
+
+
+async def _idle(server: Address, count: int) -> list[TurnClient]:
+    """So many sessions that send nothing."""
+    clients: list[TurnClient] = []
+    for at in range(0, count, 50):
+        some = [
+            TurnClient(await DatagramLink.open(server), Login(_USER, _PASSWORD)) for _ in range(min(50, count - at))
+        ]
+        await asyncio.gather(*(each.allocate() for each in some))
+        clients += some
+    return clients
+
+
+async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
+    port = 31_478
+    file = directory / "turnsvr.yaml"
+    file.write_text(
+        f"realm: bench\nlisten: [udp://{_HOST}:{port}, tcp://{_HOST}:{port}]\nrelay: {{addresses: [{_HOST}]}}\n"
+        f"peers: {{allow: [{_HOST}]}}\ncredentials: {{users: {{{_USER}: {_PASSWORD}}}}}\n"
+        f"pump: {{kind: {arguments.kind}}}\nadmin: {{socket: {directory}/admin.sock}}\n"
+        "limits: {allocations: 20000, allocations_per_user: 20000, allocation_rate_per_user: 0}\n"
+    )
+    log = directory / "log"
+    with log.open("wb") as errors:
+        first = subprocess.Popen(  # noqa: ASYNC220, S603
+            [sys.executable, "-m", "turnsvr", "run", "-c", str(file)], stderr=errors
+        )
+    pids = [first.pid]
+    try:
+        while b" serving " not in log.read_bytes():  # noqa: ASYNC110 - another process tells nobody
+            await asyncio.sleep(0.1)
+        server = Address(_HOST, port)
+        idle = await _idle(server, arguments.sessions)
+        opened = [await _open(transport, server) for transport in ("udp", "tcp")]
+        for flow, _ in opened:
+            flow.start(arguments.rate)
+        for _ in range(arguments.upgrades):
+            await asyncio.sleep(arguments.seconds)
+            await asyncio.to_thread(
+                subprocess.run,
+                [sys.executable, "-m", "turnsvr", "upgrade", "--socket", f"{directory}/admin.sock"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        await asyncio.sleep(arguments.seconds)
+        for flow, _ in opened:
+            await asyncio.to_thread(flow.stop)
+        for took in re.findall(r"handed over.*", log.read_text()):
+            print(took)
+        for flow, _ in opened:
+            print(flow.up.line(), flow.down.line(), sep="\n")
+        del idle
+    finally:
+        pids += [int(each) for each in re.findall(r"handed over pid=(\d+)", log.read_text())]
+        for pid in reversed(pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=0, help="further sessions, which send nothing")
+    parser.add_argument("--rate", type=float, default=1000.0, help="packets a second each way of each flow")
+    parser.add_argument("--upgrades", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=3.0, help="before, between and after them")
+    parser.add_argument("--kind", default="auto", help="of the pump")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(_measure(parser.parse_args(), Path(directory)))
+
+
+if __name__ == "__main__":
+    main()

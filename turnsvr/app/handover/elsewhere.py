@@ -1,0 +1,95 @@
+"""What the processes before this one still serve, for lists, figures and the operator: as they have told of it last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
+
+from turnsvr.app.handover.document import sum_totals
+from turnsvr.relay.api import Counters, Totals
+from turnsvr.turn.allocation import Allocation
+
+_FRESH: Final = 0.4
+"""Seconds for which a report is not asked for again."""
+_PATIENCE: Final = 1.0
+"""Seconds that a report may take."""
+
+
+class Other(Protocol):
+    """A process that serves sessions of this server, too."""
+
+    reported: dict[int, tuple[Allocation, Counters]]
+    totals: Totals | None
+
+    async def report(self) -> None:
+        """Have both be as of now."""
+
+    def kick(self, numbers: Iterable[int]) -> None:
+        """Have it end these sessions."""
+
+    def __len__(self) -> int:
+        """Sessions."""
+
+
+class Elsewhere:
+    """Empty where this process is alone."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.others: list[Other] = []
+        self._clock = clock
+        self._asked_at = -_FRESH
+        self._gone: Totals | None = None
+
+    def __len__(self) -> int:
+        """Sessions."""
+        return sum(map(len, self.others))
+
+    async def refresh(self) -> None:
+        """Have everything be as of now, give or take half a second."""
+        if self.others and self._clock() >= self._asked_at + _FRESH:
+            self._asked_at = self._clock()
+            try:
+                async with asyncio.timeout(_PATIENCE):
+                    await asyncio.gather(*(each.report() for each in self.others))
+            except TimeoutError:
+                pass  # what was told before stands
+
+    def allocations(self) -> Iterator[Allocation]:
+        return (allocation for each in self.others for allocation, _ in list(each.reported.values()))
+
+    def allocation(self, number: int) -> Allocation | None:
+        found = self._find(number)
+        return None if found is None else found[0]
+
+    def counters(self, number: int) -> Counters | None:
+        found = self._find(number)
+        return None if found is None else found[1]
+
+    def end(self, numbers: Iterable[int]) -> int:
+        """How many of these sessions are there, and will end."""
+        ended = 0
+        for each in self.others:
+            its = [number for number in numbers if number in each.reported]
+            ended += len(its)
+            for number in its:
+                del each.reported[number]
+            each.kick(its)
+        return ended
+
+    def totals(self, own: Totals) -> Totals:
+        """With those of the others, and of those who have gone."""
+        for each in (self._gone, *(other.totals for other in self.others)):
+            own = own if each is None else sum_totals(own, each)
+        return own
+
+    def leave(self, other: Other) -> None:
+        """It has gone; what it has counted stays."""
+        if other in self.others:
+            self.others.remove(other)
+            if other.totals is not None:
+                self._gone = other.totals if self._gone is None else sum_totals(self._gone, other.totals)
+
+    def _find(self, number: int) -> tuple[Allocation, Counters] | None:
+        return next((each.reported[number] for each in self.others if number in each.reported), None)
