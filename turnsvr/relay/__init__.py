@@ -12,7 +12,6 @@ from turnsvr.relay.api import Handler, PumpSettings
 from turnsvr.relay.compiled import tls
 from turnsvr.relay.moving import MovablePump
 from turnsvr.relay.portable.group import GROUP
-from turnsvr.relay.portable.movable import MovablePortablePump
 
 PumpKind = Literal["auto", "compiled", "portable"]
 
@@ -43,6 +42,8 @@ def make(
             settings, handler, loop=loop, limiter=limiter, is_armed=is_armed
         )
         return pump
+    from turnsvr.relay.portable.movable import MovablePortablePump  # which a server with the other starts without
+
     return MovablePortablePump(settings, handler, loop=loop, limiter=limiter, is_armed=is_armed)
 
 
