@@ -45,6 +45,11 @@ def runs(job: dict[str, Any]) -> list[dict[str, str]]:
     return combined
 
 
+def filled(text: str, run: dict[str, str]) -> str:
+    """A text with the run's part of the matrix in it."""
+    return EXPRESSION.sub(lambda match: run[match[1].partition(".")[2]], text)
+
+
 def test_it_starts_by_tag_and_by_hand_and_may_only_read() -> None:
     assert WORKFLOW[True] == {"push": {"tags": ["v*"]}, "workflow_dispatch": None}  # YAML takes `on` for a truth
     assert WORKFLOW["permissions"] == {"contents": "read"}
@@ -85,8 +90,7 @@ def test_what_is_downloaded_was_uploaded_and_no_name_is_uploaded_twice() -> None
     for job, step in steps():
         if step.get("uses", "").startswith("actions/upload-artifact"):
             for each in runs(JOBS[job]):
-                filled = EXPRESSION.sub(lambda match, each=each: each[match[1].partition(".")[2]], step["with"]["name"])
-                uploaded.append(filled)
+                uploaded.append(filled(step["with"]["name"], each))
         elif step.get("uses", "").startswith("actions/download-artifact"):
             downloaded.add(step["with"]["name"])
     assert len(uploaded) == len(set(uploaded)) == 9
