@@ -89,8 +89,7 @@ def test_what_is_downloaded_was_uploaded_and_no_name_is_uploaded_twice() -> None
     downloaded: set[str] = set()
     for job, step in steps():
         if step.get("uses", "").startswith("actions/upload-artifact"):
-            for each in runs(JOBS[job]):
-                uploaded.append(filled(step["with"]["name"], each))
+            uploaded += [filled(step["with"]["name"], each) for each in runs(JOBS[job])]
         elif step.get("uses", "").startswith("actions/download-artifact"):
             downloaded.add(step["with"]["name"])
     assert len(uploaded) == len(set(uploaded)) == 9
