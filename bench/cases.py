@@ -96,7 +96,7 @@ def _indications() -> Iterator[Case]:
 
 
 def _connections() -> Iterator[Case]:
-    for transport, goal in ((Transport.TCP, 1.2), (Transport.TLS, 0.6)):
+    for transport, goal in ((Transport.TCP, 1.2), (Transport.TLS, 0.6), (Transport.DTLS, 1.2)):
         for direction in Direction:
             for size in (VOICE, VIDEO):
                 traffic = OfferedTraffic(direction, 16, Shape.SINGLES, size, transport=transport)

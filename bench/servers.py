@@ -107,7 +107,7 @@ class Server(ABC):
                 cwd=_TREE,
                 process_group=0,
             )
-        running = Running(self, process, tls if plan.transport is Transport.TLS else address, log)
+        running = Running(self, process, tls if plan.transport.is_encrypted else address, log)
         try:
             running.started_in = _first_answer(running, address) - began
         except BaseException:
@@ -196,8 +196,8 @@ class Turnsvr(Server):
             "pump": {"kind": self.pump, "threads": plan.threads, "busy_poll": self.busy_poll},
             "log": {"level": "warning"},
         }
-        if plan.transport is Transport.TLS:
-            listen.append(f"tls://{tls}")
+        if plan.transport.is_encrypted:
+            listen.append(f"{plan.transport.value}://{tls}")
             certificate, key = make_certificate(self.folder)
             settings["tls"] = {"certificate": str(certificate), "key": str(key)}
         path = self.folder / "turnsvr.yaml"
@@ -237,7 +237,7 @@ class Coturn(Server):
             "allow-loopback-peers",
             f"cli-password={secrets.token_hex(8)}",
             "no-cli",
-            "no-dtls",
+            "dtls" if plan.transport is Transport.DTLS else "no-dtls",
             "no-rfc5780",
             "no-dynamic-ip-list",
             "no-dynamic-realms",
@@ -247,7 +247,7 @@ class Coturn(Server):
             f"pidfile={self.folder / 'coturn.pid'}",
             f"userdb={self.folder / 'coturn.sqlite'}",
         ]
-        if plan.transport is Transport.TLS:
+        if plan.transport.is_encrypted:
             certificate, key = make_certificate(self.folder)
             lines += [f"cert={certificate}", f"pkey={key}"]
         else:

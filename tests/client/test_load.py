@@ -14,6 +14,7 @@ from tests.client.load_world import core
 from tests.conftest import Serve, address_of
 from turnsvr.client import load, load_flows
 from turnsvr.client.load import Direction, Shape, Wrap
+from turnsvr.relay import refuses_dtls
 from turnsvr.stun.address import Transport
 
 
@@ -54,6 +55,25 @@ async def test_what_is_sent_arrives(
     assert step["delivered"] == step["sent"] > 0
     assert step["loss"] == 0
     assert 0 < step["latency_p50"] <= step["latency_p99"]
+
+
+@pytest.mark.skipif(bool(refuses_dtls("auto")), reason=refuses_dtls("auto"))
+@pytest.mark.parametrize("wrap", Wrap)
+async def test_over_dtls(serve: Serve, wrap: Wrap, capsys: pytest.CaptureFixture[str]) -> None:
+    application = await serve(listen=["dtls://127.0.0.1:0"])
+    url = f"turns:{address_of(application, 'dtls')}?transport=udp"
+    options: dict[str, Any] = {"rate": 200.0, "seconds": 0.3, "peer_host": "127.0.0.1", "json": True, "wrap": wrap}
+    for direction in Direction:
+        measured = asyncio.to_thread(
+            load.run, url, LOGIN.username, LOGIN.password, flows=2, size=160, direction=direction, **options
+        )
+        assert await measured == 0
+        said = printed(capsys)
+        (step,) = said["steps"]
+        assert said["traffic"]["transport"] == "dtls"
+        assert step["delivered"] == step["sent"] > 0
+    if wrap is Wrap.CHANNEL:
+        assert await asyncio.to_thread(load.run, url, LOGIN.username, LOGIN.password, size=161, **options) == 1
 
 
 @pytest.mark.parametrize("shape", [Shape.BURSTS, Shape.TRAINS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -141,18 +142,22 @@ class UdpSessions:
 
 
 class StreamConnection:
-    """A TCP or TLS connection to the server; blocking until release() hands it to the core."""
+    """A TCP, TLS or DTLS connection to the server; blocking until release() hands it to the core."""
 
     def __init__(self, server: Address, transport: Transport) -> None:
         """Connect; raises OSError."""
-        self.socket = socket.create_connection(server, timeout=PATIENCE)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if transport is Transport.DTLS:
+            self.socket = udp_socket(server)
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(PATIENCE), 0))
+        else:
+            self.socket = socket.create_connection(server, timeout=PATIENCE)
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.tls = 0
-        if transport is Transport.TLS:
+        if transport.is_encrypted:
             # A timeout makes Python switch the descriptor to non-blocking, which the handshake cannot have.
             self.socket.setblocking(True)
             try:
-                self.tls = connect_tls(self.socket)
+                self.tls = connect_tls(self.socket, datagrams=transport is Transport.DTLS)
             except OSError:
                 self.socket.close()
                 raise

@@ -73,7 +73,12 @@ class OfferedTraffic:
 
     @property
     def _sends_on_stream(self) -> bool:
-        return self.transport.is_stream and self.direction is Direction.UP
+        return self.is_connected and self.direction is Direction.UP
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages go through a connection, or a DTLS association, one in each call."""
+        return self.transport is not Transport.UDP
 
 
 class Flows:
@@ -129,13 +134,15 @@ def relay_flows(
 
     Raises LoadError when the server refuses, OSError when it cannot be reached. progress: called with 1 for each flow.
     """
+    if traffic.transport is Transport.DTLS and traffic.size % 4 and traffic.wrap is Wrap.CHANNEL:
+        raise LoadError("over DTLS this takes sizes that are a multiple of four, for ChannelData has no padding there")
     flows = Flows()
     try:
         peers = [flows.keep(udp_socket(local=peer_host)) for _ in range(min(traffic.flows, _MOST_PEERS))]
         for number in range(traffic.flows):
             # Neighbouring flows share a peer, so that its packets to them can leave in one call.
             peer = peers[number * len(peers) // traffic.flows]
-            session, client, tls = (_over_connection if traffic.transport.is_stream else _over_udp)(
+            session, client, tls = (_over_connection if traffic.is_connected else _over_udp)(
                 flows, server, traffic.transport, partial(TurnSession, login, _name(peer))
             )
             _lay_out(flows, traffic, session, client, tls, peer)
@@ -161,6 +168,8 @@ def _over_connection(
     flows: Flows, server: Address, transport: Transport, make: Callable[[], TurnSession]
 ) -> tuple[TurnSession, socket.socket, int]:
     connection = StreamConnection(server, transport)
+    if transport is Transport.DTLS:
+        flows.keep(connection.socket)
     flows.at_end(connection.close)
     session = make()
     connection.run(session)
@@ -171,7 +180,7 @@ def _over_connection(
 def _lay_out(
     flows: Flows, traffic: OfferedTraffic, session: TurnSession, client: socket.socket, tls: int, peer: socket.socket
 ) -> None:
-    stream = traffic.transport.is_stream
+    stream = traffic.is_connected
     if traffic.direction is Direction.UP:
         prefix = session.data_prefix(traffic.size, indication=traffic.wrap is Wrap.INDICATION)
         flows.senders.append(Sender(client.fileno(), prefix, stream=stream, tls=tls))

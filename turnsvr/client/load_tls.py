@@ -14,18 +14,23 @@ from turnsvr.client.libssl import TlsError, library
 
 _ERROR_WANT_READ = 2
 _ERROR_WANT_WRITE = 3
+_CTRL_SET_MTU = 17
 _CTRL_MODE = 33
+_OP_NO_QUERY_MTU = 0x1000
+_MTU = 1_200
 _MODE_PARTIAL_WRITE = 1
 _MODE_MOVING_BUFFER = 2
 _READ = 32_768
 
 
 @cache
-def _context() -> int:
+def _context(*, datagrams: bool = False) -> int:
     called = library()
-    context = called.SSL_CTX_new(called.TLS_client_method())
+    context = called.SSL_CTX_new(called.DTLS_client_method() if datagrams else called.TLS_client_method())
     if not context:
         raise TlsError("OpenSSL makes no context")
+    if datagrams:
+        called.SSL_CTX_set_options(context, _OP_NO_QUERY_MTU)
     return int(context)
 
 
@@ -36,10 +41,15 @@ def functions() -> tuple[int, int, int]:
     return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in named)  # type: ignore[return-value]
 
 
-def connect_tls(connection: socket.socket) -> int:
-    """Shake hands over a blocking socket; answers the address of the SSL object. Raises TlsError."""
+def connect_tls(connection: socket.socket, *, datagrams: bool = False) -> int:
+    """Shake hands over a blocking socket, over UDP with DTLS; answers the address of the SSL object. Raises TlsError.
+
+    Nothing that a datagram socket loses is sent again.
+    """
     called = library()
-    tls = called.SSL_new(_context())
+    tls = called.SSL_new(_context(datagrams=datagrams))
+    if datagrams:
+        called.SSL_ctrl(tls, _CTRL_SET_MTU, _MTU, None)
     called.SSL_set_fd(tls, connection.fileno())
     called.SSL_ctrl(tls, _CTRL_MODE, _MODE_PARTIAL_WRITE | _MODE_MOVING_BUFFER, None)
     if called.SSL_connect(tls) != 1:
