@@ -147,19 +147,17 @@ class Rooms:
         self.engine.close()
         await self.identities.stop()
 
-    def end_sessions(self, allocations: Iterable[int], reason: EndReason) -> int:
-        """End these allocations, of which unknown ones are fine; returns how many ended.
+    def end_sessions(self, numbers: Iterable[int], reason: EndReason) -> int:
+        """End the sessions of these numbers, of which unknown ones are fine; returns how many ended.
 
         Their users are asked about anew when they come back, since they may have been removed.
         """
-        before = len(self.server)
-        now = asyncio.get_running_loop().time()
-        numbers = set(allocations)
-        ending = filter(None, map(self.server.allocation, numbers))
-        for realm, username in {(each.realm, each.username) for each in ending}:
+        before, now, ending = len(self.server), asyncio.get_running_loop().time(), set(numbers)
+        found = filter(None, map(self.server.allocation, ending))
+        for realm, username in {(each.realm, each.username) for each in found}:
             self.identities.forget_user(realm, username)
-        for allocation in numbers:
-            self.server.end(allocation, reason, now)
+        for number in ending:
+            self.server.end(number, reason, now)
         self.engine.carry_out()
         return before - len(self.server)
 
