@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tests.fuzz.dtls import dtls_pump
 from tests.turn.world import OTHER_PEER, PEER, REALM, Client, Style, World, raw
 from turnsvr.net.clienthello import read_hello
 from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, write_header
+from turnsvr.relay import refuses_dtls
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import MalformedMessage
@@ -186,6 +188,12 @@ def _deliver_signed(client: Client, data: bytes) -> None:
             assert response.message_class in {Class.SUCCESS, Class.ERROR}
 
 
+def dtls(data: bytes) -> None:
+    """Whatever comes to a DTLS listener, a client with whom hands are shaken is served on."""
+    if not refuses_dtls("auto"):
+        dtls_pump().feed(data)
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "codec": codec,
     "attributes": attributes,
@@ -193,4 +201,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "proxy": proxy,
     "hello": hello,
     "server": server,
+    "dtls": dtls,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,7 @@ from tests.relay.world import (
 )
 from turnsvr.plane import Challenge
 from turnsvr.relay.api import Drop
+from turnsvr.relay.compiled import pump as compiled
 from turnsvr.stun.address import Family, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
 from turnsvr.stun.message import Method
@@ -237,8 +239,17 @@ async def test_order_holds_while_the_rules_judge(make_dtls_world: MakeDtlsWorld)
 
 
 @pytest.mark.parametrize("lanes", [2, 3])
-async def test_several_threads(make_dtls_world: MakeDtlsWorld, lanes: int) -> None:
-    """Each client's datagrams find its thread, and clients of all threads reach each other."""
+@pytest.mark.parametrize("steered", [True, False])
+async def test_several_threads(
+    make_dtls_world: MakeDtlsWorld, monkeypatch: pytest.MonkeyPatch, lanes: int, *, steered: bool
+) -> None:
+    """Each client's datagrams find its thread, wherever the kernel brings them; clients of all reach each other."""
+    if not steered:
+
+        def refuse(descriptor: int, lanes: int) -> None:
+            raise OSError(errno.EPERM, "not here")
+
+        monkeypatch.setattr(compiled, "steer_group", refuse)
     world = make_dtls_world(replace(SETTINGS, threads=lanes))
     clients = [await connected(world) for _ in range(8)]
     for client in clients:

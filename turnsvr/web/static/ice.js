@@ -34,6 +34,7 @@ export function legs(configuration) {
   const found = [];
   for (const server of configuration.iceServers) {
     for (const url of [server.urls].flat()) {
+      if (url.startsWith("turns:") && url.includes("transport=udp")) continue; // no browser speaks DTLS with a server
       const kind = kindOf(url);
       found.push({ name: nameOf(kind, url), kind, url, server: { ...server, urls: [url] } });
     }
