@@ -60,6 +60,38 @@ while True:
 """
 
 
+HANDSHAKES = """
+import socket, ssl, sys, time
+host, port = sys.argv[1], int(sys.argv[2])
+while True:
+    try:
+        socket.create_connection((host, port)).close()
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)  # HTTP is served after TURN
+out = ssl.MemoryBIO()
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+try:
+    context.wrap_bio(ssl.MemoryBIO(), out).do_handshake()
+except ssl.SSLWantReadError:
+    pass
+hello = out.read()
+print("at it", flush=True)
+while True:
+    opened = [socket.create_connection((host, port)) for _ in range(60)]
+    for part in (hello[:9], hello[9:]):
+        for each in opened:
+            try:
+                each.sendall(part)
+            except OSError:
+                pass
+    for each in opened:
+        each.close()
+"""
+"""Handshakes that begin together, in a loop: each has the server sign, and none goes on."""
+
+
 @dataclass(frozen=True)
 class Site:
     """The server's host, an honest one, and one that floods."""
@@ -76,13 +108,19 @@ class Site:
     @contextmanager
     def flood(self, how: str, message: bytes) -> Iterator[None]:
         port = self.server.port if how != "tls" else 5349
-        words = [sys.executable, "-c", FLOODER, how, self.server.host, str(port), message.hex()]
+        with self.hostilely(FLOODER, how, self.server.host, str(port), message.hex()):
+            yield
+
+    @contextmanager
+    def hostilely(self, program: str, *arguments: str) -> Iterator[None]:
+        words = [sys.executable, "-c", program, *arguments]
         process = subprocess.Popen(self.hostile.inside(*words), stdout=subprocess.PIPE)
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == b"at it\n"
             time.sleep(0.3)
             yield
+            assert process.poll() is None, "the flood has ended"
         finally:
             process.kill()
             process.communicate()
@@ -137,6 +175,7 @@ def site(
             "listen": [f"{transport}://{lab.servers_v4[0]}" for transport in ("udp", "tcp", "tls")],
             "tls": {"certificate": str(certificate.certificate), "key": str(certificate.key)},
             "pump": {"kind": kind},
+            "web": {"listen": f"https://{lab.servers_v4[0]}:8443"},
         }
         first = _BY_ASYNCIO if by_asyncio else _APART
         directory: Path = tmp_path_factory.mktemp("fairness")
@@ -151,6 +190,16 @@ def test_nobody_waits_for_a_flood(site: Site, how: str, message: str) -> None:
         pytest.skip("larger than a packet")
     with site.flood(how, MESSAGES[message]):
         challenges, allocations, lost = site.honest.run(site.visit)
+    judge(challenges, allocations, lost)
+
+
+@pytest.mark.parametrize("port", [5349, 8443], ids=["tls", "https"])
+def test_nobody_waits_for_handshakes(site: Site, port: int) -> None:
+    with site.hostilely(HANDSHAKES, site.server.host, str(port)):
+        judge(*site.honest.run(site.visit))
+
+
+def judge(challenges: list[float], allocations: list[float], lost: int) -> None:
     print(f"challenge {statistics.median(challenges)}, allocation {statistics.median(allocations)}, lost {lost}")
     assert lost == 0
     assert statistics.median(challenges) < LONGEST

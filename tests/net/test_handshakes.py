@@ -151,6 +151,54 @@ async def test_stop_while_hands_are_shaken(serve: Serve) -> None:
     await hang_up(connection)
 
 
+@pytest.mark.parametrize("where", ["tls", "https"])
+@pytest.mark.parametrize("at_once", [0, 9], ids=["whole", "in two parts"])
+async def test_hellos_that_come_together_are_answered_in_turns(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, where: str, at_once: int
+) -> None:
+    """Each has the server sign, on the loop that serves everybody: few of them in one turn of it."""
+    application = await serve(web={"listen": "https://127.0.0.1:0"})
+    assert application.web is not None
+    port = application.web.listening[0].port if where == "https" else address_of(application, "tls").port
+    steps, most = 0, 0
+    shake_hands = ssl.SSLObject.do_handshake
+
+    def counted(tls: ssl.SSLObject) -> None:
+        nonlocal steps
+        steps += 1
+        shake_hands(tls)
+
+    monkeypatch.setattr(ssl.SSLObject, "do_handshake", counted)
+    whole, opened = hello(), [socket.create_connection(("127.0.0.1", port)) for _ in range(60)]
+    before = steps
+    for each in opened:
+        each.sendall(whole[:at_once])
+    if at_once:
+        await asyncio.sleep(0.2)
+    for each in opened:
+        each.sendall(whole[at_once:])
+        each.setblocking(False)
+    answered = 0
+    async with asyncio.timeout(PATIENCE):
+        while answered < len(opened):
+            was = steps
+            await asyncio.sleep(0)
+            most = max(most, steps - was)
+            answered = sum(is_readable(each) for each in opened)
+    assert most <= 12
+    assert steps >= before + len(opened) or (where == "tls" and application.rooms.streams.pump_context is not None)
+    for each in opened:
+        each.close()
+    await until(lambda: application.connections == 0)
+
+
+def is_readable(sock: socket.socket) -> bool:
+    try:
+        return bool(sock.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
+
+
 async def test_a_limit_on_ciphers_holds(serve: Serve, certificate: TlsFiles) -> None:
     tls = {
         "certificate": certificate.certificate,

@@ -27,6 +27,7 @@ from turnsvr.net.sharing import Sharing
 from turnsvr.net.splice import SpliceLimits, Splices
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
+from turnsvr.net.tlsturn import TlsTurn
 from turnsvr.net.turns import Turns
 from turnsvr.relay.api import TlsContext, TlsHandshake
 from turnsvr.relay.moving import StreamRest
@@ -259,7 +260,15 @@ class Streams(Entrance):
     ) -> None:
         """Have asyncio begin TLS when it is this client's turn; it takes the first step at once, then."""
         begin = partial(self._serve, connected, connection, five_tuple, context, protocol)
-        connection.drop = giving_up(self._turns.ask(connection.key, begin), connected, connection)
+
+        def late() -> None:
+            reason = f"it takes longer than {_HANDSHAKE_TIMEOUT:g} s"
+            _log.debug("TLS handshake failed", client=str(connection.client), reason=reason)
+            connection.drop()
+
+        in_turn = partial(self._turns.ask, connection.key)
+        turn = TlsTurn(self._loop, connected, in_turn, seconds=_HANDSHAKE_TIMEOUT, begin=begin, late=late)
+        connection.drop = giving_up(turn, connected, connection)
 
     def _serve(
         self,

@@ -18,9 +18,11 @@ from turnsvr.config.websettings import WebListen
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.proxied import HeaderWait, may_tell
 from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.tlsturn import TlsTurn
+from turnsvr.net.turns import Turns
 from turnsvr.ranges import RangeSet
 from turnsvr.stun.address import Address
-from turnsvr.web.connections import HttpConnection, HttpConnections, Phase
+from turnsvr.web.connections import DEADLINES, HttpConnection, HttpConnections, Phase
 from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
 
@@ -36,6 +38,8 @@ _BACKLOG = 1_024
 _BATCH = 4
 """Connections taken in one turn of the loop. Few, since what came along with one is read some turns later, and until
 then the connection must not have had to make room for others."""
+_HANDSHAKES = 1
+"""TLS handshakes that begin in one turn of the loop; each takes about a millisecond."""
 _MAX_HEADER_BYTES = 16_384
 
 Others = dict[bytes, Callable[[socket.socket], None]]
@@ -114,6 +118,7 @@ class _Uvicorn(uvicorn.Server):
         self._tls = tls
         self._acceptors: list[Acceptor] = []
         self._mine: set[HttpConnection] = set()
+        self._turns = Turns(asyncio.get_running_loop(), _HANDSHAKES)
         self._starting: set[asyncio.Task[None]] = set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -198,6 +203,32 @@ class _Uvicorn(uvicorn.Server):
             return
         self._mine.add(connection)
         connection.closed = lambda: self._mine.discard(connection)
+        if self._tls is not None:
+            self._begin_in_turn(connected, connection)
+        else:
+            self._begin(connected, connection)
+
+    def _begin_in_turn(self, connected: socket.socket, connection: HttpConnection) -> None:
+        """Have TLS begin in the turn of its client: hands are shaken on the loop that serves TURN as well."""
+        begin = partial(self._begin, connected, connection)
+
+        def drop() -> None:
+            turn.cancel()
+            connected.close()
+            connection.close()
+
+        turn = TlsTurn(
+            asyncio.get_running_loop(),
+            connected,
+            partial(self._turns.ask, connection.source or b""),
+            seconds=DEADLINES[Phase.TLS],
+            begin=begin,
+            late=drop,
+        )
+        connection.drop = drop
+        connection.waits(Phase.TLS)
+
+    def _begin(self, connected: socket.socket, connection: HttpConnection) -> None:
         coroutine = self._serve_connection(connected, connection)
         task = asyncio.get_running_loop().create_task(coroutine)
         self._starting.add(task)
