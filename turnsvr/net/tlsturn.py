@@ -7,10 +7,11 @@ step that costs (a signature) is taken in the client's turn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
-from turnsvr.net.clienthello import ClientHello
+from turnsvr.net.clienthello import MAX_HELLO, ClientHello
 from turnsvr.net.hello import Hello
 from turnsvr.net.turns import Turn
 
@@ -29,6 +30,7 @@ class TlsTurn:
         late: Callable[[], object],
     ) -> None:
         """in_turn: has something called when it is this client's turn. late: called where the hello takes longer."""
+        self._socket = connected
         self._under_way: Hello | Turn
         self._timer = loop.call_later(seconds, self._late, late)
 
@@ -44,4 +46,6 @@ class TlsTurn:
 
     def _late(self, late: Callable[[], object]) -> None:
         self.cancel()
+        with contextlib.suppress(OSError):
+            self._socket.recv(MAX_HELLO)  # a socket that is closed with bytes unread resets the connection
         late()
