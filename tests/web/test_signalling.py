@@ -7,7 +7,7 @@ import gc
 import json
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol
 
 import httpx
@@ -86,6 +86,7 @@ def plain_url(site: Site) -> str:
 
 
 WAYS = ["websocket", "polling", "plain"]
+POLLING = {"EIO": "4", "transport": "polling"}
 
 
 @pytest.mark.parametrize("one", WAYS)
@@ -182,22 +183,71 @@ async def test_sessions_of_one_address_are_bounded_by_rate(start_web: StartWeb) 
 
 
 async def test_sessions_are_bounded_in_number(start_web: StartWeb) -> None:
+    """Where all are in company, and no source has more than the newcomer's would have, it is refused."""
     site = await start_web(connections=3)
-    async with peer(site, "plain"), peer(site, "plain"):
-        with pytest.raises((InvalidStatus, ConnectionClosed)):
-            async with connect(plain_url(site), proxy=None), connect(plain_url(site), proxy=None):
-                pass
+    async with peer(site, "plain") as one, peer(site, "plain") as other:
+        for each in (one, other):
+            await each.say("join", room=ROOM)
+            await each.hear("joined")
+        with pytest.raises(InvalidStatus):
+            await connect(plain_url(site), proxy=None)
+        assert (await site.get("/socket.io/", params=POLLING)).status_code == 429
+        await one.hear("peer-joined")
+        await other.say("offer", **OFFER)
+        await one.hear("offer")
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_one_who_is_alone_ends_for_a_newcomer(start_web: StartWeb, way: str) -> None:
+    site = await start_web(connections=4)
+    async with peer(site, "plain") as one, peer(site, "plain") as other, AsyncExitStack() as stack:
+        for each in (one, other):
+            await each.say("join", room=ROOM)
+            await each.hear("joined")
+        await stack.enter_async_context(peer(site, way))
+        async with peer(site, "plain") as newcomer:
+            await newcomer.say("join", room=ROOM)
+            assert len((await newcomer.hear("joined"))["members"]) == 2
+            for _ in range(2):
+                await one.hear("peer-joined")
+            await other.say("offer", **OFFER)
+            await one.hear("offer")
+
+
+async def test_whoever_holds_most_ends_for_others(start_web: StartWeb) -> None:
+    """Also where he has his own for company."""
+    site = await start_web(connections=12, trusted_proxies="127.0.0.1")
+    async with AsyncExitStack() as stack:
+        hostile = [await stack.enter_async_context(stranger(site, f"198.51.100.{n % 3}")) for n in range(9)]
+        for number, each in enumerate(hostile):
+            await each.say("join", room=f"{ROOM}{number // 3}")
+            await each.hear("joined")
+        calls = [await stack.enter_async_context(stranger(site, f"203.0.113.{n}")) for n in range(4)]
+        for each in calls:
+            await each.say("join", room=ROOM)
+            await each.hear("joined")
+        await calls[0].say("offer", **OFFER)
+        for number, each in enumerate(calls[1:], 1):
+            for _ in range(len(calls) - 1 - number):
+                await each.hear("peer-joined")
+            await each.hear("offer")
+
+
+@asynccontextmanager
+async def stranger(site: Site, address: str) -> AsyncIterator[Peer]:
+    headers = {"X-Forwarded-For": address}
+    async with connect(plain_url(site), proxy=None, additional_headers=headers) as connection:
+        yield PlainPeer(connection)
 
 
 @pytest.mark.parametrize("way", ["websocket", "plain"])
 async def test_sessions_of_one_address_are_bounded_in_number(start_web: StartWeb, way: str) -> None:
     """Over every way together; whoever comes from another address is let in, and so is the next once one has left."""
     site = await start_web(signalling={"sessions_per_address": 2}, trusted_proxies="127.0.0.1")
-    polling = {"EIO": "4", "transport": "polling"}
 
     async def opens(client: str, **query: str) -> int:
         headers = {"X-Forwarded-For": client}
-        return (await site.get("/socket.io/", params=polling | query, headers=headers)).status_code
+        return (await site.get("/socket.io/", params=POLLING | query, headers=headers)).status_code
 
     async with peer(site, "plain"):
         async with peer(site, way):

@@ -93,6 +93,11 @@ class SignallingRooms:
         member = self._members.pop(name, None)
         return [] if member is None else self._leave(name, member, now)
 
+    def company(self, name: str) -> tuple[bool, float]:
+        """Whether nobody is in a member's room but itself, and since when; whoever is no member always was alone."""
+        member = self._members.get(name)
+        return (True, 0.0) if member is None else (self._alone(member), member.alone_since)
+
     def idle(self, now: float) -> list[str]:
         """Members to be disconnected: too long alone in their room."""
         limit = now - self._bounds.idle_timeout

@@ -20,6 +20,7 @@ from turnsvr.web.backlog import Backlog, Backlogs
 from turnsvr.web.issuer import packed
 from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send
 from turnsvr.web.origins import header, may_call
+from turnsvr.web.places import Held, who_ends
 from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, Message, SignallingRooms
 from turnsvr.web.socketserver import PATH as SOCKET_IO_PATH
 from turnsvr.web.socketserver import BadQuery, Door, SocketServer, opens_session, read_query
@@ -65,7 +66,10 @@ class Signalling:
         self._per_address = per_address
         self._limiter = AnswerLimiter(rate)
         self._opening: Counter[bytes] = Counter()
-        self._plain_sessions: Counter[bytes] = Counter()
+        self._plain_sessions: dict[str, bytes] = {}
+        """Members on plain WebSockets, each with its source."""
+        self._ending: set[str] = set()
+        """Sessions that have been ended to make room, and are still closing."""
         self._ways: dict[str, _Way] = {}
         self._names: dict[str, str] = {}
         """Members of Socket.IO, by its sid."""
@@ -178,15 +182,39 @@ class Signalling:
         return may_call(origin, header(environ["asgi.scope"], "host"), self.origins)
 
     def _admits(self, key: bytes) -> bool:
-        """Whether there may be one more session, and one more of this address."""
-        clients = self._sio.eio.sockets
-        total = len(clients) + self._plain_sessions.total() + self._opening.total()
-        if total >= self._room():
+        """Whether there may be one more session, and one more of this address; another may end for it."""
+        sessions = self._sessions()
+        of_address = sum(each.source == key for each in sessions) + self._opening[key]
+        if of_address >= self._per_address or not self._limiter.allow(key, self._now()):
             return False
-        of_address = sum(packed_client(self._sio.address_of(sid)) == key for sid in clients)
-        if of_address + self._plain_sessions[key] + self._opening[key] >= self._per_address:
-            return False
-        return self._limiter.allow(key, self._now())
+        if len(sessions) + self._opening.total() < self._room():
+            return True
+        ends = who_ends(sessions, key)
+        if ends is not None:
+            self._end(ends.name)
+        return ends is not None
+
+    def _sessions(self) -> list[Held]:
+        """All but those that are closing already."""
+        clients = {each: packed_client(self._sio.address_of(each)) for each in self._sio.eio.sockets}
+        self._ending &= {*clients, *self._plain_sessions}
+        members = {name: self._names.get(self._sio.member_of(name), name) for name in clients}
+        sources = {**clients, **self._plain_sessions}
+        return [
+            Held(name, source, *self.rooms.company(members.get(name, name)))
+            for name, source in sources.items()
+            if name not in self._ending
+        ]
+
+    def _end(self, session: str) -> None:
+        """Have a session end to make room."""
+        self._ending.add(session)
+        if session in self._plain_sessions:
+            self._hang_up(session)
+        elif (member := self._sio.member_of(session)) in self._names:
+            self._hang_up(self._names[member])
+        else:
+            self._start(self._sio.eio.disconnect(session))
 
     def _receive(self, name: str, kind: object, message: object) -> list[Delivery]:
         """Deliver a member's message to the members that it concerns; what would not be JSON any more is left out."""
@@ -248,18 +276,16 @@ class Signalling:
         if not may_call(header(scope, "origin"), header(scope, "host"), self.origins):
             await websocket.close(_POLICY)
             return
-        key = _key(scope)
-        self._plain_sessions[key] += 1
+        name = self.rooms.connect(self._now())
+        self._plain_sessions[name] = _key(scope)
         try:
             await websocket.accept()
-            await self._serve_plain(websocket)
+            await self._serve_plain(websocket, name)
         finally:
-            self._plain_sessions[key] -= 1
-            if not self._plain_sessions[key]:
-                del self._plain_sessions[key]
+            del self._plain_sessions[name]
+            self.rooms.disconnect(name, self._now())
 
-    async def _serve_plain(self, websocket: WebSocket) -> None:
-        name = self.rooms.connect(self._now())
+    async def _serve_plain(self, websocket: WebSocket, name: str) -> None:
         reader = asyncio.ensure_future(self._read(websocket, name))
         way = self._ways[name] = _PlainWay(self._backlogs.open(), reader.cancel)
         writer = asyncio.ensure_future(way.write(websocket))

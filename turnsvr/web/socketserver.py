@@ -79,6 +79,10 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         """The Engine.IO client of a member, None when it is gone."""
         return self.eio.sockets.get(self.manager.eio_sid_from_sid(sid, "/"))
 
+    def member_of(self, client: str) -> str:
+        """The member that an Engine.IO client is, empty where it is none."""
+        return self.manager.sid_from_eio_sid(client, "/") or ""
+
     async def hang_up(self, sid: str) -> None:
         """Disconnect a member, and tell it not to come back by itself; an unknown one is fine."""
         if (client := self.client_of(sid)) is not None:
