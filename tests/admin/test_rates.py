@@ -26,6 +26,9 @@ class Traffic:
     def now(self) -> float:
         return self.time
 
+    async def refresh(self) -> None:
+        """Nobody else serves."""
+
     async def sleep(self, seconds: float) -> None:
         self.time += seconds
         await asyncio.sleep(0)

@@ -144,6 +144,10 @@ class Allocations:
     def __iter__(self) -> Iterator[Allocation]:
         return iter(list(self._by_number.values()))
 
+    def numbers(self) -> set[int]:
+        """Of all that there are."""
+        return set(self._by_number)
+
     def get(self, number: int) -> Allocation | None:
         return self._by_number.get(number)
 

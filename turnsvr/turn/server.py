@@ -378,6 +378,10 @@ class Server:
         """Let go of allocations without a word; counted: another process serves them from here on."""
         moving.forget(self._state, numbers, counted=counted)
 
+    def numbers(self) -> set[int]:
+        """Of all allocations."""
+        return self._state.allocations.numbers()
+
     def forget_reservations(self) -> None:
         """Let go of every reserved port without a word: another process holds them."""
         for token in list(self._state.reservations):

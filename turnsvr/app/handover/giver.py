@@ -250,13 +250,14 @@ class Giver:
             number = rooms.server.allocation_of(five_tuple)
             if number is not None:
                 given.stays.add(number)
-        stays = given.stays | {each.number for each in rooms.server.allocations() if each.number not in given.sessions}
-        rest = rooms.pump.part(stays)
+        alive = rooms.server.numbers()
+        given.stays |= alive - given.sessions
+        rest = rooms.pump.part(given.stays)
         connected = {each.five_tuple for each in given.connections} - given.missing
         gone = [each for each in given.connections if rooms.streams.is_gone(each.five_tuple)]
         given.missing |= {each.five_tuple for each in gone}
         rests = rooms.streams.rests(given.connections, given.missing, rest)
-        alive = {each.number for each in rooms.server.allocations()} - given.stays
+        alive = rooms.server.numbers() - given.stays
         return {
             "kind": "go",
             "gone": sorted(given.sessions - alive),
