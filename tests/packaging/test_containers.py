@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from tests.conftest import ServerProcess, free_port
 from turnsvr import config
 from turnsvr.config import environment
 from turnsvr.config.settings import Settings
@@ -106,3 +110,33 @@ def test_the_document_has_every_variable() -> None:
         if each.secret:
             assert told.pop(f"{each.name}_FILE")[0] == each.setting
     assert not told
+
+
+NOT_SETTINGS = ("TURNSVR_REQUIRE_ALL", "TURNSVR_REQUIRE_PUMP", "TURNSVR_IMAGE", "TURNSVR_SANITIZE")
+
+
+def test_a_server_runs_from_its_environment_and_reads_it_again(tmp_path: Path) -> None:
+    """Its settings file has no secret in it; a reload takes what the file of the secret holds by then."""
+    secret = tmp_path / "secret"
+    secret.write_text("the first of the secrets\n")
+    without = [f"--unset={name}" for name in NOT_SETTINGS]
+    command = ("env", *without, sys.executable, "-m", "turnsvr", "run", "--environment")
+    environ = {
+        "TURNSVR_REALM": "turn.example.org",
+        "TURNSVR_SECRET_FILE": str(secret),
+        "TURNSVR_LISTEN_PORT": str(free_port()),
+        "TURNSVR_RELAY_PORTS": "50000-50099",
+    }
+    with ServerProcess(None, tmp_path, command=command, environ=environ) as server:
+        assert "first of the secrets" not in server.file.read_text()
+        secret.write_text("the second of the secrets\n")
+        server.signal(signal.SIGHUP)
+        server.wait_logged("settings reloaded")
+    assert config.load(server.file, environ=environ).relay.ports.low == 50_000
+
+
+@pytest.mark.parametrize("more", [["-c", "x.yaml"], ["x.yaml"]])
+def test_a_file_and_the_environment_are_two_ways(more: list[str]) -> None:
+    command = [sys.executable, "-m", "turnsvr", "run", "--environment", *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "from a file or with --environment" in done.stderr) == (2, True)
