@@ -30,6 +30,7 @@ from turnsvr.stun.address import Address, Family
 from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -58,6 +59,9 @@ class Heard:
         self.events.append(event)
 
     def refreshed(self, event: AllocationRefreshed) -> None:
+        self.events.append(event)
+
+    def moved(self, event: AllocationMoved) -> None:
         self.events.append(event)
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:

@@ -10,6 +10,7 @@ from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -30,6 +31,8 @@ class Broken:
         raise KeyError(event.allocation)
 
     def refreshed(self, event: AllocationRefreshed) -> None: ...
+
+    def moved(self, event: AllocationMoved) -> None: ...
 
     def authentication_failed(self, event: AuthenticationFailed) -> None: ...
 

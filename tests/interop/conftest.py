@@ -32,6 +32,7 @@ credentials:
       union: {{key: MTIzNDU2Nzg5MDEyMzQ1Ngo=, algorithm: A128GCM, realm: north.gov}}
       oldempire: MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIK
 peers: {{allow: [127.0.0.1, "::1"]}}
+stun: {{mobility: true}}
 limits: {{allocations_per_user: 1000, answers_per_address: 10000}}
 """
 

@@ -99,6 +99,13 @@ CASES = [
     Case("oauth-tcp", "-t -J -X", user="", password=None),
     Case("oauth-tls", "-t -J -X", tls=True, user="", password=None),
     Case("oauth-udp-server6", "-J -x", server6=True, peer6=True, user="", password=None),
+    # Mobility (RFC 8016): the client goes on from another socket, and closes the former one before or after
+    Case("mobile-udp", "-M -X"),
+    Case("mobile-udp-send", "-M -X -s"),
+    Case("mobile-tcp", "-t -M -X"),
+    Case("mobile-tls", "-t -M -X", tls=True),
+    Case("mobile-udp-server6", "-M -x", server6=True, peer6=True),
+    Case("mobile-10-clients", "-M -X", messages=50, clients=10),
     # Many clients
     Case("udp-20-clients", "-X", messages=50, clients=20),
     Case("tcp-20-clients", "-t -X", messages=50, clients=20),

@@ -82,6 +82,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "PADDING": st.binary(max_size=300),
     "NONCE": st.binary(max_size=128),
     "ACCESS-TOKEN": st.binary(max_size=200),
+    "MOBILITY-TICKET": st.binary(max_size=200),
 }
 
 

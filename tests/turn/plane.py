@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from turnsvr.plane import OpenRelay
-from turnsvr.stun.address import Address, Family
+from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
-from turnsvr.turn.commands import BindChannel, ExtendRelay, Permit, SendToPeer
+from turnsvr.turn.commands import BindChannel, ExpectClient, ExtendRelay, MoveRelay, Permit, SendToPeer
 
 RELAY_HOSTS = {Family.IPV4: "192.0.2.100", Family.IPV6: "2001:db8::100"}
 FIRST_PORT = 49152
@@ -23,6 +23,8 @@ class Session:
     relayed: dict[Family, Address] = field(default_factory=dict)
     permissions: dict[str, float] = field(default_factory=dict)
     channels: dict[int, tuple[Address, float]] = field(default_factory=dict)
+    client: FiveTuple | None = None
+    """Where its client is, since it has moved."""
 
 
 class Plane:
@@ -35,6 +37,7 @@ class Plane:
         self.broken: dict[Family, ErrorCode] = {}
         """Families that cannot be opened now, and why."""
         self.relayed: list[SendToPeer] = []
+        self.expected: set[FiveTuple] = set()
         self._port = FIRST_PORT
 
     def open(self, command: OpenRelay) -> tuple[list[Address], dict[Family, ErrorCode]]:
@@ -95,6 +98,15 @@ class Plane:
         for number in [n for n, (peer, _) in session.channels.items() if peer == command.peer]:
             del session.channels[number]
         session.channels[command.channel] = command.peer, command.deadline
+
+    def expect(self, command: ExpectClient) -> None:
+        assert (command.five_tuple in self.expected) != command.expected
+        self.expected ^= {command.five_tuple}
+
+    def move(self, command: MoveRelay) -> None:
+        assert all(session.client != command.five_tuple for session in self.sessions.values())
+        self.expected.discard(command.five_tuple)
+        self.sessions[command.allocation].client = command.five_tuple
 
     def release(self, token: bytes) -> None:
         self.held.pop(token, None)

@@ -24,6 +24,7 @@ from turnsvr.stun.message import Class, Message, Method
 from turnsvr.turn.authentication import ALGORITHMS, MD5, SHA256
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -31,8 +32,10 @@ from turnsvr.turn.commands import (
     CloseRelay,
     Command,
     Event,
+    ExpectClient,
     ExtendRelay,
     FindCredential,
+    MoveRelay,
     PeerRefused,
     Permit,
     ReleaseReservation,
@@ -147,11 +150,16 @@ class World:
                 self.plane.bind(command)
             case SendToPeer():
                 self.plane.send_to_peer(command, self.now)
+            case ExpectClient():
+                self.plane.expect(command)
+            case MoveRelay():
+                self.plane.move(command)
             case ReleaseReservation():
                 self.plane.release(command.token)
             case (
                 AllocationStarted()
                 | AllocationRefreshed()
+                | AllocationMoved()
                 | AllocationEnded()
                 | AuthenticationFailed()
                 | PeerRefused()

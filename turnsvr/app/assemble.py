@@ -214,6 +214,7 @@ def _server_config(settings: Settings, relays: Iterable[RelayAddress], joined: R
         software=f"turnsvr {__version__}" if stun.software else None,
         rfc3489=stun.rfc3489,
         icmp_indications=stun.icmp_indications,
+        mobility=stun.mobility,
         anonymity=traits.anonymity,
         md5_first=traits.md5_alone,
         access_tokens=None if settings.credentials.oauth is None else settings.credentials.oauth.server_name,

@@ -10,6 +10,7 @@ from turnsvr.net.engine import EventSink
 from turnsvr.relay.api import Counters
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -40,6 +41,9 @@ class Events:
 
     def refreshed(self, event: AllocationRefreshed) -> None:
         self._tell(lambda sink: sink.refreshed(event))
+
+    def moved(self, event: AllocationMoved) -> None:
+        self._tell(lambda sink: sink.moved(event))
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._tell(lambda sink: sink.ended(event, counters))

@@ -12,6 +12,7 @@ from turnsvr.relay.api import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -82,6 +83,13 @@ class SessionCounter:
 
     def refreshed(self, event: AllocationRefreshed) -> None:
         """Nothing that is counted."""
+
+    def moved(self, event: AllocationMoved) -> None:
+        way = self._ways[event.allocation]
+        self._now[way] -= 1
+        way = _TRANSPORTS[event.five_tuple.transport], way[1]
+        self._ways[event.allocation] = way
+        self._now[way] += 1
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._now[self._ways.pop(event.allocation)] -= 1

@@ -17,6 +17,7 @@ from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -52,6 +53,18 @@ class SessionLog:
 
     def refreshed(self, event: AllocationRefreshed) -> None:
         """Clients do so every few minutes: no line."""
+
+    def moved(self, event: AllocationMoved) -> None:
+        if not log.is_enabled(logging.INFO):
+            return
+        _log.info(
+            "session moved",
+            session=event.allocation,
+            user=event.username,
+            **_path(event.five_tuple),
+            left=str(event.left.client),
+            realm=event.realm,
+        )
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         if not log.is_enabled(logging.INFO):

@@ -13,6 +13,7 @@ from turnsvr.stores.status import Names, StatusMessage, StatusWriter, Traffic
 from turnsvr.stun.address import FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -106,6 +107,9 @@ class SessionStatus:
         session = self._sessions[event.allocation]
         session.until = self._clock() + event.lifetime
         self._writer.put(_status(session, "refreshed", event.lifetime))
+
+    def moved(self, event: AllocationMoved) -> None:
+        self._sessions[event.allocation].where = _where(event.five_tuple)
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         session = self._sessions.pop(event.allocation)

@@ -20,6 +20,7 @@ from turnsvr.stun.attributes import (
     EVEN_PORT,
     ICMP,
     LIFETIME,
+    MOBILITY_TICKET,
     REQUESTED_ADDRESS_FAMILY,
     REQUESTED_TRANSPORT,
     RESERVATION_TOKEN,
@@ -73,6 +74,8 @@ class AllocateOptions:
     reservation_token: bytes | None = None
     dont_fragment: bool = False
     transport: int = UDP_PROTOCOL
+    mobile: bool = False
+    """A ticket with which the allocation goes along to another link (RFC 8016)."""
 
     def add_to(self, request: Message) -> None:
         request.add(REQUESTED_TRANSPORT, self.transport)
@@ -88,6 +91,8 @@ class AllocateOptions:
             request.add(RESERVATION_TOKEN, self.reservation_token)
         if self.dont_fragment:
             request.add(DONT_FRAGMENT, True)
+        if self.mobile:
+            request.add(MOBILITY_TICKET, b"")
 
 
 class BadResponse(ClientError):
@@ -107,6 +112,8 @@ class TurnClient:
         self.lifetime = 0
         """Seconds, as the server granted last."""
         self.reservation_token: bytes | None = None
+        self.ticket: bytes | None = None
+        """The mobility ticket that is good now, where the server gives any."""
         self.address_error: AddressError | None = None
         self.software: str | None = None
         self.dropped = 0
@@ -140,6 +147,7 @@ class TurnClient:
         self.lifetime = lifetime
         self.mapped = message.get(XOR_MAPPED_ADDRESS)
         self.reservation_token = message.get(RESERVATION_TOKEN)
+        self.ticket = message.get(MOBILITY_TICKET)
         self.address_error = message.get(ADDRESS_ERROR_CODE)
         self.software = message.get(SOFTWARE)
 
@@ -160,6 +168,26 @@ class TurnClient:
         if lifetime == 0:
             self.relayed = tuple(address for address in self.relayed if family and address.family is not family)
         return response
+
+    async def move(self, link: Link) -> Link:
+        """Go on from another link with the same allocation; returns the one that was left, which is the caller's.
+
+        Until something is sent from the new one, data may still come from the old one. Raises what allocate() raises,
+        and then all is as it was.
+        """
+        left, session, ticket = self.link, self.session, self.ticket
+        if ticket is None:
+            raise ClientError("the server has given no mobility ticket")
+        self.link = link
+        link.handler = self._received
+        try:
+            response = await self.request(Method.REFRESH, lambda request: request.add(MOBILITY_TICKET, ticket))
+        except BaseException:
+            self.link, self.session = left, session
+            raise
+        self.ticket = response.message.get(MOBILITY_TICKET)
+        self.lifetime = response.message.get(LIFETIME) or self.lifetime
+        return left
 
     async def permit(self, *peers: Address) -> Response:
         """Install or refresh permissions for the IP addresses of these peers."""
@@ -198,7 +226,7 @@ class TurnClient:
         """The next packet from a peer, or an ICMP error."""
         return await self._waiting.get()
 
-    async def request(self, method: Method, fill: Callable[[Message], None]) -> Response:
+    async def request(self, method: Method, fill: Callable[[Message], object]) -> Response:
         """A request with the attributes that fill() adds, with credentials once the server asks for them.
 
         Raises what allocate() raises.

@@ -104,6 +104,8 @@ class StunSettings(fields.Section):
     """Answer clients of RFC 3489, whose requests have no magic cookie."""
     icmp_indications: bool = False
     """Tell clients of ICMP errors from peers: Data indications without DATA, which end the calls of some clients."""
+    mobility: bool = False
+    """Let sessions go with their clients to other addresses, by tickets (RFC 8016)."""
     channels: Literal["0x4000-0x7FFF", "0x4000-0x4FFF"] = "0x4000-0x7FFF"
     """Channel numbers that clients may bind: those of RFC 5766, or the narrower range of RFC 8656."""
 

@@ -18,6 +18,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -25,8 +26,10 @@ from turnsvr.turn.commands import (
     CloseRelay,
     Command,
     Event,
+    ExpectClient,
     ExtendRelay,
     FindCredential,
+    MoveRelay,
     PeerRefused,
     Permit,
     ReleaseReservation,
@@ -54,6 +57,8 @@ class EventSink(Protocol):
     def started(self, event: AllocationStarted) -> None: ...
 
     def refreshed(self, event: AllocationRefreshed) -> None: ...
+
+    def moved(self, event: AllocationMoved) -> None: ...
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None: ...
 
@@ -217,11 +222,14 @@ class Engine:
                 pump.bind_channel(command.allocation, command.channel, command.peer, command.deadline)
             case SendToPeer():
                 pump.send_to_peer(command.allocation, command.peer, command.data, dont_fragment=command.dont_fragment)
+            case ExpectClient() | MoveRelay():
+                self._move(command)
             case ReleaseReservation():
                 pump.release(command.token)
             case (
                 AllocationStarted()
                 | AllocationRefreshed()
+                | AllocationMoved()
                 | AllocationEnded()
                 | AuthenticationFailed()
                 | PeerRefused()
@@ -231,12 +239,20 @@ class Engine:
             case _:
                 assert_never(command)
 
+    def _move(self, command: ExpectClient | MoveRelay) -> None:
+        if isinstance(command, MoveRelay):
+            self.pump.move(command.allocation, command.five_tuple)
+        else:
+            self.pump.expect(command.five_tuple, command.expected)
+
     def _tell(self, event: Event) -> None:
         match event:
             case AllocationStarted():
                 self._events.started(event)
             case AllocationRefreshed():
                 self._events.refreshed(event)
+            case AllocationMoved():
+                self._events.moved(event)
             case AllocationEnded():
                 self._events.ended(event, self.pump.counters(event.allocation))
             case AuthenticationFailed():

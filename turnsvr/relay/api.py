@@ -356,6 +356,15 @@ class Pump(Protocol):
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         """Install or refresh a channel. The permission is a call of its own."""
 
+    def expect(self, five_tuple: FiveTuple, expected: bool) -> None:
+        """Whether ChannelData from here, which has no session, go up to the Handler: one is about to move here."""
+
+    def move(self, session: int, five_tuple: FiveTuple) -> None:
+        """Have the session's client be here, over any transport, and no longer where it was; it is expected no more.
+
+        An unknown session is fine. Raises RuntimeError where another one is here.
+        """
+
     def release(self, token: bytes) -> None:
         """Give up a held port. Unknown tokens are fine."""
 

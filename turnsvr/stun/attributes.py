@@ -1,7 +1,7 @@
 """One table of attributes: number, name, and how a value goes to bytes and back.
 
-Numbers from RFC 8489 section 18.3, RFC 8656 section 18, RFC 5780 section 7 and RFC 7635 section 12. Every unpack()
-raises MalformedMessage, and nothing else, on bytes it cannot read.
+Numbers from RFC 8489 section 18.3, RFC 8656 section 18, RFC 5780 section 7, RFC 7635 section 12, RFC 8016
+section 4. Every unpack() raises MalformedMessage, and nothing else, on bytes it cannot read.
 """
 
 from __future__ import annotations
@@ -338,6 +338,9 @@ OTHER_ADDRESS: Final = _Address(0x802C, "OTHER-ADDRESS")
 # RFC 7635 section 6; tokens of coturn's are no larger
 ACCESS_TOKEN: Final = _Opaque(0x001B, "ACCESS-TOKEN", 1024)
 THIRD_PARTY_AUTHORIZATION: Final = _Text(0x802E, "THIRD-PARTY-AUTHORIZATION", 763)
+
+# RFC 8016 section 3.3
+MOBILITY_TICKET: Final = _Opaque(0x8030, "MOBILITY-TICKET")
 
 # draft-ietf-tram-stun-origin-06: the web page that a browser asks for; the number is in the IANA registry
 ORIGIN: Final = _Text(0x802F, "ORIGIN", 763)

@@ -10,7 +10,7 @@ class MalformedMessage(ValueError):
 
 
 class ErrorCode(IntEnum):
-    """ERROR-CODE values with their reason phrase (RFC 8489 section 14.8, RFC 8656 section 19, RFC 6156)."""
+    """ERROR-CODE values with their reason phrase (RFC 8489 section 14.8, RFC 8656 section 19, RFC 6156, RFC 8016)."""
 
     reason: str
 
@@ -24,6 +24,7 @@ class ErrorCode(IntEnum):
     BAD_REQUEST = 400, "Bad Request"
     UNAUTHENTICATED = 401, "Unauthenticated"
     FORBIDDEN = 403, "Forbidden"
+    MOBILITY_FORBIDDEN = 405, "Mobility Forbidden"
     UNKNOWN_ATTRIBUTE = 420, "Unknown Attribute"
     ALLOCATION_MISMATCH = 437, "Allocation Mismatch"
     STALE_NONCE = 438, "Stale Nonce"

@@ -10,6 +10,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
+from turnsvr.turn import mobility
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.alternate_server import redirect
 from turnsvr.turn.authentication import Proof
@@ -61,11 +62,12 @@ def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> byt
 
 
 def read_request(message: Message, config: ServerConfig, max_lifetime: int, default_family: Family) -> AllocateRequest:
-    """Steps 3 to 9, as far as the attributes go; raises Reject 400, 440 or 442, or MalformedMessage.
+    """Steps 3 to 9, as far as the attributes go; raises Reject 400, 405, 440 or 442, or MalformedMessage.
 
     Step 4 has nothing to refuse: both pumps send with the DF bit where DONT-FRAGMENT asks for it.
     """
     _check_transport(message)
+    mobile = mobility.wanted(message, config)
     lifetime = read_lifetime(message, max_lifetime)
     token = message.get(a.RESERVATION_TOKEN)
     even_port = message.get(a.EVEN_PORT)
@@ -77,12 +79,12 @@ def read_request(message: Message, config: ServerConfig, max_lifetime: int, defa
         # 5: RESERVATION-TOKEN and "an EVEN-PORT or REQUESTED-ADDRESS-FAMILY or ADDITIONAL-ADDRESS-FAMILY": 400
         if even_port is not None or requested is not None or additional is not None:
             raise Reject(ErrorCode.BAD_REQUEST)
-        return AllocateRequest((), lifetime, token=token)
+        return AllocateRequest((), lifetime, token=token, mobile=mobile)
     # 6: "both REQUESTED-ADDRESS-FAMILY and ADDITIONAL-ADDRESS-FAMILY attributes": 400
     if requested is not None and additional is not None:
         raise Reject(ErrorCode.BAD_REQUEST)
     if additional is not None:
-        return _read_dual(additional, even_port, lifetime, config)
+        return _read_dual(additional, even_port, lifetime, config, mobile)
     # 7: "REQUESTED-ADDRESS-FAMILY attribute is absent": IPv4, or what the settings say; one that is not served: 440
     family = _family(requested) if requested is not None else default_family
     if family not in config.families:
@@ -92,6 +94,7 @@ def read_request(message: Message, config: ServerConfig, max_lifetime: int, defa
         lifetime,
         even_port=even_port is not None,
         reserve=even_port is not None and even_port.reserve,
+        mobile=mobile,
     )
 
 
@@ -112,7 +115,9 @@ def _family(number: int) -> Family:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED) from None
 
 
-def _read_dual(additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig) -> AllocateRequest:
+def _read_dual(
+    additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig, mobile: bool
+) -> AllocateRequest:
     """What a request for an address of each family asks for."""
     # 8: "EVEN-PORT attribute with the R bit set to 1" and "an ADDITIONAL-ADDRESS-FAMILY": 400
     if even_port is not None and even_port.reserve:
@@ -125,7 +130,7 @@ def _read_dual(additional: int, even_port: a.EvenPort | None, lifetime: int, con
     if not served:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     missing = next((family for family in Family if family not in served), None)
-    return AllocateRequest(served, lifetime, even_port=even_port is not None, dual=True, missing=missing)
+    return AllocateRequest(served, lifetime, even_port=even_port is not None, dual=True, missing=missing, mobile=mobile)
 
 
 def _open(
@@ -184,6 +189,9 @@ def opened(
         _add_failure(response, request.missing, ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     for family, code in failures.items():
         _add_failure(response, family, code)
+    if request.mobile:
+        allocation.tickets = 1
+        mobility.add_ticket(state, allocation, response)
     add_software(state, response)
     allocation.response = state.sign(pending.message, response, pending.proof)
     state.emit(

@@ -35,9 +35,11 @@ class Allocation:
     """One client's relay. Deadlines are seconds on the caller's clock; what is past its deadline does not count."""
 
     __slots__ = (
+        "announced",
         "channels",
         "expires",
         "five_tuple",
+        "is_left",
         "key",
         "named_realm",
         "number",
@@ -49,6 +51,7 @@ class Allocation:
         "response",
         "shown",
         "started",
+        "tickets",
         "transaction_id",
         "until",
         "username",
@@ -58,7 +61,13 @@ class Allocation:
         """transaction_id: of the Allocate request that makes it, with this proof."""
         key = proof.key
         self.number: Final = number
-        self.five_tuple: Final = five_tuple
+        self.five_tuple = five_tuple
+        self.announced: FiveTuple | None = None
+        """Where its client will be, by a Refresh with a ticket (RFC 8016)."""
+        self.is_left = False
+        """Whether the connection of five_tuple is closed, and it waits for its client."""
+        self.tickets = 0
+        """How many mobility tickets it has had, of which the last one is good; 0 where its client wants none."""
         self.realm: Final = proof.realm
         """The one whose rules hold."""
         self.named_realm: Final = proof.claim.realm
@@ -201,8 +210,25 @@ class Allocations:
             self.deadlines.discard((allocation.number, number))
         del self._by_number[allocation.number]
         del self._by_five_tuple[allocation.five_tuple]
+        self.announce(allocation, None)
         self._by_owner.decrement(allocation.owner)
         self._by_realm.decrement(allocation.realm)
+
+    def announce(self, allocation: Allocation, five_tuple: FiveTuple | None) -> None:
+        """Have it found here as well, in the place of where it was announced before; with None nowhere else."""
+        if allocation.announced is not None:
+            del self._by_five_tuple[allocation.announced]
+        allocation.announced = five_tuple
+        if five_tuple is not None:
+            self._by_five_tuple[five_tuple] = allocation
+
+    def move(self, allocation: Allocation) -> None:
+        """Have it found where it was announced, and there alone."""
+        if allocation.announced is not None:
+            del self._by_five_tuple[allocation.five_tuple]
+            allocation.five_tuple = allocation.announced
+            allocation.announced = None
+            allocation.is_left = False
 
     def extend(self, allocation: Allocation, family: Family, deadline: float) -> None:
         """Let the relay of one family live until deadline."""

@@ -86,6 +86,22 @@ class SendToPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectClient:
+    """Data from here are for the rules to see, until MoveRelay: they show that an allocation's client has moved."""
+
+    five_tuple: FiveTuple
+    expected: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRelay:
+    """The allocation's client is at this five-tuple from now on."""
+
+    allocation: int
+    five_tuple: FiveTuple
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseReservation:
     """Give up the port that is held under this token."""
 
@@ -128,6 +144,18 @@ class AllocationRefreshed:
     allocation: int
     lifetime: int
     """Seconds from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllocationMoved:
+    """An event for the log: an allocation's client is somewhere else now."""
+
+    allocation: int
+    username: str
+    """As it may be shown."""
+    left: FiveTuple
+    five_tuple: FiveTuple
+    realm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +211,15 @@ class RequestRefused:
     realm: str
 
 
-Event = AllocationStarted | AllocationRefreshed | AllocationEnded | AuthenticationFailed | PeerRefused | RequestRefused
+Event = (
+    AllocationStarted
+    | AllocationRefreshed
+    | AllocationMoved
+    | AllocationEnded
+    | AuthenticationFailed
+    | PeerRefused
+    | RequestRefused
+)
 
 Command = (
     Send
@@ -194,6 +230,8 @@ Command = (
     | Permit
     | BindChannel
     | SendToPeer
+    | ExpectClient
+    | MoveRelay
     | ReleaseReservation
     | Event
 )

@@ -95,6 +95,8 @@ class ServerConfig:
     access_tokens: str | None = None
     """This server's name in THIRD-PARTY-AUTHORIZATION, empty for that of the realm; None where no access tokens are
     taken (RFC 7635)."""
+    mobility: bool = False
+    """Whether allocations may go with their clients to other five-tuples (RFC 8016)."""
     redirect: Redirect | None = None
     other_addresses: Mapping[Address, OtherAddress] = field(default_factory=dict)
     """RFC 5780: by listener address."""

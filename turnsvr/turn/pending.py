@@ -24,11 +24,12 @@ class AllocateRequest:
         token: bytes | None = None,
         dual: bool = False,
         missing: Family | None = None,
+        mobile: bool = False,
     ) -> None:
         """lifetime in seconds.
 
         dual: whether a relayed transport address of each family was asked for. missing: a family of a dual allocation
-        that is not served here; it gets ADDRESS-ERROR-CODE 440.
+        that is not served here; it gets ADDRESS-ERROR-CODE 440. mobile: whether a mobility ticket was asked for.
         """
         self.families: Final = families
         self.lifetime: Final = lifetime
@@ -37,6 +38,7 @@ class AllocateRequest:
         self.token: Final = token
         self.dual: Final = dual
         self.missing: Final = missing
+        self.mobile: Final = mobile
 
 
 @final

@@ -6,6 +6,7 @@ from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
+from turnsvr.turn import mobility
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import AllocationRefreshed, CloseRelay, EndReason, ExtendRelay
@@ -15,16 +16,17 @@ from turnsvr.turn.state import Answer, State, add_software, allocation_for
 
 
 def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
-    """RFC 8656 section 8.2."""
-    # A retransmission of the request that ended the allocation.
+    """RFC 8656 section 8.2, and RFC 8016 section 3.2.2 where there is a ticket."""
+    # A retransmission of the request that ended the allocation, or moved it.
     finished = state.allocations.finished(five_tuple, message.transaction_id, now)
     if finished is not None:
         return finished
-    allocation = allocation_for(state, five_tuple, proof)
+    moves = a.MOBILITY_TICKET in message
+    allocation = mobility.find(state, message, five_tuple, proof) if moves else allocation_for(state, five_tuple, proof)
     families = _refreshed_families(allocation, message)
     # "If the 'desired lifetime' is zero, then the request succeeds and the allocation is deleted."
     if message.get(a.LIFETIME) == 0:
-        return _delete(state, allocation, families, message, proof, now)
+        return _delete(state, allocation, families, message, five_tuple, proof, now)
     # "the request succeeds and the allocation's time-to-expiry is set to the 'desired lifetime'"
     renewed = proof.claim.token is not None
     left = proof.key.valid_for if renewed else allocation.time_left(now)
@@ -36,8 +38,16 @@ def refresh(state: State, message: Message, five_tuple: FiveTuple, proof: Proof,
     state.emit(ExtendRelay(allocation.number, max(allocation.expires.values())))
     state.emit(AllocationRefreshed(allocation.number, lifetime))
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, lifetime)
+    if not moves:
+        add_software(state, response)
+        return response
+    mobility.announce(state, allocation, five_tuple, now)
+    mobility.add_ticket(state, allocation, response)
     add_software(state, response)
-    return response
+    # "a server must retain the old STUN MOBILITY-TICKET ... to recognize a retransmission" (RFC 8016 section 3.2.2)
+    data = state.sign(message, response, proof)
+    state.allocations.finish(five_tuple, message.transaction_id, data, now)
+    return data
 
 
 def _refreshed_families(allocation: Allocation, message: Message) -> list[Family]:
@@ -52,7 +62,13 @@ def _refreshed_families(allocation: Allocation, message: Message) -> list[Family
 
 
 def _delete(
-    state: State, allocation: Allocation, families: list[Family], message: Message, proof: Proof, now: float
+    state: State,
+    allocation: Allocation,
+    families: list[Family],
+    message: Message,
+    five_tuple: FiveTuple,
+    proof: Proof,
+    now: float,
 ) -> bytes:
     """End these families, and keep the answer for retransmissions, which find nothing to end."""
     response = message.reply(Class.SUCCESS).add(a.LIFETIME, 0)
@@ -62,7 +78,7 @@ def _delete(
     else:
         state.end(allocation, EndReason.REFRESHED_TO_ZERO, now)
     data = state.sign(message, response, proof)
-    state.allocations.finish(allocation.five_tuple, message.transaction_id, data, now)
+    state.allocations.finish(five_tuple, message.transaction_id, data, now)
     return data
 
 

@@ -16,7 +16,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
-from turnsvr.turn import allocate, binding, channel, icmp, moving, permission, refresh, send
+from turnsvr.turn import allocate, binding, channel, icmp, mobility, moving, permission, refresh, send
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Key, Proof, read_claim
 from turnsvr.turn.commands import (
@@ -36,6 +36,7 @@ from turnsvr.turn.responses import Responses
 from turnsvr.turn.snapshot import Document
 from turnsvr.turn.state import Answer, State, release
 from turnsvr.turn.waiting import WaitingRequests
+from turnsvr.turn.tickets import Tickets
 
 _HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: allocate.allocate,
@@ -55,6 +56,7 @@ class Server:
     def __init__(self, config: ServerConfig, *, random: Callable[[int], bytes], limiter: AnswerLimit) -> None:
         self._commands: list[Command] = []
         self._waiting = WaitingRequests()
+        secret = random(SECRET_SIZE)
         self._state = State(
             config=config,
             random=random,
@@ -62,9 +64,10 @@ class Server:
             reservations=Reservations(),
             emit=self._commands.append,
             end=self._end,
+            tickets=Tickets(secret),
         )
         self._state.rates.rate = config.allocation_rate_per_user
-        self._responses = Responses(self._state, limiter, random(SECRET_SIZE))
+        self._responses = Responses(self._state, limiter, secret)
 
     # Messages
 
@@ -73,12 +76,14 @@ class Server:
         self.handle_timeout(now)
         try:
             if is_channel_data(data):
+                mobility.data_came(self._state, five_tuple, now)
                 channel.channel_data(self._state, data, five_tuple, now)
                 return
             message = Message.parse(data, classic=self._state.config.rfc3489)
             if message.message_class is Class.REQUEST:
                 self._request(message, five_tuple, now)
             elif message.message_class is Class.INDICATION and message.method == Method.SEND:
+                mobility.data_came(self._state, five_tuple, now)
                 send.send_indication(self._state, message, five_tuple, now)
         except MalformedMessage:
             return
@@ -126,6 +131,8 @@ class Server:
         tokens = self._state.config.access_tokens is not None
         claim = read_claim(message, five_tuple, self._responses.nonces, now, tokens=tokens)
         allocation = self._state.allocations.of(five_tuple)
+        if message.method == Method.REFRESH and a.MOBILITY_TICKET in message:
+            allocation = mobility.allocation_of(self._state, message)
         if (
             allocation is not None
             and claim.token is None
@@ -239,7 +246,7 @@ class Server:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
         self._waiting.forget(five_tuple)
         allocation = self._state.allocations.of(five_tuple)
-        if allocation is not None:
+        if allocation is not None and not mobility.connection_closed(self._state, allocation, five_tuple, now):
             self._end(allocation, EndReason.DISCONNECTED, now)
 
     # Time
@@ -271,6 +278,7 @@ class Server:
             release(self._state, token)
 
     def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
+        mobility.forget_announced(self._state, allocation)
         self._state.allocations.remove(allocation)
         pending = self._state.pending.get(allocation.number)
         if pending is not None:

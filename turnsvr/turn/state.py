@@ -22,6 +22,7 @@ from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.pending import PendingAllocation
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
+from turnsvr.turn.tickets import Tickets
 
 Answer = Message | bytes | None
 
@@ -45,6 +46,7 @@ class State:
     reservations: Reservations
     emit: Callable[[Command], None]
     end: Callable[[Allocation, EndReason, float], None]
+    tickets: Tickets
     draining: bool = False
     pending: dict[int, PendingAllocation] = field(default_factory=dict)
     rates: KeyedLimiter = field(default_factory=_rates)

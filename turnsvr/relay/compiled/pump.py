@@ -284,6 +284,12 @@ class CompiledPump:
     def bind_channel(self, session: int, channel: int, peer: Address, deadline: float) -> None:
         self._engine.bind_channel(session, channel, peer, deadline, self._settings.max_channels)
 
+    def expect(self, five_tuple: FiveTuple, expected: bool) -> None:
+        self._engine.expect(five_tuple, expected)
+
+    def move(self, session: int, five_tuple: FiveTuple) -> None:
+        self._engine.move(session, five_tuple)
+
     def release(self, token: bytes) -> None:
         self._ports.release(token)
 

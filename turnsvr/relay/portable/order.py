@@ -16,7 +16,7 @@ from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
 from turnsvr.relay.portable.sessions import HostAndPort, Session
 from turnsvr.relay.portable.table import Table
-from turnsvr.relay.portable.waiting import Queued, WaitingClient, WaitingClients
+from turnsvr.relay.portable.waiting import Key, Queued, WaitingClient, WaitingClients
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _MESSAGES_AT_ONCE = 32
@@ -50,6 +50,7 @@ class Order:
         self.resumes: dict[FiveTuple, Callable[[], None]] = {}
         """Called where a stream client's frames may be read on."""
         self._by_client = table.by_client
+        self._expected = table.expected
         self._path = path
         self._tally = out.tally
         self._drop = out.drop
@@ -86,7 +87,7 @@ class Order:
         if wait is _Wait.FOR_TABLE and self._wait(client, server, session, Queued(data, False)):
             return
         if wait is _Wait.NO or wait is _Wait.FOR_TABLE:
-            if self._path.from_client(session, data, now):
+            if not self._shows_a_move(session, key, data) and self._path.from_client(session, data, now):
                 return
             wait = _Wait.FOR_RULES
         if wait is _Wait.FOR_RULES and waiting is not None and waiting.has(data):
@@ -104,9 +105,13 @@ class Order:
                 break
             taken += 1
             self._tally.received += 1
-            if not self._path.from_client(session, frame, now):
+            if self._shows_a_move(session, five_tuple, frame) or not self._path.from_client(session, frame, now):
                 self._keep(five_tuple, session, Queued(frame, True))
         return taken
+
+    def _shows_a_move(self, session: Session | None, client: Key, data: bytes) -> bool:
+        """Whether these are ChannelData from where a session is about to move, which the Handler is to see."""
+        return session is None and client in self._expected and 0x40 <= (data[0] if data else 0) <= 0x7F
 
     def _must_wait(self, session: Session | None, waiting: WaitingClient, data: bytes, now: float) -> _Wait:
         """Data that the table covers pass unless they would overtake others: they need no judgement."""
@@ -192,7 +197,8 @@ class Order:
         five_tuple = client.five_tuple
         session = self._by_client.get(five_tuple)
         while client.queue:
-            if not self._path.from_client(session, client.queue[0].data, now):
+            data = client.queue[0].data
+            if self._shows_a_move(session, five_tuple, data) or not self._path.from_client(session, data, now):
                 if not client.queue[0].is_message:
                     self.waiting.turn_to_message(client)
                     self._tally.sent_up += 1

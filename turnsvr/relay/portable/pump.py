@@ -181,6 +181,19 @@ class PortablePump:
             bound = Channel(channel, Address(without_zone(peer.host), peer.port), deadline)
             entry.bind(bound, self._settings.max_channels, self._clock())
 
+    def expect(self, five_tuple: FiveTuple, expected: bool) -> None:
+        if expected:
+            self._table.expected.add(five_tuple)
+        else:
+            self._table.expected.discard(five_tuple)
+
+    def move(self, session: int, five_tuple: FiveTuple) -> None:
+        self._table.expected.discard(five_tuple)
+        entry = self._table.sessions.get(session)
+        if entry is not None:
+            self._table.move(entry, five_tuple, self._out.listener_of(five_tuple.server))
+            entry.waiting = self._order.waiting.of(five_tuple)
+
     def release(self, token: bytes) -> None:
         self._ports.release(token)
 

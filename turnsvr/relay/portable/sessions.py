@@ -78,9 +78,7 @@ class Session:
     def __init__(self, number: int, five_tuple: FiveTuple, listener: Listener | None, deadline: float) -> None:
         """listener: where a UDP client's packets come from and go to."""
         self.number = number
-        self.five_tuple = five_tuple
-        self.is_stream = five_tuple.transport.is_stream
-        self.listener = listener
+        self.be_at(five_tuple, listener)
         self.deadline = deadline
         self.has_moved = False
         """Whether another pump serves it, and it is only to be forgotten here."""
@@ -102,6 +100,12 @@ class Session:
         self.packets_to_client = 0
         self.bytes_to_client = 0
         self.dropped = 0
+
+    def be_at(self, five_tuple: FiveTuple, listener: Listener | None) -> None:
+        """Have the client be here, as the constructor takes it."""
+        self.five_tuple = five_tuple
+        self.is_stream = five_tuple.transport.is_stream
+        self.listener = listener
 
     def limit(self, bandwidth: float, now: float) -> None:
         """Bytes a second in each direction, 0 for no limit."""

@@ -8,7 +8,7 @@ from turnsvr.relay.portable.sessions import HostAndPort, Relay, Session
 from turnsvr.relay.portable.sockets import Listener, RelaySocket
 from turnsvr.relay.portable.waiting import Key
 from turnsvr.relay.ports import RelayPorts
-from turnsvr.stun.address import Family
+from turnsvr.stun.address import Family, FiveTuple
 
 
 class Table:
@@ -20,6 +20,8 @@ class Table:
         self.by_relayed: dict[HostAndPort, Relay] = {}
         self.elsewhere: set[HostAndPort] = set()
         """Relayed transport addresses of this server that another pump serves."""
+        self.expected: set[Key] = set()
+        """Where sessions are about to move: data from there are for the Handler."""
         self._ports = ports
 
     def open(
@@ -52,6 +54,14 @@ class Table:
         """Whether another pump serves this relayed transport address."""
         relay = self.by_relayed.get(advertised)
         return advertised in self.elsewhere or (relay is not None and relay.session.has_moved)
+
+    def move(self, session: Session, five_tuple: FiveTuple, listener: Listener | None) -> None:
+        """Have the client be here; as open() raises."""
+        if five_tuple in self.by_client:
+            raise RuntimeError(f"where session {session.number} moves another one is open")
+        del self.by_client[session.five_tuple]
+        session.be_at(five_tuple, listener)
+        self.by_client[five_tuple] = session
 
     def close_relay(self, session: Session, relay: Relay) -> None:
         """Close a relay and its socket; with its last one the session leaves the table."""

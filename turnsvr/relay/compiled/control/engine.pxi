@@ -131,7 +131,7 @@ cdef class Engine(Upward):
                     break
                 taken += 1
                 lane.tally.received += 1
-                if not from_client(
+                if shows_move(lane, session, &key, <const uint8_t *>frame, <uint32_t>len(frame)) or not from_client(
                     lane, self.batch, session, <const uint8_t *>frame, <uint32_t>len(frame), 0, False, &route
                 ):
                     if not enqueue(

@@ -76,6 +76,7 @@ cdef class Lanes:
         free_items(&self.shared.elsewhere)
         index_free(&self.shared.relays)
         index_free(&self.shared.sessions)
+        free_items(&self.shared.expected)
 
     def run(self, uint32_t lane):
         """Serve a lane until stop(). The GIL is not held."""

@@ -165,6 +165,75 @@ cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     free_session(session)
 
 
+cdef bint set_expected(Shared *shared, const FiveTupleKey *key, bint expected) noexcept nogil:
+    """Whether a session is about to move here; False when there is no memory to keep it."""
+    cdef Expected *made = NULL
+    cdef Expected *found
+    cdef bint kept = True
+    if expected:
+        made = <Expected *>calloc(1, sizeof(Expected))
+        if made == NULL:
+            return False
+        made.key = key[0]
+    pthread_mutex_lock(&shared.mutex)
+    found = find_expected(&shared.expected, key)
+    if found != NULL:
+        index_remove(&shared.expected, hash_key(key), found)
+    if made != NULL:
+        kept = index_add(&shared.expected, hash_key(key), made)
+    pthread_mutex_unlock(&shared.mutex)
+    free(found)
+    if not kept:
+        free(made)
+    return kept
+
+
+cdef void leave_lane(Lane *lane, Session *session) noexcept nogil:
+    """Have a session found no more, and its relays watched no more: what comes for them stays in their sockets."""
+    cdef Relay *relay
+    cdef int at
+    pthread_mutex_lock(&lane.shared.mutex)
+    index_remove(&lane.shared.sessions, hash_key(&session.key), session)
+    for at in range(2):
+        relay = session.relays[at]
+        if relay != NULL:
+            index_remove(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
+    pthread_mutex_unlock(&lane.shared.mutex)
+    index_remove(&lane.sessions, hash_key(&session.key), session)
+    for at in range(2):
+        relay = session.relays[at]
+        if relay != NULL:
+            watch(lane, relay.slot, relay.descriptor, 0, EPOLL_CTL_DEL)
+            give_slot(lane, relay.slot)
+
+
+cdef bint enter_lane(Lane *lane, Session *session) noexcept nogil:
+    """Have a session that is in no lane found in this one, by its key; False where there is no memory for all of it."""
+    cdef Relay *relay
+    cdef int64_t slot
+    cdef int at
+    cdef bint added
+    session.lane = lane.number
+    session.stream = find_stream(&lane.streams, &session.key)
+    session.queue = find_queue(&lane.queues, &session.key)
+    pthread_mutex_lock(&lane.shared.mutex)
+    added = index_add(&lane.shared.sessions, hash_key(&session.key), session)
+    for at in range(2):
+        relay = session.relays[at]
+        if relay != NULL:
+            relay.lane = lane.number
+            added = index_add(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay) and added
+    pthread_mutex_unlock(&lane.shared.mutex)
+    added = index_add(&lane.sessions, hash_key(&session.key), session) and added
+    for at in range(2):
+        relay = session.relays[at]
+        if relay != NULL:
+            slot = take_slot(lane, IS_RELAY, relay)
+            relay.slot = <uint32_t>slot
+            added = slot >= 0 and watch(lane, relay.slot, relay.descriptor, EPOLLIN, EPOLL_CTL_ADD) and added
+    return added
+
+
 cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
     """Close and free a stream. Takes the lock."""
     cdef Session *session

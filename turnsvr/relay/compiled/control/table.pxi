@@ -52,6 +52,44 @@ cdef class Sessions(Clients):
         finally:
             lane_unlock(lane)
 
+    def expect(self, five_tuple, bint expected):
+        """Whether ChannelData from here, where no session is, go up, since one is about to move here."""
+        cdef FiveTupleKey key
+        read_five_tuple(&key, five_tuple)
+        if not set_expected(&self.shared, &key, expected):
+            raise MemoryError
+
+    def move(self, uint64_t number, five_tuple):
+        """Have a session's client be here, in another lane perhaps, where it is expected no more.
+
+        Raises RuntimeError when another one is here. An unknown session is fine.
+        """
+        cdef FiveTupleKey key
+        cdef Session *session = find_number(&self.shared.numbers, number)
+        cdef Lane *lane
+        cdef Listener *listener
+        cdef bint added
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        set_expected(&self.shared, &key, False)
+        if session == NULL:
+            return
+        if find_session(&lane.sessions, &key) != NULL:
+            raise RuntimeError(f"where session {number} moves another one is open")
+        lane_lock(self.lanes[session.lane])
+        leave_lane(self.lanes[session.lane], session)
+        lane_unlock(self.lanes[session.lane])
+        # Nobody finds it now, so that no lock is needed.
+        session.key = key
+        listener = listener_of(lane, &key.server) if key.transport == UDP else NULL
+        session.listener = <int>listener.number if listener != NULL else -1
+        session.writer = <void *>self.writers[five_tuple] if five_tuple in self.writers else NULL
+        lane_lock(lane)
+        added = enter_lane(lane, session)
+        lane_unlock(lane)
+        if not added:
+            raise MemoryError
+
     def close(self, uint64_t number, int family):
         """End a session, or with a family (1 or 2) its relay of that one.
 

@@ -212,6 +212,10 @@ cdef struct DtlsSource:
     bint is_in_ring
     DtlsSource *next
 
+cdef struct Expected:
+    # Where a session is about to move: ChannelData from there are for the rules.
+    FiveTupleKey key
+
 cdef struct Session:
     uint64_t number
     FiveTupleKey key

@@ -93,6 +93,7 @@ cdef struct Shared:
     pthread_mutex_t mutex
     Index relays
     Index sessions
+    Index expected
     # The control thread's own.
     Index numbers
     # Relayed transport addresses of this server that another pump serves; items are the index's to free.

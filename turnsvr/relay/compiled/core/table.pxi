@@ -28,6 +28,14 @@ cdef Session *find_session(const Index *index, const FiveTupleKey *key) noexcept
     return <Session *>index_find(index, hash_key(key), is_session_of, key)
 
 
+cdef inline bint is_expected_at(const void *item, const void *key) noexcept nogil:
+    return same_key(&(<const Expected *>item).key, <const FiveTupleKey *>key)
+
+
+cdef Expected *find_expected(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    return <Expected *>index_find(index, hash_key(key), is_expected_at, key)
+
+
 cdef inline bint is_session_numbered(const void *item, const void *key) noexcept nogil:
     return (<const Session *>item).number == (<const uint64_t *>key)[0]
 

@@ -51,7 +51,9 @@ cdef uint32_t serve_frames(Lane *lane, Batch *batch, Stream *stream, uint8_t *da
         if frame > size - at:
             break
         lane.tally.received += 1
-        if not from_client(lane, batch, session, data + at, <uint32_t>frame, 0, True, &route):
+        if shows_move(lane, session, &stream.key, data + at, <uint32_t>frame) or not from_client(
+            lane, batch, session, data + at, <uint32_t>frame, 0, True, &route
+        ):
             if not enqueue(lane, session, stream, NULL, &stream.key, data + at, <uint32_t>frame, 0, True):
                 drop_packet(lane, session, OVERLOAD)
         at += <uint32_t>frame

@@ -74,7 +74,9 @@ cdef void from_udp_client(
     if wait == WAITS_FOR_TABLE and enqueue(lane, session, NULL, queue, key, data, size, tos, False):
         return
     if wait == PASSES_NOW or wait == WAITS_FOR_TABLE:
-        if from_client(lane, batch, session, data, size, tos, may_write, route):
+        if not shows_move(lane, session, key, data, size) and from_client(
+            lane, batch, session, data, size, tos, may_write, route
+        ):
             return
         wait = WAITS_AS_MESSAGE
     if wait == WAITS_AS_MESSAGE:
@@ -100,7 +102,9 @@ cdef bint release_first(Lane *lane, Batch *batch, Session *session, ClientQueue 
         put_foreign(
             lane, batch, home, number, NULL, &queue.key, NULL, NULL, queued_bytes(queued), queued.size, queued.tos
         )
-    elif not from_client(lane, batch, session, queued_bytes(queued), queued.size, queued.tos, False, &route):
+    elif shows_move(lane, session, &queue.key, queued_bytes(queued), queued.size) or not from_client(
+        lane, batch, session, queued_bytes(queued), queued.size, queued.tos, False, &route
+    ):
         if not queued.is_message:
             queued.is_message = True
             queue.data -= 1

@@ -7,6 +7,20 @@ cdef struct Route:
     Drop verdict
 
 
+cdef bint shows_move(
+    Lane *lane, const Session *session, const FiveTupleKey *key, const uint8_t *data, uint32_t size
+) noexcept nogil:
+    """Whether these are ChannelData from where a session is about to move, which the rules are to see."""
+    cdef bint found
+    # One word, written under the mutex: nearly always there is nobody to look for.
+    if session != NULL or lane.shared.expected.used == 0 or size == 0 or not 0x40 <= data[0] <= 0x7F:
+        return False
+    pthread_mutex_lock(&lane.shared.mutex)
+    found = find_expected(&lane.shared.expected, key) != NULL
+    pthread_mutex_unlock(&lane.shared.mutex)
+    return found
+
+
 cdef void find_route(Session *session, uint32_t number, int64_t now, Route *route) noexcept nogil:
     """The channel, or none and the verdict."""
     cdef Channel *channel = NULL
