@@ -14,10 +14,11 @@ from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import Link, open_link, tls_context
 from turnsvr.client.transaction import ClientError
-from turnsvr.client.turn import PeerData, TurnClient, Wish
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun.address import Address, Transport
 
 ON = {"mobility": True}
+OVER = [Transport.UDP, Transport.TCP, Transport.TLS]
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -76,18 +77,18 @@ async def call(application: Application, peer: Peer, transport: Transport) -> Ca
     tls = tls_context(insecure=True) if transport is Transport.TLS else None
     link = await open_link(transport, address_of(application, transport.value), tls=tls)
     client = TurnClient(link, Login(USER, PASSWORD))
-    await client.allocate(Wish(mobile=True))
+    await client.allocate(AllocateOptions(mobile=True))
     return Call(application, client, peer, await client.bind_channel(peer.address))
 
 
 @pytest.mark.parametrize("kind", ["portable", "compiled"])
-@pytest.mark.parametrize("before", list(Transport))
+@pytest.mark.parametrize("before", OVER)
 async def test_a_call_moves_over_every_transport(serve: Serve, peer: Peer, before: Transport, kind: str) -> None:
     application = await serve(stun=ON, pump={"kind": kind, "threads": 3})
     talk = await call(application, peer, before)
     await talk.says(b"first")
     await talk.hears(b"first")
-    for turn, after in enumerate([*Transport, *Transport]):
+    for turn, after in enumerate([*OVER, *OVER]):
         left = await talk.client.move(await talk.link(after))
         await talk.hears(b"still there %d" % turn)
         await talk.says(b"moved %d" % turn)
@@ -122,7 +123,7 @@ async def test_off_by_default(serve: Serve) -> None:
     link = await open_link(Transport.UDP, address_of(application, "udp"))
     client = TurnClient(link, Login(USER, PASSWORD))
     with pytest.raises(ClientError, match="405 Mobility Forbidden"):
-        await client.allocate(Wish(mobile=True))
+        await client.allocate(AllocateOptions(mobile=True))
     await client.close()
 
 
@@ -136,6 +137,7 @@ async def test_a_refused_move_leaves_the_client_where_it_is(serve: Serve, peer: 
     await link.close()
     await talk.says(b"still here")
     talk.client.ticket = good
-    await talk.client.move(await talk.link(Transport.TCP))
+    left = await talk.client.move(await talk.link(Transport.TCP))
     await talk.says(b"moved")
+    await left.close()
     await talk.client.close()

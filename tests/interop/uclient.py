@@ -104,6 +104,7 @@ CASES = [
     Case("mobile-udp-send", "-M -X -s"),
     Case("mobile-tcp", "-t -M -X"),
     Case("mobile-tls", "-t -M -X", tls=True),
+    Case("mobile-dtls", "-M -X -s", tls=True),
     Case("mobile-udp-server6", "-M -x", server6=True, peer6=True),
     Case("mobile-10-clients", "-M -X", messages=50, clients=10),
     # Many clients

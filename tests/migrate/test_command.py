@@ -15,7 +15,7 @@ from turnsvr.migrate.source import MAX_BYTES
 
 __all__ = ["run"]
 
-SOURCE = "use-auth-secret\nstatic-auth-secret=north-north-north\nrealm=example.org\nmobility\n"
+SOURCE = "use-auth-secret\nstatic-auth-secret=north-north-north\nrealm=example.org\nmultiplex-peer\n"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_settings_go_to_standard_output_and_the_report_to_standard_error(run: Ru
     assert result.exit_code == 0
     assert config.loads(result.stdout, "x").realm == "example.org"
     assert "3 taken over, 0 not needed here, 1 not supported" in result.stderr
-    assert "line 4, mobility: " in result.stderr
+    assert "line 4, multiplex-peer: " in result.stderr
     assert "north" not in result.stderr
 
 
@@ -75,7 +75,7 @@ def test_the_report_as_json(run: Run, source: Path, tmp_path: Path) -> None:
         (1, "use-auth-secret", "taken"),
         (2, "static-auth-secret", "taken"),
         (3, "realm", "taken"),
-        (4, "mobility", "unsupported"),
+        (4, "multiplex-peer", "unsupported"),
     ]
     assert report["notes"]
     assert json.loads(run("import-coturn", source, "--json").stderr) == report

@@ -51,11 +51,67 @@ def listens(text: str) -> list[str] | None:
         (f"{TLS}listening-port=443\ntls-listening-port=443", ["udp://*:443", "tls://*:443"]),
         ("tls-listening-port=443", None),
         ("aux-server=10.0.0.5:3480", ["udp://*:3478", "tcp://*:3478", "udp://10.0.0.5:3480", "tcp://10.0.0.5:3480"]),
+        (f"{TLS}dtls", ["udp://*:3478", "tcp://*:3478", "tls://*:5349", "dtls://*:5349"]),
+        (f"{TLS}dtls\nno-dtls", None),
+        (f"{TLS}dtls\nno-udp", ["tcp://*:3478", "tls://*:5349"]),
+        (f"{TLS}dtls=no\nno-tls", None),
+        (
+            f"{TLS}dtls\nlistening-ip=10.0.0.5\ntls-listening-port=443",
+            ["udp://10.0.0.5:3478", "tcp://10.0.0.5:3478", "tls://10.0.0.5:443", "dtls://10.0.0.5:443"],
+        ),
+        (
+            f"{TLS}dtls\nalt-tls-listening-port=5350",
+            [
+                "udp://*:3478",
+                "tcp://*:3478",
+                "tls://*:5349",
+                "dtls://*:5349",
+                "tls://*:5350",
+                "dtls://*:5350",
+            ],
+        ),
+        ("tcp-proxy-port=5555", ["udp://*:3478", "tcp://*:3478", "tcp://*:5555"]),
+        (
+            "listening-ip=10.0.0.5\ntcp-proxy-port=5555",
+            ["udp://10.0.0.5:3478", "tcp://10.0.0.5:3478", "tcp://10.0.0.5:5555"],
+        ),
         ("aux-server=[fd00::5]:3480\nno-tcp", ["udp://*:3478", "udp://[fd00::5]:3480"]),
     ],
 )
 def test_listeners(text: str, listen: list[str] | None) -> None:
     assert listens(text) == listen
+
+
+def test_the_port_of_balancers() -> None:
+    proxy = settings_of("tcp-proxy-port=5555").proxy
+    assert proxy is not None
+    assert [str(each) for each in proxy.listen] == ["tcp://*:5555"]
+    assert "127.0.0.0/8" in map(str, proxy.trusted)
+    assert "balancers of this host and of private networks" in notes("tcp-proxy-port=5555")
+    assert settings_of("realm=example.org").proxy is None
+
+
+def test_third_party_authorization() -> None:
+    text = "oauth\nserver-name=turn.example.org\nuserdb=/var/lib/turn/turndb\n"
+    settings = settings_of(text)
+    assert settings.credentials.oauth is not None
+    assert settings.credentials.oauth.server_name == "turn.example.org"
+    assert kinds(text) == [T, T, T]
+    alone = settings_of("oauth").credentials
+    assert alone.oauth is not None
+    assert alone.store is not None, "the keys are in coturn's own database"
+    assert settings_of("oauth=no\nuserdb=/db").credentials.oauth is None
+
+
+def test_mobility() -> None:
+    assert settings_of("mobility").stun.mobility
+    assert not settings_of("mobility=no").stun.mobility
+
+
+def test_dtls_of_former_versions_is_told() -> None:
+    assert "before 4.15 served DTLS" in notes(TLS)
+    for text in (f"{TLS}no-dtls", f"{TLS}dtls", f"{TLS}no-udp", "realm=example.org"):
+        assert "before 4.15" not in notes(text)
 
 
 def test_listeners_that_mean_nothing() -> None:
@@ -428,7 +484,7 @@ def test_limits_that_coturn_has_not_are_told() -> None:
         ("rest-api-separator=-", T),
         ("rest-api-separator=1", X),
         ("rest-api-separator=", X),
-        ("mobility", X),
+        ("mobility", T),
         ("mobility=no", U),
         ("mobility=no # yet", U),
         ("allocation-default-address-family=ipv4", U),
@@ -437,12 +493,15 @@ def test_limits_that_coturn_has_not_are_told() -> None:
         ("log-file=/var/log/turn.log", T),
         ("no-stun", X),
         ("secure-stun", X),
-        ("dtls", X),
+        ("dtls", U),
         ("no-dtls", U),
-        ("tcp-proxy-port=5555", X),
+        ("tcp-proxy-port=5555", T),
+        ("tcp-proxy-port=0", U),
+        ("tcp-proxy-port=many", X),
         ("listening-device=eth0", X),
         ("relay-device=none0", X),
-        ("oauth", X),
+        ("oauth", T),
+        ("oauth=no", U),
         ("server-name=turn.example.org", U),
         ("proc-user=turnserver", U),
         ("tls-alternate-server=10.0.0.9", X),

@@ -40,6 +40,10 @@ def translate_credentials(draft: Draft) -> None:
     rest = bool(secrets) or draft.is_on("use-auth-secret")
     if draft.last("static-auth-secret") is None and not store and (rest or (draft.is_on("lt-cred-mech") and not users)):
         store = _default_store(draft)
+    oauth = draft.is_on("oauth")
+    if oauth and not store:
+        store = _default_store(draft)
+    _third_party(draft, oauth)
     _mechanisms(draft, bool(secrets), store)
     if not (secrets or users or store) and not draft.is_on("stun-only"):
         _new_secret(draft)
@@ -184,6 +188,17 @@ def _mechanisms(draft: Draft, secrets: bool, store: bool) -> None:
             "turnsvr never relays for strangers; make credentials with: turnsvr credentials, or let the section web "
             "hand them out",
         )
+
+
+def _third_party(draft: Draft, oauth: bool) -> None:
+    """Access tokens, whose keys are in the database."""
+    lines = [option for key in ("oauth", "server-name") for option in draft.every(key)[-1:]]
+    name = draft.last("server-name")
+    if oauth:
+        draft.put("credentials.oauth.server_name", name.text if name is not None else "", *lines)
+        return
+    for option in lines:
+        draft.unneeded(option, "access tokens are not taken unless credentials.oauth is there")
 
 
 def _new_secret(draft: Draft) -> None:

@@ -94,15 +94,13 @@ KEYS: dict[str, Rule] = {
     "no-tls": _LISTEN,
     "aux-server": _LISTEN,
     "listening-device": Unsupported("name the device's addresses under listen; ip -brief address shows them"),
-    "tcp-proxy-port": Unsupported(
-        "no PROXY protocol: let clients, or a load balancer that keeps addresses, reach it directly"
-    ),
+    "tcp-proxy-port": Into("proxy", listening.translate_proxy),
     "udp-self-balance": Unneeded("the pump spreads clients over its threads (pump.threads)"),
     "sock-buf-size": Unsupported(
         "the system's sizes are taken: sysctl net.core.rmem_default and wmem_default", frozenset({"0"})
     ),
-    "dtls": Unsupported("no DTLS: clients take turn: over UDP, which WebRTC encrypts itself, or turns: over TCP", _NO),
-    "no-dtls": Unneeded("no DTLS is spoken"),
+    "dtls": _LISTEN,
+    "no-dtls": _LISTEN,
     "respond-http-unsupported": Unneeded("what is no STUN closes the connection; HTTP is what the section web serves"),
     # Relaying
     "relay-ip": _RELAY,
@@ -120,7 +118,6 @@ KEYS: dict[str, Rule] = {
     "multiplex-peer": _SHARED_PORT,
     "multiplex-peer-port": _SHARED_PORT,
     "multiplex-peer-max-peers": _SHARED_PORT,
-    "mobility": Unsupported("a client that changes its address makes a new allocation (no RFC 8016)", _NO),
     # Credentials
     "realm": Into("realm", access.translate_realm),
     "lt-cred-mech": _CREDENTIALS,
@@ -138,8 +135,8 @@ KEYS: dict[str, Rule] = {
     "redis-userdb": _STORE,
     "secret-key-file": Unsupported("write the database's password itself into credentials.store"),
     "rest-api-separator": _CREDENTIALS,
-    "oauth": Unsupported("no RFC 7635; JSON Web Tokens do the same: credentials.tokens", _NO),
-    "server-name": Unneeded("it is for OAuth alone; the realm is set by realm"),
+    "oauth": Into("credentials.oauth", access.translate_credentials),
+    "server-name": Into("credentials.oauth", access.translate_credentials),
     "secure-stun": Unsupported(
         "Binding needs no credentials; limits.answers_per_address bounds what a stranger can ask", _NO
     ),
@@ -181,6 +178,7 @@ KEYS: dict[str, Rule] = {
     "prod": _STUN,
     "stun-backward-compatibility": _STUN,
     "rfc3489-compatibility": _STUN,
+    "mobility": _STUN,
     "no-stun-backward-compatibility": Unneeded("clients of RFC 3489 get no answer by default (stun.rfc3489)"),
     "fingerprint": Unneeded("an answer carries FINGERPRINT when the request did"),
     "rfc5766-channel-numbers": Unneeded("channel numbers up to 0x7FFF are taken (stun.channels)"),

@@ -13,6 +13,9 @@ from turnsvr.migrate.source import Option
 
 _NO_TLS = "without a section tls there is no TLS"
 
+_BALANCERS = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"]
+"""Who may say whose connection it is: loopback and private networks, where balancers usually are."""
+
 
 def hosts_of(draft: Draft, key: str, setting: str) -> dict[str, Option]:
     """The addresses that this option of coturn's names, each with its line; they belong under the setting."""
@@ -44,8 +47,8 @@ def translate_listen(draft: Draft) -> None:
     """After translate_tls, which finds out whether TLS is served."""
     hosts = listening_hosts(draft)
     plain, tls = draft.port("listening-port", STUN_PORT), draft.port("tls-listening-port", STUN_TLS_PORT)
-    ports = {"udp": plain, "tcp": plain, "tls": tls}
-    served = [name for name in ports if not draft.is_on(f"no-{name}") and (name != "tls" or _serves_tls(draft))]
+    ports = {"udp": plain, "tcp": plain, "tls": tls, "dtls": tls}
+    served = [name for name in ports if _is_served(draft, name)]
     if plain == tls and {"tcp", "tls"} <= set(served):
         served.remove("tcp")
         draft.note(f"port {tls} is that of TLS and of TCP: one tls:// listener serves both")
@@ -55,6 +58,7 @@ def translate_listen(draft: Draft) -> None:
     listen += _aux_servers(draft, served)
     if "tls" in served and "tcp" not in served and draft.is_on("no-tcp"):
         draft.put("tls.only", True, *draft.every("no-tcp")[-1:], remark="Plain TCP is refused there, too.")
+    listen += _proxied(draft, every)
     _tell_clients(draft, served, list(hosts), ports)
     _decide_listen(draft, list(hosts.values()), list(dict.fromkeys(listen)))
 
@@ -63,7 +67,10 @@ def _alternates(draft: Draft, hosts: dict[str, Option], served: list[str]) -> li
     """coturn serves its second ports as well where it listens on every address."""
     every = not hosts or any(ipaddress.ip_address(host).is_unspecified for host in hosts)
     found = []
-    for key, names in (("alt-listening-port", ("udp", "tcp")), ("alt-tls-listening-port", ("tls",))):
+    for key, names in (
+        ("alt-listening-port", ("udp", "tcp")),
+        ("alt-tls-listening-port", ("tls", "dtls")),
+    ):
         option, port = draft.last(key), draft.port(key, 0)
         made = [f"{name}://{EVERY_ADDRESS}:{port}" for name in names if name in served]
         if option is not None and every and port and made:
@@ -75,8 +82,8 @@ def _alternates(draft: Draft, hosts: dict[str, Option], served: list[str]) -> li
 
 
 def _tell_clients(draft: Draft, served: list[str], hosts: list[str], ports: dict[str, int]) -> None:
-    streams = {ports[name] for name in served if name != "udp"}
-    if 443 in streams or draft.every("tcp-proxy-port") or any(ipaddress.ip_address(host).is_loopback for host in hosts):
+    streams = {ports[name] for name in served if name in ("tcp", "tls")}
+    if 443 in streams or any(ipaddress.ip_address(host).is_loopback for host in hosts):
         draft.note(
             "clients that come through a proxy, as nginx or HAProxy on port 443, have its address all together: raise "
             "limits.connections_per_address (200) to as many as there are"
@@ -93,6 +100,8 @@ def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None
             said.append(option)
         elif option is not None:
             draft.unneeded(option, AS_DEFAULT if name in usual else _NO_TLS)
+    said += _dtls_switches(draft)
+    said += [option for option in draft.every("tcp-proxy-port")[-1:] if option.number]
     option = draft.last("tls-listening-port")
     if option is not None and _serves_tls(draft):
         said.append(option)
@@ -106,6 +115,56 @@ def _decide_listen(draft: Draft, hosts: list[Option], listen: list[str]) -> None
             draft.unneeded(option, AS_DEFAULT)
     else:
         draft.put("listen", listen, *said)
+
+
+def _is_served(draft: Draft, name: str) -> bool:
+    """Whether coturn, of 4.15 or later, serves this transport."""
+    if name == "dtls":
+        return draft.is_on("dtls") and not draft.is_on("no-dtls") and not draft.is_on("no-udp") and _serves_tls(draft)
+    return not draft.is_on(f"no-{name}") and (name != "tls" or _serves_tls(draft))
+
+
+def _dtls_switches(draft: Draft) -> list[Option]:
+    """The lines that DTLS is served by; others get their verdict."""
+    on, off = draft.last("dtls"), draft.last("no-dtls")
+    if off is not None:
+        draft.unneeded(off, "DTLS is served where listen says so")
+    if on is None:
+        if off is None and _serves_tls(draft) and not draft.is_on("no-udp"):
+            draft.note(
+                "coturn before 4.15 served DTLS beside TLS by itself: add dtls://*:5349 to listen for clients of "
+                "turns: over UDP"
+            )
+        return []
+    if _is_served(draft, "dtls"):
+        return [on]
+    why = "DTLS needs UDP, and the certificate of a section tls" if draft.is_on("dtls") else AS_DEFAULT
+    draft.unneeded(on, why)
+    return []
+
+
+def _proxied(draft: Draft, hosts: list[str]) -> list[str]:
+    """coturn's listener for balancers, on every address that it listens on."""
+    port = draft.port("tcp-proxy-port", 0)
+    return [f"tcp://{_bracketed(host)}:{port}" for host in hosts] if port else []
+
+
+def translate_proxy(draft: Draft) -> None:
+    """After translate_listen, which has the listener."""
+    option = draft.last("tcp-proxy-port")
+    port = draft.port("tcp-proxy-port", 0)
+    if option is None:
+        return
+    if not port:
+        draft.unneeded(option, "there is no such port")
+        return
+    hosts = listening_hosts(draft)
+    every = [EVERY_ADDRESS] if set(hosts) in (set(), set(ANY_OF_FAMILY.values())) else list(hosts)
+    draft.put("proxy.trusted", _BALANCERS, option, remark="In coturn everybody may say whose connection it is.")
+    draft.put("proxy.listen", _proxied(draft, every), option)
+    draft.note(
+        f"balancers of this host and of private networks are believed on port {port}; name yours alone in proxy.trusted"
+    )
 
 
 def _serves_tls(draft: Draft) -> bool:
@@ -125,7 +184,7 @@ def _aux_servers(draft: Draft, served: list[str]) -> list[str]:
                 option, "is not an address and port; add udp://ADDRESS:PORT and tcp://ADDRESS:PORT to listen"
             )
         else:
-            found += [f"{name}://{endpoint}" for name in served if name != "tls"]
+            found += [f"{name}://{endpoint}" for name in served if name in ("udp", "tcp")]
     return found
 
 

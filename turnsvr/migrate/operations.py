@@ -35,6 +35,7 @@ def translate_stun(draft: Draft) -> None:
         draft.put("stun.software", not StunSettings().software, option)
     for key in ("stun-backward-compatibility", "rfc3489-compatibility"):
         _translate_switch(draft, key, "stun.rfc3489", value=True)
+    _translate_switch(draft, "mobility", "stun.mobility", value=True)
 
 
 def _translate_switch(draft: Draft, key: str, setting: str, *, value: bool) -> None:

@@ -35,8 +35,8 @@ from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.responses import Responses
 from turnsvr.turn.snapshot import Document
 from turnsvr.turn.state import Answer, State, release
-from turnsvr.turn.waiting import WaitingRequests
 from turnsvr.turn.tickets import Tickets
+from turnsvr.turn.waiting import WaitingRequests
 
 _HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
     Method.ALLOCATE: allocate.allocate,

@@ -200,6 +200,7 @@ cdef void leave_lane(Lane *lane, Session *session) noexcept nogil:
             index_remove(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
     pthread_mutex_unlock(&lane.shared.mutex)
     index_remove(&lane.sessions, hash_key(&session.key), session)
+    leave_association(lane, session)
     for at in range(2):
         relay = session.relays[at]
         if relay != NULL:
@@ -216,6 +217,7 @@ cdef bint enter_lane(Lane *lane, Session *session) noexcept nogil:
     session.lane = lane.number
     session.stream = find_stream(&lane.streams, &session.key)
     session.queue = find_queue(&lane.queues, &session.key)
+    join_association(lane, session)
     pthread_mutex_lock(&lane.shared.mutex)
     added = index_add(&lane.shared.sessions, hash_key(&session.key), session)
     for at in range(2):
