@@ -103,6 +103,25 @@ def test_third_party_authorization() -> None:
     assert settings_of("oauth=no\nuserdb=/db").credentials.oauth is None
 
 
+@pytest.mark.parametrize(
+    ("url", "backend"),
+    [
+        ("http://10.0.0.7/.well-known/acme-challenge/", "tcp://10.0.0.7:80"),
+        ("http://[fd00::7]:8080/", "tcp://[fd00::7]:8080"),
+        ("https://10.0.0.7/", None),
+        ("http://acme.example.org/", None),
+        ("http://10.0.0.7:port/", None),
+        ("10.0.0.7", None),
+        ("", None),
+    ],
+)
+def test_where_acme_is_sent(url: str, backend: str | None) -> None:
+    text = f"acme-redirect={url}"
+    share = settings_of(text).share
+    assert (None if share is None else str(share.http)) == backend
+    assert kinds(text) == [X if backend is None else T]
+
+
 def test_mobility() -> None:
     assert settings_of("mobility").stun.mobility
     assert not settings_of("mobility=no").stun.mobility

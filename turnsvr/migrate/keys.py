@@ -84,7 +84,7 @@ KEYS: dict[str, Rule] = {
     "no-sslv3": _OLD_TLS,
     "tlsv1": _TOO_OLD_TLS,
     "tlsv1_1": _TOO_OLD_TLS,
-    "acme-redirect": Unsupported("let the ACME client answer on port 80 itself, or use its DNS challenge"),
+    "acme-redirect": Into("share", listening.translate_acme),
     # Listening
     "listening-ip": _LISTEN,
     "listening-port": _LISTEN,

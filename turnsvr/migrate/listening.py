@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from urllib.parse import urlsplit
 
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
 from turnsvr.config.ranges import EVERY_ADDRESS, STUN_PORT, STUN_TLS_PORT, Endpoint, ListenAddress, parse_host
@@ -12,6 +13,8 @@ from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
 from turnsvr.migrate.source import Option
 
 _NO_TLS = "without a section tls there is no TLS"
+
+_HTTP_PORT = 80
 
 _BALANCERS = ["127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1", "fc00::/7"]
 """Who may say whose connection it is: loopback and private networks, where balancers usually are."""
@@ -165,6 +168,28 @@ def translate_proxy(draft: Draft) -> None:
     draft.note(
         f"balancers of this host and of private networks are believed on port {port}; name yours alone in proxy.trusted"
     )
+
+
+def translate_acme(draft: Draft) -> None:
+    """coturn sends an ACME authority on to this URL; here HTTP is passed on to its server."""
+    option = draft.last("acme-redirect")
+    if option is None:
+        return
+    try:
+        url = urlsplit(option.text)
+        port = url.port or _HTTP_PORT
+        host = parse_host(url.hostname or "")
+    except (ValueError, BadValue):
+        host = ""
+    if not host or url.scheme != "http":
+        draft.unsupported(
+            option,
+            "no redirect is sent: share: tcp://ADDRESS:80 passes HTTP on to another server, and tls: {acme: …} has "
+            "certificates issued without one",
+        )
+        return
+    if draft.put("share.http", f"tcp://{_bracketed(host)}:{port}", option, remark="coturn sends a redirect there."):
+        draft.note(f"all HTTP on the TCP and TLS listeners is passed on to the server of line {option.line}")
 
 
 def _serves_tls(draft: Draft) -> bool:

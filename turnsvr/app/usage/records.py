@@ -14,6 +14,7 @@ from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -73,6 +74,9 @@ class Usage:
 
     def refreshed(self, event: AllocationRefreshed) -> None:
         """The records at intervals say that it lasts."""
+
+    def moved(self, event: AllocationMoved) -> None:
+        """The next record says where its client is."""
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._write(
