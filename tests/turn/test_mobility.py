@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.turn.test_snapshot import succeed
 from tests.turn.test_third_party import NORTH, Bearer
 from tests.turn.world import PEER, REALM, SERVER, USERS, Client, Pair, Style, World, code
 from turnsvr.credentials.accesstokens import AccessTokens, ByToken
@@ -374,3 +375,46 @@ def test_an_allocation_has_no_more_tickets_than_can_be_told_apart() -> None:
     allocation.tickets = 2**24 - 1
     ticket = Tickets(Random(1).randbytes(SECRET_SIZE)).seal(Ticket(1, 2**24 - 1))
     assert code(move(moved(client, there()), ticket)) == ErrorCode.MOBILITY_FORBIDDEN
+
+
+# Hand-over to another process
+
+
+def test_a_ticket_is_good_in_the_process_that_takes_over() -> None:
+    world = World(ON)
+    client, ticket = mobile(world, Transport.TCP)
+    client.disconnect()
+    succeed(world, ON)
+    elsewhere = moved(client, there())
+    second = ticket_of(move(elsewhere, ticket))
+    assert world.of(MoveRelay) == [MoveRelay(1, elsewhere.five_tuple)], "its connection is gone, as was known before"
+    assert code(move(moved(client, there(port=7001)), ticket)) == ErrorCode.BAD_REQUEST, "a spent one is not"
+    assert code(move(moved(client, there(port=7001)), second)) == 0
+
+
+def test_a_hand_over_in_the_middle_of_a_move() -> None:
+    world = World(ON)
+    client, ticket = mobile(world)
+    elsewhere = moved(client, there(Transport.TCP))
+    move(elsewhere, ticket)
+    world.plane.expected.clear()
+    succeed(world, ON)
+    world.carry_out()
+    assert world.plane.expected == {elsewhere.five_tuple}, "the other pump is told as well"
+    assert client.channel_data(CHANNEL, b"still")
+    assert elsewhere.channel_data(CHANNEL, b"here")
+    assert world.of(MoveRelay) == [MoveRelay(1, elsewhere.five_tuple)]
+
+
+def test_a_connection_with_a_cipher_stays_behind_and_its_client_may_come_again() -> None:
+    world = World(ON)
+    client, ticket = mobile(world)
+    elsewhere = moved(client, there(Transport.TLS))
+    second = ticket_of(move(elsewhere, ticket))
+    world.plane.expected.clear()
+    succeed(world, ON)
+    world.carry_out()
+    assert world.plane.expected == set()
+    again = moved(client, there(Transport.TLS))
+    assert code(move(again, second)) == 0
+    assert again.channel_data(CHANNEL, b"here")

@@ -10,7 +10,7 @@ from typing import Final
 
 from turnsvr.plane import OpenRelay
 from turnsvr.turn.allocation import Allocation
-from turnsvr.turn.commands import BindChannel, Permit
+from turnsvr.turn.commands import BindChannel, ExpectClient, Permit
 from turnsvr.turn.responses import Responses
 from turnsvr.turn.snapshot import (
     Document,
@@ -31,6 +31,7 @@ from turnsvr.turn.snapshot import (
     write_five_tuple,
 )
 from turnsvr.turn.state import State
+from turnsvr.turn.tickets import Tickets
 
 NUMBERS_APART: Final = 1 << 20
 """Allocations that a giver may still make after a move, for connections that it keeps, under numbers of its own."""
@@ -60,7 +61,9 @@ def read_rules(state: State, responses: Responses, document: Document) -> None:
     state.next_number = read_int(document["next_number"], "next_number") + NUMBERS_APART
     state.draining = read_bool(document["draining"], "draining")
     state.redirected = read_int(document["redirected"], "redirected")
-    responses.restore(read_bytes(document["secret"], "secret"))
+    secret = read_bytes(document["secret"], "secret")
+    responses.restore(secret)
+    state.tickets = Tickets(secret)
     for each in read_list(document["answers"], "answers"):
         method, code, count = read_row(each, 3, "answers")
         responses.counts[read_int(method, "answers"), read_int(code, "answers")] += read_int(count, "answers")
@@ -103,6 +106,9 @@ def adopt(state: State, document: Document) -> Adopted | Allocation:
     Permissions for peers that are refused here are left out. Raises Unreadable.
     """
     allocation, rate = read_allocation(document)
+    announced, allocation.announced = allocation.announced, None
+    if announced is not None and (state.allocations.of(announced) is not None or announced == allocation.five_tuple):
+        raise Unreadable("a client is announced where another one is")
     if state.allocations.get(allocation.number) is not None or state.allocations.of(allocation.five_tuple) is not None:
         raise Unreadable("two allocations of one number or one client")
     state.rates.restore(allocation.owner, rate)
@@ -112,6 +118,9 @@ def adopt(state: State, document: Document) -> Adopted | Allocation:
     for host in [host for host in allocation.permissions if realm.policy.refusal(host)]:
         del allocation.permissions[host]
     state.allocations.adopt(allocation)
+    if announced is not None:
+        state.allocations.announce(allocation, announced)
+        state.emit(ExpectClient(announced))
     number = allocation.number
     return Adopted(
         allocation,

@@ -62,6 +62,9 @@ def write_allocation(allocation: Allocation, rate: float) -> Document:
     return {
         "number": allocation.number,
         "client": write_five_tuple(allocation.five_tuple),
+        "tickets": allocation.tickets,
+        "announced": _write_announced(allocation.announced),
+        "left": allocation.is_left,
         "realm": allocation.realm,
         "named_realm": allocation.named_realm,
         "until": allocation.until,
@@ -82,7 +85,8 @@ def read_allocation(document: Document) -> tuple[Allocation, float]:
     """The allocation, in no table yet, and the rate; as write_allocation() takes them. Raises Unreadable."""
     check_names(
         document,
-        "number client realm named_realm until key started transaction response relayed permissions channels rate",
+        "number client tickets announced left realm named_realm until key started transaction response relayed "
+        "permissions channels rate",
     )
     realm, named = read_str(document["realm"], "realm"), read_str(document["named_realm"], "named_realm")
     until = None if document["until"] is None else read_float(document["until"], "until")
@@ -97,6 +101,9 @@ def read_allocation(document: Document) -> tuple[Allocation, float]:
         read_bytes(document["transaction"], "transaction"),
     )
     allocation.until = until
+    allocation.tickets = read_int(document["tickets"], "tickets")
+    allocation.announced = None if document["announced"] is None else read_five_tuple(document["announced"])
+    allocation.is_left = read_bool(document["left"], "left")
     allocation.response = read_bytes(document["response"], "response")
     for each in read_list(document["relayed"], "relayed"):
         host, port, expires = read_row(each, 3, "relayed")
@@ -115,6 +122,11 @@ def read_allocation(document: Document) -> tuple[Allocation, float]:
     for number_, (peer, until) in channels.items():
         allocation.bind(number_, peer, until)
     return allocation, read_float(document["rate"], "rate")
+
+
+def _write_announced(five_tuple: FiveTuple | None) -> Value:
+    """Where a client is about to move. Connections with a cipher stay with the giver: it may announce itself anew."""
+    return None if five_tuple is None or five_tuple.transport.is_encrypted else write_five_tuple(five_tuple)
 
 
 def write_five_tuple(five_tuple: FiveTuple) -> Value:

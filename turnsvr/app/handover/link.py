@@ -22,6 +22,7 @@ from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import (
     AllocationEnded,
+    AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
     AuthenticationFailed,
@@ -157,6 +158,9 @@ class Link:
         self.put({"kind": "ended", "number": event.allocation})
 
     def refreshed(self, event: AllocationRefreshed) -> None:
+        """The other one need not know."""
+
+    def moved(self, event: AllocationMoved) -> None:
         """The other one need not know."""
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
