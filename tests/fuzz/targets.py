@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.fuzz.dtls import dtls_pump
 from tests.turn.world import OTHER_PEER, PEER, REALM, Client, Style, World, raw
+from turnsvr.credentials.accesstokenkeys import MAC_KEY_SIZES, SKEW, AccessTokenKey, BadToken
 from turnsvr.net.clienthello import read_hello
 from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, write_header
 from turnsvr.relay import refuses_dtls
@@ -17,6 +22,7 @@ from turnsvr.stun.framing import StreamSplitter, is_channel_data, pack_channel_d
 from turnsvr.stun.message import HEADER_SIZE, Class, Message
 from turnsvr.turn.commands import Send
 from turnsvr.turn.config import RealmConfig, ServerConfig
+from turnsvr.turn.tickets import TICKET_SIZE, Ticket, Tickets
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -142,12 +148,43 @@ def hello(data: bytes) -> None:
             assert early is None or early == told
 
 
+def token(data: bytes) -> None:
+    """Access tokens: nobody makes one without the key; what one seals is either refused or seals the same again."""
+    key, nonce = AccessTokenKey("kid", bytes(16)), bytes(12)
+    sealed = len(nonce).to_bytes(2, "big") + nonce + AESGCM(key.key).encrypt(nonce, data, b"turn.example.org")
+    for shown in (data, sealed[:2] + data, sealed[: len(data)], sealed[:-1] + data[:1]):
+        if shown != sealed:
+            with suppress(BadToken):
+                key.open(shown, "turn.example.org")
+                raise AssertionError("a token that the key did not seal")
+    try:
+        contents = key.open(sealed, "turn.example.org")
+    except BadToken:
+        return
+    assert len(contents.mac_key) in MAC_KEY_SIZES
+    assert contents.left(contents.issued) <= contents.lifetime
+    assert contents.left(contents.issued + contents.lifetime + SKEW + 1) == 0
+    contents = contents._replace(issued=contents.issued % 2**40)  # the last one that 48 bits hold may round up
+    again = key.open(key.seal(contents, "turn.example.org", nonce), "turn.example.org")
+    assert again.mac_key == contents.mac_key
+    assert again.lifetime == contents.lifetime
+    assert abs(again.issued - contents.issued) < 0.01
+
+
+def ticket(data: bytes) -> None:
+    """Tickets: nobody makes one without the secret, nor of another."""
+    tickets = Tickets(b"secret")
+    real = tickets.seal(Ticket(7, 3))
+    for shown in (data, data[:TICKET_SIZE], b64encode(data)[:TICKET_SIZE], (data + real)[:TICKET_SIZE], real + data):
+        assert tickets.open(shown) is None or shown == real
+
+
 def server(data: bytes) -> None:
     """Server.receive: bytes as they are, from a stranger, a client, a stream; then signed by who may relay.
 
     The world asserts that nothing is relayed without a permission and that every signed answer verifies.
     """
-    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, anonymity=True))
+    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, anonymity=True, access_tokens=REALM, mobility=True))
     client = world.client(style=Style.SHA256 if data[-1:] > b"\x80" else Style.PLAIN)
     client.allocate((a.ADDITIONAL_ADDRESS_FAMILY, 2))
     client.permit(PEER)
@@ -200,6 +237,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "framing": framing,
     "proxy": proxy,
     "hello": hello,
+    "token": token,
+    "ticket": ticket,
     "server": server,
     "dtls": dtls,
 }
