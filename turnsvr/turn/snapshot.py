@@ -22,6 +22,7 @@ Value = object
 """None, bool, int, float, str, or a list or dict of such, as json.loads() gives them."""
 Document = dict[str, Value]
 
+_MOVES: Final = "tickets announced left"
 _MAX_PORT: Final = 0xFFFF
 _TRANSPORTS: Final = {transport.value: transport for transport in Transport}
 
@@ -62,9 +63,6 @@ def write_allocation(allocation: Allocation, rate: float) -> Document:
     return {
         "number": allocation.number,
         "client": write_five_tuple(allocation.five_tuple),
-        "tickets": allocation.tickets,
-        "announced": _write_announced(allocation.announced),
-        "left": allocation.is_left,
         "realm": allocation.realm,
         "named_realm": allocation.named_realm,
         "until": allocation.until,
@@ -78,16 +76,14 @@ def write_allocation(allocation: Allocation, rate: float) -> Document:
             [number, *channel.peer, channel.deadline] for number, channel in sorted(allocation.channels.items())
         ],
         "rate": rate,
+        **_write_moves(allocation),
     }
 
 
 def read_allocation(document: Document) -> tuple[Allocation, float]:
     """The allocation, in no table yet, and the rate; as write_allocation() takes them. Raises Unreadable."""
-    check_names(
-        document,
-        "number client tickets announced left realm named_realm until key started transaction response relayed "
-        "permissions channels rate",
-    )
+    names = "number client realm named_realm until key started transaction response relayed permissions channels rate"
+    check_names(document, f"{names} {_MOVES}" if "tickets" in document else names)
     realm, named = read_str(document["realm"], "realm"), read_str(document["named_realm"], "named_realm")
     until = None if document["until"] is None else read_float(document["until"], "until")
     started = read_float(document["started"], "started")
@@ -101,9 +97,10 @@ def read_allocation(document: Document) -> tuple[Allocation, float]:
         read_bytes(document["transaction"], "transaction"),
     )
     allocation.until = until
-    allocation.tickets = read_int(document["tickets"], "tickets")
-    allocation.announced = None if document["announced"] is None else read_five_tuple(document["announced"])
-    allocation.is_left = read_bool(document["left"], "left")
+    if "tickets" in document:
+        allocation.tickets = read_int(document["tickets"], "tickets")
+        allocation.announced = None if document["announced"] is None else read_five_tuple(document["announced"])
+        allocation.is_left = read_bool(document["left"], "left")
     allocation.response = read_bytes(document["response"], "response")
     for each in read_list(document["relayed"], "relayed"):
         host, port, expires = read_row(each, 3, "relayed")
@@ -122,6 +119,14 @@ def read_allocation(document: Document) -> tuple[Allocation, float]:
     for number_, (peer, until) in channels.items():
         allocation.bind(number_, peer, until)
     return allocation, read_float(document["rate"], "rate")
+
+
+def _write_moves(allocation: Allocation) -> Document:
+    """What tells of a client that moves (RFC 8016), and is left out of one that cannot."""
+    if not allocation.tickets:
+        return {}
+    announced = _write_announced(allocation.announced)
+    return {"tickets": allocation.tickets, "announced": announced, "left": allocation.is_left}
 
 
 def _write_announced(five_tuple: FiveTuple | None) -> Value:
