@@ -119,22 +119,20 @@ async def test_the_balancers_own_connections_have_its_address(
     await hang_up(streams)
 
 
-async def test_others_are_refused_at_once(serve: Serve, way: tuple[str, bool]) -> None:
-    listener, _ = way
+async def test_others_are_refused_at_once(serve: Serve) -> None:
     application = await serve(proxy={"trusted": "192.0.2.0/24"})
     with capture_logs() as logs:
-        streams = await told(application, listener, version_2(CLIENT))
+        streams = await told(application, "tcp", version_2(CLIENT))
         assert await ends(streams[0])
     assert refusals(application) == {Refusal.UNTRUSTED: 1}
     assert [entry["client"] for entry in logs if entry["event"] == "PROXY header refused"] == ["127.0.0.1"]
     await hang_up(streams)
 
 
-async def test_a_header_is_no_stun_where_none_is_asked_for(serve: Serve, way: tuple[str, bool]) -> None:
+async def test_a_header_is_no_stun_where_none_is_asked_for(serve: Serve) -> None:
     """A client that writes one cannot say who it is."""
-    listener, _ = way
     application = await serve()
-    streams = await told(application, listener, version_1(CLIENT))
+    streams = await told(application, "tcp", version_1(CLIENT))
     assert await ends(streams[0])
     await hang_up(streams)
 
@@ -150,12 +148,9 @@ async def test_a_header_is_no_stun_where_none_is_asked_for(serve: Serve, way: tu
     ],
     ids=["STUN", "TLS", "half a header", "a long line", "long TLVs"],
 )
-async def test_what_is_no_header_is_closed_and_counted(
-    serve: Serve, way: tuple[str, bool], said: bytes, why: Refusal
-) -> None:
-    listener, _ = way
+async def test_what_is_no_header_is_closed_and_counted(serve: Serve, said: bytes, why: Refusal) -> None:
     application = await serve(proxy=HERE)
-    streams = await told(application, listener, said)
+    streams = await told(application, "tcp", said)
     assert await ends(streams[0])
     assert refusals(application) == {why: 1}
     await until(lambda: application.connections == 0)
@@ -163,13 +158,10 @@ async def test_what_is_no_header_is_closed_and_counted(
 
 
 @pytest.mark.parametrize("said", [b"", b"PROXY TCP4 1", OWN["2"][:13]], ids=["nothing", "half of 1", "half of 2"])
-async def test_a_header_has_a_deadline(
-    serve: Serve, way: tuple[str, bool], said: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_header_has_a_deadline(serve: Serve, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proxied, "HEADER_SECONDS", 0.2)
-    listener, _ = way
     application = await serve(proxy=HERE)
-    streams = await told(application, listener, said)
+    streams = await told(application, "tcp", said)
     assert await ends(streams[0])
     assert refusals(application) == {Refusal.LATE: 1}
     await until(lambda: application.connections == 0)
@@ -191,12 +183,11 @@ async def test_a_check_that_says_nothing_is_no_refusal(serve: Serve) -> None:
 
 @pytest.mark.parametrize("header", [version_1(CLIENT), version_2(CLIENT)], ids=["version 1", "version 2"])
 @pytest.mark.parametrize("step", [1, 1000], ids=["byte by byte", "in one segment"])
-async def test_what_follows_a_header_is_judged(serve: Serve, way: tuple[str, bool], header: bytes, step: int) -> None:
+async def test_what_follows_a_header_is_judged(serve: Serve, header: bytes, step: int) -> None:
     """STUN and TLS right behind it, and what is neither."""
-    listener, _ = way
     application = await serve(proxy=HERE)
     for behind, answers in ((binding(), True), (b"SSH-2.0-x\r\n", False)):
-        streams = await connect(address_of(application, listener))
+        streams = await connect(address_of(application, "tcp"))
         said = header + behind
         for at in range(0, len(said), step):
             streams[1].write(said[at : at + step])
