@@ -107,10 +107,12 @@ class Application:
             if taker is not None:
                 await taker.serve(self.rooms.engine, self.rooms.streams, self._crossing)
         except (web.WebError, admin.AdminError, StartError) as error:
+            self.rooms.disown()
             await self.stop()
             raise StartError(str(error)) from None
         if taker is not None:
             self.succession.has_taken(taker)
+            self.draining = self.server.draining
             if self.admin is not None:
                 self.admin.replace()
         self.rooms.tls.keep(self.settings)

@@ -117,6 +117,7 @@ class Rooms:
             if taker is not None and others is not None:
                 taker.bring_sessions(self.engine, self.streams, self.plan.pump, others, self._listen_udp)
         except (StartError, ListenError) as error:
+            self.disown()
             await self.close()
             raise StartError(str(error)) from None
 
@@ -133,6 +134,11 @@ class Rooms:
                 address = Address(each.host, each.port)
                 self.pump.challenge(address, self.server.challenge(address))
         self.streams.reconfigure(plan.streams, plan.splices, plan.doors)
+
+    def disown(self) -> None:
+        """Forget every allocation without a word: they are another process's, which serves on."""
+        self.server.forget(self.server.numbers(), counted=False)
+        self.server.forget_reservations()
 
     async def close(self) -> None:
         """End every allocation and close everything. Closing twice is fine."""

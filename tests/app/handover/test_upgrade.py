@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import socket
 from collections.abc import Callable
@@ -350,3 +351,31 @@ async def test_the_successor_lists_counts_and_ends_what_has_stayed(tmp_path: Pat
         await second.close()
         await off_loop(wait_for, server.pids[:2], "Z")
         await third.close()
+
+
+async def test_a_successor_that_gives_up_ends_no_session_in_the_log(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, socket.socket() as taken:
+        client, peer = await a_call(server)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        where = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        server.rewrite("realm:", f"admin: {{listen: [{where}], token: {secrets.token_hex(20)}}}\nrealm:")
+        done = await off_loop(server.upgrade)
+        assert done.returncode == 1
+        assert "admin.listen" in server.log
+        assert "session ended" not in server.log
+        await talks(client, peer, b"as before")
+        await ended(client, peer)
+
+
+async def test_a_server_that_drains_goes_on_draining(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        client, peer = await a_call(server)
+        server.admin.drain()
+        assert (await off_loop(server.upgrade)).returncode == 0
+        assert server.admin.status()["draining"]
+        with pytest.raises(ClientError, match="508"):
+            await a_call(server)
+        peer.close()
+        await client.close()
+        await off_loop(wait_for, server.pids, "Z")
