@@ -40,7 +40,7 @@ _METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPT
 _REQUEST_LINE = re.compile(rb"[A-Z-]+ [^\r\n]+ HTTP/")
 """How any of them begins (RFC 9112 section 3)."""
 
-_LINGER = 1.0
+LINGER = 1.0
 """Seconds that a client which was told its last word may take to close its end."""
 _THROWN_AWAY = 65_536
 
@@ -129,7 +129,7 @@ class Farewell:
         self._loop = loop
         self._socket = connected
         self._over = over
-        linger = _LINGER
+        linger = LINGER
         try:
             if word:
                 connected.send(word)

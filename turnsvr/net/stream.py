@@ -12,7 +12,7 @@ from typing import cast
 
 import structlog
 
-from turnsvr.net.arrival import Speech, judge, last_word
+from turnsvr.net.arrival import LINGER, Speech, judge, last_word
 from turnsvr.net.connections import Connection
 from turnsvr.net.engine import Engine
 from turnsvr.relay.moving import StreamRest
@@ -24,6 +24,8 @@ _READ_SIZE = 65_536
 _LAGGING = 16_384
 """Bytes that wait for a client, beyond those that the system has taken, from which on it is said to lag."""
 
+_SILENCE = 0.2
+"""Seconds without another byte, after which a client is taken to have read the last word."""
 _HURRIED = 8
 """Messages that are judged out of turn when TLS ends, so that their answers still leave."""
 
@@ -95,6 +97,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._tls = False
         self._is_fresh = True
+        self._closing: asyncio.TimerHandle | None = None
+        self._linger_until = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -143,6 +147,8 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None or self._transport.is_closing() or self._end:
+            if self._closing is not None:
+                self._linger()
             return
         self._received(bytes(self._view[:nbytes]))
 
@@ -153,8 +159,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             if speech is not Speech.STUN and self._transport is not None:
                 if self._leave(speech, data):
                     return
-                self._transport.write(last_word(speech))
-                self._close(speech.value)
+                self._say_last(last_word(speech), speech.value)
                 return
         try:
             frames = self._splitter.feed(data)
@@ -202,6 +207,27 @@ class StreamProtocol(asyncio.BufferedProtocol):
             if len(self._frames) == behind:
                 return  # there was none, it was the last one, or the rules have to look for its credential
 
+    def _say_last(self, word: bytes, reason: str) -> None:
+        """Say this and close, once the client has said nothing for a while, or some time has passed.
+
+        What it still sends is thrown away meanwhile: TLS that is ended while more comes resets the connection, and the
+        last word may be lost with it.
+        """
+        if not word or self._transport is None:
+            self._close(reason)
+            return
+        self._transport.write(word)
+        self._end = reason
+        self._linger_until = asyncio.get_running_loop().time() + LINGER
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close when nothing has come for a while."""
+        loop = asyncio.get_running_loop()
+        if self._closing is not None:
+            self._closing.cancel()
+        self._closing = loop.call_at(min(loop.time() + _SILENCE, self._linger_until), self._close, self._end)
+
     def pause_writing(self) -> None:
         self._connection.lag(True)
 
@@ -232,6 +258,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._connection.close()
 
     def _forget(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
         self._queue.clear()
         self._frames.clear()
         self._engine.pump.detach(self._five_tuple)
