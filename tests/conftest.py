@@ -101,23 +101,24 @@ async def accepting(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]], tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
     """A server of a test's own on 127.0.0.1: its port. In the end each connection is served to its end, and closed."""
-    under_way: list[asyncio.Event] = []
+    under_way: list[asyncio.Task[None]] = []
 
-    async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        under_way.append(ended := asyncio.Event())
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
         finally:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-            ended.set()
+
+    def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """No coroutine: one that the loop ends before its first step would leave the writer open."""
+        under_way.append(asyncio.ensure_future(serve_one(reader, writer)))
 
     async with await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls) as server:
         yield server.sockets[0].getsockname()[1]
         async with asyncio.timeout(PATIENCE):
-            for ended in under_way:
-                await ended.wait()
+            await asyncio.gather(*under_way)
 
 
 @pytest.fixture(autouse=True)

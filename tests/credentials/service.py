@@ -70,12 +70,16 @@ class Service:
         await asyncio.gather(*self._serving, return_exceptions=True)
         await self._server.wait_closed()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         task = asyncio.ensure_future(self._serve(reader, writer))
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        await asyncio.wait((task,))
+
+        def over(task: asyncio.Task[None]) -> None:
+            self._serving.discard(task)
+            writer.close()  # also of a task that was cancelled before its first step
+
+        task.add_done_callback(over)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
