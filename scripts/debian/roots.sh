@@ -6,12 +6,14 @@ project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 cache=${ROOTS:-/var/cache/turnsvr-roots}
 mirror=${MIRROR:-http://deb.debian.org/debian}
 scratch=$(mktemp -d /var/tmp/turnsvr-roots-XXXX)
-mounted=()
 machine=
 
 end() {
     [ -z "$machine" ] || kill "$machine" 2>/dev/null || true
-    for place in "${mounted[@]}"; do umount --recursive --lazy "$place" 2>/dev/null || true; done
+    # What tests have mounted there as well, such as network namespaces.
+    for place in $(cut -d ' ' -f 2 /proc/self/mounts | grep "^$scratch/" | tac); do
+        umount --lazy "$place" 2>/dev/null || true
+    done
     rm -rf --one-file-system "$scratch"
 }
 trap end EXIT
@@ -45,7 +47,6 @@ connect() {
     cp -L /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"
     for place in proc dev; do
         mount --rbind "/$place" "$1/$place" && mount --make-rslave "$1/$place"
-        mounted=("$1/$place" "${mounted[@]}")
     done
 }
 
