@@ -17,10 +17,10 @@ _DREW_A_CHANNEL_TWICE = "channel bind: error 400"
 """The client draws channel numbers by chance and ends where it draws one for two peers: it may try once more."""
 
 
-_USES_WHAT_IT_FREED = "mobile-tls"
-"""The client goes on using a TLS connection that it has freed, and ends by that more often than not."""
+_USE_WHAT_THEY_FREED = ("mobile-tls", "mobile-dtls")
+"""The client goes on using a connection's cipher that it has freed, and ends by that, over TLS mostly."""
 
-_MORE_TRIES = {_USES_WHAT_IT_FREED: 15}
+_MORE_TRIES = dict.fromkeys(_USE_WHAT_THEY_FREED, 15)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

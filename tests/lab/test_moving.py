@@ -75,6 +75,10 @@ class Far(asyncio.DatagramProtocol):
             self.transport.sendto(b"%d" % number, self.client)
             await asyncio.sleep(_PERIOD)
 
+    async def close(self) -> None:
+        self.transport.close()
+        await asyncio.sleep(0)
+
 
 @dataclass
 class Result:
@@ -141,6 +145,7 @@ def test_a_call_goes_on_from_another_address(roads: Roads, before: Transport, af
         voice.result(20)
     finally:
         roads.client.ip(f"addr del {_ABROAD}/24 dev eth0")
+        roads.peer.run(far.close)
     result.by_peer = far.heard
     for way, heard in (("from the client", result.by_peer), ("to the client", result.by_client)):
         lost = set(range(_PACKETS)) - set(heard)
