@@ -186,7 +186,11 @@ class Flow:
         else:
             link = await StreamLink.open(Address("127.0.0.1", server.tls_port), tls=_context())
         client = TurnClient(link, Login(USER, PASSWORD))
-        await client.allocate()
+        try:
+            await client.allocate()
+        except BaseException:
+            await client.close()
+            raise
         return client
 
     def start(self) -> None:

@@ -15,14 +15,12 @@ from typing import TypeVar
 import pytest
 
 from tests.app.handover.rig import Flow, Server, is_alive
-from tests.conftest import PASSWORD, PATIENCE, USER, free_port
+from tests.conftest import PATIENCE, free_port
 from tests.processes import wait_for
 from turnsvr import relay
 from turnsvr.admin import NoServer
 from turnsvr.admin.handover import PREFACE
 from turnsvr.app.handover.steps import GIVER, TAKER, VARIABLE
-from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
@@ -82,8 +80,7 @@ async def test_no_packet_is_lost_on_any_leg(kinds: tuple[str, str], tmp_path: Pa
 
 async def a_call(server: Server) -> tuple[TurnClient, socket.socket]:
     """A UDP client with an allocation, and a peer that it may reach."""
-    client = TurnClient(await DatagramLink.open(Address("127.0.0.1", server.port)), Login(USER, PASSWORD))
-    await client.allocate()
+    client = await Flow.client_of(server, "udp")
     peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     peer.setblocking(False)
     peer.bind(("127.0.0.1", 0))
