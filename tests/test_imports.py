@@ -114,7 +114,9 @@ PUMPS: dict[str, set[str]] = {
     "moving": {"api"},
     "sockets": set(),
     "ports": {"api", "sockets"},
-} | {pump: {"api", "moving", "ports", "sockets"} for pump in ("portable", "compiled")}
+    "splice": {"api", "sockets"},
+    "tcprelay": {"api", "ports", "sockets", "splice"},
+} | {pump: {"api", "moving", "ports", "sockets", "tcprelay"} for pump in ("portable", "compiled")}
 """What the parts of relay may import of each other: the pumps share what both need, and never see each other."""
 
 

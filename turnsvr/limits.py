@@ -55,6 +55,10 @@ class TokenBucket:
         """Take what somebody else has let pass, whether there is as much or not."""
         self._level -= amount
 
+    def debt(self, now: float) -> float:
+        """Seconds until what was spent beyond what was there has come back; 0 where nothing was."""
+        return max(0.0, -self.level(now) / self._rate)
+
 
 ANSWERS_SAVED: Final = 10.0
 """Seconds of answers that an address saves up, for a NAT or a media server whose clients all come at once."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from turnsvr.stun.address import Family, FiveTuple
+from turnsvr.stun.address import Address, Family, FiveTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,22 @@ class OpenRelay:
     reserve: bytes | None = None
     claim: bytes | None = None
     bandwidth: float | None = None
+    tcp: bool = False
+    """Whether peers are reached over TCP (RFC 6062): it listens for them there, and relays no datagrams."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectPeer:
+    """A TCP connection to open from a session's relayed transport address to a peer.
+
+    inside: it may only reach another session's relayed transport address.
+    """
+
+    allocation: int
+    connection: int
+    """Its number, the CONNECTION-ID; there is no other connection of this number."""
+    peer: Address
+    inside: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)

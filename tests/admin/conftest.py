@@ -14,7 +14,7 @@ from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
 from turnsvr.client.dtls import DtlsContext
 from turnsvr.client.link import DatagramLink, DtlsLink, StreamLink, tls_context
-from turnsvr.client.turn import TurnClient
+from turnsvr.client.turn import AllocateOptions, TurnClient
 
 TOKEN = "open-sesame-open-sesame"
 STREAMS = ("tcp", "tls")
@@ -37,7 +37,9 @@ class Site:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def client(self, transport: str = "udp", login: Login | None = None) -> TurnClient:
+    async def client(
+        self, transport: str = "udp", login: Login | None = None, wish: AllocateOptions | None = None
+    ) -> TurnClient:
         """With an allocation."""
         address = address_of(self.application, transport)
         if transport in STREAMS:
@@ -49,7 +51,7 @@ class Site:
         else:
             client = TurnClient(await DatagramLink.open(address), login or Login(USER, PASSWORD))
         self.clients.append(client)
-        await client.allocate()
+        await client.allocate(wish or AllocateOptions())
         return client
 
     async def close(self) -> None:

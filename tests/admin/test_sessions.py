@@ -14,7 +14,7 @@ from tests.admin.conftest import Site, StartAdmin
 from tests.conftest import PASSWORD, PATIENCE, USER, address_of
 from turnsvr.client.credentials import Login
 from turnsvr.client.transaction import TransactionFailed
-from turnsvr.client.turn import TurnClient
+from turnsvr.client.turn import TCP_PROTOCOL, AllocateOptions, TurnClient
 from turnsvr.credentials import shared_secret
 from turnsvr.relay import refuses_dtls
 from turnsvr.stun.address import Address
@@ -85,6 +85,24 @@ async def test_permissions_and_channels_count_down(site: Site) -> None:
     assert (brief["permission_count"], brief["channel_count"]) == (3, 1)
     assert brief["permissions"] is brief["channels"] is None
     assert (await site.get(f"/sessions/{session['id']}"))["channels"][0]["peer"] == "8.8.4.3:7"
+
+
+async def test_connections_to_peers_are_told_of(start_admin: StartAdmin) -> None:
+    site = await start_admin(
+        relay={"addresses": ["127.0.0.1"], "tcp": True},
+        listen=["udp://127.0.0.1:0", "tcp://127.0.0.1:0"],
+        peers={"allow": ["127.0.0.1"]},
+    )
+    client = await site.client("tcp", wish=AllocateOptions(transport=TCP_PROTOCOL))
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        address = Address(*peer.getsockname())
+        await client.connect(address)
+        session = await only(site)
+        assert (session["relay"], session["connection_count"]) == ("tcp", 1)
+        assert session["connections"] == [{"peer": str(address), "stage": "unbound", "client": None}]
+        assert (await site.get("/status"))["peer_connections"] == 1
+        (brief,) = (await site.get("/sessions"))["sessions"]
+        assert (brief["connection_count"], brief["connections"]) == (1, None)
 
 
 async def test_what_is_relayed_is_counted_each_way(site: Site, pair: tuple[TurnClient, TurnClient]) -> None:

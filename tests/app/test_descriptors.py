@@ -11,6 +11,7 @@ from turnsvr.app.descriptors import share_out
 from turnsvr.config.settings import Settings
 
 EVERYTHING: dict[str, Any] = {
+    "relay": {"tcp": True},
     "web": {"listen": "http://127.0.0.1:0"},
     "share": "tcp://127.0.0.1:1",
     "credentials": {"store": "sqlite:/a", "hook": {"url": "https://a.example", "secret": "a secret, long enough"}},
@@ -29,6 +30,7 @@ def test_all_parts_fit(limit: int, families: int, sections: dict[str, Any]) -> N
     assert budget.connections < budget.streams
     assert budget.web_connections < budget.web or not settings.web
     assert 2 * budget.shared_connections < budget.shared or not settings.share
+    assert budget.peer_connections < budget.peers or not settings.relay.tcp
     assert min(budget.allocations, budget.connections) >= 50
 
 
@@ -54,6 +56,7 @@ def test_a_small_limit_is_told_setting_by_setting() -> None:
     assert [name for name, _, _ in told] == [
         "limits.allocations",
         "limits.connections",
+        "limits.peer_connections",
         "web.connections",
         "share.connections",
     ]

@@ -23,7 +23,7 @@ listen:
   - tcp://[::1]:{port}
   - tls://[::1]:{tls_port}{dtls}
 tls: {{certificate: {certificate}, key: {key}}}
-relay: {{addresses: [127.0.0.1, "::1"]}}
+relay: {{addresses: [127.0.0.1, "::1"], tcp: true}}
 credentials:
   users: {{{user}: {password}}}
   oauth:

@@ -51,6 +51,12 @@ class Notes:
         self.errors: list[PeerError] = []
         self.fenced: list[tuple[int, Address]] = []
         self.closed: list[tuple[FiveTuple, str]] = []
+        self.arrived: list[tuple[int, Address, bool]] = []
+        self.connected: list[int] = []
+        self.failed: list[tuple[int, bool]] = []
+        self.connections = itertools.count(1_000)
+        self.welcome: set[str] = set()
+        """Hosts whose connections are taken."""
 
     @property
     def messages(self) -> list[tuple[FiveTuple, bytes]]:
@@ -68,6 +74,16 @@ class Notes:
 
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         self.closed.append((five_tuple, reason))
+
+    def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
+        self.arrived.append((session, peer, inside))
+        return next(self.connections) if peer.host in self.welcome else None
+
+    def peer_connected(self, connection: int) -> None:
+        self.connected.append(connection)
+
+    def peer_failed(self, connection: int, forbidden: bool) -> None:
+        self.failed.append((connection, forbidden))
 
 
 class Endpoint:

@@ -76,8 +76,13 @@ class TestStreamSplitter:
     )
     @pytest.mark.parametrize("before", [b"", b"\x40\x00\x00\x04abcd"])
     def test_what_is_no_frame_ends_the_stream(self, stream: bytes, before: bytes) -> None:
+        splitter = StreamSplitter()
+        if before:
+            assert splitter.feed(before + stream) == [before]
         with pytest.raises(MalformedMessage):
-            StreamSplitter().feed(before + stream)
+            splitter.feed(b"" if before else stream)
+        assert splitter.take() == stream
+        assert splitter.pending == 0
         with pytest.raises(MalformedMessage):
             _feed_byte_by_byte(StreamSplitter(), before + stream)
 

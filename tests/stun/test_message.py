@@ -68,6 +68,7 @@ BY_NAME: dict[str, st.SearchStrategy[Any]] = {
     "CHANNEL-NUMBER": st.integers(0, 0xFFFF),
     "RESPONSE-PORT": st.integers(0, 0xFFFF),
     "LIFETIME": st.integers(0, 0xFFFFFFFF),
+    "CONNECTION-ID": st.integers(0, 0xFFFFFFFF),
     "FINGERPRINT": st.integers(0, 0xFFFFFFFF),
     "CHANGE-REQUEST": st.integers(0, 0xFFFFFFFF),
     "PRIORITY": st.integers(0, 0xFFFFFFFF),

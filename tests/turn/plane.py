@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from turnsvr.plane import OpenRelay
+from turnsvr.plane import ConnectPeer, OpenRelay
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
-from turnsvr.turn.commands import BindChannel, ExpectClient, ExtendRelay, MoveRelay, Permit, SendToPeer
+from turnsvr.turn.commands import (
+    BindChannel,
+    DisconnectPeer,
+    ExpectClient,
+    ExtendRelay,
+    JoinPeer,
+    MoveRelay,
+    Permit,
+    SendToPeer,
+)
 
 RELAY_HOSTS = {Family.IPV4: "192.0.2.100", Family.IPV6: "2001:db8::100"}
 FIRST_PORT = 49152
@@ -20,6 +29,7 @@ class Session:
     """One allocation as the pump knows it."""
 
     deadline: float
+    tcp: bool = False
     relayed: dict[Family, Address] = field(default_factory=dict)
     permissions: dict[str, float] = field(default_factory=dict)
     channels: dict[int, tuple[Address, float]] = field(default_factory=dict)
@@ -27,8 +37,17 @@ class Session:
     """Where its client is, since it has moved."""
 
 
+@dataclass(slots=True)
+class Connection:
+    """One to a peer."""
+
+    session: int
+    is_connected: bool = False
+    client: FiveTuple | None = None
+
+
 class Plane:
-    """Sessions, permissions, channels and held ports; it refuses by assertion what no pump could carry out."""
+    """Sessions, permissions, channels, connections, held ports; it refuses by assertion what no pump could do."""
 
     def __init__(self, families: Iterable[Family] = tuple(Family)) -> None:
         self.families = set(families)
@@ -38,12 +57,14 @@ class Plane:
         """Families that cannot be opened now, and why."""
         self.relayed: list[SendToPeer] = []
         self.expected: set[FiveTuple] = set()
+        self.connections: dict[int, Connection] = {}
+        self.connects: list[ConnectPeer] = []
         self._port = FIRST_PORT
 
     def open(self, command: OpenRelay) -> tuple[list[Address], dict[Family, ErrorCode]]:
         """Addresses that were opened, and what kept other families away."""
         assert command.allocation not in self.sessions
-        session = Session(command.deadline)
+        session = Session(command.deadline, command.tcp)
         failures: dict[Family, ErrorCode] = {}
         if command.claim is not None:
             held = self.held.pop(command.claim, None)
@@ -86,11 +107,39 @@ class Plane:
                 del session.channels[number]
         if family is None or not session.relayed:
             del self.sessions[allocation]
+            assert not [each for each in self.connections.values() if each.session == allocation]
+
+    def connect(self, command: ConnectPeer) -> None:
+        session = self.sessions[command.allocation]
+        assert session.tcp
+        assert command.peer.family in session.relayed
+        assert command.connection not in self.connections
+        self.connections[command.connection] = Connection(command.allocation)
+        self.connects.append(command)
+
+    def connected(self, number: int) -> None:
+        self.connections[number].is_connected = True
+
+    def arrived(self, number: int, session: int) -> None:
+        assert self.sessions[session].tcp
+        assert number not in self.connections
+        self.connections[number] = Connection(session, is_connected=True)
+
+    def join(self, command: JoinPeer) -> None:
+        connection = self.connections[command.connection]
+        assert connection.session == command.allocation
+        assert connection.is_connected
+        assert connection.client is None
+        connection.client = command.five_tuple
+
+    def disconnect(self, command: DisconnectPeer) -> None:
+        self.connections.pop(command.connection, None)
 
     def extend(self, command: ExtendRelay) -> None:
         self.sessions[command.allocation].deadline = command.deadline
 
     def permit(self, command: Permit) -> None:
+        assert not self.sessions[command.allocation].tcp
         self.sessions[command.allocation].permissions[command.host] = command.deadline
 
     def bind(self, command: BindChannel) -> None:

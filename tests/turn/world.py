@@ -14,7 +14,7 @@ from tests.turn.plane import Plane
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.credentials.static import StaticUsers
 from turnsvr.limits import AnswerLimiter
-from turnsvr.plane import OpenRelay
+from turnsvr.plane import ConnectPeer, OpenRelay
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.errors import ErrorCode
@@ -31,10 +31,12 @@ from turnsvr.turn.commands import (
     BindChannel,
     CloseRelay,
     Command,
+    DisconnectPeer,
     Event,
     ExpectClient,
     ExtendRelay,
     FindCredential,
+    JoinPeer,
     MoveRelay,
     PeerRefused,
     Permit,
@@ -55,6 +57,7 @@ PEER_V6 = Address("2606:4700::1111", 6000)
 
 Pair: TypeAlias = tuple[a.Attribute[Any], Any]
 UDP_RELAY: Pair = (a.REQUESTED_TRANSPORT, 17)
+TCP_RELAY: Pair = (a.REQUESTED_TRANSPORT, 6)
 
 
 class Style(Enum):
@@ -154,6 +157,12 @@ class World:
                 self.plane.expect(command)
             case MoveRelay():
                 self.plane.move(command)
+            case ConnectPeer():
+                self.plane.connect(command)
+            case JoinPeer():
+                self.plane.join(command)
+            case DisconnectPeer():
+                self.plane.disconnect(command)
             case ReleaseReservation():
                 self.plane.release(command.token)
             case (
@@ -196,6 +205,25 @@ class World:
         else:
             code = next(iter(failures.values()), ErrorCode.INSUFFICIENT_CAPACITY)
             self.server.relay_failed(command.allocation, code, self.now)
+
+    def connected(self, connection: int) -> None:
+        """A connection to a peer is there."""
+        self.plane.connected(connection)
+        self.server.peer_connected(connection, self.now)
+        self.carry_out()
+
+    def connect_fails(self, connection: int, *, forbidden: bool = False) -> None:
+        self.plane.connections.pop(connection)
+        self.server.peer_failed(connection, self.now, forbidden=forbidden)
+        self.carry_out()
+
+    def arrive(self, allocation: int, peer: Address, *, inside: bool = False) -> int | None:
+        """A peer connects to a relayed transport address; the number of its connection."""
+        number = self.server.peer_arrived(allocation, peer, inside, self.now)
+        if number is not None:
+            self.plane.arrived(number, allocation)
+        self.carry_out()
+        return number
 
     def fail_open(self, command: OpenRelay) -> None:
         self.opens.remove(command)
@@ -313,6 +341,18 @@ class Client:
 
     def allocate(self, *pairs: Pair) -> Message:
         return self.request(Method.ALLOCATE, UDP_RELAY, *pairs)
+
+    def allocate_tcp(self, *pairs: Pair) -> Message:
+        return self.request(Method.ALLOCATE, TCP_RELAY, *pairs)
+
+    def connect(self, peer: Address) -> Message | None:
+        """A Connect request; its answer if there is one at once."""
+        if self.nonce is None:
+            self.challenge()
+        return self.transact(self.sign(self.message(Method.CONNECT, (a.XOR_PEER_ADDRESS, peer))))
+
+    def bind_connection(self, number: int) -> Message:
+        return self.request(Method.CONNECTION_BIND, (a.CONNECTION_ID, number))
 
     def refresh(self, *pairs: Pair) -> Message:
         return self.request(Method.REFRESH, *pairs)

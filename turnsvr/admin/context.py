@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Literal, Protocol
 
 from turnsvr.relay.api import Counters, Totals
@@ -33,6 +34,20 @@ class Channel(Protocol):
     def deadline(self) -> float: ...
 
 
+class PeerConnection(Protocol):
+    """A connection to a peer over TCP, to be read at once."""
+
+    @property
+    def peer(self) -> Address: ...
+    @property
+    def stage(self) -> Enum:
+        """Its value is a word for it."""
+
+    @property
+    def client(self) -> FiveTuple | None:
+        """The client's connection that it is joined with."""
+
+
 class Allocation(Protocol):
     """A live allocation, to be read at once: the next turn of the loop may change or end it."""
 
@@ -40,6 +55,10 @@ class Allocation(Protocol):
     def number(self) -> int: ...
     @property
     def five_tuple(self) -> FiveTuple: ...
+    @property
+    def tcp(self) -> bool:
+        """Whether it reaches its peers over TCP."""
+
     @property
     def realm(self) -> str: ...
     @property
@@ -152,6 +171,9 @@ class Context(Protocol):
 
     def __len__(self) -> int:
         """Sessions."""
+
+    def peer_connections(self, number: int) -> Sequence[PeerConnection]:
+        """A session's connections to peers: to be read, never changed."""
 
     def counters(self, number: int) -> Counters: ...
 

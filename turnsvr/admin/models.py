@@ -53,6 +53,16 @@ class Channel(_Model):
     remaining: float = Field(description="Seconds.")
 
 
+class PeerConnection(_Model):
+    """A TCP connection to a peer (RFC 6062)."""
+
+    peer: str = Field(description="Address and port.")
+    stage: Literal["connecting", "unbound", "bound"] = Field(
+        description="Being made; waiting for a connection of the client; joined with one."
+    )
+    client: str | None = Field(description="Address and port of the client's connection that it is joined with.")
+
+
 class Session(_Model):
     """One allocation."""
 
@@ -64,6 +74,7 @@ class Session(_Model):
     client: str = Field(description="Address and port of the client, as the server sees it.")
     server: str = Field(description="Address and port that the client reached.")
     relayed: list[str] = Field(description="Relayed transport addresses, one a family.")
+    relay: Literal["udp", "tcp"] = Field(description="How it reaches its peers.")
     age: float = Field(description="Seconds since it began.")
     remaining: float = Field(description="Seconds that it lives on if the client does not refresh it.")
     pump: str = Field(description="What relays its packets.")
@@ -71,8 +82,10 @@ class Session(_Model):
     traffic: SessionTraffic
     permission_count: int
     channel_count: int
+    connection_count: int = Field(description="TCP connections to peers.")
     permissions: list[Permission] | None = Field(default=None, description="In lists only with detail=true.")
     channels: list[Channel] | None = Field(default=None, description="In lists only with detail=true.")
+    connections: list[PeerConnection] | None = Field(default=None, description="In lists only with detail=true.")
 
 
 class SessionPage(_Model):
@@ -174,6 +187,7 @@ class Status(_Model):
     realms: list[str]
     sessions: Sessions
     connections: int = Field(description="TCP and TLS connections of clients.")
+    peer_connections: int = Field(description="TCP connections to peers.")
     authentications_failed: int
     peers_refused: int
     relayed: Traffic

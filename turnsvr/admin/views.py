@@ -6,7 +6,7 @@ import os
 import time
 
 from turnsvr.admin import models
-from turnsvr.admin.context import Allocation, Context
+from turnsvr.admin.context import Allocation, Context, PeerConnection
 from turnsvr.admin.rates import Rate, Rates
 from turnsvr.credentials.shown import shown
 from turnsvr.relay.api import Counters
@@ -33,6 +33,7 @@ async def status(context: Context, rates: Rates) -> models.Status:
         realms=list(facts.realms),
         sessions=models.Sessions(now=figures.allocations, started=dict(sessions.started), ended=dict(sessions.ended)),
         connections=figures.connections,
+        peer_connections=figures.peer_connections,
         authentications_failed=sessions.authentications_failed,
         peers_refused=sessions.peers_refused,
         relayed=models.Traffic(from_client=traffic.from_client, to_client=traffic.to_client),
@@ -53,6 +54,7 @@ def log_level(context: Context) -> models.LogLevel:
 
 def session(context: Context, rates: Rates, allocation: Allocation, *, detail: bool) -> models.Session:
     now, number, five_tuple = context.now(), allocation.number, allocation.five_tuple
+    connections = context.peer_connections(number)
     return models.Session(
         id=number,
         user=allocation.shown,
@@ -62,6 +64,7 @@ def session(context: Context, rates: Rates, allocation: Allocation, *, detail: b
         client=str(five_tuple.client),
         server=str(five_tuple.server),
         relayed=[str(each) for each in allocation.relayed.values()],
+        relay="tcp" if allocation.tcp else "udp",
         age=_seconds(now - allocation.started),
         remaining=_seconds(max(allocation.expires.values(), default=now) - now),
         pump=context.pump(),
@@ -69,8 +72,17 @@ def session(context: Context, rates: Rates, allocation: Allocation, *, detail: b
         traffic=_flows(context.counters(number), rates.of(number)),
         permission_count=len(allocation.permissions),
         channel_count=len(allocation.channels),
+        connection_count=len(connections),
         permissions=_permissions(allocation, now) if detail else None,
         channels=_channels(allocation, now) if detail else None,
+        connections=[_connection(each) for each in connections] if detail else None,
+    )
+
+
+def _connection(connection: PeerConnection) -> models.PeerConnection:
+    client = connection.client
+    return models.PeerConnection(
+        peer=str(connection.peer), stage=connection.stage.value, client=None if client is None else str(client.client)
     )
 
 

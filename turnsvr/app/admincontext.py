@@ -6,13 +6,22 @@ import math
 import socket
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Protocol
 
 from turnsvr import __version__, relay
 from turnsvr.admin import AdminServer
-from turnsvr.admin.context import Allocation, Facts, Level, LogLevel, Reader, Reloaded, Upgraded
+from turnsvr.admin.context import (
+    Allocation,
+    Facts,
+    Level,
+    LogLevel,
+    PeerConnection,
+    Reader,
+    Reloaded,
+    Upgraded,
+)
 from turnsvr.app import snapshot
 from turnsvr.app.handover.succession import Succession
 from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
@@ -74,6 +83,9 @@ class AdminContext:
 
     def session(self, number: int) -> Allocation | None:
         return self._rooms.server.allocation(number) or self._rooms.elsewhere.allocation(number)
+
+    def peer_connections(self, number: int) -> Sequence[PeerConnection]:
+        return self._rooms.server.connections_of(number)
 
     def counters(self, number: int) -> Counters:
         return self._rooms.elsewhere.counters(number) or self._rooms.pump.counters(number)

@@ -1,9 +1,9 @@
-"""How the open files of the process are shared out: to relays, streams, HTTP, other servers, admin and stores.
+"""How the open files of the process are shared out: to relays, streams, peers, HTTP, other servers, admin and stores.
 
 The law: each part keeps a bound of its own (allocations, connections), and all bounds together fit into what the system
 allows (RLIMIT_NOFILE). So one full part takes nothing from another. Where the system allows fewer files than the
-settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams, HTTP and what
-other servers take share the rest in proportion to what the settings ask for.
+settings ask for, stores, the admin interface and the server itself have theirs first; relays, streams, peers, HTTP and
+what other servers take share the rest in proportion to what the settings ask for.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class OpenFiles:
     """Connections that other servers take (share), each with the one to its server."""
     streams: int
     relays: int
+    peers: int
+    """Connections to peers over TCP; 0 without relay.tcp."""
     allocations: int
     """Allocations that relays have room for, at most limits.allocations."""
     connections: int
@@ -51,6 +53,8 @@ class OpenFiles:
     """At most web.connections; 0 without web."""
     shared_connections: int
     """At most share.connections; 0 where no other server takes any."""
+    peer_connections: int
+    """At most limits.peer_connections; that without relay.tcp."""
 
     @property
     def total(self) -> int:
@@ -59,14 +63,18 @@ class OpenFiles:
     def applied(self, settings: Settings) -> Settings:
         """The settings with the bounds for which there is room."""
         limits = settings.limits.model_copy(
-            update={"allocations": self.allocations, "connections": self.connections},
+            update={
+                "allocations": self.allocations,
+                "connections": self.connections,
+                "peer_connections": self.peer_connections,
+            },
         )
         share = settings.share and settings.share.model_copy(update={"connections": max(1, self.shared_connections)})
         return settings.model_copy(update={"limits": limits, "share": share})
 
     def shares(self) -> dict[str, int]:
         """Open files by part, in the order in which they are told."""
-        names = ("relays", "streams", "web", "shared", "admin", "stores", "server")
+        names = ("relays", "streams", "peers", "web", "shared", "admin", "stores", "server")
         return {name: getattr(self, name) for name in names}
 
     def as_dict(self) -> dict[str, int]:
@@ -84,6 +92,7 @@ class OpenFiles:
         found = [
             ("limits.allocations", limits.allocations, self.allocations),
             ("limits.connections", limits.connections, self.connections),
+            ("limits.peer_connections", limits.peer_connections, self.peer_connections),
             ("web.connections", web.connections if web else 0, self.web_connections),
             ("share.connections", _shared(settings), self.shared_connections),
         ]
@@ -109,6 +118,7 @@ def share_out(
     wanted = {
         "relays": _sockets(settings.limits.allocations, families),
         "streams": settings.limits.connections + _PASSING,
+        "peers": settings.limits.peer_connections + _PASSING if settings.relay.tcp else 0,
         "web": settings.web.connections + _PASSING if settings.web else 0,
         "shared": 2 * _shared(settings) + _PASSING if _shared(settings) else 0,
     }
@@ -123,6 +133,9 @@ def share_out(
         connections=_room(settings.limits.connections, shares["streams"]),
         web_connections=_room(settings.web.connections, shares["web"]) if settings.web else 0,
         shared_connections=_room(2 * _shared(settings), shares["shared"]) // 2,
+        peer_connections=_room(settings.limits.peer_connections, shares["peers"])
+        if settings.relay.tcp
+        else settings.limits.peer_connections,
     )
 
 

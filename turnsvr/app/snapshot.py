@@ -30,6 +30,7 @@ def figures(rooms: Rooms) -> Figures:
         allocations=len(server) + len(rooms.elsewhere),
         allocation_limit=rooms.open_files.allocations,
         connections=len(streams),
+        peer_connections=server.peer_connections(),
         connections_evicted=streams.evicted,
         connections_refused=streams.refused,
         dtls_associations=associations.open,

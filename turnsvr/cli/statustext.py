@@ -23,7 +23,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         "sessions": f"{sessions['now']} now, {_counted(sessions['started'], 'started')}",
         "ended": _counted(sessions["ended"], "ended"),
         "refused": f"{status['authentications_failed']} logins, {status['peers_refused']} peers",
-        "connections": str(status["connections"]),
+        "connections": _connections(status["connections"], status.get("peer_connections", 0)),
         "up": _flow(relayed["from_client"]),
         "down": _flow(relayed["to_client"]),
         "drops": _counted(status["drops"], "dropped"),
@@ -40,6 +40,10 @@ def state(status: dict[str, Any]) -> str:
     if status["draining"]:
         return "draining"
     return "ready" if status["ready"] else "not ready"
+
+
+def _connections(of_clients: int, to_peers: int) -> str:
+    return f"{of_clients}" + (f", and {to_peers} to peers" if to_peers else "")
 
 
 def _open_files(shares: dict[str, int]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from turnsvr.client.dtls import DtlsContext, DtlsEnd
 from turnsvr.client.libssl import TlsError
+from turnsvr.client.rawstream import RawStream
 from turnsvr.client.transaction import Accept, Response, Timers, Transactions
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.errors import MalformedMessage
@@ -24,6 +25,9 @@ ALPN = ("stun.turn", "stun.nat-discovery")
 """RFC 7443."""
 
 Handler = Callable[[bytes, Address], None]
+
+_BOUND = b"\x01\x0b"
+"""How the success response of ConnectionBind begins (RFC 6062 section 6.1)."""
 
 _CLOSE_PATIENCE = 1.0
 """Seconds that a TLS peer gets to answer our close_notify."""
@@ -157,6 +161,18 @@ class StreamLink(Link, asyncio.Protocol):
     def __init__(self, transport: Transport, timers: Timers) -> None:
         super().__init__(transport, timers)
         self._splitter = StreamSplitter()
+        self._raw: RawStream | None = None
+        self._may_be_bound = False
+
+    def expect_bind(self, expected: bool) -> None:
+        """Whether a request is out whose success makes the connection raw."""
+        self._may_be_bound = expected
+
+    def raw(self) -> RawStream:
+        """What the connection carries since a ConnectionBind request has succeeded."""
+        if self._raw is None:
+            raise ValueError("the connection is not bound to one to a peer")
+        return self._raw
 
     @classmethod
     async def open(
@@ -193,6 +209,9 @@ class StreamLink(Link, asyncio.Protocol):
         self.tls_version = tls.version() if tls else None
 
     def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw.received(data)
+            return
         try:
             frames = self._splitter.feed(data)
         except MalformedMessage as error:
@@ -200,10 +219,32 @@ class StreamLink(Link, asyncio.Protocol):
             self._socket.abort()
             return
         source = self._destination
-        for frame in frames:
+        for at, frame in enumerate(frames, 1):
+            if self._may_be_bound and frame.startswith(_BOUND):
+                self._raw = RawStream(self._socket)
+                self._raw.received(b"".join(frames[at:]) + self._splitter.take())
+                self._frame_received(frame, source)
+                return
             self._frame_received(frame, source)
 
+    def eof_received(self) -> bool:
+        """Whether asyncio is to keep the connection: a raw one, for what is still to be sent."""
+        if self._raw is None:
+            return False
+        self._raw.ended()
+        return self.transport is Transport.TCP
+
+    def pause_writing(self) -> None:
+        if self._raw is not None:
+            self._raw.pause()
+
+    def resume_writing(self) -> None:
+        if self._raw is not None:
+            self._raw.resume()
+
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._raw is not None:
+            self._raw.lost(exc)
         self._lost(exc)
 
     async def close(self) -> None:

@@ -8,13 +8,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from turnsvr.client.credentials import Login, Session, challenged
-from turnsvr.client.link import Link, new_request
+from turnsvr.client.link import Link, StreamLink, new_request
+from turnsvr.client.rawstream import RawStream
 from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.attributes import (
     ADDITIONAL_ADDRESS_FAMILY,
     ADDRESS_ERROR_CODE,
     CHANNEL_NUMBER,
+    CONNECTION_ID,
     DATA,
     DONT_FRAGMENT,
     EVEN_PORT,
@@ -37,7 +39,8 @@ from turnsvr.stun.framing import CHANNEL_FIRST, CHANNEL_LAST, is_channel_data, p
 from turnsvr.stun.message import Class, Message, Method
 
 UDP_PROTOCOL = 17
-"""REQUESTED-TRANSPORT for relaying over UDP."""
+TCP_PROTOCOL = 6
+"""REQUESTED-TRANSPORT for relaying over UDP, and over TCP (RFC 6062)."""
 
 _MAX_WAITING = 1024
 """Packets from peers that wait for receive(); the oldest goes."""
@@ -60,6 +63,15 @@ class PeerError:
 
     peer: Address
     icmp: Icmp
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """A peer has connected to the relayed transport address (RFC 6062 section 4.4)."""
+
+    peer: Address
+    connection: int
+    """For bind_connection() of another client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +132,7 @@ class TurnClient:
         """Packets that were dropped because the program did not read them in time."""
         self._timers = timers
         self._channels: dict[int, Address] = {}
-        self._waiting: asyncio.Queue[PeerData | PeerError] = asyncio.Queue(_MAX_WAITING)
+        self._waiting: asyncio.Queue[PeerData | PeerError | PeerConnected] = asyncio.Queue(_MAX_WAITING)
         link.handler = self._received
 
     async def binding(self) -> Response:
@@ -222,8 +234,39 @@ class TurnClient:
         """Send to the peer of a channel by ChannelData."""
         self.link.send(pack_channel_data(channel, data, padded=self.link.transport.is_stream))
 
-    async def receive(self) -> PeerData | PeerError:
-        """The next packet from a peer, or an ICMP error."""
+    async def connect(self, peer: Address) -> int:
+        """Have the server connect to a peer (RFC 6062 section 4.3); the number to bind a connection of ours to."""
+
+        def fill(request: Message) -> None:
+            request.add(XOR_PEER_ADDRESS, peer)
+
+        response = await self.request(Method.CONNECT, fill)
+        connection = response.message.get(CONNECTION_ID)
+        if connection is None:
+            raise BadResponse("a Connect success response without CONNECTION-ID")
+        return connection
+
+    async def bind_connection(self, connection: int) -> RawStream:
+        """Make this client's TCP or TLS connection one to a peer (RFC 6062 section 4.3).
+
+        It must have no allocation, and carries nothing else from then on. Raises what allocate() raises.
+        """
+
+        def fill(request: Message) -> None:
+            request.add(CONNECTION_ID, connection)
+
+        link = self.link
+        if not isinstance(link, StreamLink):
+            raise ValueError("only a TCP or TLS connection can be bound to one to a peer")
+        link.expect_bind(True)
+        try:
+            await self.request(Method.CONNECTION_BIND, fill)
+        finally:
+            link.expect_bind(False)
+        return link.raw()
+
+    async def receive(self) -> PeerData | PeerError | PeerConnected:
+        """The next packet from a peer, an ICMP error, or a peer that has connected."""
         return await self._waiting.get()
 
     async def request(self, method: Method, fill: Callable[[Message], object]) -> Response:
@@ -281,7 +324,10 @@ def _is_challenge(failure: TransactionFailed, session: Session | None) -> bool:
     return failure.code == ErrorCode.UNAUTHENTICATED and session is None
 
 
-def _indication(message: Message) -> PeerData | PeerError | None:
+def _indication(message: Message) -> PeerData | PeerError | PeerConnected | None:
+    if message.method == Method.CONNECTION_ATTEMPT and message.message_class is Class.INDICATION:
+        peer, connection = message.get(XOR_PEER_ADDRESS), message.get(CONNECTION_ID)
+        return PeerConnected(peer, connection) if peer is not None and connection is not None else None
     if message.method != Method.DATA or message.message_class is not Class.INDICATION:
         return None
     peer, data, icmp = message.get(XOR_PEER_ADDRESS), message.get(DATA), message.get(ICMP)

@@ -35,6 +35,8 @@ class RelaySettings(fields.Section):
     """Ports of relayed transport addresses."""
     default_family: Literal["ipv4", "ipv6", "client"] = "ipv4"
     """Family of the relayed address of a client that names none; client: that of its own address, where served."""
+    tcp: bool = False
+    """Relay over TCP to peers too (RFC 6062), for TCP and TLS clients that ask for it."""
 
     _external_source: str | None = PrivateAttr(default=None)
 

@@ -109,7 +109,7 @@ KEYS: dict[str, Rule] = {
     "max-port": _RELAY,
     "relay-device": Unsupported("name the device's addresses under relay.addresses; ip -brief address shows them"),
     "no-udp-relay": Unsupported("relaying is UDP; to answer STUN alone set stun_only: true", _NO),
-    "no-tcp-relay": Unneeded("no relaying over TCP to peers (RFC 6062)"),
+    "no-tcp-relay": Unneeded("relaying over TCP to peers (RFC 6062) is off unless relay.tcp is true"),
     "keep-address-family": _RELAY,
     "allocation-default-address-family": _RELAY,
     "server-relay": Unsupported(

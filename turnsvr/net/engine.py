@@ -11,7 +11,7 @@ import structlog
 
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
-from turnsvr.plane import OpenRelay
+from turnsvr.plane import ConnectPeer, OpenRelay
 from turnsvr.relay.api import Counters, Handler, RelayFailure
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -25,10 +25,12 @@ from turnsvr.turn.commands import (
     BindChannel,
     CloseRelay,
     Command,
+    DisconnectPeer,
     Event,
     ExpectClient,
     ExtendRelay,
     FindCredential,
+    JoinPeer,
     MoveRelay,
     PeerRefused,
     Permit,
@@ -133,6 +135,29 @@ class Engine:
             _log.exception("a packet that went nowhere could not be told of")
         self.carry_out()
 
+    def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
+        number = None
+        try:
+            number = self.server.peer_arrived(session, peer, inside, self._loop.time())
+        except Exception:
+            _log.exception("a peer's connection could not be judged")
+        self.carry_out()
+        return number
+
+    def peer_connected(self, connection: int) -> None:
+        try:
+            self.server.peer_connected(connection, self._loop.time())
+        except Exception:
+            _log.exception("a connection to a peer could not be told of")
+        self.carry_out()
+
+    def peer_failed(self, connection: int, forbidden: bool) -> None:
+        try:
+            self.server.peer_failed(connection, self._loop.time(), forbidden=forbidden)
+        except Exception:
+            _log.exception("a connection that failed could not be told of")
+        self.carry_out()
+
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         _log.debug("connection closed", client=str(five_tuple.client), reason=reason)
         self.on_stream_closed(five_tuple)
@@ -222,8 +247,8 @@ class Engine:
                 pump.bind_channel(command.allocation, command.channel, command.peer, command.deadline)
             case SendToPeer():
                 pump.send_to_peer(command.allocation, command.peer, command.data, dont_fragment=command.dont_fragment)
-            case ExpectClient() | MoveRelay():
-                self._move(command)
+            case ExpectClient() | MoveRelay() | ConnectPeer() | JoinPeer() | DisconnectPeer():
+                self._steer(command)
             case ReleaseReservation():
                 pump.release(command.token)
             case (
@@ -239,11 +264,19 @@ class Engine:
             case _:
                 assert_never(command)
 
-    def _move(self, command: ExpectClient | MoveRelay) -> None:
-        if isinstance(command, MoveRelay):
-            self.pump.move(command.allocation, command.five_tuple)
-        else:
-            self.pump.expect(command.five_tuple, command.expected)
+    def _steer(self, command: ExpectClient | MoveRelay | ConnectPeer | JoinPeer | DisconnectPeer) -> None:
+        """Clients that move, and connections to peers."""
+        match command:
+            case ExpectClient():
+                self.pump.expect(command.five_tuple, command.expected)
+            case MoveRelay():
+                self.pump.move(command.allocation, command.five_tuple)
+            case ConnectPeer():
+                self.pump.connect(command)
+            case JoinPeer():
+                self.pump.join(command.connection, command.allocation, command.five_tuple)
+            case DisconnectPeer():
+                self.pump.disconnect(command.connection)
 
     def _tell(self, event: Event) -> None:
         match event:
@@ -280,6 +313,10 @@ class Engine:
             match command:
                 case FindCredential():
                     self.server.credential_failed(command.request, self._loop.time())
+                case ConnectPeer():
+                    self.server.peer_failed(command.connection, self._loop.time())
+                case JoinPeer():
+                    self.server.disconnected(command.five_tuple, self._loop.time())
                 case OpenRelay():
                     self.server.relay_failed(command.allocation, ErrorCode.INSUFFICIENT_CAPACITY, self._loop.time())
         except Exception:

@@ -15,6 +15,8 @@ import structlog
 from turnsvr.net.arrival import LINGER, Speech, judge, last_word
 from turnsvr.net.connections import Connection
 from turnsvr.net.engine import Engine
+from turnsvr.net.joined import Joined
+from turnsvr.relay.api import JoinedClient, Joint
 from turnsvr.relay.moving import StreamRest
 from turnsvr.stun.address import FiveTuple
 from turnsvr.stun.errors import MalformedMessage
@@ -99,6 +101,9 @@ class StreamProtocol(asyncio.BufferedProtocol):
         self._is_fresh = True
         self._closing: asyncio.TimerHandle | None = None
         self._linger_until = 0.0
+        self._joined: Joined | None = None
+        self._has_ended = False
+        """Whether the client sends no more."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -108,7 +113,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             return
         self._connection.drop = self._drop
         self._transport.set_write_buffer_limits(high=_LAGGING)
-        self._engine.pump.attach(self._five_tuple, self.write, self._go_on)
+        self._engine.pump.attach(self._five_tuple, self.write, self._go_on, self._join)
         if self._rest is not None:
             self._is_fresh = False
             self._transport.write(self._rest.output)
@@ -118,7 +123,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
     def can_part(self) -> bool:
         """Whether another process may serve the connection: plain TCP, with nothing to be sent that waits here."""
         transport = self._transport
-        if transport is None or self._tls or self._end or transport.is_closing():
+        if transport is None or self._joined is not None or self._tls or self._end or transport.is_closing():
             return False
         self._flush()
         return not transport.get_write_buffer_size()
@@ -146,6 +151,10 @@ class StreamProtocol(asyncio.BufferedProtocol):
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._view[:nbytes])
+        if self._joined is not None:
+            self._joined.joint.received(data)
+            return
         if self._transport is None or self._transport.is_closing() or self._end:
             if self._closing is not None:
                 self._linger()
@@ -161,13 +170,22 @@ class StreamProtocol(asyncio.BufferedProtocol):
                     return
                 self._say_last(last_word(speech), speech.value)
                 return
+        self._split(data)
+        self._go_on()
+
+    def _split(self, data: bytes) -> None:
         try:
-            frames = self._splitter.feed(data)
+            self._frames += self._splitter.feed(data)
         except MalformedMessage as error:
             self._end = f"broken frame: {error}"
-        else:
-            self._frames += frames
-        self._go_on()
+
+    def _join(self, joint: Joint) -> JoinedClient | None:
+        """From here on bytes are the peer's; those that wait behind the message being judged go when that is over."""
+        if self._transport is None:
+            return None
+        self._flush()
+        self._joined = Joined(self._transport, joint)
+        return self._joined
 
     def _protocol(self) -> str:
         """What ALPN has agreed upon."""
@@ -190,8 +208,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
         """Whether asyncio is to keep the connection, for what came before its end.
 
         It never does so over TLS: there the answers to a few messages still leave, as those are judged out of turn, and
-        the others are judged without, although the connection be gone by then.
+        the others are judged without, although the connection be gone by then. A joined one is kept for what its peer
+        still sends.
         """
+        if self._joined is not None:
+            self._joined.joint.ended()
+            return not self._tls
+        self._has_ended = True
         if self._tls:
             self._hurry()
         self._flush()
@@ -230,9 +253,13 @@ class StreamProtocol(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         self._connection.lag(True)
+        if self._joined is not None:
+            self._joined.pause()
 
     def resume_writing(self) -> None:
         self._connection.lag(False)
+        if self._joined is not None:
+            self._joined.resume()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
@@ -263,18 +290,24 @@ class StreamProtocol(asyncio.BufferedProtocol):
             self._closing = None
         self._queue.clear()
         self._frames.clear()
+        if self._joined is not None:
+            self._joined.joint.lost()
         self._engine.pump.detach(self._five_tuple)
         self._engine.disconnected(self._five_tuple)
 
     def _go_on(self) -> None:
         """Hand on what came, as far as a message that is yet to be judged; until then no more than that is read."""
-        if self._frames:
+        if self._joined is not None:
+            self._hand_to_peer(self._joined)
+        elif self._frames:
             del self._frames[: self._engine.stream_frames(self._five_tuple, self._frames)]
         if self._transport is None:
             self._go_when_judged()
             return
-        if self._transport.is_closing():
+        if self._joined is not None or self._transport.is_closing():
             return
+        if self._splitter.pending and not self._end and not self._waits:
+            self._split(b"")
         if self._end and not self._waits:
             self._close(self._end)
         elif self._reads is bool(self._frames or self._end):
@@ -283,6 +316,17 @@ class StreamProtocol(asyncio.BufferedProtocol):
                 self._transport.resume_reading()
             else:
                 self._transport.pause_reading()
+
+    def _hand_to_peer(self, joined: Joined) -> None:
+        """What came behind the message that has joined the connection, though it may look like frames."""
+        rest = b"".join(self._frames) + self._splitter.take()
+        self._frames.clear()
+        if not self._reads and self._transport is not None and not self._transport.is_closing():
+            self._reads = True
+            self._transport.resume_reading()
+        joined.joint.received(rest)
+        if self._has_ended:
+            joined.joint.ended()
 
     def write(self, frame: bytes) -> bool:
         """Queue one whole frame; False when too much waits already and it was dropped."""

@@ -55,8 +55,7 @@ class Streams(Entrance):
         splices: Splices | None = None,
     ) -> None:
         """proofs: what an ACME authority may come for. doors: listeners of which there is more to say."""
-        has_allocation = engine.server.allocation_of
-        connections = Connections(limits, lambda five_tuple: has_allocation(five_tuple) is not None, loop)
+        connections = Connections(limits, engine.server.serves, loop)
         super().__init__(connections, doors or {}, loop)
         self.tls = tls
         self._proofs = proofs or Proofs()

@@ -59,6 +59,16 @@ permission for; from the advertised one where it has not sent.
 Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
 a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.
 
+TCP to peers (RFC 6062). A session that was opened for TCP has listening sockets in the place of relay sockets, and
+connections to peers: those that connect(), and those that peers make and the Handler takes. A connection is not read
+until it is joined with one of the client's. From then on bytes go from each to the other as they are, with what came
+before they were joined: those behind the message that the Handler was judging, and those that the peer had sent. No
+more is kept than one read has brought; who sends faster than the other end reads waits. The end of one direction is
+passed on behind its bytes, and both ends are closed with the second, with an error of either, and with the session.
+Each read counts as a packet of the session, and its bytes are taken from the session's bandwidth: none is dropped, the
+next one waits. A relayed transport address for TCP is reached by connections alone, also inside: a peer of which the
+policy opens no port must be one.
+
 Times are seconds on the clock of time.monotonic(). All methods are called from the thread that made the pump, and the
 Handler is called on that thread.
 """
@@ -70,7 +80,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
-from turnsvr.plane import Challenge, OpenRelay
+from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -78,6 +88,46 @@ NO_DTLS = "this pump serves no DTLS"
 
 StreamWriter = Callable[[bytes], bool]
 """Queues one whole frame for a stream client; False when its buffer is full and the frame was dropped."""
+
+
+class JoinedClient(Protocol):
+    """An attached client's connection, once it is joined with a peer's."""
+
+    def send(self, data: bytes) -> bool:
+        """Write behind all that was written before; False when much waits: Joint.drained() tells when to go on."""
+
+    def listen(self, wanted: bool) -> None:
+        """Whether to read the client."""
+
+    def finish(self) -> None:
+        """Nothing more comes from the peer: say so behind what was written, as far as the transport can."""
+
+    def close(self) -> None:
+        """Both directions are over: close behind what was written."""
+
+    def abort(self) -> None:
+        """End it at once."""
+
+
+class Joint(Protocol):
+    """What a joined client's connection tells."""
+
+    def received(self, data: bytes) -> None:
+        """The client has sent this; listen() may be called meanwhile."""
+
+    def ended(self) -> None:
+        """The client sends no more."""
+
+    def drained(self) -> None:
+        """Little waits to be written again."""
+
+    def lost(self) -> None:
+        """The client's connection is gone: end the peer's, by a reset where the client did not say that it ends."""
+
+
+Joiner = Callable[[Joint], JoinedClient | None]
+"""Has an attached client's connection be joined: what it reads from here on, and has read and not handed on, is for
+the Joint, as soon as the message that the Handler is judging is judged. None where the connection is gone."""
 
 
 class Drop(Enum):
@@ -289,6 +339,19 @@ class Handler(Protocol):
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         """A connection given to adopt() is gone, or a DTLS association."""
 
+    def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
+        """A peer has connected to a session's relayed transport address.
+
+        Returns the number of the connection from here on, None to have it closed. inside: the peer is another session's
+        relayed transport address. Behind one-to-one NAT a peer may be asked about twice, by each of its names.
+        """
+
+    def peer_connected(self, connection: int) -> None:
+        """What connect() has begun is there."""
+
+    def peer_failed(self, connection: int, forbidden: bool) -> None:
+        """It could not be made. forbidden: it had to reach a relayed transport address, and there is none."""
+
 
 class Pump(Protocol):
     """The data plane. One suite of tests covers every implementation."""
@@ -377,10 +440,26 @@ class Pump(Protocol):
     def send_to_peer(self, session: int, peer: Address, data: bytes, *, dont_fragment: bool) -> None:
         """Relay one packet that the rules have already allowed; permission and deadline are checked again."""
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
+    def connect(self, request: ConnectPeer) -> None:
+        """Begin a connection to a peer. The Handler hears how it went, later, unless disconnect() comes before."""
+
+    def join(self, connection: int, session: int, five_tuple: FiveTuple) -> None:
+        """Join a connection to a peer with one of the session's client, which is adopted or attached.
+
+        The five-tuple has no session. Where either connection is gone, both end. That of an adopted one is told by
+        stream_closed(), also by close() and disconnect().
+        """
+
+    def disconnect(self, connection: int) -> None:
+        """End a connection to a peer, with the client's if they are joined. Unknown ones are fine."""
+
+    def attach(
+        self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None], join: Joiner | None = None
+    ) -> None:
         """Make a stream client known, whose bytes the caller reads and writes.
 
-        resume: called when relay() takes frames again that it did not take; it may call relay().
+        resume: called when relay() takes frames again that it did not take; it may call relay(). join: has its
+        connection be joined with a peer's, if it can be.
         """
 
     def detach(self, five_tuple: FiveTuple) -> None:

@@ -6,7 +6,7 @@ import errno
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from struct import Struct
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from turnsvr.relay.api import PumpSettings, RelayAddress, RelayFailure
 from turnsvr.relay.sockets import canonical
@@ -149,6 +149,7 @@ class PortSocket(Protocol):
 
 
 S = TypeVar("S", bound=PortSocket)
+T = TypeVar("T", bound=PortSocket)
 
 
 class OpenedPort(Generic[S]):
@@ -180,7 +181,7 @@ class RelayPorts(Generic[S]):
         self._hears_errors = settings.peer_errors
         self.configure(settings, ())
 
-    def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort[S]]) -> None:
+    def configure(self, settings: PumpSettings, in_use: Iterable[OpenedPort[Any]]) -> None:
         """Take the addresses and the range for what is opened from here on."""
         given = settings.relay_addresses
         relays = [RelayAddress(canonical(relay.host), canonical(relay.advertised)) for relay in given]
@@ -209,8 +210,21 @@ class RelayPorts(Generic[S]):
             return RelayFailure.FAMILY
         if reserve is not None and len(self._held) >= _MAX_HELD and reserve not in self._held:
             return RelayFailure.CAPACITY
-        for relay in addresses if len(addresses) == 1 else self._by_preference(addresses, server):
+        for relay in self._by_preference(addresses, server):
             opened = self._open_on(relay, even, reserve)
+            if opened is not None:
+                return opened
+        return RelayFailure.CAPACITY
+
+    def open_as(
+        self, open_socket: Callable[[Address, int], T], family: Family, server: str
+    ) -> OpenedPort[T] | RelayFailure:
+        """As open(), with another kind of socket. A port has one, of whatever kind."""
+        addresses = self._addresses[family]
+        if not addresses:
+            return RelayFailure.FAMILY
+        for relay in self._by_preference(addresses, server):
+            opened = self._open_one(relay, False, open_socket)
             if opened is not None:
                 return opened
         return RelayFailure.CAPACITY
@@ -244,7 +258,7 @@ class RelayPorts(Generic[S]):
         if held is not None:
             self.close(held)
 
-    def close(self, opened: OpenedPort[S]) -> None:
+    def close(self, opened: OpenedPort[Any]) -> None:
         opened.socket.close()
         address = opened.socket.address
         free = self._free.get(address.host)
@@ -256,6 +270,8 @@ class RelayPorts(Generic[S]):
             self.release(token)
 
     def _by_preference(self, addresses: list[RelayAddress], server: str) -> list[RelayAddress]:
+        if len(addresses) == 1:
+            return addresses
         first = next((at for at, relay in enumerate(addresses) if server in (relay.host, relay.advertised)), None)
         if first is None:
             first = self._turn % len(addresses)
@@ -264,12 +280,17 @@ class RelayPorts(Generic[S]):
 
     def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort[S] | None:
         if reserve is None:
-            return self._draw(relay, even, lambda port: self._bind(relay, port))
+            return self._open_one(relay, even, self._open_socket)
         return self._draw(relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=False)) or self._draw(
             relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=True)
         )
 
-    def _draw(self, relay: RelayAddress, even: bool, bind: Callable[[int], OpenedPort[S]]) -> OpenedPort[S] | None:
+    def _open_one(
+        self, relay: RelayAddress, even: bool, open_socket: Callable[[Address, int], T]
+    ) -> OpenedPort[T] | None:
+        return self._draw(relay, even, lambda port: self._bind(relay, port, open_socket))
+
+    def _draw(self, relay: RelayAddress, even: bool, bind: Callable[[int], OpenedPort[T]]) -> OpenedPort[T] | None:
         """The first port that bind takes, which raises OSError for any other."""
         free = self._free[relay.host]
         taken_elsewhere: list[int] = []
@@ -286,10 +307,10 @@ class RelayPorts(Generic[S]):
             for port in taken_elsewhere:
                 free.give_back(port, unused=True)
 
-    def _bind(self, relay: RelayAddress, port: int) -> OpenedPort[S]:
+    def _bind(self, relay: RelayAddress, port: int, open_socket: Callable[[Address, int], T]) -> OpenedPort[T]:
         host = Address(relay.host, port)
         advertised = host if relay.advertised == relay.host else Address(relay.advertised, port)
-        opened = OpenedPort(self._open_socket(host, self._buffer), advertised)
+        opened = OpenedPort(open_socket(host, self._buffer), advertised)
         if self._hears_errors:
             opened.socket.hear_errors(True)
         return opened
@@ -299,9 +320,9 @@ class RelayPorts(Generic[S]):
         free = self._free[relay.host]
         if port + 1 not in free or (free.rests(port + 1) and not may_rest):
             raise OSError(errno.EADDRINUSE, "the next port is in use")
-        opened = self._bind(relay, port)
+        opened = self._bind(relay, port, self._open_socket)
         try:
-            held = self._bind(relay, port + 1)
+            held = self._bind(relay, port + 1, self._open_socket)
         except BaseException:
             opened.socket.close()
             raise

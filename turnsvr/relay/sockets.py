@@ -1,15 +1,19 @@
-"""UDP sockets and addresses as both pumps and those that listen use them: opening, emptying, spelling."""
+"""Sockets and addresses as both pumps and those that listen use them: opening, emptying, spelling."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import struct
 import sys
 
 from turnsvr.stun.address import Address, Family, pack_host, unpack_host
 
 _MOST_WAITING = 65_536
 """More datagrams than a socket holds."""
+
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
@@ -78,6 +82,12 @@ def hear_errors(descriptor: int, family: Family, wanted: bool) -> None:
         sock.setsockopt(*_RECVERR[family], wanted)
     finally:
         sock.detach()
+
+
+def reset_when_closed(connected: socket.socket) -> None:
+    """Have a TCP connection be reset when it is closed: the system forgets it at once, and what it has not sent."""
+    with contextlib.suppress(OSError):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
 
 
 def discard(descriptor: int) -> None:

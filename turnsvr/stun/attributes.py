@@ -326,6 +326,9 @@ DRAFT_ADDITIONAL_ADDRESS_FAMILY: Final = _Uint(0x8032, "ADDITIONAL-ADDRESS-FAMIL
 """What clients built on coturn 4.6 send in its place: a number from before RFC 8656."""
 ICMP: Final = _Icmp(0x8004, "ICMP")
 
+# RFC 6062 section 6.2
+CONNECTION_ID: Final = _Uint(0x002A, "CONNECTION-ID", 4)
+
 # RFC 5780 section 7, and the RFC 3489 attributes that its clients know instead
 CHANGE_REQUEST: Final = _Uint(0x0003, "CHANGE-REQUEST", 4)
 SOURCE_ADDRESS: Final = _Address(0x0004, "SOURCE-ADDRESS")

@@ -10,7 +10,7 @@ class MalformedMessage(ValueError):
 
 
 class ErrorCode(IntEnum):
-    """ERROR-CODE values with their reason phrase (RFC 8489 section 14.8, RFC 8656 section 19, RFC 6156, RFC 8016)."""
+    """ERROR-CODE values with their reason phrase (RFC 8489 section 14.8, RFC 8656 section 19, RFC 6156, 6062, 8016)."""
 
     reason: str
 
@@ -32,6 +32,8 @@ class ErrorCode(IntEnum):
     WRONG_CREDENTIALS = 441, "Wrong Credentials"
     UNSUPPORTED_TRANSPORT_PROTOCOL = 442, "Unsupported Transport Protocol"
     PEER_ADDRESS_FAMILY_MISMATCH = 443, "Peer Address Family Mismatch"
+    CONNECTION_ALREADY_EXISTS = 446, "Connection Already Exists"
+    CONNECTION_TIMEOUT_OR_FAILURE = 447, "Connection Timeout or Failure"
     ALLOCATION_QUOTA_REACHED = 486, "Allocation Quota Reached"
     SERVER_ERROR = 500, "Server Error"
     INSUFFICIENT_CAPACITY = 508, "Insufficient Capacity"

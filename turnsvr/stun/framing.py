@@ -39,7 +39,7 @@ def unpack_channel_data(frame: bytes) -> tuple[int, bytes]:
 class StreamSplitter:
     """Cuts a byte stream into frames: STUN messages and padded ChannelData.
 
-    Keeps at most one unfinished frame, so at most 65,555 bytes between calls.
+    Keeps at most one unfinished frame between calls, 65,555 bytes; what is behind a broken one, until the next call.
     """
 
     __slots__ = ("_rest",)
@@ -50,20 +50,32 @@ class StreamSplitter:
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that data completes, whole, in order.
 
-        Raises MalformedMessage when what follows is no frame: the stream has lost its place and must be closed.
-        Frames that were complete before the broken one are lost with it.
+        Raises MalformedMessage when what comes next is no frame: the stream has lost its place and must be closed.
+        Frames before the broken one are given first; the next call raises then.
         """
         if self._rest:
             data = self._rest + data
-        frames, at, size = [], 0, len(data)
+        frames: list[bytes] = []
+        at, size = 0, len(data)
         while size - at >= CHANNEL_HEADER_SIZE:
-            end = at + _frame_size(data, at)
+            try:
+                end = at + _frame_size(data, at)
+            except MalformedMessage:
+                self._rest = data[at:]
+                if frames:
+                    return frames
+                raise
             if end > size:
                 break
             frames.append(data[at:end])
             at = end
         self._rest = data[at:]
         return frames
+
+    def take(self) -> bytes:
+        """What was fed and is in no frame that was given; it is fed no more."""
+        rest, self._rest = self._rest, b""
+        return rest
 
     @property
     def rest(self) -> bytes:
@@ -72,7 +84,7 @@ class StreamSplitter:
 
     @property
     def pending(self) -> int:
-        """Bytes of the unfinished frame."""
+        """Bytes that are kept."""
         return len(self._rest)
 
 

@@ -46,7 +46,7 @@ _CLASSES: Final = {int(each): each for each in Class}
 
 
 class Method(IntEnum):
-    """Methods (RFC 8489 section 18.2, RFC 8656 section 17)."""
+    """Methods (RFC 8489 section 18.2, RFC 8656 section 17, RFC 6062 section 6.1)."""
 
     BINDING = 0x001
     ALLOCATE = 0x003
@@ -55,6 +55,9 @@ class Method(IntEnum):
     DATA = 0x007
     CREATE_PERMISSION = 0x008
     CHANNEL_BIND = 0x009
+    CONNECT = 0x00A
+    CONNECTION_BIND = 0x00B
+    CONNECTION_ATTEMPT = 0x00C
 
 
 def is_stun(data: bytes) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 
 from turnsvr.plane import OpenRelay
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, Family, FiveTuple, family_of
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport, family_of
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message
 from turnsvr.turn import mobility
@@ -24,6 +24,8 @@ from turnsvr.turn.state import Answer, State, add_software, made_by
 
 UDP_PROTOCOL: Final = 17
 """REQUESTED-TRANSPORT for UDP: the IANA protocol number."""
+TCP_PROTOCOL: Final = 6
+"""And for TCP (RFC 6062 section 5.1)."""
 
 RESERVATION_TOKEN_SIZE: Final = 8
 
@@ -40,8 +42,8 @@ def allocate(state: State, message: Message, five_tuple: FiveTuple, proof: Proof
     existing = state.allocations.of(five_tuple)
     if existing is not None:
         return _answer_again(existing, message, proof)
-    most = most_lifetime(state.config, proof.key.valid_for)
-    request = read_request(message, state.config, most, state.config.family_for(five_tuple.client))
+    most, family = most_lifetime(state.config, proof.key.valid_for), state.config.family_for(five_tuple.client)
+    request = read_request(message, five_tuple.transport, state.config, most, family)
     # 11: "the server MAY choose to reject the request with a 300 (Try Alternate)"
     redirect(state, five_tuple)
     # 10: "the server MAY choose to reject the request with a 486 (Allocation Quota Reached)"
@@ -61,13 +63,18 @@ def _answer_again(allocation: Allocation, message: Message, proof: Proof) -> byt
     return allocation.response or None
 
 
-def read_request(message: Message, config: ServerConfig, max_lifetime: int, default_family: Family) -> AllocateRequest:
+def read_request(
+    message: Message, transport: Transport, config: ServerConfig, max_lifetime: int, default_family: Family
+) -> AllocateRequest:
     """Steps 3 to 9, as far as the attributes go; raises Reject 400, 405, 440 or 442, or MalformedMessage.
 
     Step 4 has nothing to refuse: both pumps send with the DF bit where DONT-FRAGMENT asks for it.
     """
-    _check_transport(message)
+    tcp = _is_for_tcp(message, transport, config)
     mobile = mobility.wanted(message, config)
+    # RFC 6062 ties connections to peers to where the allocation was made: it moves nowhere
+    if tcp and mobile:
+        raise Reject(ErrorCode.MOBILITY_FORBIDDEN)
     lifetime = read_lifetime(message, max_lifetime)
     token = message.get(a.RESERVATION_TOKEN)
     even_port = message.get(a.EVEN_PORT)
@@ -84,7 +91,7 @@ def read_request(message: Message, config: ServerConfig, max_lifetime: int, defa
     if requested is not None and additional is not None:
         raise Reject(ErrorCode.BAD_REQUEST)
     if additional is not None:
-        return _read_dual(additional, even_port, lifetime, config, mobile)
+        return _read_dual(additional, even_port, lifetime, config, mobile=mobile, tcp=tcp)
     # 7: "REQUESTED-ADDRESS-FAMILY attribute is absent": IPv4, or what the settings say; one that is not served: 440
     family = _family(requested) if requested is not None else default_family
     if family not in config.families:
@@ -95,16 +102,30 @@ def read_request(message: Message, config: ServerConfig, max_lifetime: int, defa
         even_port=even_port is not None,
         reserve=even_port is not None and even_port.reserve,
         mobile=mobile,
+        tcp=tcp,
     )
 
 
-def _check_transport(message: Message) -> None:
-    """Step 3: "If the REQUESTED-TRANSPORT attribute is not included or is malformed": 400; not UDP: 442."""
-    transport = message.get(a.REQUESTED_TRANSPORT)
-    if transport is None:
+def _is_for_tcp(message: Message, transport: Transport, config: ServerConfig) -> bool:
+    """Step 3: "If the REQUESTED-TRANSPORT attribute is not included or is malformed": 400; neither UDP nor TCP: 442.
+
+    RFC 6062 section 5.1 for TCP: "If the client connection transport is not TCP or TLS": 400; "DONT-FRAGMENT,
+    EVEN-PORT, or RESERVATION-TOKEN": 400. Where the operator has not opened it, the server is one without that RFC.
+    """
+    requested = message.get(a.REQUESTED_TRANSPORT)
+    if requested is None:
         raise Reject(ErrorCode.BAD_REQUEST)
-    if transport != UDP_PROTOCOL:
+    if requested == UDP_PROTOCOL:
+        return False
+    if requested != TCP_PROTOCOL or not config.tcp:
         raise Reject(ErrorCode.UNSUPPORTED_TRANSPORT_PROTOCOL)
+    if not transport.is_stream or _is_for_udp_alone(message):
+        raise Reject(ErrorCode.BAD_REQUEST)
+    return True
+
+
+def _is_for_udp_alone(message: Message) -> bool:
+    return a.DONT_FRAGMENT in message or a.EVEN_PORT in message or a.RESERVATION_TOKEN in message
 
 
 def _family(number: int) -> Family:
@@ -116,7 +137,7 @@ def _family(number: int) -> Family:
 
 
 def _read_dual(
-    additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig, mobile: bool
+    additional: int, even_port: a.EvenPort | None, lifetime: int, config: ServerConfig, *, mobile: bool, tcp: bool
 ) -> AllocateRequest:
     """What a request for an address of each family asks for."""
     # 8: "EVEN-PORT attribute with the R bit set to 1" and "an ADDITIONAL-ADDRESS-FAMILY": 400
@@ -130,7 +151,9 @@ def _read_dual(
     if not served:
         raise Reject(ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED)
     missing = next((family for family in Family if family not in served), None)
-    return AllocateRequest(served, lifetime, even_port=even_port is not None, dual=True, missing=missing, mobile=mobile)
+    return AllocateRequest(
+        served, lifetime, even_port=even_port is not None, dual=True, missing=missing, mobile=mobile, tcp=tcp
+    )
 
 
 def _open(
@@ -141,7 +164,7 @@ def _open(
     deadline = now + request.lifetime
     number = state.next_number
     state.next_number += 1
-    allocation = Allocation(number, five_tuple, proof, now, message.transaction_id)
+    allocation = Allocation(number, five_tuple, proof, now, message.transaction_id, tcp=request.tcp)
     state.allocations.add(allocation)
     state.pending[number] = PendingAllocation(allocation, message, proof, request, reserve, deadline)
     state.emit(
@@ -154,6 +177,7 @@ def _open(
             reserve=reserve,
             claim=request.token,
             bandwidth=state.config.rules_of(proof.realm).bandwidth,
+            tcp=request.tcp,
         )
     )
 
@@ -203,6 +227,7 @@ def opened(
             request.lifetime,
             allocation.realm,
             took=now - pending.proof.claim.arrived,
+            tcp=allocation.tcp,
         )
     )
     return allocation.response

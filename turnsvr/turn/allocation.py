@@ -51,14 +51,26 @@ class Allocation:
         "response",
         "shown",
         "started",
+        "tcp",
         "tickets",
         "transaction_id",
         "until",
         "username",
     )
 
-    def __init__(self, number: int, five_tuple: FiveTuple, proof: Proof, started: float, transaction_id: bytes) -> None:
-        """transaction_id: of the Allocate request that makes it, with this proof."""
+    def __init__(
+        self,
+        number: int,
+        five_tuple: FiveTuple,
+        proof: Proof,
+        started: float,
+        transaction_id: bytes,
+        *,
+        tcp: bool = False,
+    ) -> None:
+        """transaction_id: of the Allocate request that makes it, with this proof. tcp: whether it reaches peers over
+        TCP.
+        """
         key = proof.key
         self.number: Final = number
         self.five_tuple = five_tuple
@@ -82,6 +94,7 @@ class Allocation:
         """For which limits count it."""
         self.started: Final = started
         self.transaction_id: Final = transaction_id
+        self.tcp: Final = tcp
         self.response = b""
         """The answer to that request, for its retransmissions; empty while the relay is being opened."""
         self.relayed: Final[dict[Family, Address]] = {}

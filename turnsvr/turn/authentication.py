@@ -122,8 +122,18 @@ class Proof:
         return response.encode(key=secret, fingerprint=fingerprint)
 
 
-def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: float, *, tokens: bool) -> Claim:
+def read_claim(
+    message: Message,
+    five_tuple: FiveTuple,
+    nonces: Nonces,
+    now: float,
+    *,
+    tokens: bool,
+    control: FiveTuple | None = None,
+) -> Claim:
     """The steps of RFC 8489 section 9.2.4 that need no key; raises Reject 400, 401 or 438, or MalformedMessage.
+
+    control: another connection of the client whose nonces serve here as well, if there is one.
 
     A nonce that this client never got is refused here, before the user name is looked up, so that a flood
     of made-up credentials stays cheap. One that is merely too old is told after the integrity is proven, in the
@@ -140,6 +150,8 @@ def read_claim(message: Message, five_tuple: FiveTuple, nonces: Nonces, now: flo
         raise Reject(ErrorCode.BAD_REQUEST)
     # The NONCE is not valid: 438 with a challenge.
     verdict = nonces.judge(nonce, five_tuple.client, now)
+    if verdict is NonceVerdict.FOREIGN and control is not None:
+        verdict = nonces.judge(nonce, control.client, now)
     if verdict is NonceVerdict.FOREIGN:
         raise Reject(ErrorCode.STALE_NONCE, challenge=True)
     # Neither PASSWORD-ALGORITHMS nor PASSWORD-ALGORITHM: MD5. Else both, the list as offered with this nonce, and the

@@ -22,6 +22,9 @@ def channel_bind(state: State, message: Message, five_tuple: FiveTuple, proof: P
     coturn does so, and there are clients that refresh their channels alone.
     """
     allocation = allocation_for(state, five_tuple, proof)
+    # RFC 6062 has no channels: data go over connections
+    if allocation.tcp:
+        raise Reject(ErrorCode.BAD_REQUEST)
     number, peer = message.get(a.CHANNEL_NUMBER), message.get(a.XOR_PEER_ADDRESS)
     # "The request contains both a CHANNEL-NUMBER and an XOR-PEER-ADDRESS attribute", else 400
     if number is None or peer is None or peer.port == 0:

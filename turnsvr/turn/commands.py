@@ -1,5 +1,5 @@
 """What the rules want done. Decisions leave the rules as these values, which never change; one engine carries them out,
-in order. OpenRelay, which a pump takes as it is, is in turnsvr/plane.py.
+in order. OpenRelay and ConnectPeer, which a pump takes as they are, are in turnsvr/plane.py.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from turnsvr.plane import OpenRelay
+from turnsvr.plane import ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -102,6 +102,22 @@ class MoveRelay:
 
 
 @dataclass(frozen=True, slots=True)
+class JoinPeer:
+    """Have a client's connection and the one to a peer be one: bytes go from each to the other, as they are."""
+
+    connection: int
+    allocation: int
+    five_tuple: FiveTuple
+
+
+@dataclass(frozen=True, slots=True)
+class DisconnectPeer:
+    """End a connection to a peer, and the client's connection if they are joined; unknown ones are fine."""
+
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseReservation:
     """Give up the port that is held under this token."""
 
@@ -135,6 +151,8 @@ class AllocationStarted:
     realm: str
     took: float
     """Seconds from the arrival of its request to the answer, the look-up of its user among them."""
+    tcp: bool = False
+    """Whether it reaches its peers over TCP."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +250,9 @@ Command = (
     | SendToPeer
     | ExpectClient
     | MoveRelay
+    | ConnectPeer
+    | JoinPeer
+    | DisconnectPeer
     | ReleaseReservation
     | Event
 )

@@ -79,6 +79,15 @@ class ServerConfig:
     permissions_per_allocation: int = 256
     channels_per_allocation: int = 256
     reservations: int = 1024
+    tcp: bool = False
+    """Whether peers may be reached over TCP (RFC 6062)."""
+    peer_connections: int = 2_000
+    """To peers, of all allocations."""
+    peer_connections_per_allocation: int = 64
+    peer_connects_per_allocation: int = 8
+    """Of these, those that are being made."""
+    peer_attempts_per_allocation: int = 16
+    """Of these, those that no connection of the client is bound to yet."""
     max_lifetime: int = 3600
     """Seconds."""
     nonce_lifetime: float = 3600.0

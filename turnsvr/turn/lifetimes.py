@@ -21,6 +21,10 @@ CHANNEL_LIFETIME: Final = 600
 """Seconds (RFC 8656 section 12)."""
 RESERVATION_LIFETIME: Final = 30
 """Seconds (RFC 8656 section 7.2)."""
+CONNECT_LIFETIME: Final = 30
+"""Seconds that a connection to a peer may take: "at least 30 seconds" (RFC 6062 section 5.2)."""
+UNBOUND_LIFETIME: Final = 30
+"""Seconds that such a connection waits for ConnectionBind (RFC 6062 sections 5.2 and 5.3)."""
 FINISHED_LIFETIME: Final = 40.0
 """Seconds that a client may go on retransmitting a request (RFC 8489 section 6.2.1)."""
 

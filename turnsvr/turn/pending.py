@@ -25,11 +25,13 @@ class AllocateRequest:
         dual: bool = False,
         missing: Family | None = None,
         mobile: bool = False,
+        tcp: bool = False,
     ) -> None:
         """lifetime in seconds.
 
         dual: whether a relayed transport address of each family was asked for. missing: a family of a dual allocation
-        that is not served here; it gets ADDRESS-ERROR-CODE 440. mobile: whether a mobility ticket was asked for.
+        that is not served here; it gets ADDRESS-ERROR-CODE 440. mobile: whether a mobility ticket was asked for. tcp:
+        whether peers are to be reached over TCP.
         """
         self.families: Final = families
         self.lifetime: Final = lifetime
@@ -39,6 +41,7 @@ class AllocateRequest:
         self.dual: Final = dual
         self.missing: Final = missing
         self.mobile: Final = mobile
+        self.tcp: Final = tcp
 
 
 @final

@@ -52,11 +52,15 @@ def create_permission(state: State, message: Message, five_tuple: FiveTuple, pro
 
 
 def permit(state: State, allocation: Allocation, host: str, deadline: float) -> None:
-    """Install a permission, or extend it: that of a channel, which lives longer, is never shortened."""
+    """Install a permission, or extend it: that of a channel, which lives longer, is never shortened.
+
+    The data plane hears of those for datagrams; connections of peers are judged here (connectionattempt.py).
+    """
     deadline = max(deadline, allocation.permissions.get(host, deadline))
     state.allocations.permit(allocation, host, deadline)
-    ports = state.config.rules_of(allocation.realm).policy.ports(host)
-    state.emit(Permit(allocation.number, host, deadline, ports))
+    if not allocation.tcp:
+        ports = state.config.rules_of(allocation.realm).policy.ports(host)
+        state.emit(Permit(allocation.number, host, deadline, ports))
 
 
 def judge_anew(state: State, allocation: Allocation, before: PeerPolicy | None, now: PeerPolicy) -> None:
@@ -67,7 +71,10 @@ def judge_anew(state: State, allocation: Allocation, before: PeerPolicy | None, 
     for host, deadline in list(allocation.permissions.items()):
         if now.refusal(host):
             state.allocations.drop_permission(allocation, host)
-            state.emit(Permit(allocation.number, host, _PAST))
+            if not allocation.tcp:
+                state.emit(Permit(allocation.number, host, _PAST))
+        elif allocation.tcp:
+            continue
         elif before is None or now.ports(host) != before.ports(host):
             state.emit(Permit(allocation.number, host, deadline, now.ports(host)))
 

@@ -93,4 +93,5 @@ def expire_family(state: State, allocation: Allocation, family: Family, now: flo
 def close_family(state: State, allocation: Allocation, family: Family) -> None:
     """Close the relay of one family, with its permissions and channels; another one stays."""
     state.allocations.drop_family(allocation, family)
+    state.end_connections(allocation, family)
     state.emit(CloseRelay(allocation.number, family))

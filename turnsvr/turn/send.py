@@ -18,7 +18,7 @@ def send_indication(state: State, message: Message, five_tuple: FiveTuple, now: 
     # "If one of these attributes is missing or invalid, then the message is discarded."
     allocation = state.allocations.of(five_tuple)
     peer, payload = message.get(a.XOR_PEER_ADDRESS), message.get(a.DATA)
-    if allocation is None or peer is None or payload is None or peer.port == 0:
+    if allocation is None or allocation.tcp or peer is None or payload is None or peer.port == 0:
         return
     if message.unknown_required() or message.is_classic:
         return

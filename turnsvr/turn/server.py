@@ -16,7 +16,19 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
 from turnsvr.stun.message import HEADER_SIZE, Class, Message, Method
-from turnsvr.turn import allocate, binding, channel, icmp, mobility, moving, permission, refresh, send
+from turnsvr.turn import (
+    allocate,
+    binding,
+    channel,
+    connect,
+    connectionbind,
+    icmp,
+    mobility,
+    moving,
+    permission,
+    refresh,
+    send,
+)
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Key, Proof, read_claim
 from turnsvr.turn.commands import (
@@ -30,6 +42,8 @@ from turnsvr.turn.commands import (
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.moving import Adopted
 from turnsvr.turn.nonce import SECRET_SIZE
+from turnsvr.turn.peerconnections import PeerConnection
+from turnsvr.turn.peerrelaying import PeerRelaying
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.responses import Responses
@@ -43,6 +57,8 @@ _HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float]
     Method.REFRESH: refresh.refresh,
     Method.CREATE_PERMISSION: permission.create_permission,
     Method.CHANNEL_BIND: channel.channel_bind,
+    Method.CONNECT: connect.connect,
+    Method.CONNECTION_BIND: connectionbind.connection_bind,
 }
 
 
@@ -68,6 +84,7 @@ class Server:
         )
         self._state.rates.rate = config.allocation_rate_per_user
         self._responses = Responses(self._state, limiter, secret)
+        self._peers = PeerRelaying(self._state, self._responses)
 
     # Messages
 
@@ -128,9 +145,13 @@ class Server:
     # Authentication (RFC 8489 section 9.2.4)
 
     def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        tokens = self._state.config.access_tokens is not None
-        claim = read_claim(message, five_tuple, self._responses.nonces, now, tokens=tokens)
         allocation = self._state.allocations.of(five_tuple)
+        control = None
+        if message.method == Method.CONNECTION_BIND:
+            allocation = connectionbind.allocation_of(self._state, message)
+            control = allocation.five_tuple if allocation is not None else None
+        tokens = self._state.config.access_tokens is not None
+        claim = read_claim(message, five_tuple, self._responses.nonces, now, tokens=tokens, control=control)
         if message.method == Method.REFRESH and a.MOBILITY_TICKET in message:
             allocation = mobility.allocation_of(self._state, message)
         if (
@@ -208,6 +229,8 @@ class Server:
                 response = self._state.sign(message, response, proof)
             if response is not None:
                 self._responses.answer(message, five_tuple, response)
+            self._commands += self._state.following
+            self._state.following.clear()
 
     def _not_understood(self, message: Message) -> tuple[int, ...]:
         """Attributes to answer with 420; ACCESS-TOKEN is one where such tokens are not taken."""
@@ -242,9 +265,42 @@ class Server:
         if reject is not None:
             self._responses.refuse(pending.message, pending.allocation.five_tuple, pending.proof, reject, now)
 
+    # Connections to peers (RFC 6062)
+
+    def peer_connected(self, connection: int, now: float) -> None:
+        """ConnectPeer worked."""
+        self.handle_timeout(now)
+        self._peers.connected(connection, now)
+
+    def peer_failed(self, connection: int, now: float, *, forbidden: bool = False) -> None:
+        """ConnectPeer did not work: 447, or 403 where nothing may be reached there but relayed addresses."""
+        self._peers.failed(connection, now, forbidden=forbidden)
+
+    def peer_arrived(self, allocation: int, peer: Address, inside: bool, now: float) -> int | None:
+        """A peer has connected to a relayed transport address: the number of its connection, None to close that.
+
+        inside: the peer is a relayed transport address of this server.
+        """
+        self.handle_timeout(now)
+        return self._peers.arrived(allocation, peer, inside, now)
+
+    def peer_connections(self) -> int:
+        """Connections to peers, also those that are being made."""
+        return len(self._state.connections)
+
+    def is_bound(self, five_tuple: FiveTuple) -> bool:
+        """Whether this connection of a client reaches peers over TCP, or has an allocation that does."""
+        allocation = self._state.allocations.of(five_tuple)
+        return self._state.connections.of_client(five_tuple) is not None or (allocation is not None and allocation.tcp)
+
+    def connections_of(self, allocation: int) -> list[PeerConnection]:
+        """Those of one allocation: to be read, never changed."""
+        return self._state.connections.of(allocation)
+
     def disconnected(self, five_tuple: FiveTuple, now: float) -> None:
         """A stream client's connection is gone, and with it what hung on its five-tuple."""
         self._waiting.forget(five_tuple)
+        self._peers.client_left(five_tuple)
         allocation = self._state.allocations.of(five_tuple)
         if allocation is not None and not mobility.connection_closed(self._state, allocation, five_tuple, now):
             self._end(allocation, EndReason.DISCONNECTED, now)
@@ -253,16 +309,23 @@ class Server:
 
     def next_timeout(self) -> float | None:
         """When handle_timeout() wants to be called; None for never."""
-        allocations = self._state.allocations.deadlines.next()
-        reservations = self._state.reservations.deadlines.next()
-        if allocations is None or reservations is None:
-            return allocations if reservations is None else reservations
-        return min(allocations, reservations)
+        state = self._state
+        times = (
+            state.allocations.deadlines.next(),
+            state.reservations.deadlines.next(),
+            state.connections.deadlines.next(),
+        )
+        return min([when for when in times if when is not None], default=None)
 
     def handle_timeout(self, now: float) -> None:
         """End whatever has expired by now."""
         allocations, reservations = self._state.allocations, self._state.reservations
-        if not (allocations.deadlines.may_be_due(now) or reservations.deadlines.may_be_due(now)):
+        connections = self._state.connections
+        if not (
+            allocations.deadlines.may_be_due(now)
+            or reservations.deadlines.may_be_due(now)
+            or connections.deadlines.may_be_due(now)
+        ):
             return
         for number, what in allocations.deadlines.due(now):
             allocation = allocations.get(number)
@@ -276,9 +339,11 @@ class Server:
                 allocations.drop_channel(allocation, what)
         for token in reservations.deadlines.due(now):
             release(self._state, token)
+        self._peers.expire(now)
 
     def _end(self, allocation: Allocation, reason: EndReason, now: float) -> None:
         mobility.forget_announced(self._state, allocation)
+        self._peers.end(allocation, answer=reason is not EndReason.DISCONNECTED)
         self._state.allocations.remove(allocation)
         pending = self._state.pending.get(allocation.number)
         if pending is not None:
@@ -326,6 +391,7 @@ class Server:
                 self._end(allocation, EndReason.REVOKED, now)
             else:
                 permission.judge_anew(self._state, allocation, None if old is None else old.policy, realm.policy)
+                self._peers.judge_anew(allocation, realm.policy)
 
     @property
     def draining(self) -> bool:
@@ -355,6 +421,11 @@ class Server:
         """The allocation of a client, if it has one."""
         allocation = self._state.allocations.of(five_tuple)
         return allocation.number if allocation is not None else None
+
+    def serves(self, five_tuple: FiveTuple) -> bool:
+        """Whether this connection of a client has an allocation, or is bound to one to a peer."""
+        state = self._state
+        return state.allocations.of(five_tuple) is not None or state.connections.of_client(five_tuple) is not None
 
     def allocations(self) -> Iterator[Allocation]:
         """Every allocation that has its relay, in the order in which they began: to be read, never changed."""

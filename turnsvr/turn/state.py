@@ -12,13 +12,14 @@ from typing import Final
 
 from turnsvr.limits import KeyedLimiter
 from turnsvr.stun import attributes as a
-from turnsvr.stun.address import Address, FiveTuple, family_of
+from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import Command, EndReason, PeerRefused, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
+from turnsvr.turn.peerconnections import PeerConnections
 from turnsvr.turn.pending import PendingAllocation
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.reservations import Reservations
@@ -48,11 +49,20 @@ class State:
     end: Callable[[Allocation, EndReason, float], None]
     tickets: Tickets
     draining: bool = False
+    connections: PeerConnections = field(default_factory=PeerConnections)
+    end_connections: Callable[[Allocation, Family], None] = lambda allocation, family: None
+    """End an allocation's connections to peers of one family; set by whoever answers those that wait for one."""
     pending: dict[int, PendingAllocation] = field(default_factory=dict)
+    following: list[Command] = field(default_factory=list)
+    """What is to be done right after the answer that is being made."""
     rates: KeyedLimiter = field(default_factory=_rates)
     """How often each user may allocate."""
     next_number: int = 1
     redirected: int = 0
+
+    def follow(self, command: Command) -> None:
+        """Have this done after the success response that the handler is about to give."""
+        self.following.append(command)
 
     def sign(self, message: Message, response: Message, proof: Proof) -> bytes:
         """The response to message, encoded."""

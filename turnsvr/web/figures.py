@@ -82,6 +82,7 @@ class Figures:
     allocations: int = gauge("Allocations now, those being opened among them.")
     allocation_limit: int = gauge("Allocations that the server holds at most (limits.allocations).")
     connections: int = gauge("TCP and TLS connections of TURN clients now.")
+    peer_connections: int = gauge("TCP connections to peers now (RFC 6062).")
     connections_evicted: int = counter(
         "TCP and TLS connections without a session that were ended to make room for others."
     )

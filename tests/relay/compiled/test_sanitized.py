@@ -47,6 +47,6 @@ def test_under_the_sanitizers(tmp_path: Path) -> None:
     # Not the tests that measure memory or build again.
     chosen = "not portable and not soak and not thousand and not build"
     options = ["-q", "-x", "-n", "2", "-p", "no:cacheprovider", "-k", chosen]
-    tests = [sys.executable, "-m", "pytest", *options, "tests/relay"]
+    tests = [sys.executable, "-m", "pytest", *options, "tests/relay", "tests/net/test_tcp_relaying.py"]
     done = subprocess.run(tests, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert not done.returncode, done.stdout[-4_000:] + done.stderr[-8_000:]

@@ -142,10 +142,10 @@ class Giver:
         now = asyncio.get_running_loop().time()
         await rooms.elsewhere.refresh()
         for allocation in server.allocations():
-            if allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
+            if allocation.tcp or allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
                 given.stays.add(allocation.number)
         given.belongings = belongings = rooms.pump.belongings(given.stays)
-        given.connections = streams.given(belongings.streams)
+        given.connections = [each for each in streams.given(belongings.streams) if not server.is_bound(each.five_tuple)]
         moving = {each.five_tuple for each in given.connections}
         for allocation in server.allocations():
             if allocation.five_tuple.transport is Transport.TCP and allocation.five_tuple not in moving:
@@ -246,6 +246,7 @@ class Giver:
         """Touch no more what moves; the last that the successor has to know."""
         rooms, given = self._rooms, self._given
         given.missing = rooms.streams.part(given.connections)
+        given.missing |= {each.five_tuple for each in given.connections if rooms.server.is_bound(each.five_tuple)}
         for five_tuple in given.missing:
             number = rooms.server.allocation_of(five_tuple)
             if number is not None:

@@ -271,7 +271,7 @@ def _detail(state: Choices, snapshot: Snapshot) -> list[Line]:
         Line(f"realm       {printable(session['realm'])}"),
         Line(f"client      {printable(session['client'])}  over {session['transport']}, read by {session['reader']}"),
         Line(f"server      {printable(session['server'])}  pump {printable(session['pump'])}"),
-        Line(f"relayed     {', '.join(map(printable, session['relayed']))}"),
+        Line(f"relayed     {', '.join(map(printable, session['relayed']))}{_over(session)}"),
         Line(f"age         {duration(session['age'])}  ends in {duration(session['remaining'])}"),
         *(Line(f"{name:<12}{_flow(traffic[way])}") for name, way in (("up", "from_client"), ("down", "to_client"))),
         Line(f"dropped     {traffic['dropped']} packets"),
@@ -286,6 +286,22 @@ def _detail(state: Choices, snapshot: Snapshot) -> list[Line]:
         Line(f"  0x{each['number']:04X}  {printable(each['peer'])}  for {duration(each['remaining'])}")
         for each in session["channels"]
     ]
+    return lines + _connections(session)
+
+
+def _over(session: dict[str, Any]) -> str:
+    return "  over tcp" if session.get("relay") == "tcp" else ""
+
+
+def _connections(session: dict[str, Any]) -> list[Line]:
+    """Those to peers over TCP, of servers that tell of them."""
+    connections = session.get("connections")
+    if session.get("relay") != "tcp" or connections is None:
+        return []
+    lines = [Line(f"{len(connections)} CONNECTIONS TO PEERS", Style.TITLE)]
+    for each in connections:
+        joined = f"  with {printable(each['client'])}" if each["client"] else ""
+        lines.append(Line(f"  {printable(each['peer'])}  {each['stage']}{joined}"))
     return lines
 
 

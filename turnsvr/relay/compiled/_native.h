@@ -84,6 +84,13 @@ static inline uint32_t turnsvr_crc32(const uint8_t *at, uint32_t size)
     return ~rest;
 }
 
+/* Has a TCP connection be reset when it is closed: the system forgets it at once. */
+static inline void turnsvr_reset_when_closed(int descriptor)
+{
+    struct linger linger = {1, 0};
+    setsockopt(descriptor, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 static inline int turnsvr_load(const int *flag)
 {
     return __atomic_load_n(flag, __ATOMIC_ACQUIRE);

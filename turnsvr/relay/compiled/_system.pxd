@@ -13,6 +13,7 @@ cdef extern from "_native.h" nogil:
     void crc32_prepare "turnsvr_crc32_prepare"()
     uint32_t crc32 "turnsvr_crc32"(const uint8_t *, uint32_t)
     void put32 "turnsvr_put32"(uint8_t *, uint32_t)
+    void reset_when_closed "turnsvr_reset_when_closed"(int)
     int load "turnsvr_load"(const int *)
     void store "turnsvr_store"(int *, int)
     uint32_t steered_lane "turnsvr_lane"(uint32_t, uint32_t, uint32_t)
@@ -45,6 +46,8 @@ cdef extern from "<sys/socket.h>" nogil:
     const int MSG_DONTWAIT
     const int MSG_ERRQUEUE
     const int MSG_NOSIGNAL
+    const int SHUT_WR
+    int c_shutdown "shutdown"(int, int)
     ctypedef uint32_t socklen_t
     struct sockaddr:
         pass

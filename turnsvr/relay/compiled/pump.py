@@ -9,12 +9,13 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from threading import Thread
 from typing import Any, cast
 
 import structlog
 
-from turnsvr.plane import Challenge, OpenRelay
+from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     NO_DTLS,
@@ -22,6 +23,7 @@ from turnsvr.relay.api import (
     Counters,
     Drop,
     Handler,
+    Joiner,
     Opened,
     PumpSettings,
     RelayFailure,
@@ -42,6 +44,7 @@ from turnsvr.relay.compiled._pump import (
 )
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import discard, hear_errors, open_udp, wildcard
+from turnsvr.relay.tcprelay import TcpRelays
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
@@ -62,6 +65,7 @@ _REASONS = {
     0xFFFD: "another handshake took its place",
     0xFFFC: "no allocation",
     0xFFFB: "ended to make room",
+    0xFFFA: "its allocation is over",
 }
 """Why a connection or an association has ended, where that is no errno."""
 
@@ -115,6 +119,10 @@ class CompiledPump:
         if settings.gso and not self._segmentation:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
         self._ports = RelayPorts(settings, RandomNumbers().below, self._open_relay_socket)
+        self._tcp = TcpRelays(settings, handler, self._ports, loop=loop)
+        self._joiners: dict[FiveTuple, Joiner] = {}
+        self._joined: dict[FiveTuple, int] = {}
+        """Connections to peers by the adopted one that they are joined with."""
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._engine = MovingEngine(settings.threads, self._event, limiter)
         self._configure_engine(settings)
@@ -168,12 +176,17 @@ class CompiledPump:
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._engine.send(five_tuple, data)
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
+    def attach(
+        self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None], join: Joiner | None = None
+    ) -> None:
+        if join is not None:
+            self._joiners[five_tuple] = join
         self._resumes[five_tuple] = resume
         self._engine.attach(five_tuple, write)
 
     def detach(self, five_tuple: FiveTuple) -> None:
         self._resumes.pop(five_tuple, None)
+        self._joiners.pop(five_tuple, None)
         self._engine.detach(five_tuple)
 
     def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
@@ -246,6 +259,8 @@ class CompiledPump:
     def open(self, request: OpenRelay) -> Opened:
         if len(self._engine) >= self._settings.max_sessions:
             return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
+        if request.tcp:
+            return self._open_for_tcp(request)
         relays, failures = self._open_relays(request)
         if relays:
             try:
@@ -264,7 +279,22 @@ class CompiledPump:
             self._relays[request.allocation] = relays
         return Opened(tuple([relay.advertised for relay in relays]), failures)
 
+    def _open_for_tcp(self, request: OpenRelay) -> Opened:
+        """A session whose sockets the engine does not know, but for connections that are joined."""
+        self._engine.open(request.allocation, request.five_tuple, request.deadline, [], request.bandwidth)
+        opened = self._tcp.open(request)
+        if opened.addresses:
+            self._relays[request.allocation] = []
+        else:
+            self._engine.close(request.allocation, 0)
+        return opened
+
     def close(self, session: int, family: Family | None = None) -> Counters:
+        if session in self._tcp:
+            self._tcp.close(session, family)
+            if session in self._tcp:
+                return self.counters(session)
+            family = None
         fields = self._engine.close(session, family or 0)
         if fields is None:
             return Counters()
@@ -328,6 +358,36 @@ class CompiledPump:
         for relay in relays:
             self._ports.close(relay)
 
+    # Connections to peers
+
+    def connect(self, request: ConnectPeer) -> None:
+        self._tcp.connect(request)
+
+    def join(self, connection: int, session: int, five_tuple: FiveTuple) -> None:
+        if five_tuple in self._joiners:
+            count = partial(self._engine.count_bytes, session)
+            self._tcp.join_attached(connection, self._joiners[five_tuple], count)
+            return
+        peer = self._tcp.take(connection)
+        if peer is not None and self._engine.join(session, five_tuple, peer.fileno()):
+            peer.detach()
+            self._joined[five_tuple] = connection
+            self._tcp.joined(connection, partial(self._part, five_tuple))
+            return
+        if peer is not None:
+            peer.close()
+        self._tcp.disconnect(connection)
+        self._part(five_tuple)
+
+    def disconnect(self, connection: int) -> None:
+        self._tcp.disconnect(connection)
+
+    def _part(self, five_tuple: FiveTuple) -> None:
+        """End both ends of an adopted connection, for the one to its peer is over."""
+        self._joined.pop(five_tuple, None)
+        if self._engine.hang_up(five_tuple) and not self._closed:
+            self._handler.stream_closed(five_tuple, "the connection to its peer is over")
+
     # What the lanes send up
 
     def _drain(self) -> None:
@@ -381,6 +441,7 @@ class CompiledPump:
             case ("fenced", session, peer):
                 self._handler.peer_fenced(session, peer)
             case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
+                self._tcp.disconnect(self._joined.pop(five_tuple, -1))
                 self._handler.stream_closed(five_tuple, _why(reason))
             case ("parted", five_tuple, reason):
                 self._handler.stream_closed(five_tuple, _why(reason))
@@ -405,7 +466,9 @@ class CompiledPump:
     def reconfigure(self, settings: PumpSettings) -> None:
         self._settings = settings
         self._configure_engine(settings)
-        self._ports.configure(settings, [relay for relays in self._relays.values() for relay in relays])
+        self._tcp.configure(settings)
+        datagrams = [relay for relays in self._relays.values() for relay in relays]
+        self._ports.configure(settings, [*datagrams, *self._tcp.opened])
 
     def shutdown(self) -> None:
         if self._closed:
@@ -419,6 +482,7 @@ class CompiledPump:
             thread.join()
         for session in list(self._relays):
             self.close(session)
+        self._tcp.shutdown()
         self._engine.shutdown()
         for group in self._groups.values():
             for listener in group:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from turnsvr.limits import ANSWERS_SAVED, AnswerLimit, AnswerLimiter
-from turnsvr.plane import Challenge, OpenRelay
+from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     NO_DTLS,
@@ -20,8 +20,10 @@ from turnsvr.relay.api import (
     Counters,
     Drop,
     Handler,
+    Joiner,
     Opened,
     PumpSettings,
+    RelayFailure,
     StreamWriter,
     TlsContext,
     TlsHandshake,
@@ -37,6 +39,7 @@ from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket,
 from turnsvr.relay.portable.table import Table
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import without_zone
+from turnsvr.relay.tcprelay import TcpRelays
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _PACKETS_A_WAKE_UP = 64
@@ -79,6 +82,8 @@ class PortablePump:
         self._path = Path(self._table, self._out, handler, random)
         self._path.configure(settings)
         self._order = Order(self._table, self._path, self._out, handler, loop=loop, clock=clock)
+        self._tcp = TcpRelays(settings, handler, self._ports, loop=loop)
+        self._joiners: dict[FiveTuple, Joiner] = {}
 
     # Listeners and clients
 
@@ -113,13 +118,18 @@ class PortablePump:
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._out.send(five_tuple, data)
 
-    def attach(self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None]) -> None:
+    def attach(
+        self, five_tuple: FiveTuple, write: StreamWriter, resume: Callable[[], None], join: Joiner | None = None
+    ) -> None:
         self._out.writers[five_tuple] = write
+        if join is not None:
+            self._joiners[five_tuple] = join
         self._order.resumes[five_tuple] = resume
 
     def detach(self, five_tuple: FiveTuple) -> None:
         self._out.writers.pop(five_tuple, None)
         self._order.resumes.pop(five_tuple, None)
+        self._joiners.pop(five_tuple, None)
         self._order.forget(five_tuple)
 
     def relay(self, five_tuple: FiveTuple, frames: Sequence[bytes]) -> int:
@@ -143,20 +153,41 @@ class PortablePump:
     # Sessions
 
     def open(self, request: OpenRelay) -> Opened:
+        if request.tcp:
+            return self._open_for_tcp(request)
         five_tuple = request.five_tuple
         listener = self._out.listener_of(five_tuple.server)
         session, failures = self._table.open(request, listener, self._settings.max_sessions)
         if session.relays:
-            session.limited_by_itself = request.bandwidth is not None
-            session.limit(self._settings.bandwidth if request.bandwidth is None else request.bandwidth, self._clock())
-            session.waiting = self._order.waiting.of(five_tuple)
+            self._prepare(session, request)
             self._watch_relays(session)
         return Opened(tuple(relay.opened.advertised for relay in session.relays.values()), failures)
+
+    def _open_for_tcp(self, request: OpenRelay) -> Opened:
+        session = self._table.new_session(request, None)
+        if len(self._table.sessions) >= self._settings.max_sessions:
+            return Opened((), dict.fromkeys(request.families, RelayFailure.CAPACITY))
+        opened = self._tcp.open(request)
+        if opened.addresses:
+            self._prepare(session, request)
+            self._table.enter(session)
+        return opened
+
+    def _prepare(self, session: Session, request: OpenRelay) -> None:
+        session.limited_by_itself = request.bandwidth is not None
+        session.limit(self._settings.bandwidth if request.bandwidth is None else request.bandwidth, self._clock())
+        session.waiting = self._order.waiting.of(request.five_tuple)
 
     def close(self, session: int, family: Family | None = None) -> Counters:
         entry = self._table.sessions.get(session)
         if entry is None:
             return Counters()
+        if session in self._tcp:
+            self._tcp.close(session, family)
+            if session not in self._tcp:
+                self._table.leave(entry)
+                self._out.tally.end(entry.counters())
+            return entry.counters()
         for relay in [relay for each, relay in entry.relays.items() if family in (None, each)]:
             self._loop.remove_reader(relay.opened.socket.socket)
             self._table.close_relay(entry, relay)
@@ -203,6 +234,24 @@ class PortablePump:
             self._out.drop(Drop.NO_SESSION, None)
         else:
             self._path.to_peer(entry, peer, data, dont_fragment, self._clock())
+
+    # Connections to peers
+
+    def connect(self, request: ConnectPeer) -> None:
+        self._tcp.connect(request)
+
+    def join(self, connection: int, session: int, five_tuple: FiveTuple) -> None:
+        entry = self._table.sessions[session]
+
+        def count(size: int, from_client: bool) -> float | None:
+            self._out.tally.received += 1
+            self._out.tally.batches += 1
+            return entry.move(size, from_client, self._clock())
+
+        self._tcp.join_attached(connection, self._joiners.get(five_tuple), count)
+
+    def disconnect(self, connection: int) -> None:
+        self._tcp.disconnect(connection)
 
     # Sockets
 
@@ -281,13 +330,16 @@ class PortablePump:
             self._limiter = AnswerLimiter(settings.answers_per_address, saved=ANSWERS_SAVED)
         self._settings = settings
         self._path.configure(settings)
-        self._ports.configure(settings, [relay.opened for relay in self._table.by_relayed.values()])
+        self._tcp.configure(settings)
+        datagrams = [relay.opened for relay in self._table.by_relayed.values()]
+        self._ports.configure(settings, [*datagrams, *self._tcp.opened])
 
     def shutdown(self) -> None:
         self._path.is_closed = True
         self._order.close()
         for session in list(self._table.sessions):
             self.close(session)
+        self._tcp.shutdown()
         for group in self._groups.values():
             for listener in group:
                 self._loop.remove_reader(listener.socket)

@@ -135,6 +135,23 @@ class Session:
                 raise RuntimeError(f"more than {most} permissions in session {self.number}")
         self.permissions[host] = Permission(deadline, ports)
 
+    def move(self, size: int, from_client: bool, now: float) -> float | None:
+        """Count bytes of a connection; seconds until more may come, None where the session has ended."""
+        if now > self.deadline:
+            return None
+        if from_client:
+            self.packets_from_client += 1
+            self.bytes_from_client += size
+        else:
+            self.packets_to_client += 1
+            self.bytes_to_client += size
+        bucket = self.from_client if from_client else self.to_client
+        if bucket is None:
+            return 0.0
+        bucket.take(0.0, now)
+        bucket.spend(size)
+        return bucket.debt(now)
+
     def call(self, peer: Address) -> None:
         """The client has sent to this peer, whose host has another name."""
         self.names[peer.port % _NAMES] = peer.port, peer.host

@@ -33,9 +33,7 @@ class Table:
 
         Raises RuntimeError when the number or the five-tuple has a session already.
         """
-        if request.allocation in self.sessions or request.five_tuple in self.by_client:
-            raise RuntimeError(f"session {request.allocation} or its five-tuple is open already")
-        session = Session(request.allocation, request.five_tuple, listener, request.deadline)
+        session = self.new_session(request, listener)
         if len(self.sessions) >= most:
             return session, dict.fromkeys(request.families, RelayFailure.CAPACITY)
         failures = self._open_relays(request, session)
@@ -43,12 +41,22 @@ class Table:
             self.enter(session)
         return session, failures
 
+    def new_session(self, request: OpenRelay, listener: Listener | None) -> Session:
+        """A session that is not in the table yet; raises RuntimeError as open() does."""
+        if request.allocation in self.sessions or request.five_tuple in self.by_client:
+            raise RuntimeError(f"session {request.allocation} or its five-tuple is open already")
+        return Session(request.allocation, request.five_tuple, listener, request.deadline)
+
     def enter(self, session: Session) -> None:
         """Have a session found whose relays are open."""
         self.sessions[session.number] = session
         self.by_client[session.five_tuple] = session
         for relay in session.relays.values():
             self.by_relayed[relay.opened.advertised] = relay
+
+    def leave(self, session: Session) -> None:
+        del self.sessions[session.number]
+        del self.by_client[session.five_tuple]
 
     def is_elsewhere(self, advertised: HostAndPort) -> bool:
         """Whether another pump serves this relayed transport address."""
@@ -71,8 +79,7 @@ class Table:
         self.by_relayed.pop(relay.opened.advertised, None)
         self._ports.close(relay.opened)
         if not session.relays:
-            del self.sessions[session.number]
-            del self.by_client[session.five_tuple]
+            self.leave(session)
 
     def _open_relays(self, request: OpenRelay, session: Session) -> dict[Family, RelayFailure]:
         if request.claim is not None:

@@ -98,6 +98,46 @@ cdef class Clients(Lanes):
             raise OSError(ENOMEM, "stream")
         flush_foreign(self.lanes, self.batch)
 
+    cdef Lane *lane_with(self, const FiveTupleKey *key) noexcept:
+        """The lane that serves this client's stream, which may be a joined one; any where none does."""
+        cdef Lane *lane = self.lane_of(&key.client)
+        cdef uint32_t at
+        if find_stream(&lane.streams, key) == NULL:
+            for at in range(self.lane_count):
+                if find_stream(&self.lanes[at].streams, key) != NULL:
+                    return self.lanes[at]
+        return lane
+
+    def join(self, uint64_t number, five_tuple, int descriptor):
+        """Join an adopted connection with one to a peer of this session, and own that descriptor.
+
+        False where there is no such session or connection, or it is over; then the caller still owns it. Raises
+        MemoryError, and then the client's connection is gone.
+        """
+        cdef FiveTupleKey key
+        cdef Session *session = find_number(&self.shared.numbers, number)
+        cdef Stream *stream
+        cdef Splice *splice
+        cdef Lane *lane
+        read_five_tuple(&key, five_tuple)
+        lane = self.lane_of(&key.client)
+        stream = find_stream(&lane.streams, &key)
+        if session == NULL or stream == NULL or stream.splice != NULL:
+            return False
+        splice = <Splice *>calloc(1, sizeof(Splice))
+        if splice == NULL:
+            raise MemoryError
+        splice.stream = stream
+        splice.descriptor = descriptor
+        if not leave_lane(lane, stream):
+            free(splice)
+            return False
+        if not enter_lane(self.lanes[session.lane], stream, splice, session, monotonic()):
+            free(splice)
+            free_stream(stream)
+            raise MemoryError
+        return True
+
     def hang_up(self, five_tuple, name=None):
         """Close an adopted connection, without a word to the Handler; with a name only the one that drain() told of.
 
@@ -107,7 +147,7 @@ cdef class Clients(Lanes):
         cdef Stream *stream
         cdef Lane *lane
         read_five_tuple(&key, five_tuple)
-        lane = self.lane_of(&key.client)
+        lane = self.lane_with(&key)
         stream = find_stream(&lane.streams, &key)
         if stream == NULL or (name is not None and name != stream_name(lane, stream)):
             return False

@@ -14,6 +14,7 @@ cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) n
     """Serve what an event names, unless its tenant has changed since."""
     cdef uint32_t at = <uint32_t>name
     cdef Slot *slot
+    cdef Stream *stream
     if at >= lane.slot_count:
         return
     slot = &lane.slots[at]
@@ -27,8 +28,14 @@ cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) n
         if events & EPOLLERR:
             report_errors(lane, batch, <Relay *>slot.item)
         read_relay(lane, batch, <Relay *>slot.item)
-    elif slot.kind == IS_STREAM and not (<Stream *>slot.item).is_over:
-        read_stream(lane, batch, <Stream *>slot.item, events)
+    elif slot.kind == IS_STREAM or slot.kind == IS_PEER:
+        stream = <Stream *>slot.item
+        if stream.is_over:
+            return
+        if stream.splice != NULL:
+            serve_splice(lane, batch, stream, CLIENT_END if slot.kind == IS_STREAM else PEER_END, events)
+        else:
+            read_stream(lane, batch, stream, events)
 
 
 cdef enum:
@@ -87,6 +94,13 @@ cdef int64_t shake_hands(Lane *lane, Batch *batch) noexcept nogil:
     return all.rests_until
 
 
+cdef inline int64_t earlier(int64_t one, int64_t other) noexcept nogil:
+    """Of two times, each 0 for never."""
+    if one == 0 or other == 0:
+        return one + other
+    return min(one, other)
+
+
 cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
     """Serve until is_stopping."""
     cdef epoll_event events[EVENTS]
@@ -112,7 +126,7 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
                 eventfd_read(lane.wake, &ignored)
             else:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
-        due = shake_hands(lane, batch)
+        due = earlier(shake_hands(lane, batch), resume_paced(lane, batch.now))
         flush(lane, batch)
         packets = packets_of(lane) - packets
         awake_until = batch.now + lane.policy.busy_poll if packets and lane.policy.busy_poll else 0

@@ -160,6 +160,7 @@ cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     pthread_mutex_unlock(&lane.shared.mutex)
     index_remove(&lane.sessions, hash_key(&session.key), session)
     index_remove(&lane.shared.numbers, hash_number(session.number), session)
+    forget_splices(session)
     add_traffic(&lane.tally.ended, &session.traffic)
     add_traffic(&lane.tally.ended, &session.written)
     free_session(session)
@@ -248,10 +249,20 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
         abandon_queue(lane, stream.queue)
     if stream.tls != NULL:
         say_goodbye(lane, stream)
-    if not stream.is_over:
+    if stream.splice != NULL:
+        end_splice(lane, stream)
+    elif not stream.is_over:
         watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
     give_slot(lane, stream.slot)
     lane_unlock(lane)
+    if stream.splice != NULL:
+        c_close(stream.splice.descriptor)
+        free(stream.splice)
+    free_stream(stream)
+
+
+cdef void free_stream(Stream *stream) noexcept nogil:
+    """Close and free a stream that no lane knows."""
     c_close(stream.descriptor)
     link_free(stream.tls)
     free(stream.pending)

@@ -157,6 +157,23 @@ cdef class Sessions(Clients):
         if not added:
             raise RuntimeError(f"more than {most} channels in session {number}")
 
+    def count_bytes(self, uint64_t number, uint32_t size, bint from_client):
+        """Count bytes of a connection to a peer that asyncio moves, and take them from the session's bandwidth.
+
+        Seconds until more may come, None where the session has ended.
+        """
+        cdef Session *session = find_number(&self.shared.numbers, number)
+        cdef int64_t now = monotonic()
+        cdef int64_t debt
+        if session == NULL or now > session.deadline:
+            return None
+        self.tally.received += 1
+        self.tally.batches += 1
+        lane_lock(self.lanes[session.lane])
+        debt = move_bytes(session, from_client, size, now)
+        lane_unlock(self.lanes[session.lane])
+        return debt / 1e9
+
     def counters(self, uint64_t number):
         """The fields of a session's Counters, None when unknown. Lanes are not stopped."""
         cdef Session *session = find_number(&self.shared.numbers, number)

@@ -88,6 +88,23 @@ cdef struct FairQueue:
 
 cdef struct Stream
 
+cdef struct Splice:
+    # A stream that is joined with a connection to a peer, and that connection's end. By end, the client's first: what
+    # epoll looks for; until when its bandwidth has it wait, 0 where it does not; whether nothing more comes from it;
+    # whether it has been told that nothing more comes.
+    Stream *stream
+    Session *session
+    int descriptor
+    uint32_t slot
+    uint32_t watched[2]
+    int64_t resumes[2]
+    bint ended[2]
+    bint finished[2]
+    Splice *next_of_session
+    # In the lane's list of those that wait for bandwidth.
+    Splice *next_paced
+    bint is_paced
+
 cdef struct ClientQueue:
     # A client of which something waits, or of whose messages the rules have one: out.
     FiveTupleKey key
@@ -142,6 +159,8 @@ cdef struct Stream:
     bint is_muted
     bint ends
     uint32_t end_reason
+    # Not NULL once it is joined: there are no frames then. pending are bytes for the peer, output for the client.
+    Splice *splice
 
 cdef enum:
     HELLO_RANDOM = 32
@@ -239,6 +258,8 @@ cdef struct Session:
     Index channels_by_peer
     # By which name the client has called hosts of two names last, by port; NULL while it has called none.
     uint32_t *names
+    # Its connections to peers that are joined.
+    Splice *splices
     # Bytes a second each way, 0 for no limit: its own, or what the settings say.
     double bandwidth
     bint limited_by_itself

@@ -45,6 +45,8 @@ cdef enum:
     IS_LISTENER = 1
     IS_RELAY = 2
     IS_STREAM = 3
+    # The peer's end of a stream that is joined.
+    IS_PEER = 4
 
 cdef struct Slot:
     # What an event of epoll names: its index, and a generation that tells a new tenant from the one before.
@@ -143,6 +145,9 @@ cdef struct Lane:
     bint answers_alone
     # Whether some of its sessions have moved to another pump, but for being forgotten here.
     bint has_parted
+    # Joined connections that wait for bandwidth, and when the first of them may go on; 0 where none waits.
+    Splice *paced
+    int64_t paced_until
 
 cdef struct Batch:
     # What one thread needs to move packets, whichever lane's table they are looked up in.

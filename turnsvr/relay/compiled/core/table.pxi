@@ -197,6 +197,28 @@ cdef inline bint bucket_take(Bucket *bucket, double rate, double burst, uint32_t
     return True
 
 
+cdef inline int64_t bucket_spend(Bucket *bucket, double rate, uint32_t amount, int64_t now) noexcept nogil:
+    """Take amount whether it is there or not; nanoseconds until the bucket is out of debt. rate is the burst, too."""
+    bucket_take(bucket, rate, rate, 0, now)
+    bucket.level -= amount
+    return <int64_t>(-bucket.level / rate * 1e9) if bucket.level < 0 else 0
+
+
+cdef int64_t move_bytes(Session *session, bint is_upward, uint32_t size, int64_t now) noexcept nogil:
+    """Count bytes of a connection to a peer; nanoseconds for which no more may come, 0 where more may."""
+    if is_upward:
+        session.traffic.packets_from_client += 1
+        session.traffic.bytes_from_client += size
+    else:
+        session.traffic.packets_to_client += 1
+        session.traffic.bytes_to_client += size
+    if session.bandwidth <= 0:
+        return 0
+    return bucket_spend(
+        &session.from_client if is_upward else &session.to_client, session.bandwidth, size, now
+    )
+
+
 cdef inline Drop refusal(Session *session, const Endpoint *peer, int64_t now) noexcept nogil:
     """Why nothing may pass between the client and this peer, or PASSES."""
     cdef Permission *permission

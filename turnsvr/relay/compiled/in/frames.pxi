@@ -1,33 +1,6 @@
 # Frames of TCP and TLS clients as they arrive: served as far as one for the rules; the rest stays in pending. Under the
 # lane's lock.
 
-cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
-    """Keep these bytes, none of which are in pending, in the place of what was kept; False when there is no memory."""
-    free(stream.pending)
-    stream.pending = NULL
-    stream.pending_at = 0
-    stream.pending_size = 0
-    return append_pending(stream, data, size)
-
-
-cdef bint append_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
-    """Keep these bytes behind what was kept; False when there is no memory."""
-    cdef uint8_t *grown
-    if size == 0:
-        return True
-    grown = <uint8_t *>malloc(stream.pending_size + size)
-    if grown == NULL:
-        return False
-    if stream.pending_size:
-        memcpy(grown, stream.pending + stream.pending_at, stream.pending_size)
-    memcpy(grown + stream.pending_size, data, size)
-    free(stream.pending)
-    stream.pending = grown
-    stream.pending_at = 0
-    stream.pending_size += size
-    return True
-
-
 cdef uint32_t recall_pending(Batch *batch, Stream *stream) noexcept nogil:
     """Put the unfinished frame where the rest of it is read; returns its size."""
     if stream.pending_size:

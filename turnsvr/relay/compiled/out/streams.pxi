@@ -8,6 +8,7 @@ cdef enum:
     CLOSED_FOR_ANOTHER = 0xFFFD
     CLOSED_IDLE = 0xFFFC
     CLOSED_FOR_ROOM = 0xFFFB
+    CLOSED_WITH_SESSION = 0xFFFA
     OUTPUT_FIRST_ROOM = 2048
 
 
@@ -23,7 +24,7 @@ cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil
     before has its turn yet: while the rules have a message of it, the end waits.
     """
     cdef UpRecord record
-    if reason != CLOSED_BY_CLIENT and reason != CLOSED_MALFORMED:
+    if reason != CLOSED_BY_CLIENT and reason != CLOSED_MALFORMED and reason != CLOSED_WITH_SESSION:
         stream.dead = True
     if stream.is_over:
         return
@@ -31,7 +32,10 @@ cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil
         put_off_end(lane, stream, reason)
         return
     stream.is_over = True
-    watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
+    if stream.splice != NULL:
+        watch_splice(lane, stream)
+    else:
+        watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
     memset(&record, 0, sizeof(record))
     record.key = stream.key
     record.kind = UP_STREAM_CLOSED
@@ -81,6 +85,9 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
 
 cdef void watch_stream(Lane *lane, const Stream *stream) noexcept nogil:
     """Have epoll look for what the stream waits for now. Errors it tells of always."""
+    if stream.splice != NULL:
+        watch_splice(lane, <Stream *>stream)
+        return
     cdef uint32_t events = (0 if stream.is_muted else EPOLLIN) | (EPOLLOUT if stream.wants_write else 0)
     watch(lane, stream.slot, stream.descriptor, events, EPOLL_CTL_MOD)
 
@@ -102,4 +109,31 @@ cdef bint output_room(Stream *stream, uint32_t size) noexcept nogil:
             return False
         stream.output = grown
         stream.output_room = room
+    return True
+
+
+cdef bint keep_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Keep these bytes, none of which are in pending, in the place of what was kept; False when there is no memory."""
+    free(stream.pending)
+    stream.pending = NULL
+    stream.pending_at = 0
+    stream.pending_size = 0
+    return append_pending(stream, data, size)
+
+
+cdef bint append_pending(Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Keep these bytes behind what was kept; False when there is no memory."""
+    cdef uint8_t *grown
+    if size == 0:
+        return True
+    grown = <uint8_t *>malloc(stream.pending_size + size)
+    if grown == NULL:
+        return False
+    if stream.pending_size:
+        memcpy(grown, stream.pending + stream.pending_at, stream.pending_size)
+    memcpy(grown + stream.pending_size, data, size)
+    free(stream.pending)
+    stream.pending = grown
+    stream.pending_at = 0
+    stream.pending_size += size
     return True

@@ -33,6 +33,14 @@ cdef bint seal(
     return False
 
 
+cdef void seal_bytes(Lane *lane, Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
+    """Encrypt bytes of a joined connection into the stream's output, however much that is."""
+    stream.tls.output_limit = stream.output_size + sealed_size(size) + TLS_OWN_OUTPUT
+    if _libssl.SSL_write(stream.tls.ssl, data, <int>size) != <int>size:
+        _libssl.ERR_clear_error()
+        end_stream(lane, stream, CLOSED_BY_TLS)
+
+
 cdef void say_goodbye(Lane *lane, Stream *stream) noexcept nogil:
     """Send close_notify where it can be sent at once."""
     if stream.dead or stream.wants_write:
