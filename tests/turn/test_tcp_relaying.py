@@ -97,7 +97,7 @@ def test_a_udp_client_gets_400_for_tcp() -> None:
 @pytest.mark.parametrize(
     "pair",
     [
-        (a.DONT_FRAGMENT, None),
+        (a.DONT_FRAGMENT, True),
         (a.EVEN_PORT, a.EvenPort(False)),
         (a.EVEN_PORT, a.EvenPort(True)),
         (a.RESERVATION_TOKEN, bytes(8)),
@@ -124,7 +124,7 @@ def test_other_protocols_stay_442() -> None:
 def test_a_stream_client_may_still_relay_datagrams() -> None:
     there = world()
     client = there.client(transport=Transport.TCP)
-    assert code(client.allocate((a.DONT_FRAGMENT, None))) == 0
+    assert code(client.allocate((a.DONT_FRAGMENT, True))) == 0
     (opened,) = there.of(OpenRelay)
     assert not opened.tcp
 
