@@ -94,7 +94,7 @@ cdef int64_t shake_hands(Lane *lane, Batch *batch) noexcept nogil:
     return all.rests_until
 
 
-cdef inline int64_t earlier(int64_t one, int64_t other) noexcept nogil:
+cdef inline int64_t sooner(int64_t one, int64_t other) noexcept nogil:
     """Of two times, each 0 for never."""
     if one == 0 or other == 0:
         return one + other
@@ -126,7 +126,7 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
                 eventfd_read(lane.wake, &ignored)
             else:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
-        due = earlier(shake_hands(lane, batch), resume_paced(lane, batch.now))
+        due = sooner(shake_hands(lane, batch), resume_paced(lane, batch.now))
         flush(lane, batch)
         packets = packets_of(lane) - packets
         awake_until = batch.now + lane.policy.busy_poll if packets and lane.policy.busy_poll else 0
