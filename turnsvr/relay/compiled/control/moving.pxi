@@ -21,13 +21,13 @@ cdef void fill_buckets(Session *session, double of_client, double of_peers, int6
 
 
 cdef bint moves(Lane *lane, const Slot *slot) noexcept nogil:
-    """Whether what is in a slot goes when the lane parts: all but sessions that stay, and connections over TLS."""
+    """Whether what is in a slot goes when the lane parts: all but sessions that stay, and connections over TLS or to peers."""
     cdef Session *session
     if slot.kind == IS_LISTENER:
         return True
     if slot.kind == IS_RELAY:
         return not (<Relay *>slot.item).session.stays
-    if slot.kind != IS_STREAM or (<Stream *>slot.item).tls != NULL:
+    if slot.kind != IS_STREAM or (<Stream *>slot.item).tls != NULL or (<Stream *>slot.item).splice != NULL:
         return False
     session = find_session(&lane.sessions, &(<Stream *>slot.item).key)
     return session == NULL or not session.stays
