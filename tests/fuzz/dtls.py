@@ -91,6 +91,13 @@ class DtlsPump:
     def peer_fenced(self, session: int, peer: Address) -> None:
         raise AssertionError("there are no peers")
 
+    def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
+        return None
+
+    def peer_connected(self, connection: int) -> None: ...
+
+    def peer_failed(self, connection: int, forbidden: bool) -> None: ...
+
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         self._closed.append(reason)
 
