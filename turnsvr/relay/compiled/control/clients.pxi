@@ -129,10 +129,10 @@ cdef class Clients(Lanes):
             raise MemoryError
         splice.stream = stream
         splice.descriptor = descriptor
-        if not leave_lane(lane, stream):
+        if not take_stream_off(lane, stream):
             free(splice)
             return False
-        if not enter_lane(self.lanes[session.lane], stream, splice, session, monotonic()):
+        if not put_on_lane(self.lanes[session.lane], stream, splice, session, monotonic()):
             free(splice)
             free_stream(stream)
             raise MemoryError

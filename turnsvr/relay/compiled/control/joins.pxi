@@ -1,7 +1,7 @@
 # A stream's way from frames to bytes: joined with a connection to a peer, on the lane of the session that this belongs
 # to, so that its figures and its bandwidth are under one lock. For the control thread.
 
-cdef bint leave_lane(Lane *lane, Stream *stream) noexcept nogil:
+cdef bint take_stream_off(Lane *lane, Stream *stream) noexcept nogil:
     """Have a lane serve a stream no more, whose message the rules have judged or are judging; takes the lock.
 
     False where the stream is over, or is to end for another reason than the client's word; it stays as it is then.
@@ -20,7 +20,7 @@ cdef bint leave_lane(Lane *lane, Stream *stream) noexcept nogil:
     return True
 
 
-cdef bint enter_lane(Lane *lane, Stream *stream, Splice *splice, Session *session, int64_t now) noexcept nogil:
+cdef bint put_on_lane(Lane *lane, Stream *stream, Splice *splice, Session *session, int64_t now) noexcept nogil:
     """Have the session's lane move bytes between both ends; takes the lock. False when there is no memory."""
     cdef int64_t client, peer
     lane_lock(lane)
