@@ -159,7 +159,7 @@ class StreamProtocol(asyncio.BufferedProtocol):
             if self._closing is not None:
                 self._linger()
             return
-        self._received(bytes(self._view[:nbytes]))
+        self._received(data)
 
     def _received(self, data: bytes) -> None:
         if self._is_fresh:
