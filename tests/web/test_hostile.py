@@ -9,6 +9,8 @@ import itertools
 import json
 import random
 import re
+import socket
+import struct
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -589,6 +591,25 @@ async def test_long_polling(server: ServerProcess, ports: dict[str, int]) -> Non
                 found = await statuses(port, request(b"POST", session, [], body, chunked=chunked))
                 assert found, packet
                 assert fine(found), (found, packet)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST", b"OPTIONS", b"PUT"])
+async def test_whoever_leaves_before_engine_io_reads(
+    server: ServerProcess, ports: dict[str, int], method: bytes
+) -> None:
+    said = request(method, b"/socket.io/?EIO=4&transport=polling", [], b"")
+    for _ in range(50):
+        with socket.create_connection(("127.0.0.1", ports["web"])) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(said)
+    assert await statuses(ports["web"], request(b"GET", b"/healthz", [], b"")) == [200]
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"POST", b"PUT", b"OPTIONS"])
+async def test_only_a_get_upgrades(server: ServerProcess, ports: dict[str, int], method: bytes) -> None:
+    head = b"".join(b"%s: %s\r\n" % each for each in [(b"Host", b"a"), *UPGRADE])
+    for target in (b"/signalling", b"/socket.io/?EIO=4&transport=websocket", b"/healthz"):
+        assert await statuses(ports["web"], b"%s %s HTTP/1.1\r\n%s\r\n" % (method, target, head)) == [400]
 
 
 async def test_an_upgrade_of_a_session_that_says_nonsense(server: ServerProcess, ports: dict[str, int]) -> None:

@@ -7,6 +7,7 @@ for is read here from h11's states after everything that changes them.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from functools import partial
 from typing import Any, cast
@@ -62,7 +63,9 @@ class HttpProtocol(Watched, H11Protocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            super().send_400_response(msg)
+            with contextlib.suppress(h11.LocalProtocolError):  # an answer to HEAD has no body
+                super().send_400_response(msg)
+            self.transport.close()
         else:
             self.transport.close()
 

@@ -184,6 +184,10 @@ class Door:
         if scope["type"] == "websocket":
             await self._websocket(clean, receive, send, sid)
             return
+        event = await receive()
+        if event["type"] != "http.request":
+            return  # the client has gone; Engine.IO would fail on it
+        receive = _beginning_with(event, receive)
         if sid and self._server.living(sid) is None:
             await answer(send, 400, b"there is no such session")
             return
@@ -234,6 +238,16 @@ class Door:
             await self._app(scope, receive, send)
         finally:
             busy.discard(sid)
+
+
+def _beginning_with(event: Event, receive: Receive) -> Receive:
+    """As receive, with an event that was taken from it before."""
+    events = [event]
+
+    async def next_event() -> Event:
+        return events.pop() if events else await receive()
+
+    return next_event
 
 
 def _readable(receive: Receive) -> Receive:
