@@ -104,7 +104,10 @@ def _split(pieces: list[bytes]) -> tuple[list[bytes], int | None]:
     frames: list[bytes] = []
     for piece in pieces:
         try:
-            frames += splitter.feed(piece)
+            found = splitter.feed(piece)
+            while found:  # what is broken behind them is told of next
+                frames += found
+                found = splitter.feed(b"")
         except MalformedMessage:
             return [], None
         assert splitter.pending < _MAX_FRAME
@@ -184,19 +187,26 @@ def server(data: bytes) -> None:
 
     The world asserts that nothing is relayed without a permission and that every signed answer verifies.
     """
-    world = World(ServerConfig(RealmConfig(REALM), rfc3489=True, anonymity=True, access_tokens=REALM, mobility=True))
+    realm = RealmConfig(REALM)
+    world = World(ServerConfig(realm, rfc3489=True, anonymity=True, access_tokens=REALM, mobility=True, tcp=True))
     client = world.client(style=Style.SHA256 if data[-1:] > b"\x80" else Style.PLAIN)
     client.allocate((a.ADDITIONAL_ADDRESS_FAMILY, 2))
     client.permit(PEER)
     client.bind(0x4000, OTHER_PEER)
     stranger = world.client(address=Address("203.0.113.9", 9), transport=Transport.UDP)
     stream = world.client("bob", transport=Transport.TCP)
+    over_tcp = world.client("bob", transport=Transport.TCP)
+    over_tcp.allocate_tcp()
+    over_tcp.connect(PEER)
+    world.connected(world.plane.connects[-1].connection)
+    over_tcp.connect(OTHER_PEER)
+    over_tcp.mailbox()
     for sender in (stranger, client, stream):
         world.clear()
         sender.deliver(data)
         for send in world.of(Send):
             assert len(send.data) <= len(data) + _MAX_GROWTH
-    for sender in (client, stream):
+    for sender in (client, stream, over_tcp):
         _deliver_signed(sender, data)
     world.pass_time(3700)
     assert len(world.server) == 0
