@@ -195,12 +195,13 @@ def numbered(count: int) -> list[bytes]:
 
 async def test_a_channel_carries_what_comes_right_behind_its_request(client: Client, peer: Peer) -> None:
     await client.allocate()
-    for number in range(ROUNDS):
+    others = [Peer() for _ in range(ROUNDS)]
+    for number, other in enumerate(others):
+        # A peer that has a channel may not have another: each round has one of its own, at a port of its own.
         channel, data = CHANNEL + number, numbered(5)
-        # The channel's old peer would be in the way: each round has one of its own.
-        other = Peer()
         client.at_once(client.bind(other.address, channel), *(client.data(each, channel) for each in data))
         assert await other.receive(len(data)) == data
+    for other in others:
         other.socket.close()
 
 
