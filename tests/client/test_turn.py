@@ -148,7 +148,7 @@ async def test_what_fills_a_message_is_answered(serve: Serve, transport: Transpo
     await client.allocate()
     peers = [Address(f"8.8.{number >> 8}.{number & 255}", 9) for number in range(1, 258)]
     await client.permit(*peers[:256])
-    with pytest.raises(TransactionFailed, match="508"):
+    with pytest.raises(TransactionFailed, match="400"):
         await client.permit(*peers)
     unknown = [number for number in range(0x7FFF) if number not in ATTRIBUTES][:16_000]
     request = new_request(Method.BINDING)
