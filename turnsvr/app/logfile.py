@@ -26,7 +26,11 @@ class LogFile:
 
     def write(self, text: str) -> int:
         """What UTF-8 cannot say is escaped."""
-        return os.write(self._descriptor, text.encode(errors="backslashreplace"))
+        return self.append(text.encode(errors="backslashreplace"))
+
+    def append(self, data: bytes) -> int:
+        """How many of the bytes were written."""
+        return os.write(self._descriptor, data)
 
     def flush(self) -> None:
         """Nothing waits."""

@@ -196,7 +196,7 @@ class Service:
             self._manager.ready(self._application.activity)
 
     def _reload_file(self, path: Path) -> Reloaded:
-        self._reopen_log()
+        self._reopen_files()
         file = self._log_file
         try:
             settings = config.load(path)
@@ -213,8 +213,8 @@ class Service:
         _log.info("settings reloaded", file=str(path))
         return Reloaded(str(path), restart=tuple(unchanged))
 
-    def _reopen_log(self) -> None:
-        """Whatever becomes of the settings: the old file may have been renamed, and soon be compressed."""
+    def _reopen_files(self) -> None:
+        """Whatever becomes of the settings: the old files may have been renamed, and soon be compressed."""
         if self._application.rooms.accounting is not None:
             self._application.rooms.accounting.reopen()
         if self._log_file is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,10 +10,9 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from turnsvr.config import fields
+from turnsvr.config.statedirectory import state_directory
 from turnsvr.config.units import BadValue
 
-_STATE = "/var/lib/turnsvr"
-"""Where state is kept when systemd names no other directory."""
 _DOMAIN = re.compile(r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]", re.ASCII)
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,255}")
 
@@ -43,11 +41,6 @@ def _check_email(email: str) -> str:
     if not _EMAIL.fullmatch(email):
         raise BadValue("is no mail address", "write admin@example.org")
     return email
-
-
-def state_directory(name: str) -> Path:
-    """A directory below the one that systemd made for the service, of several the first, or else the usual one."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _STATE, name)
 
 
 def _directory() -> Path:

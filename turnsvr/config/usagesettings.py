@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from turnsvr.config import fields
-from turnsvr.config.acmesettings import state_directory
+from turnsvr.config.statedirectory import state_directory
 from turnsvr.config.units import BadValue
 
 _MIB = 1024 * 1024

@@ -205,29 +205,13 @@ class RelayPorts(Generic[S]):
 
         even: an even one. reserve: an even one whose next port is held under that token.
         """
-        addresses = self._addresses[family]
-        if not addresses:
-            return RelayFailure.FAMILY
-        if reserve is not None and len(self._held) >= _MAX_HELD and reserve not in self._held:
-            return RelayFailure.CAPACITY
-        for relay in self._by_preference(addresses, server):
-            opened = self._open_on(relay, even, reserve)
-            if opened is not None:
-                return opened
-        return RelayFailure.CAPACITY
+        return self._first(family, server, lambda relay: self._open_on(relay, even, reserve))
 
     def open_as(
         self, open_socket: Callable[[Address, int], T], family: Family, server: str
     ) -> OpenedPort[T] | RelayFailure:
         """As open(), with another kind of socket. A port has one, of whatever kind."""
-        addresses = self._addresses[family]
-        if not addresses:
-            return RelayFailure.FAMILY
-        for relay in self._by_preference(addresses, server):
-            opened = self._open_one(relay, False, open_socket)
-            if opened is not None:
-                return opened
-        return RelayFailure.CAPACITY
+        return self._first(family, server, lambda relay: self._open_one(relay, False, open_socket))
 
     def claim(self, token: bytes) -> OpenedPort[S] | None:
         """The port held under token, held no longer; None when there is none. What came to it so far is discarded."""
@@ -278,9 +262,24 @@ class RelayPorts(Generic[S]):
             self._turn += 1
         return addresses[first:] + addresses[:first]
 
+    def _first(
+        self, family: Family, server: str, open_on: Callable[[RelayAddress], OpenedPort[T] | None]
+    ) -> OpenedPort[T] | RelayFailure:
+        """What open_on opens on the first relay address of the family on which it can."""
+        addresses = self._addresses[family]
+        if not addresses:
+            return RelayFailure.FAMILY
+        for relay in self._by_preference(addresses, server):
+            opened = open_on(relay)
+            if opened is not None:
+                return opened
+        return RelayFailure.CAPACITY
+
     def _open_on(self, relay: RelayAddress, even: bool, reserve: bytes | None) -> OpenedPort[S] | None:
         if reserve is None:
             return self._open_one(relay, even, self._open_socket)
+        if len(self._held) >= _MAX_HELD and reserve not in self._held:
+            return None
         return self._draw(relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=False)) or self._draw(
             relay, True, lambda port: self._bind_two(relay, port, reserve, may_rest=True)
         )

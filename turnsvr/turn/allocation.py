@@ -10,6 +10,7 @@ from typing import Final, final
 
 from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.turn.authentication import Key, Proof
+from turnsvr.turn.commands import AllocationEnded, EndReason
 from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
 from turnsvr.turn.lifetimes import FINISHED_LIFETIME
@@ -110,6 +111,18 @@ class Allocation:
         self.key = key
         self.username = key.username
         self.until = None if key.valid_for is None else now + key.valid_for
+
+    def ended(self, reason: EndReason, now: float) -> AllocationEnded:
+        """The event of its end."""
+        return AllocationEnded(
+            self.number,
+            self.shown,
+            self.five_tuple,
+            tuple(self.relayed.values()),
+            now - self.started,
+            reason,
+            self.realm,
+        )
 
     def time_left(self, now: float) -> float | None:
         """Seconds that its access token has left; None where there is none."""

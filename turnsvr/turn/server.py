@@ -32,7 +32,6 @@ from turnsvr.turn import (
 from turnsvr.turn.allocation import Allocation, Allocations
 from turnsvr.turn.authentication import Key, Proof, read_claim
 from turnsvr.turn.commands import (
-    AllocationEnded,
     AuthenticationFailed,
     CloseRelay,
     Command,
@@ -349,18 +348,7 @@ class Server:
         if pending is not None:
             pending.abandoned = True
             return
-        relayed = tuple(allocation.relayed.values())
-        self._commands.append(
-            AllocationEnded(
-                allocation.number,
-                allocation.shown,
-                allocation.five_tuple,
-                relayed,
-                now - allocation.started,
-                reason,
-                allocation.realm,
-            )
-        )
+        self._commands.append(allocation.ended(reason, now))
         self._commands.append(CloseRelay(allocation.number))
 
     # Steering

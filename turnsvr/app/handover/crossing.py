@@ -10,7 +10,7 @@ from turnsvr.app.rooms import Rooms
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, EndReason
+from turnsvr.turn.commands import AllocationStarted, EndReason
 from turnsvr.turn.snapshot import Document, Value, read_document, read_list, read_str
 
 
@@ -70,20 +70,8 @@ class Crossing:
             self._rooms.session_status.adopted(_started(allocation, relayed, now), counters)
 
     def refused(self, allocation: Allocation, session: MovedSession, now: float) -> None:
-        relayed = tuple(allocation.relayed.values())
         self.adopted(allocation, now)
-        self._rooms.events.ended(
-            AllocationEnded(
-                allocation.number,
-                allocation.shown,
-                allocation.five_tuple,
-                relayed,
-                now - allocation.started,
-                EndReason.REVOKED,
-                allocation.realm,
-            ),
-            session.state.counters,
-        )
+        self._rooms.events.ended(allocation.ended(EndReason.REVOKED, now), session.state.counters)
 
     def left(self, number: int) -> None:
         self._sessions.left(number)

@@ -25,7 +25,7 @@ class RecordFile:
 
     def put(self, lines: Collection[bytes]) -> None:
         try:
-            self._file.write(b"".join(lines).decode(errors="replace"))
+            self._file.append(b"".join(lines))
         except OSError as error:
             self.left_out += len(lines)
             if self._trouble.begins(time.monotonic()):

@@ -176,15 +176,8 @@ class _Segment:
 
     def append(self, data: bytes) -> None:
         """Whole or not at all. Raises OSError."""
-        try:
-            written = os.write(self._descriptor, data)
-        except OSError:
-            written = 0
-            raise
-        finally:
-            if written != len(data):
-                os.ftruncate(self._descriptor, self.size)
-        if written != len(data):
+        if os.write(self._descriptor, data) < len(data):
+            os.ftruncate(self._descriptor, self.size)
             raise OSError("the disk is full")
         self.size += len(data)
 
