@@ -23,9 +23,6 @@ T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-_PARTING = 0.5
-"""Seconds that answers may take which are given up."""
-
 
 def may_be_asked(username: str) -> bool:
     """Whether this can be a user's name at all; what cannot is not asked of any database or service."""
@@ -79,12 +76,7 @@ class Questions:
         self._under_way.clear()
 
     async def close(self, *, at_once: bool) -> None:
-        """Wait until all that is under way has its answer or its time is over, or give it up at once.
-
-        At once means after half a second: aiosqlite, cut off in the middle, leaves a task behind that never ends.
-        """
-        if at_once and self._tasks:
-            await asyncio.wait(self._tasks, timeout=_PARTING)
+        """Wait until all that is under way has its answer or its time is over, or give it up at once."""
         for task in self._tasks if at_once else ():
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
