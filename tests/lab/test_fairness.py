@@ -41,7 +41,8 @@ MESSAGES = {
 
 FLOODER = """
 import socket, ssl, sys
-how, host, port, message = sys.argv[1], sys.argv[2], int(sys.argv[3]), bytes.fromhex(sys.argv[4])
+how, host, port = sys.argv[1], sys.argv[2], int(sys.argv[3])
+first, message = (bytes.fromhex(each) for each in sys.argv[4:])
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM if how.startswith("udp") else socket.SOCK_STREAM)
 sock.connect((host, port))
 if how == "tls":
@@ -51,6 +52,7 @@ if how == "tls":
 if how == "udp trains":
     sock.setsockopt(17, 103, len(message))  # UDP_SEGMENT
 much = message * max(1, {"udp": 0, "udp trains": 60}.get(how, 60000 // len(message)))
+sock.sendall(first)
 print("at it", flush=True)
 while True:
     try:
@@ -58,6 +60,7 @@ while True:
     except (BlockingIOError, ConnectionRefusedError):
         pass
 """
+"""It begins with a request: a connection that begins with anything else is closed before it floods."""
 
 
 HANDSHAKES = """
@@ -108,7 +111,7 @@ class Site:
     @contextmanager
     def flood(self, how: str, message: bytes) -> Iterator[None]:
         port = self.server.port if how != "tls" else 5349
-        with self.hostilely(FLOODER, how, self.server.host, str(port), message.hex()):
+        with self.hostilely(FLOODER, how, self.server.host, str(port), REFRESH.hex(), message.hex()):
             yield
 
     @contextmanager
