@@ -142,14 +142,19 @@ class KeyedLimiter:
         """
         if not self.rate:
             return True
-        slot = hash(key) % len(self._paid_until)
-        interval = 1 / self.rate
-        paid_until = max(self._paid_until[slot], now)
-        saved = max(self._seconds, interval * at_once)
-        if paid_until > now + max(saved - interval * _ALMOST, 0.0):
+        if self.exhausted(key, now, at_once):
             return False
-        self._paid_until[slot] = paid_until + interval
+        slot = hash(key) % len(self._paid_until)
+        self._paid_until[slot] = max(self._paid_until[slot], now) + 1 / self.rate
         return True
+
+    def exhausted(self, key: Hashable, now: float, at_once: int = 0) -> bool:
+        """Whether allow() would refuse; counts nothing."""
+        if not self.rate:
+            return False
+        interval = 1 / self.rate
+        saved = max(self._seconds, interval * at_once)
+        return self.paid_until(key) > now + max(saved - interval * _ALMOST, 0.0)
 
     def paid_until(self, key: Hashable) -> float:
         """What another one is to be told of this key."""

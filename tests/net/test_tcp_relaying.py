@@ -454,3 +454,28 @@ async def test_the_server_stops_with_connections_open(world: World) -> None:
     await world.application.stop()
     assert await is_closed(accepted)
     assert await is_over(stream)
+
+
+async def test_a_user_cannot_look_for_open_ports(world: World) -> None:
+    await world.start(limits={"peer_connect_rate_per_user": "6/min"})
+    peer = Peer(world)
+    client = await world.allocated()
+    await client.connect(peer.address)
+    before = Peer(world)
+    for each in (client, await world.allocated()):
+        with pytest.raises(TransactionFailed, match="508"):
+            await each.connect(before.address)
+    with pytest.raises(BlockingIOError):  # nobody has been there
+        before.listener.accept()
+
+
+async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> None:
+    await world.start(limits={"peer_attempts_per_allocation": 4})
+    client = await world.allocated()
+    await client.permit(client.relayed[0])
+    flood = [world.keep(socket.create_connection(client.relayed[0])) for _ in range(12)]
+    waiting = [await asyncio.wait_for(client.receive(), PATIENCE) for _ in range(2)]
+    for late in flood[2:]:
+        assert await is_closed(late)
+    assert world.connections == 2
+    assert {each.peer for each in waiting} == {Address(*each.getsockname()) for each in flood[:2]}  # type: ignore[union-attr]

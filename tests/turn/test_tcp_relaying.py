@@ -34,7 +34,6 @@ from turnsvr.turn.commands import (
     JoinPeer,
     PeerRefused,
     Permit,
-    RequestRefused,
     Send,
 )
 from turnsvr.turn.config import RealmConfig, ServerConfig
@@ -295,55 +294,6 @@ def test_an_own_address_is_reached_at_named_ports_and_at_relayed_addresses_alone
     there.connect_fails(there.plane.connects[-1].connection, forbidden=True)
     assert code(client.check(client.mailbox()[0])) == 403
     assert there.of(PeerRefused)
-
-
-# Bounds
-
-
-def test_connects_under_way_are_bounded_for_each_allocation() -> None:
-    there = world(peer_connects_per_allocation=3)
-    client = control(there)
-    for port in range(1, 4):
-        assert client.connect(PEER._replace(port=port)) is None
-    there.clear()
-    assert code(client.connect(PEER)) == 508
-    (refused,) = there.of(RequestRefused)
-    assert refused.limit == "limits.peer_connects_per_allocation"
-    assert control(there).connect(PEER) is None
-    there.connect_fails(there.plane.connects[0].connection)
-    assert code(client.check(client.mailbox()[0])) == 447
-    assert client.connect(PEER) is None
-
-
-def test_connections_are_bounded_for_each_allocation_and_in_total() -> None:
-    there = world(peer_connections=3, peer_connections_per_allocation=2)
-    client = control(there)
-    for port in range(1, 3):
-        connection_of(there, client, PEER._replace(port=port))
-    there.clear()
-    assert code(client.connect(PEER)) == 508
-    assert there.of(RequestRefused)[0].limit == "limits.peer_connections_per_allocation"
-    other = control(there)
-    connection_of(there, other)
-    there.clear()
-    assert code(other.connect(OTHER_PEER)) == 508
-    assert there.of(RequestRefused)[0].limit == "limits.peer_connections"
-    assert there.server.peer_connections() == 3
-    client.refresh((a.LIFETIME, 0))
-    assert other.connect(OTHER_PEER) is None
-
-
-def test_peers_that_connect_and_are_not_bound_are_bounded() -> None:
-    there = world(peer_attempts_per_allocation=2)
-    client = control(there)
-    client.permit(PEER)
-    number = allocation_of(there, client)
-    first = there.arrive(number, PEER._replace(port=1))
-    assert first is not None
-    assert there.arrive(number, PEER._replace(port=2)) is not None
-    assert there.arrive(number, PEER._replace(port=3)) is None
-    assert code(there.client(transport=Transport.TCP).bind_connection(first)) == 0
-    assert there.arrive(number, PEER._replace(port=3)) is not None
 
 
 # ConnectionAttempt (section 5.3)

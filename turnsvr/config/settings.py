@@ -91,12 +91,19 @@ class LimitSettings(fields.Section):
     0 for no limit."""
     peer_connections: int = Field(default=2_000, ge=1, le=1_000_000)
     """TCP connections to peers that the server holds at once, with `relay.tcp`."""
+    peer_connections_per_user: int = Field(default=256, ge=1, le=1_000_000)
+    """TCP connections to peers that one user may hold."""
     peer_connections_per_allocation: int = Field(default=64, ge=1, le=65_536)
     """TCP connections to peers that one allocation may hold."""
     peer_connects_per_allocation: int = Field(default=8, ge=1, le=65_536)
     """Of these, those that are still being made."""
     peer_attempts_per_allocation: int = Field(default=16, ge=1, le=65_536)
-    """Of these, those that the client has given no connection of its own yet: 30 s, then they are closed."""
+    """Of these, those that the client has given no connection of its own yet: 30 s, then they are closed. Peers that
+    connect from one address have half of them."""
+    peer_connect_rate_per_user: fields.PerSecond = 5.0
+    """Connections to peers per second that one user may ask for, ten seconds' worth at once; 0 for no limit."""
+    peer_connect_rate_per_address: fields.PerSecond = 20.0
+    """Connections to peers per second that one client address may ask for, likewise."""
     idle_timeout: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 30.0
     """How long a TCP or TLS connection may stay without an allocation, 1 s to 1 day."""
     stream_buffer: Annotated[fields.Bytes, Field(ge=16 * _KIB, le=64 * _MIB)] = 256 * _KIB

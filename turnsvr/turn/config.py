@@ -83,11 +83,16 @@ class ServerConfig:
     """Whether peers may be reached over TCP (RFC 6062)."""
     peer_connections: int = 2_000
     """To peers, of all allocations."""
+    peer_connections_per_user: int = 256
     peer_connections_per_allocation: int = 64
     peer_connects_per_allocation: int = 8
     """Of these, those that are being made."""
     peer_attempts_per_allocation: int = 16
-    """Of these, those that no connection of the client is bound to yet."""
+    """Of these, those that no connection of the client is bound to yet; half of them of one peer's host."""
+    peer_connect_rate_per_user: float = 5.0
+    """Connect requests a second of one user, and ten seconds' worth at once; 0 for no limit."""
+    peer_connect_rate_per_address: float = 20.0
+    """The same of one client address."""
     max_lifetime: int = 3600
     """Seconds."""
     nonce_lifetime: float = 3600.0

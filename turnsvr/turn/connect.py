@@ -6,8 +6,6 @@ peer policy is asked for both.
 
 from __future__ import annotations
 
-from typing import Final
-
 from turnsvr.plane import ConnectPeer
 from turnsvr.ranges import has_port
 from turnsvr.stun import attributes as a
@@ -18,15 +16,10 @@ from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import Proof
 from turnsvr.turn.commands import DisconnectPeer
 from turnsvr.turn.lifetimes import CONNECT_LIFETIME, UNBOUND_LIFETIME
+from turnsvr.turn.peerbounds import check_connect
 from turnsvr.turn.peerconnections import ConnectRequest, PeerConnection, Stage
 from turnsvr.turn.reject import Reject
 from turnsvr.turn.state import Answer, State, allocation_for, check_peer, refuse_peer
-
-CONNECTIONS: Final = "limits.peer_connections"
-OF_ALLOCATION: Final = "limits.peer_connections_per_allocation"
-CONNECTING: Final = "limits.peer_connects_per_allocation"
-UNBOUND: Final = "limits.peer_attempts_per_allocation"
-"""The settings that bound them."""
 
 
 def connect(state: State, message: Message, five_tuple: FiveTuple, proof: Proof, now: float) -> Answer:
@@ -45,30 +38,14 @@ def connect(state: State, message: Message, five_tuple: FiveTuple, proof: Proof,
         raise Reject(ErrorCode.CONNECTION_ALREADY_EXISTS)
     # "forbidden by local policy": 403
     check_peer(state, allocation, peer, peer.port)
-    limit = full(state, allocation, Stage.CONNECTING)
-    if limit is not None:
-        raise Reject(ErrorCode.INSUFFICIENT_CAPACITY, limit=limit)
+    check_connect(state, allocation, now)
     # "Otherwise, the server MUST initiate an outgoing TCP connection": connected() or failed() answers the request
     number = state.connections.new_number(state.random)
-    connection = PeerConnection(number, allocation.number, peer, Stage.CONNECTING, ConnectRequest(message, proof))
+    connection = PeerConnection(number, allocation, peer, Stage.CONNECTING, ConnectRequest(message, proof))
     state.connections.add(connection, now + CONNECT_LIFETIME)
     policy = state.config.rules_of(allocation.realm).policy
     state.emit(ConnectPeer(allocation.number, number, peer, inside=not has_port(policy.ports(peer.host), peer.port)))
     return None
-
-
-def full(state: State, allocation: Allocation, stage: Stage) -> str | None:
-    """The setting that leaves no room for one more connection in this stage, or None."""
-    config, connections = state.config, state.connections
-    if len(connections) >= config.peer_connections:
-        return CONNECTIONS
-    if connections.count(allocation.number) >= config.peer_connections_per_allocation:
-        return OF_ALLOCATION
-    if stage is Stage.CONNECTING:
-        most, setting = config.peer_connects_per_allocation, CONNECTING
-    else:
-        most, setting = config.peer_attempts_per_allocation, UNBOUND
-    return setting if connections.count(allocation.number, stage) >= most else None
 
 
 def connected(state: State, connection: PeerConnection, request: ConnectRequest, now: float) -> bytes:

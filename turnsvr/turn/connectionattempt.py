@@ -6,12 +6,15 @@ from typing import Final
 
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address
+from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Class, Message, Method
-from turnsvr.turn.commands import Send
-from turnsvr.turn.connect import disconnect, full, may_come_from
+from turnsvr.turn.allocation import Allocation
+from turnsvr.turn.commands import RequestRefused, Send
+from turnsvr.turn.connect import disconnect, may_come_from
 from turnsvr.turn.lifetimes import UNBOUND_LIFETIME
+from turnsvr.turn.peerbounds import UNBOUND, full, has_its_share
 from turnsvr.turn.peerconnections import PeerConnection, Stage
-from turnsvr.turn.state import State
+from turnsvr.turn.state import State, counted_as
 
 _TRANSACTION_ID_SIZE: Final = 12
 
@@ -30,12 +33,25 @@ def arrived(state: State, number: int, peer: Address, inside: bool, now: float) 
         return None
     if former is not None:
         disconnect(state, former)  # two cannot be at the same addresses: that one is gone
-    if full(state, allocation, Stage.UNBOUND) is not None:
+    limit = full(state, allocation, Stage.UNBOUND)
+    if limit is None and has_its_share(state, allocation, peer.host):
+        limit = UNBOUND
+    if limit is not None:
+        _tell(state, allocation, limit)
         return None
-    connection = PeerConnection(state.connections.new_number(state.random), number, peer, Stage.UNBOUND)
+    connection = PeerConnection(state.connections.new_number(state.random), allocation, peer, Stage.UNBOUND)
     state.connections.add(connection, now + UNBOUND_LIFETIME)
     # "The indication MUST include an XOR-PEER-ADDRESS attribute ... as well as a CONNECTION-ID attribute"
     indication = Message(Method.CONNECTION_ATTEMPT, Class.INDICATION, state.random(_TRANSACTION_ID_SIZE))
     indication.add(a.XOR_PEER_ADDRESS, peer).add(a.CONNECTION_ID, connection.number)
     state.emit(Send(allocation.five_tuple, indication.encode()))
     return connection.number
+
+
+def _tell(state: State, allocation: Allocation, limit: str) -> None:
+    """Tell of a bound that a user has met by its peers. There is no request: the code is that of a Connect."""
+    code = ErrorCode.INSUFFICIENT_CAPACITY
+    event = RequestRefused(
+        allocation.five_tuple, Method.CONNECTION_ATTEMPT, counted_as(allocation.key), code, limit, allocation.realm
+    )
+    state.emit(event)

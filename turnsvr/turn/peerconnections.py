@@ -13,8 +13,11 @@ from typing import Final, final
 
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.message import Message
+from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import Proof
+from turnsvr.turn.counts import Counts
 from turnsvr.turn.deadlines import Deadlines
+from turnsvr.turn.reservations import Owner
 
 CONNECTION_ID_SIZE: Final = 4
 """Bytes of CONNECTION-ID (RFC 6062 section 6.2.1)."""
@@ -46,14 +49,15 @@ class ConnectRequest:
 class PeerConnection:
     """One connection to a peer. number is its CONNECTION-ID."""
 
-    __slots__ = ("allocation", "client", "number", "peer", "request", "stage")
+    __slots__ = ("allocation", "client", "number", "owner", "peer", "request", "stage")
 
     def __init__(
-        self, number: int, allocation: int, peer: Address, stage: Stage, request: ConnectRequest | None = None
+        self, number: int, allocation: Allocation, peer: Address, stage: Stage, request: ConnectRequest | None = None
     ) -> None:
         """request: what is to be answered once the connection is there, or cannot be made."""
         self.number: Final = number
-        self.allocation: Final = allocation
+        self.allocation: Final = allocation.number
+        self.owner: Final = allocation.owner
         self.peer: Final = peer
         self.stage = stage
         self.request = request
@@ -69,6 +73,7 @@ class PeerConnections:
         self._by_number: dict[int, PeerConnection] = {}
         self._by_allocation: dict[int, dict[Address, PeerConnection]] = {}
         self._by_client: dict[FiveTuple, PeerConnection] = {}
+        self._by_owner: Counts[Owner] = Counts()
         self.deadlines: Deadlines[int] = Deadlines()
 
     def __len__(self) -> int:
@@ -94,6 +99,15 @@ class PeerConnections:
         connections = self._by_allocation.get(allocation, {})
         return len(connections) if stage is None else sum([each.stage is stage for each in connections.values()])
 
+    def count_owner(self, owner: Owner) -> int:
+        """How many this user of a realm has."""
+        return self._by_owner.of(owner)
+
+    def count_host(self, allocation: int, stage: Stage, host: str) -> int:
+        """How many an allocation has in this stage with a peer's IP address."""
+        connections = self._by_allocation.get(allocation, {})
+        return sum([each.stage is stage and each.peer.host == host for each in connections.values()])
+
     def new_number(self, random: Callable[[int], bytes]) -> int:
         """An unpredictable number that no connection has. random(n) gives n unpredictable bytes."""
         while True:
@@ -104,6 +118,7 @@ class PeerConnections:
     def add(self, connection: PeerConnection, deadline: float) -> None:
         """Add one to a peer to which the allocation has none."""
         self._by_number[connection.number] = connection
+        self._by_owner.increment(connection.owner)
         self._by_allocation.setdefault(connection.allocation, {})[connection.peer] = connection
         self.deadlines.set(connection.number, deadline)
 
@@ -122,6 +137,7 @@ class PeerConnections:
 
     def remove(self, connection: PeerConnection) -> None:
         del self._by_number[connection.number]
+        self._by_owner.decrement(connection.owner)
         siblings = self._by_allocation[connection.allocation]
         del siblings[connection.peer]
         if not siblings:

@@ -16,7 +16,7 @@ from turnsvr.turn.authentication import ALGORITHMS, MD5_FIRST, Proof
 from turnsvr.turn.commands import RequestRefused, Send
 from turnsvr.turn.nonce import Nonces
 from turnsvr.turn.reject import Reject
-from turnsvr.turn.state import State, add_software
+from turnsvr.turn.state import State, add_software, counted_as
 
 _TELL_SOFTWARE: Final = frozenset({Method.ALLOCATE, Method.REFRESH})
 """Whose errors carry SOFTWARE too (RFC 8656 section 5), though only for clients that are authenticated: an answer to
@@ -67,10 +67,8 @@ class Responses:
     def refuse(self, message: Message, five_tuple: FiveTuple, proof: Proof, reject: Reject, now: float) -> None:
         """Refuse a request whose credentials were proven: the answer is signed."""
         if reject.limit is not None:
-            key = proof.key
-            username = key.quota_user if key.shown == key.username else key.shown
-            event = RequestRefused(five_tuple, message.method, username, reject.code, reject.limit, proof.realm)
-            self._state.emit(event)
+            username, realm = counted_as(proof.key), proof.realm
+            self._state.emit(RequestRefused(five_tuple, message.method, username, reject.code, reject.limit, realm))
         response = self._error(message, five_tuple, reject, proof.claim.realm, now)
         if message.method in _TELL_SOFTWARE:
             add_software(self._state, response)

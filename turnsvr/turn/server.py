@@ -81,7 +81,7 @@ class Server:
             end=self._end,
             tickets=Tickets(secret),
         )
-        self._state.rates.rate = config.allocation_rate_per_user
+        self._set_rates(config)
         self._responses = Responses(self._state, limiter, secret)
         self._peers = PeerRelaying(self._state, self._responses)
 
@@ -371,7 +371,7 @@ class Server:
         """
         before = self._state.config
         self._state.config = config
-        self._state.rates.rate = config.allocation_rate_per_user
+        self._set_rates(config)
         self._responses.reconfigure()
         for allocation in self._state.allocations:
             realm, old = config.find(allocation.realm), before.find(allocation.realm)
@@ -380,6 +380,11 @@ class Server:
             else:
                 permission.judge_anew(self._state, allocation, None if old is None else old.policy, realm.policy)
                 self._peers.judge_anew(allocation, realm.policy)
+
+    def _set_rates(self, config: ServerConfig) -> None:
+        self._state.rates.rate = config.allocation_rate_per_user
+        self._state.connect_rates.rate = config.peer_connect_rate_per_user
+        self._state.connect_rates_of_addresses.rate = config.peer_connect_rate_per_address
 
     @property
     def draining(self) -> bool:

@@ -16,7 +16,7 @@ from turnsvr.stun.address import Address, Family, FiveTuple, family_of
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.stun.message import Message
 from turnsvr.turn.allocation import Allocation, Allocations
-from turnsvr.turn.authentication import Proof
+from turnsvr.turn.authentication import Key, Proof
 from turnsvr.turn.commands import Command, EndReason, PeerRefused, ReleaseReservation
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.peerconnections import PeerConnections
@@ -28,7 +28,7 @@ from turnsvr.turn.tickets import Tickets
 Answer = Message | bytes | None
 
 _RATE_SLOTS: Final = 1 << 14
-"""Slots for users whose rate of allocations is bounded, 8 bytes each."""
+"""Slots for users, or addresses, whose rate of something is bounded, 8 bytes each."""
 _RATE_SECONDS: Final = 10.0
 """What a user may have saved up, in seconds of its rate: clients of one name that all come back at once."""
 
@@ -57,6 +57,10 @@ class State:
     """What is to be done right after the answer that is being made."""
     rates: KeyedLimiter = field(default_factory=_rates)
     """How often each user may allocate."""
+    connect_rates: KeyedLimiter = field(default_factory=_rates)
+    """How often each user may ask for a connection to a peer."""
+    connect_rates_of_addresses: KeyedLimiter = field(default_factory=_rates)
+    """The same for each client address."""
     next_number: int = 1
     redirected: int = 0
 
@@ -67,6 +71,11 @@ class State:
     def sign(self, message: Message, response: Message, proof: Proof) -> bytes:
         """The response to message, encoded."""
         return proof.sign(response, fingerprint=a.FINGERPRINT in message)
+
+
+def counted_as(key: Key) -> str:
+    """The name that a user is counted by, as it may be shown."""
+    return key.quota_user if key.shown == key.username else key.shown
 
 
 def release(state: State, token: bytes) -> None:
