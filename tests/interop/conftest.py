@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ServerProcess, free_port, need
 from tests.interop.uclient import PASSWORD, REALM, USER
 from turnsvr.net.tls import TlsFiles
-from turnsvr.relay import refuses_dtls
+from turnsvr.relay import PumpKind, refuses_dtls
 
 _SETTINGS = """
+pump: {{kind: {pump}}}
 realm: {realm}
 listen:
   - udp://127.0.0.1:{port}
@@ -57,19 +60,44 @@ def interop_server(
     tmp_path_factory: pytest.TempPathFactory, certificate: TlsFiles, peer_port: int
 ) -> Iterator[InteropServer]:
     """`turnsvr run` on loopback, for USER, with a peer that echoes."""
+    with _serving("auto", tmp_path_factory.mktemp("interop"), certificate, peer_port) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def portable_server(
+    tmp_path_factory: pytest.TempPathFactory, certificate: TlsFiles, peer_port: int
+) -> Iterator[InteropServer]:
+    """The same with the portable pump."""
+    with _serving("portable", tmp_path_factory.mktemp("portable"), certificate, peer_port) as server:
+        yield server
+
+
+@contextmanager
+def _serving(pump: PumpKind, directory: Path, certificate: TlsFiles, peer_port: int) -> Iterator[InteropServer]:
     port, tls_port = free_port(), free_port()
     settings = _SETTINGS.format(
+        pump=pump,
         realm=REALM,
         port=port,
         tls_port=tls_port,
-        dtls="" if refuses_dtls("auto") else _DTLS.format(tls_port=tls_port),
+        dtls="" if refuses_dtls(pump) else _DTLS.format(tls_port=tls_port),
         certificate=certificate.certificate,
         key=certificate.key,
         user=USER,
         password=PASSWORD,
     )
-    with ServerProcess(settings, tmp_path_factory.mktemp("interop")) as process:
+    with ServerProcess(settings, directory) as process:
         yield InteropServer(port, tls_port, peer_port, process)
+
+
+@pytest.fixture(scope="session")
+def keep_freed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that keeps a client from using what it has freed, for LD_PRELOAD."""
+    library = tmp_path_factory.mktemp("client") / "keep_freed.so"
+    source = Path(__file__).with_name("keep_freed.c")
+    subprocess.run([need("cc"), "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -16,33 +19,57 @@ _CLIENT_TIMEOUT = 60.0
 _DREW_A_CHANNEL_TWICE = "channel bind: error 400"
 """The client draws channel numbers by chance and ends where it draws one for two peers: it may try once more."""
 
-
-_USE_WHAT_THEY_FREED = ("mobile-tls", "mobile-dtls")
-"""The client goes on using a connection's cipher that it has freed, and ends by that, over TLS mostly."""
-
-_MORE_TRIES = dict.fromkeys(_USE_WHAT_THEY_FREED, 15)
+_WITH_THE_PORTABLE_PUMP = (
+    "udp-channel",
+    "udp-send-relay6",
+    "tcp-channel-server6",
+    "tls-send",
+    "udp-client-to-client",
+    "dual-tcp",
+    "oauth-tls",
+    "mobile-udp",
+    "mobile-tls",
+    "tcp-relaying",
+    "tcp-relaying-tls",
+    "tcp-relaying-passive",
+)
+"""Each leg and each way to a peer that it serves."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_uclient(case: Case, interop_server: InteropServer) -> None:
+def test_uclient(case: Case, interop_server: InteropServer, keep_freed: Path) -> None:
     if case.dtls and (reason := refuses_dtls("auto")):
         pytest.skip(reason)
-    line = command(case, port=interop_server.port, tls_port=interop_server.tls_port, peer_port=interop_server.peer_port)
+    problem = _problem(case, interop_server, keep_freed)
+    assert problem is None, problem
+
+
+def test_uclient_with_the_portable_pump(portable_server: InteropServer, keep_freed: Path) -> None:
+    """All at once, since each mostly waits."""
+    cases = [case for case in CASES if case.name in _WITH_THE_PORTABLE_PUMP]
+    assert len(cases) == len(_WITH_THE_PORTABLE_PUMP)
+    with ThreadPoolExecutor(len(cases)) as pool:
+        problems = list(pool.map(lambda case: _problem(case, portable_server, keep_freed), cases))
+    assert problems == [None] * len(cases), dict(zip(_WITH_THE_PORTABLE_PUMP, problems, strict=True))
+
+
+def _problem(case: Case, server: InteropServer, keep_freed: Path) -> str | None:
+    """What is wrong with a run, with what the client said, or None."""
+    line = command(case, port=server.port, tls_port=server.tls_port, peer_port=server.peer_port)
     timeout = 20.0 if case.name.startswith("damaged") else _CLIENT_TIMEOUT
-    result = _run(line, timeout)
-    more = _MORE_TRIES.get(case.name, 0)
-    while verdict(case, result) is not None and result is not None:
-        if not more and _DREW_A_CHANNEL_TWICE not in result.stdout:
-            break
-        more = max(more - 1, 0)
-        result = _run(line, timeout)
+    environ = os.environ | ({"LD_PRELOAD": str(keep_freed)} if case.frees_twice else {})
+    result = _run(line, timeout, environ)
+    while verdict(case, result) is not None and result is not None and _DREW_A_CHANNEL_TWICE in result.stdout:
+        result = _run(line, timeout, environ)
     problem = verdict(case, result)
-    assert problem is None, f"{problem}\n{result.stdout[-3000:] if result is not None else ''}"
+    return problem and f"{case.name}: {problem}\n{result.stdout[-3000:] if result is not None else ''}"
 
 
-def _run(line: list[str], timeout: float) -> subprocess.CompletedProcess[str] | None:
+def _run(line: list[str], timeout: float, environ: dict[str, str]) -> subprocess.CompletedProcess[str] | None:
     try:
-        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False, errors="replace")
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=timeout, check=False, errors="replace", env=environ
+        )
     except subprocess.TimeoutExpired:
         return None
 

@@ -22,7 +22,7 @@ class Expect(Enum):
     HALF = "every message of one direction came: it counts no other"
     NOTHING = "it gave up or got nothing"
     BAD_CHANNEL = "its forbidden channel binds were refused with 400"
-    ANY = "whatever: it sends damaged messages; the next case is the verdict"
+    ANY = "whatever: it damages its messages, or drops its sockets; the other cases are the verdict"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ class Case:
     messages: int = 20
     clients: int = 1
     length: int = 170
+
+    @property
+    def frees_twice(self) -> bool:
+        """Whether the client may go on using a cipher that it has freed: where it moves, and before the next opens."""
+        return self.tls and "-M" in self.arguments.split()
 
     @property
     def dtls(self) -> bool:
@@ -108,6 +113,8 @@ CASES = [
     Case("mobile-dtls", "-M -X -s", tls=True),
     Case("mobile-udp-server6", "-M -x", server6=True, peer6=True),
     Case("mobile-10-clients", "-M -X", messages=50, clients=10),
+    # Not for an allocation for TCP, whose connections would stay behind: 405, and this client gives up
+    Case("mobile-tcp-relaying", "-T -M", Expect.NOTHING, tls=True, peer=False),
     # Relaying over TCP (RFC 6062): client to client
     Case("tcp-relaying", "-T", peer=False),
     Case("tcp-relaying-tls", "-T", tls=True, peer=False),
@@ -126,7 +133,7 @@ CASES = [
     Case("bad-channels-tcp", "-t -N -X", Expect.BAD_CHANNEL),
     Case("damaged-messages-tcp", "-t -R -X", Expect.ANY),
     Case("after-damaged-messages-tcp", "-t -X"),
-    Case("random-disconnects", "-B -X", messages=50, clients=5),
+    Case("random-disconnects", "-B -X", Expect.ANY, messages=50, clients=5),
     # What must fail
     Case("wrong-password", "-X", Expect.NOTHING, password="nope", messages=5),
     Case("unknown-user", "-X", Expect.NOTHING, user="nobody", password="nope", messages=5),
