@@ -478,4 +478,4 @@ async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> Non
     for late in flood[2:]:
         assert await is_closed(late)
     assert world.connections == 2
-    assert {each.peer for each in waiting} == {Address(*each.getsockname()) for each in flood[:2]}  # type: ignore[union-attr]
+    assert {each.peer for each in waiting} == {Address(*each.getsockname()) for each in flood[:2]}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from tests.turn.test_tcp_relaying import allocation_of, connection_of, control, world
 from tests.turn.world import OTHER_PEER, PEER, REALM, TCP_RELAY, Client, World, code
+from turnsvr.plane import ConnectPeer
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 from turnsvr.stun.message import Method
-from turnsvr.turn.commands import ConnectPeer, RequestRefused
+from turnsvr.turn.commands import RequestRefused
 from turnsvr.turn.config import RealmConfig, ServerConfig
 
 
@@ -170,7 +172,7 @@ def test_nor_with_ever_other_names(hosts: list[str], shares: bool) -> None:
     "refused", ["by its address", "by its rate", "by policy", "as a second one", "for want of room"]
 )
 def test_a_connect_that_is_refused_spends_nothing(refused: str) -> None:
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "by its address": {"peer_connect_rate_per_user": 0.2, "peer_connect_rate_per_address": 0.1},
         "by its rate": {"peer_connect_rate_per_user": 0.1, "peer_connect_rate_per_address": 0.2},
         "for want of room": {"peer_connect_rate_per_user": 0.2, "peer_connects_per_allocation": 1},
