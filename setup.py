@@ -1,14 +1,18 @@
 """Builds the compiled parts where there is a C compiler; without one the install goes on without them.
 
 They are the pump, the load generator, and the rules, which are .py files that mypyc compiles and
-turnsvr/compiled_modules.py loads. Everything else about the distribution is in pyproject.toml.
+turnsvr/compiled_modules.py loads; and where there is clang, the programs of turnsvr/relay/offload for the kernel.
+Everything else about the distribution is in pyproject.toml.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import shutil
+import subprocess
 import sys
+import sysconfig
 from contextlib import chdir
 from hashlib import sha256
 from pathlib import Path
@@ -58,6 +62,10 @@ _RULES = tuple(
 """What runs for each request, but no coroutines: since Python 3.12 those of mypyc warn when they are cancelled."""
 
 _COMPILED_RULES = Path("turnsvr", "_compiled")
+
+_OFFLOAD = Path("turnsvr", "relay", "offload")
+_CLANG = ("-O2", "-g0", "-Wall", "-Wextra", "-target", "bpf", "-mcpu=v3")
+"""The third instruction set is that of Linux 5.12, for compare-and-exchange."""
 
 _SHIPPED = tuple(path for folder in ("conf", "systemd") for path in sorted(Path(folder).rglob("*")) if path.is_file())
 """Sample settings, the unit, files for fail2ban, logrotate, Prometheus, Grafana; turnsvr/shipped.py finds them."""
@@ -236,13 +244,67 @@ class _BuildRules(Command):
         return {}
 
 
+class _BuildOffload(Command):
+    """Compiles the programs for the kernel with clang ($BPF_CLANG), which may fail."""
+
+    description = "compile the programs for the kernel"
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = [("build-lib=", "b", "folder of the packages")]
+
+    def initialize_options(self) -> None:
+        self.editable_mode = False
+        self.build_lib: str | None = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build_py", ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        folder = (Path() if self.editable_mode else Path(str(self.build_lib))) / _OFFLOAD
+        missing = folder / "programs_missing.txt"
+        try:
+            for source in sorted(_OFFLOAD.glob("bpf/*.bpf.c")):
+                self._compile(source, folder / source.with_suffix(".o").name)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
+            _give_reason(missing, f"clang could not build it: {said[:500] or error}")
+            self.warn(f"there will be no offload: {said or error}")
+        else:
+            missing.unlink(missing_ok=True)
+
+    def _compile(self, source: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        # Where distributions keep what the kernel's headers include for each machine.
+        machine = Path("/usr/include", sysconfig.get_config_var("MULTIARCH") or "")
+        command = [os.environ.get("BPF_CLANG", "clang"), *_CLANG, "-idirafter", str(machine)]
+        command += ["-c", str(source), "-o", str(target)]
+        subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
+
+    def get_source_files(self) -> list[str]:
+        return []
+
+    def get_outputs(self) -> list[str]:
+        return []
+
+    def get_output_mapping(self) -> dict[str, str]:
+        return {}
+
+
 class _Build(build):
-    sub_commands: ClassVar[list[tuple[str, object]]] = [*build.sub_commands, ("build_rules", None)]
+    sub_commands: ClassVar[list[tuple[str, object]]] = [
+        *build.sub_commands,
+        ("build_rules", None),
+        ("build_offload", None),
+    ]
+
+
+class _BuildOffloadAlone(build):
+    sub_commands: ClassVar[list[tuple[str, object]]] = [*build.sub_commands, ("build_offload", None)]
 
 
 def _without(reason: str) -> dict[str, object]:
     _BuildWithout.reason = reason
-    return {"cmdclass": {"build_py": _BuildWithout}}
+    build = {"build": _BuildOffloadAlone} if sys.platform == "linux" else {}
+    return {"cmdclass": {"build_py": _BuildWithout, "build_offload": _BuildOffload, **build}}
 
 
 def _with_compiled() -> dict[str, object]:
@@ -281,6 +343,7 @@ def _with_compiled() -> dict[str, object]:
         "cmdclass": {
             "build": _Build,
             "build_ext": BuildCompiled,
+            "build_offload": _BuildOffload,
             "build_py": _BuildPython,
             "build_rules": _BuildRules,
         },

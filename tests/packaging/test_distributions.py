@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tarfile
 from email import message_from_string
@@ -34,6 +35,11 @@ def test_the_wheel_has_pump_load_generator_and_compiled_rules(wheel: Path) -> No
     assert not any(name.startswith(("tests/", "bench/")) for name in found)
 
 
+@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+def test_the_wheel_has_the_programs_for_the_kernel(wheel: Path) -> None:
+    assert {f"turnsvr/relay/offload/{kind}.bpf.o" for kind in ("xdp", "tc")} <= names(wheel)
+
+
 def test_the_wheel_has_types_page_and_the_files_of_a_service(wheel: Path) -> None:
     found = names(wheel)
     assert {"turnsvr/py.typed", "turnsvr/web/static/index.html"} <= found
@@ -54,7 +60,12 @@ def test_the_metadata_are_complete(wheel: Path) -> None:
 def test_the_sdist_has_sources_and_licence_and_nothing_that_is_built(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         found = {name.partition("/")[2] for name in archive.getnames()}
-    parts = {"turnsvr/relay/compiled/_pump.pyx", "turnsvr/relay/compiled/core/table.pxi"}
+    parts = {
+        "turnsvr/relay/compiled/_pump.pyx",
+        "turnsvr/relay/compiled/core/table.pxi",
+        "turnsvr/relay/offload/bpf/tables.h",
+        "turnsvr/relay/offload/bpf/xdp.bpf.c",
+    }
     assert {"LICENSE", "setup.py", *parts, "conf/turnsvr.yaml", "systemd/turnsvr.service"} <= found
     assert not [name for name in found if name.endswith((".so", ".o", "_missing.txt")) or "/_compiled/" in name]
 

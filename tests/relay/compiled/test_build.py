@@ -20,7 +20,7 @@ WITHOUT_CYTHON = "import runpy, sys; sys.modules['Cython'] = None; runpy.run_pat
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A copy of the source tree in which nothing is built, but what Cython has written may be there."""
-    ignored = shutil.ignore_patterns("*.so", "__pycache__", "_pump_missing.txt", "_compiled")
+    ignored = shutil.ignore_patterns("*.so", "*.bpf.o", "__pycache__", "*_missing.txt", "_compiled")
     shutil.copytree(REPOSITORY / "turnsvr", tmp_path / "turnsvr", ignore=ignored)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
@@ -95,3 +95,25 @@ def test_without_mypyc(source: Path) -> None:
     without = WITHOUT_CYTHON.replace("Cython", "mypyc")
     run(source, "-c", without, "-q", "build_rules", "--build-lib", ".")
     assert rules(source).startswith("interpreted (the build failed: ")
+
+
+def offload(where: Path) -> str:
+    return run(where, "-c", "from turnsvr.relay.offload import programs; print(programs.missing())").strip()
+
+
+def test_without_clang(source: Path) -> None:
+    run(source, "setup.py", "-q", "build_offload", "--build-lib", ".", BPF_CLANG="/nonexistent/clang")
+    assert offload(source).startswith("clang could not build it: ")
+    assert "/nonexistent/clang" in offload(source)
+
+
+def test_with_a_clang_that_fails(source: Path) -> None:
+    run(source, "setup.py", "-q", "build_offload", "--build-lib", ".", BPF_CLANG="false")
+    assert offload(source).startswith("clang could not build it: ")
+
+
+@pytest.mark.skipif(shutil.which("clang") is None, reason="no clang")
+def test_with_clang(source: Path) -> None:
+    (source / "turnsvr" / "relay" / "offload" / "programs_missing.txt").write_text("of a build before")
+    run(source, "setup.py", "-q", "build_offload", "--build-lib", ".")
+    assert offload(source) == ""
