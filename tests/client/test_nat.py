@@ -14,12 +14,13 @@ import pytest
 
 from tests.conftest import Serve, address_of, free_port
 from turnsvr.client import nat
-from turnsvr.client.link import DatagramLink, resolve
+from turnsvr.client.link import DatagramLink
 from turnsvr.client.nat import NatOptions, discover
 from turnsvr.client.nat_model import FamilyReport, Finding, Fragments, Lifetime, NatReport, Possible
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import ANY_BEHAVIOUR, Behaviour, Classic
 from turnsvr.client.nat_sockets import Tempo
+from turnsvr.client.resolver import resolve
 from turnsvr.client.transaction import Timers
 from turnsvr.client.uri import BadUri
 from turnsvr.stun.address import Address, Family

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from turnsvr.admin.context import Context
     from turnsvr.config.adminsettings import AdminSettings
-    from turnsvr.web.serving import Inherited
+    from turnsvr.web.listeners import Inherited
 
 
 CONNECTIONS = 128

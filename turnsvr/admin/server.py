@@ -22,6 +22,7 @@ from turnsvr.admin.unixsocket import Taken, UnixListener
 from turnsvr.config.adminsettings import AdminSettings
 from turnsvr.web import serving
 from turnsvr.web.connections import HttpConnections, HttpLimits
+from turnsvr.web.listeners import Inherited, ListenFailed, Opened, open_listeners
 
 _UNIX_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 2)
 _TCP_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 4)
@@ -39,12 +40,12 @@ class Server:
         self._context = context
         self._environ = environ
         self._rates = Rates(context)
-        self._descriptors: serving.Inherited = {}
+        self._descriptors: Inherited = {}
         self._succeeds = False
         self._servers = serving.HttpServers()
         self._unix: UnixListener | None = None
 
-    def descriptors(self) -> serving.Inherited:
+    def descriptors(self) -> Inherited:
         """Of the TCP listeners, for another process that goes on with them."""
         return dict(self._descriptors)
 
@@ -56,7 +57,7 @@ class Server:
         except OSError as error:
             _log.error("no admin socket", socket=str(self._unix.path if self._unix else ""), reason=_reason(error))
 
-    async def start(self, inherited: serving.Inherited | None = None) -> None:
+    async def start(self, inherited: Inherited | None = None) -> None:
         """Raises AdminError, and then nothing is left open; where `auto` finds no place the log says why.
 
         inherited: TCP sockets of the server that this one succeeds, whose Unix socket stays until replace().
@@ -66,7 +67,7 @@ class Server:
         try:
             tls = self._tls_context() if any(each.scheme == "https" for each in self._settings.listen) else None
             listeners = self._open_tcp(inherited)
-        except serving.ListenFailed as error:
+        except ListenFailed as error:
             self._close_unix()
             raise AdminError(f"admin.listen: {error}") from None
         app = application(self._context, self._rates, local=True)
@@ -95,18 +96,18 @@ class Server:
         """Who comes over the Unix socket and speaks no HTTP."""
         return {handover.PREFACE: self._context.hand_over}
 
-    def _open_tcp(self, inherited: serving.Inherited | None) -> list[serving.Opened]:
+    def _open_tcp(self, inherited: Inherited | None) -> list[Opened]:
         """Raises ListenFailed."""
         if not self._settings.listen:
             return []
         named = (each for named in self._settings.listen for each in named.expand())
-        opened = serving.open_listeners(named, inherited)
+        opened = open_listeners(named, inherited)
         self._descriptors = {(each.host, each.port): bound.fileno() for each, bound in opened}
         return opened
 
     def _tls_context(self) -> ssl.SSLContext:
         if self._context.tls_context() is None:
-            raise serving.ListenFailed("https:// needs a certificate; add tls: {certificate: …, key: …}")
+            raise ListenFailed("https:// needs a certificate; add tls: {certificate: …, key: …}")
         return serving.changing_context(self._context.tls_context)
 
     def _open_unix(self, wanted: Literal["auto", "off"] | Path) -> UnixListener | None:

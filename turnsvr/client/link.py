@@ -6,10 +6,7 @@ import asyncio
 import secrets
 import socket
 import ssl
-import threading
 from collections.abc import Callable
-from contextlib import suppress
-from errno import EINVAL, ETIMEDOUT
 from typing import Any, cast
 
 from turnsvr.client.dtls import DtlsContext, DtlsEnd
@@ -376,42 +373,6 @@ def tls_context(*, insecure: bool = False, ca_file: str | None = None) -> ssl.SS
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-async def resolve(host: str, patience: float | None = None) -> tuple[Address, ...]:
-    """Its addresses, port 0, as the system orders them; patience in seconds bounds the look-up. Raises OSError.
-
-    A look-up that takes too long goes on in its thread, as the system's resolver cannot be stopped, and is ignored.
-    """
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[tuple[Any, ...]]] = loop.create_future()
-
-    def tell(result: list[tuple[Any, ...]] | OSError) -> None:
-        if answer.done():
-            return
-        if isinstance(result, OSError):
-            answer.set_exception(result)
-        else:
-            answer.set_result(result)
-
-    def look_up() -> None:
-        result: list[tuple[Any, ...]] | OSError
-        try:
-            result = list(socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM))
-        except OSError as error:
-            result = error
-        except UnicodeError:
-            result = OSError(EINVAL, "not a host name")
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(tell, result)
-
-    threading.Thread(target=look_up, name="resolver", daemon=True).start()
-    try:
-        async with asyncio.timeout(patience):
-            found = await answer
-    except TimeoutError:
-        raise OSError(ETIMEDOUT, "the name service does not answer") from None
-    return tuple(dict.fromkeys(_address(item[4]) for item in found))
 
 
 def new_request(method: int) -> Message:

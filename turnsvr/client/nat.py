@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from turnsvr.client import nat_measure, nat_rules
-from turnsvr.client.link import StreamLink, new_request, resolve, tls_context
+from turnsvr.client.link import StreamLink, new_request, tls_context
 from turnsvr.client.nat_lifetime import Progress, Search, lifetime
 from turnsvr.client.nat_model import FamilyReport, Finding, NatReport
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import Classic
 from turnsvr.client.nat_sockets import Sockets, Tempo, host_towards
+from turnsvr.client.resolver import resolve
 from turnsvr.client.transaction import ClientError, Timers, TransactionTimeout
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, ServerUri, parse
 from turnsvr.stun.address import Address, Family, Transport

@@ -19,7 +19,7 @@ from errno import EADDRNOTAVAIL, EAFNOSUPPORT, EHOSTUNREACH, ENETUNREACH
 
 from turnsvr.client import outside, second_opinion
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import open_link, resolve, tls_context
+from turnsvr.client.link import open_link, tls_context
 from turnsvr.client.probe_report import (
     FROM_OUTSIDE,
     LegReport,
@@ -30,6 +30,7 @@ from turnsvr.client.probe_report import (
     render,
     to_json,
 )
+from turnsvr.client.resolver import resolve
 from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
 from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, Leg, ServerUri, parse

@@ -18,6 +18,7 @@ from turnsvr.web import WebError, serving
 from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.context import Context
+from turnsvr.web.listeners import Inherited, ListenFailed, close_all, open_listeners
 from turnsvr.web.middleware import Receive, Scope, Send
 from turnsvr.web.protocols import HttpProtocol
 
@@ -38,7 +39,7 @@ class Server:
         self._context = context
         self._room = room
         self._own_tls: TlsContexts | None = None
-        self._descriptors: serving.Inherited = {}
+        self._descriptors: Inherited = {}
         self._servers = serving.HttpServers()
         self._sockets: dict[socket.socket, WebListen] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -50,21 +51,21 @@ class Server:
         """HTTP connections now."""
         return 0 if self._connections is None else len(self._connections)
 
-    def descriptors(self) -> serving.Inherited:
+    def descriptors(self) -> Inherited:
         """Of the listeners, for another process that goes on with them."""
         return dict(self._descriptors)
 
-    async def start(self, inherited: serving.Inherited | None = None) -> None:
+    async def start(self, inherited: Inherited | None = None) -> None:
         """Raises WebError, and then nothing is left open. inherited: as open_listeners() has it."""
         self._own_tls = _own_tls(self._settings)
         try:
-            opened = serving.open_listeners(self._settings.listeners(), inherited)
-        except serving.ListenFailed as error:
+            opened = open_listeners(self._settings.listeners(), inherited)
+        except ListenFailed as error:
             raise WebError(f"web.listen: {error}") from None
         try:
             tls = self._front_context() if any(each.scheme == "https" for each, _ in opened) else None
         except WebError:
-            serving.close_all(opened)
+            close_all(opened)
             raise
         self.listening = tuple(each for each, _ in opened)
         self._sockets = {each: listener for listener, each in opened}

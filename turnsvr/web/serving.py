@@ -1,20 +1,18 @@
-"""HTTP in the running event loop for any ASGI application: listeners, TLS, start and stop."""
+"""HTTP in the running event loop for any ASGI application: accepting connections, TLS, start and stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import inspect
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import uvicorn
 
-from turnsvr.config.websettings import WebListen
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.proxied import HeaderWait, may_tell
 from turnsvr.net.proxyheader import Refusal
@@ -26,7 +24,6 @@ from turnsvr.web.connections import DEADLINES, HttpConnection, HttpConnections, 
 from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
 
-_NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 _DROP_SECONDS = 0.7
 """Seconds after which a connection is dropped when the server stops, whatever it waits for."""
 _GRACE = 1
@@ -45,15 +42,8 @@ _MAX_HEADER_BYTES = 16_384
 Others = dict[bytes, Callable[[socket.socket], None]]
 """Who speaks something else than HTTP, by what they say first: they get the socket, behind that."""
 
-Opened = tuple[WebListen, socket.socket]
-"""A listener and its bound socket."""
-
 Balancers = Callable[[socket.socket], RangeSet | None]
 """Those whose connections to a listening socket begin with a PROXY header now; None where clients come."""
-
-
-class ListenFailed(Exception):
-    """A listener that cannot be opened: which, and what to do about it, in one line."""
 
 
 class HttpServers:
@@ -344,65 +334,3 @@ def changing_context(current: Callable[[], ssl.SSLContext | None]) -> ssl.SSLCon
     front.set_alpn_protocols(["http/1.1"])
     front.sni_callback = choose
     return front
-
-
-Inherited = dict[tuple[str, int], int]
-"""Descriptors of listening sockets that another process has bound, by host and port; whoever takes one owns it."""
-
-
-def open_listeners(addresses: Iterable[WebListen], inherited: Inherited | None = None) -> list[Opened]:
-    """Bound sockets, each with where it is; an optional one whose family the host lacks is left out.
-
-    inherited: in place of what would be bound; what is used is taken out. Raises ListenFailed, and then nothing is
-    left open.
-    """
-    opened: list[Opened] = []
-    for address in addresses:
-        descriptor = None if inherited is None else inherited.pop((address.host, address.port), None)
-        try:
-            bound = _bind(address) if descriptor is None else _inherit(descriptor)
-        except OSError as error:
-            if address.optional and error.errno in _NO_SUCH_FAMILY:
-                continue
-            close_all(opened)
-            raise ListenFailed(f"{address}: {_reason(address, error)}") from None
-        opened.append((WebListen(address.scheme, address.host, bound.getsockname()[1]), bound))
-    if not opened:
-        raise ListenFailed("this host has no address of that family; name one of its own")
-    return opened
-
-
-def close_all(opened: Iterable[Opened]) -> None:
-    for _, each in opened:
-        each.close()
-
-
-def _bind(address: WebListen) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    opened = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind((address.host, address.port))
-        opened.setblocking(False)
-    except OSError:
-        opened.close()
-        raise
-    return opened
-
-
-def _inherit(descriptor: int) -> socket.socket:
-    opened = socket.socket(fileno=descriptor)
-    opened.setblocking(False)
-    return opened
-
-
-def _reason(address: WebListen, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"port {address.port}/tcp is in use; stop what serves there, or name another port"
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return f"this user may not serve on port {address.port}; name a port from 1024 on"
-    if error.errno == errno.EADDRNOTAVAIL:
-        return f"this host has no address {address.host}; name one of its own, or *"
-    return f"cannot be opened: {error.strerror}"
