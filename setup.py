@@ -50,6 +50,8 @@ _RULES = tuple(
         "relay/api",
         "relay/compiled/movable",
         "relay/compiled/pump",
+        "relay/counts",
+        "relay/joining",
         "relay/moving",
         "relay/ports",
         "app/events",

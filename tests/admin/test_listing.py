@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from turnsvr.admin.listing import BadRequest, EndpointFilter, Filter, Sort, page
 from turnsvr.admin.rates import Rate, Rates
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Family
 
 

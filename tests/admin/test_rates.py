@@ -11,7 +11,7 @@ import pytest
 
 from turnsvr.admin.context import Context
 from turnsvr.admin.rates import Rate, Rates
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 
 
 class Traffic:

@@ -24,7 +24,8 @@ from turnsvr.config.settings import Settings
 from turnsvr.net.liveness import takes_packets
 from turnsvr.net.tls import CertificateError, TlsContexts, TlsFiles
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Counters, Opened
+from turnsvr.relay.api import Opened
+from turnsvr.relay.counts import Counters
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.message import Class, Message, Method

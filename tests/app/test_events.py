@@ -6,7 +6,7 @@ from structlog.testing import capture_logs
 
 from turnsvr.app.events import Events
 from turnsvr.app.figures import SessionCounter
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.conftest import Serve
 from tests.monitoring.everything import all_metrics
 from turnsvr.app import throttle
-from turnsvr.relay.api import Drop
+from turnsvr.relay.counts import Drop
 from turnsvr.stores import status
 
 ROOT = Path(__file__).parents[2]

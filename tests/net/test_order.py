@@ -17,8 +17,8 @@ from turnsvr.client.link import DatagramLink, Link, StreamLink, new_request, tls
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source
-from turnsvr.relay.api import Drop
 from turnsvr.relay.compiled import tls as pump_tls
+from turnsvr.relay.counts import Drop
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address
 from turnsvr.stun.framing import pack_channel_data

@@ -11,7 +11,7 @@ import pytest
 from tests.relay.conftest import PumpFactory
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Endpoint, World, private_loopback, request
 from turnsvr.limits import AnswerLimiter
-from turnsvr.relay.api import Drop
+from turnsvr.relay.counts import Drop
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.message import Message, Method

@@ -8,7 +8,7 @@ import pytest
 
 from tests.relay.conftest import PumpFactory
 from tests.relay.world import SETTINGS, channel_data, now, read_from_relay, send_indication
-from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family
 
 

@@ -17,7 +17,8 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.ranges import NO_PORT
-from turnsvr.relay.api import Counters, Drop, PumpSettings, RelayAddress
+from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family
 
 EXTERNAL = {Family.IPV4: "203.0.113.7", Family.IPV6: "2001:db8::7"}

@@ -11,7 +11,7 @@ import pytest
 
 from tests.relay.conftest import PumpFactory
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, channel_data, private_loopback, request
-from turnsvr.relay.api import Drop
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import MAPPED_ADDRESS, SOFTWARE, XOR_MAPPED_ADDRESS
 from turnsvr.stun.message import Class, Message, Method

@@ -22,7 +22,8 @@ from tests.relay.world import (
     request,
     send_indication,
 )
-from turnsvr.relay.api import Drop, PumpSettings
+from turnsvr.relay.api import PumpSettings
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 CHANNEL = 0x4000

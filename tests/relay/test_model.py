@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.relay.world import SETTINGS, Endpoint, World, channel_data, now, read_from_relay, send_indication
 from turnsvr.ranges import EVERY_PORT, NO_PORT
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address
 
 SESSIONS, PEERS, CHANNELS = 2, 3, 3

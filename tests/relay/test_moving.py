@@ -14,7 +14,8 @@ from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Notes, Session, Worl
 from turnsvr import relay
 from turnsvr.plane import OpenRelay
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Counters, PumpSettings, StreamWriter
+from turnsvr.relay.api import PumpSettings, StreamWriter
+from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import MovablePump, SessionState
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.framing import pack_channel_data

@@ -19,7 +19,8 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.ranges import EVERY_PORT, NO_PORT, Ports
-from turnsvr.relay.api import Drop, PumpSettings, RelayAddress
+from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family
 
 families = pytest.mark.parametrize("family", FAMILIES)

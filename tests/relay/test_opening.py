@@ -17,7 +17,8 @@ from tests.relay.world import (
     read_from_relay,
     send_indication,
 )
-from turnsvr.relay.api import Counters, Drop, Opened, PumpSettings, RelayAddress, RelayFailure
+from turnsvr.relay.api import Opened, PumpSettings, RelayAddress, RelayFailure
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 BOTH = (Family.IPV4, Family.IPV6)

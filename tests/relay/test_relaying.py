@@ -6,7 +6,7 @@ import pytest
 
 from tests.relay.conftest import PumpFactory
 from tests.relay.world import FAMILIES, LOOPBACK, channel_data, read_from_relay, send_indication
-from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.attributes import (
     DATA,

@@ -24,7 +24,8 @@ from tests.relay.world import (
 )
 from turnsvr import relay
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Counters, Drop, PumpSettings, RelayAddress
+from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.message import Class, Message, Method
 

@@ -16,7 +16,7 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.ranges import NO_PORT
-from turnsvr.relay.api import Counters, Drop
+from turnsvr.relay.counts import Counters, Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import XOR_PEER_ADDRESS
 from turnsvr.stun.message import Class, Message, Method

@@ -14,7 +14,8 @@ from turnsvr import relay
 from turnsvr.plane import OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Drop, Opened, PumpSettings, RelayAddress, Totals
+from turnsvr.relay.api import Opened, PumpSettings, RelayAddress
+from turnsvr.relay.counts import Drop, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import DATA, XOR_PEER_ADDRESS
 from turnsvr.stun.framing import is_channel_data, unpack_channel_data

@@ -23,7 +23,7 @@ from turnsvr.client.link import open_link, tls_context
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.relay import refuses_dtls
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
-from turnsvr.relay.api import Counters, Totals
+from turnsvr.relay.counts import Counters, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.web.figures import Figures
 

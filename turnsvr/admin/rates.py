@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from turnsvr.admin.context import Context
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 
 _INTERVAL = 0.5
 """Seconds between two samples, at least."""

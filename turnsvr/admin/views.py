@@ -9,7 +9,7 @@ from turnsvr.admin import models
 from turnsvr.admin.context import Allocation, Context, PeerConnection
 from turnsvr.admin.rates import Rate, Rates
 from turnsvr.credentials.shown import shown
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 
 
 async def status(context: Context, rates: Rates) -> models.Status:

@@ -26,7 +26,7 @@ from turnsvr.app import snapshot
 from turnsvr.app.handover.succession import Succession
 from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
 from turnsvr.app.rooms import Rooms
-from turnsvr.relay.api import Counters, Totals
+from turnsvr.relay.counts import Counters, Totals
 from turnsvr.stun.address import FiveTuple
 from turnsvr.turn.commands import EndReason
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from turnsvr.net.engine import EventSink
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationMoved,

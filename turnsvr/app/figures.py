@@ -8,7 +8,7 @@ from typing import Final
 
 from turnsvr.credentials.api import Refusal
 from turnsvr.histogram import Histogram
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,

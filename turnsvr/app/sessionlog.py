@@ -12,7 +12,7 @@ import structlog
 
 from turnsvr.app import log
 from turnsvr.credentials.shown import shown
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import (

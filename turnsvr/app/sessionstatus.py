@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from turnsvr.config.settings import StatusSettings
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stores.status import Names, StatusMessage, StatusWriter, Traffic
 from turnsvr.stun.address import FiveTuple, Transport
 from turnsvr.turn.commands import (

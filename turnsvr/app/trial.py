@@ -25,7 +25,7 @@ from turnsvr.config.websettings import WebListen
 from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts
 from turnsvr.net.tls import CertificateError, TlsFiles, make_context
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 
 
 def obstacles(settings: Settings) -> list[Advice]:

@@ -12,7 +12,8 @@ import structlog
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
 from turnsvr.plane import ConnectPeer, OpenRelay
-from turnsvr.relay.api import Counters, Handler, RelayFailure
+from turnsvr.relay.api import Handler, RelayFailure
+from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode

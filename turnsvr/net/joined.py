@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from turnsvr.relay.api import Joint
+from turnsvr.relay.joining import Joint
 
 
 class Joined:
-    """A relay.api.JoinedClient."""
+    """A relay.joining.JoinedClient."""
 
     def __init__(self, transport: asyncio.Transport, joint: Joint) -> None:
         self.joint = joint

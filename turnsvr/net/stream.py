@@ -16,7 +16,7 @@ from turnsvr.net.arrival import LINGER, Speech, judge, last_word
 from turnsvr.net.connections import Connection
 from turnsvr.net.engine import Engine
 from turnsvr.net.joined import Joined
-from turnsvr.relay.api import JoinedClient, Joint
+from turnsvr.relay.joining import JoinedClient, Joint
 from turnsvr.relay.moving import StreamRest
 from turnsvr.stun.address import FiveTuple
 from turnsvr.stun.errors import MalformedMessage

@@ -82,68 +82,14 @@ from typing import Literal, Protocol
 
 from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
+from turnsvr.relay.counts import Associations, Counters, Totals
+from turnsvr.relay.joining import Joiner
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 NO_DTLS = "this pump serves no DTLS"
 
 StreamWriter = Callable[[bytes], bool]
 """Queues one whole frame for a stream client; False when its buffer is full and the frame was dropped."""
-
-
-class JoinedClient(Protocol):
-    """An attached client's connection, once it is joined with a peer's."""
-
-    def send(self, data: bytes) -> bool:
-        """Write behind all that was written before; False when much waits: Joint.drained() tells when to go on."""
-
-    def listen(self, wanted: bool) -> None:
-        """Whether to read the client."""
-
-    def finish(self) -> None:
-        """Nothing more comes from the peer: say so behind what was written, as far as the transport can."""
-
-    def close(self) -> None:
-        """Both directions are over: close behind what was written."""
-
-    def abort(self) -> None:
-        """End it at once."""
-
-
-class Joint(Protocol):
-    """What a joined client's connection tells."""
-
-    def received(self, data: bytes) -> None:
-        """The client has sent this; listen() may be called meanwhile."""
-
-    def ended(self) -> None:
-        """The client sends no more."""
-
-    def drained(self) -> None:
-        """Little waits to be written again."""
-
-    def lost(self) -> None:
-        """The client's connection is gone: end the peer's, by a reset where the client did not say that it ends."""
-
-
-Joiner = Callable[[Joint], JoinedClient | None]
-"""Has an attached client's connection be joined: what it reads from here on, and has read and not handed on, is for
-the Joint, as soon as the message that the Handler is judging is judged. None where the connection is gone."""
-
-
-class Drop(Enum):
-    """Why a packet went nowhere."""
-
-    MALFORMED = "malformed"
-    NO_SESSION = "no_session"
-    NO_PERMISSION = "no_permission"
-    NO_CHANNEL = "no_channel"
-    EXPIRED = "expired"
-    BANDWIDTH = "bandwidth"
-    FENCED = "fenced"
-    SLOW_CLIENT = "slow_client"
-    RATE_LIMITED = "rate_limited"
-    SEND_FAILED = "send_failed"
-    OVERLOAD = "overload"
 
 
 class RelayFailure(Enum):
@@ -216,65 +162,6 @@ class Opened:
 
     addresses: tuple[Address, ...]
     failures: Mapping[Family, RelayFailure]
-
-
-@dataclass(frozen=True, slots=True)
-class Counters:
-    """What a session relayed. Bytes of application data, without headers."""
-
-    packets_from_client: int = 0
-    bytes_from_client: int = 0
-    packets_to_client: int = 0
-    bytes_to_client: int = 0
-    dropped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Associations:
-    """DTLS: what there is now, then what there was since the pump was made."""
-
-    open: int = 0
-    """Associations, handshakes among them."""
-    shaking: int = 0
-    """Handshakes."""
-    cookies: int = 0
-    """Hellos of strangers that were answered with a cookie."""
-    handshakes: int = 0
-    """Those that came to their end."""
-    failures: int = 0
-    """Those that did not."""
-    evicted: int = 0
-    """Associations that were ended to make room."""
-    refused: int = 0
-    """Hellos for which there was no room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Totals:
-    """What the whole pump did since it was made: relayed, drops by reason, Binding answers, and batching.
-
-    Sessions that ended are included.
-    """
-
-    relayed: Counters
-    drops: Mapping[Drop, int]
-    binding_answers: int
-    received: int
-    """Packets that came from the network, of any kind."""
-    sent_up: int
-    """Messages for the Handler, those that wait and what repeats them among them."""
-    batches: int
-    """Receive calls that brought at least one packet."""
-    sends: int
-    """Send calls to the kernel."""
-    segments: int
-    """Packets that left in them."""
-    waiting: int = 0
-    """Messages that are yet to be handed to the Handler."""
-    challenges: int = 0
-    """Plain Allocate requests that were answered with a Challenge."""
-    challenges_withheld: int = 0
-    """Those that a limit kept from it; RATE_LIMITED counts them as well."""
 
 
 class TlsHandshake(Protocol):

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Counters, Pump
+from turnsvr.relay.api import Pump
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple
 
 

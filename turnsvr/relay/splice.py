@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from turnsvr.relay.api import JoinedClient
+from turnsvr.relay.joining import JoinedClient
 from turnsvr.relay.sockets import reset_when_closed
 
 _READ_SIZE = 65_536
@@ -25,7 +25,7 @@ None where the session has ended.
 
 
 class Splice:
-    """A relay.api.Joint. It owns the peer's socket; the client's connection is told what to do."""
+    """A relay.joining.Joint. It owns the peer's socket; the client's connection is told what to do."""
 
     def __init__(
         self, peer: socket.socket, count: Count, over: Callable[[], object], *, loop: asyncio.AbstractEventLoop

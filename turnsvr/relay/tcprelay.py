@@ -16,7 +16,8 @@ from typing import Any
 import structlog
 
 from turnsvr.plane import ConnectPeer, OpenRelay
-from turnsvr.relay.api import Handler, Joiner, Opened, PumpSettings, RelayFailure
+from turnsvr.relay.api import Handler, Opened, PumpSettings, RelayFailure
+from turnsvr.relay.joining import Joiner
 from turnsvr.relay.ports import OpenedPort, RelayPorts
 from turnsvr.relay.sockets import reset_when_closed, socket_address, without_zone
 from turnsvr.relay.splice import Count, Splice

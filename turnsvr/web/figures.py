@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from turnsvr.credentials.health import Health
 from turnsvr.histogram import Histogram
 from turnsvr.net.proxyheader import Refusal
-from turnsvr.relay.api import Totals
+from turnsvr.relay.counts import Totals
 
 Kind = Literal["gauge", "counter"]
 

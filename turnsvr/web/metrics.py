@@ -20,7 +20,7 @@ from turnsvr import __version__
 from turnsvr.credentials.health import Health
 from turnsvr.histogram import Histogram
 from turnsvr.net.proxyheader import Refusal
-from turnsvr.relay.api import Totals
+from turnsvr.relay.counts import Totals
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
 from turnsvr.web.figures import Figures, RealmFigures, SessionFigures

@@ -25,7 +25,8 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.net.tls import TlsFiles
-from turnsvr.relay.api import Drop, PumpSettings
+from turnsvr.relay.api import PumpSettings
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
 

@@ -20,8 +20,8 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.plane import Challenge
-from turnsvr.relay.api import Drop
 from turnsvr.relay.compiled import pump as compiled
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Family, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
 from turnsvr.stun.message import Method

@@ -19,7 +19,7 @@ from turnsvr.app import firstrun
 from turnsvr.client.dtls import DtlsContext, DtlsEnd
 from turnsvr.client.libssl import TlsError
 from turnsvr.net.tls import TlsFiles
-from turnsvr.relay.api import Drop
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family
 
 HALF_OPEN = 1024

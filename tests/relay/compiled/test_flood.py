@@ -15,8 +15,9 @@ import pytest
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.world import SETTINGS, Session, World, channel_data, private_loopback
 from turnsvr.client.load_values import Framing, Load, Receiver, Sender
-from turnsvr.relay.api import Drop, PumpSettings, RelayAddress
+from turnsvr.relay.api import PumpSettings, RelayAddress
 from turnsvr.relay.compiled import pump as compiled
+from turnsvr.relay.counts import Drop
 
 exchange = pytest.importorskip("turnsvr.client._load", reason="the load generator was not built").exchange
 

@@ -12,8 +12,8 @@ from tests.processes import sleeps, threads
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Session, World, channel_data, request, send_indication
-from turnsvr.relay.api import Drop
 from turnsvr.relay.compiled import pump as compiled
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family
 
 THREADS = replace(SETTINGS, threads=3, answers_per_address=0.0)

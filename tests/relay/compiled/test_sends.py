@@ -10,7 +10,7 @@ import pytest
 
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.world import FAMILIES, LOOPBACK, Endpoint, World
-from turnsvr.relay.api import Drop
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Family, FiveTuple, Transport
 
 PATIENCE = 10.0

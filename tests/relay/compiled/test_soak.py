@@ -21,7 +21,8 @@ from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import send_train
 from tests.relay.world import SETTINGS, Session, World, channel_data, now, private_loopback, read_from_relay
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Drop, RelayAddress, StreamWriter
+from turnsvr.relay.api import RelayAddress, StreamWriter
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 SECONDS = float(os.environ.get("TURNSVR_SOAK_SECONDS", "3"))

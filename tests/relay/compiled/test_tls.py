@@ -24,9 +24,10 @@ from tests.relay.compiled.stream_client import Contexts, StreamClient, TlsEnd, c
 from tests.relay.world import SETTINGS, World, channel_data, now, request, send_indication
 from turnsvr.client import libssl, load_tls
 from turnsvr.net.tls import TlsFiles
-from turnsvr.relay.api import Drop, TlsContext
+from turnsvr.relay.api import TlsContext
 from turnsvr.relay.compiled import tls as tls_room
 from turnsvr.relay.compiled._pump import find_libssl
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
 

@@ -9,7 +9,8 @@ import pytest
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, channel_data, read_from_relay, send_indication
-from turnsvr.relay.api import Drop, RelayAddress
+from turnsvr.relay.api import RelayAddress
+from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Family
 
 ON_BOTH = replace(SETTINGS, relay_addresses=tuple(RelayAddress(host, host) for host in LOOPBACK.values()))

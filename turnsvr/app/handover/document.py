@@ -12,7 +12,7 @@ from typing import Final
 
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS
 from turnsvr.net.movable import GivenConnection
-from turnsvr.relay.api import Counters, Drop, Totals
+from turnsvr.relay.counts import Counters, Drop, Totals
 from turnsvr.relay.moving import BoundSocket, SessionState, StreamRest
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.snapshot import (

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 from turnsvr.app.handover.document import sum_totals
-from turnsvr.relay.api import Counters, Totals
+from turnsvr.relay.counts import Counters, Totals
 from turnsvr.turn.allocation import Allocation
 
 _FRESH: Final = 0.4

@@ -16,7 +16,7 @@ import structlog
 from turnsvr.app.handover import document
 from turnsvr.app.handover.wire import Closed, Wire, close_all, kind_of
 from turnsvr.app.rooms import Rooms
-from turnsvr.relay.api import Counters, Totals
+from turnsvr.relay.counts import Counters, Totals
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.turn.allocation import Allocation
 from turnsvr.web.callers import PUBLIC
 

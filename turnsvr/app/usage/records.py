@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import (

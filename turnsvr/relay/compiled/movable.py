@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection
 
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Counters
 from turnsvr.relay.compiled.pump import CompiledPump, EngineSocket
+from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import Belongings, BoundSocket, Rest, SessionState, StreamRest
 from turnsvr.relay.ports import OpenedPort
 from turnsvr.stun.address import Address, FiveTuple

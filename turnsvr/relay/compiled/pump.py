@@ -19,18 +19,13 @@ from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     NO_DTLS,
-    Associations,
-    Counters,
-    Drop,
     Handler,
-    Joiner,
     Opened,
     PumpSettings,
     RelayFailure,
     StreamWriter,
     TlsContext,
     TlsHandshake,
-    Totals,
 )
 from turnsvr.relay.compiled import tls as tls_room
 from turnsvr.relay.compiled._pump import (
@@ -42,6 +37,8 @@ from turnsvr.relay.compiled._pump import (
     prepare_relay,
     steer_group,
 )
+from turnsvr.relay.counts import Associations, Counters, Drop, Totals
+from turnsvr.relay.joining import Joiner
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import discard, hear_errors, open_udp, wildcard
 from turnsvr.relay.tcprelay import TcpRelays

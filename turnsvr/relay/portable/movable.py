@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from turnsvr.limits import TokenBucket
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.api import Counters
+from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import Belongings, BoundSocket, Rest, SessionState, StreamRest
 from turnsvr.relay.portable.pump import PortablePump
 from turnsvr.relay.portable.sessions import Relay, Session

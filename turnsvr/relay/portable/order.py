@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 
-from turnsvr.relay.api import Drop, Handler
+from turnsvr.relay.api import Handler
+from turnsvr.relay.counts import Drop
 from turnsvr.relay.portable.messages import SEND_INDICATION, is_possible_message, parse_send_indication
 from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from turnsvr.relay.api import Drop, StreamWriter
+from turnsvr.relay.api import StreamWriter
+from turnsvr.relay.counts import Drop
 from turnsvr.relay.portable.sessions import HostAndPort, Session, Tally
 from turnsvr.relay.portable.sockets import Listener
 from turnsvr.relay.sockets import wildcard

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from turnsvr.relay.api import Drop, Handler, PumpSettings
+from turnsvr.relay.api import Handler, PumpSettings
+from turnsvr.relay.counts import Drop
 from turnsvr.relay.portable.messages import (
     MAX_DATA,
     SEND_INDICATION,

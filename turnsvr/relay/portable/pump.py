@@ -16,19 +16,16 @@ from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
     NO_DTLS,
-    Associations,
-    Counters,
-    Drop,
     Handler,
-    Joiner,
     Opened,
     PumpSettings,
     RelayFailure,
     StreamWriter,
     TlsContext,
     TlsHandshake,
-    Totals,
 )
+from turnsvr.relay.counts import Associations, Counters, Drop, Totals
+from turnsvr.relay.joining import Joiner
 from turnsvr.relay.portable.group import open_group
 from turnsvr.relay.portable.messages import BINDING_REQUEST, binding_success
 from turnsvr.relay.portable.order import Order

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from turnsvr.limits import TokenBucket
 from turnsvr.ranges import EVERY_PORT, Ports, has_port
-from turnsvr.relay.api import Counters, Drop, Totals
+from turnsvr.relay.counts import Counters, Drop, Totals
 from turnsvr.relay.portable.sockets import Listener, RelaySocket
 from turnsvr.relay.portable.waiting import WaitingClient
 from turnsvr.relay.ports import OpenedPort

@@ -108,7 +108,7 @@ cdef object five_tuple_of(const FiveTupleKey *key):
 
 
 cdef tuple traffic_of(const Traffic *traffic):
-    """The fields of turnsvr.relay.api.Counters, in order."""
+    """The fields of turnsvr.relay.counts.Counters, in order."""
     return (
         traffic.packets_from_client,
         traffic.bytes_from_client,

@@ -2,7 +2,7 @@
 # time is an argument. Under the lane's lock.
 
 cdef enum Drop:
-    # The order of turnsvr.relay.api.Drop.
+    # The order of turnsvr.relay.counts.Drop.
     MALFORMED
     NO_SESSION
     NO_PERMISSION
