@@ -110,13 +110,15 @@ def test_turn_and_relay_never_see_each_other() -> None:
 
 
 PUMPS: dict[str, set[str]] = {
-    "api": set(),
-    "moving": {"api"},
+    "counts": set(),
+    "joining": set(),
+    "api": {"counts", "joining"},
+    "moving": {"api", "counts"},
     "sockets": set(),
     "ports": {"api", "sockets"},
-    "splice": {"api", "sockets"},
-    "tcprelay": {"api", "ports", "sockets", "splice"},
-} | {pump: {"api", "moving", "ports", "sockets", "tcprelay"} for pump in ("portable", "compiled")}
+    "splice": {"joining", "sockets"},
+    "tcprelay": {"api", "joining", "ports", "sockets", "splice"},
+} | {pump: {"api", "counts", "joining", "moving", "ports", "sockets", "tcprelay"} for pump in ("portable", "compiled")}
 """What the parts of relay may import of each other: the pumps share what both need, and never see each other."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 
 from turnsvr.plane import OpenRelay
-from turnsvr.relay.compiled.pump import CompiledPump, EngineSocket
+from turnsvr.relay.compiled.pump import CompiledPump
+from turnsvr.relay.compiled.sockets import EngineSocket
 from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import Belongings, BoundSocket, Rest, SessionState, StreamRest
 from turnsvr.relay.ports import OpenedPort
@@ -21,14 +21,13 @@ class MovableCompiledPump(CompiledPump):
     # The giver
 
     def freeze(self) -> None:
-        self._is_frozen = True
+        self._reader.is_frozen = True
         self._engine.freeze(True)
 
     def thaw(self) -> None:
-        self._is_frozen = False
+        self._reader.is_frozen = False
         self._engine.freeze(False)
-        if not self._closed:
-            os.eventfd_write(self._event, 1)
+        self._reader.wake()
 
     def belongings(self, stays: Collection[int]) -> Belongings:
         kept = frozenset(stays)
@@ -50,7 +49,7 @@ class MovableCompiledPump(CompiledPump):
     def part(self, stays: Collection[int]) -> Rest:
         self._stays = frozenset(stays)
         self._engine.part(self._stays)
-        self._drain()
+        self._reader.drain()
         streams, waiting = self._engine.rest()
         return Rest({who: StreamRest(pending, output) for who, pending, output in streams}, dict(waiting))
 
@@ -104,7 +103,7 @@ class MovableCompiledPump(CompiledPump):
         self._engine.know(advertised, is_elsewhere)
 
     def _opened(self, bound: BoundSocket) -> OpenedPort[EngineSocket]:
-        return self._ports.take(self._take_relay_socket(bound.host, bound.descriptor), bound.advertised)
+        return self._ports.take(self._sockets.take_relay(bound.host, bound.descriptor), bound.advertised)
 
 
 def _bound(opened: OpenedPort[EngineSocket]) -> BoundSocket:

@@ -1,6 +1,6 @@
-"""The compiled pump as a Pump: sockets are opened here, packets are moved by turnsvr.relay.compiled._pump.
+"""The compiled pump as a Pump: packets are moved by turnsvr.relay.compiled._pump.
 
-One thread for each lane runs without the GIL. What lanes send up is read on the loop, through one eventfd.
+One thread for each lane runs without the GIL.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from threading import Thread
 from typing import Any, cast
@@ -28,63 +28,16 @@ from turnsvr.relay.api import (
     TlsHandshake,
 )
 from turnsvr.relay.compiled import tls as tls_room
-from turnsvr.relay.compiled._pump import (
-    AnswerBudget,
-    MovingEngine,
-    has_segmentation,
-    open_relay,
-    prepare_listener,
-    prepare_relay,
-    steer_group,
-)
+from turnsvr.relay.compiled._pump import AnswerBudget, MovingEngine
+from turnsvr.relay.compiled.lanereader import LaneReader
+from turnsvr.relay.compiled.sockets import EngineSocket, Sockets
 from turnsvr.relay.counts import Associations, Counters, Drop, Totals
 from turnsvr.relay.joining import Joiner
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
-from turnsvr.relay.sockets import discard, hear_errors, open_udp, wildcard
 from turnsvr.relay.tcprelay import TcpRelays
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
-
-LISTENER_ROOM = 2 * 1024 * 1024
-_RELAY_ROOM = 512 * 1024
-"""What sockets ask to receive into where the settings name no size: some 10 ms of traffic while a thread waits for its
-turn on the core. The kernel counts double, and takes memory only for packets that wait."""
-
-_MAX_ROUNDS = 16
-_TURN = 0.002
-"""Looks at what lanes have sent up, and seconds, before the loop's other work has its turn."""
-
-_REASONS = {
-    0: "closed by the client",
-    0xFFFF: "malformed frame",
-    0xFFFE: "broken TLS",
-    0xFFFD: "another handshake took its place",
-    0xFFFC: "no allocation",
-    0xFFFB: "ended to make room",
-    0xFFFA: "its allocation is over",
-}
-"""Why a connection or an association has ended, where that is no errno."""
-
-
-class EngineSocket:
-    """A relay socket whose packets the engine moves."""
-
-    __slots__ = ("address", "descriptor")
-
-    def __init__(self, address: Address, descriptor: int) -> None:
-        """descriptor: bound to exactly this address, and this one's from here on."""
-        self.address = address
-        self.descriptor = descriptor
-
-    def discard(self) -> None:
-        discard(self.descriptor)
-
-    def hear_errors(self, wanted: bool) -> None:
-        hear_errors(self.descriptor, self.address.family, wanted)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
 
 
 class CompiledPump:
@@ -108,20 +61,19 @@ class CompiledPump:
         self._handler = handler
         self._loop = loop
         self._closed = False
-        self._is_frozen = False
         self._groups: dict[Address, list[socket.socket]] = {}
-        self._resumes: dict[FiveTuple, Callable[[], None]] = {}
         self._relays: dict[int, list[OpenedPort[EngineSocket]]] = {}
-        self._segmentation = _has_segmentation()
-        if settings.gso and not self._segmentation:
+        self._sockets = Sockets(settings)
+        if settings.gso and not self._sockets.segmentation:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
-        self._ports = RelayPorts(settings, RandomNumbers().below, self._open_relay_socket)
+        self._ports = RelayPorts(settings, RandomNumbers().below, self._sockets.open_relay)
         self._tcp = TcpRelays(settings, handler, self._ports, loop=loop)
         self._joiners: dict[FiveTuple, Joiner] = {}
         self._joined: dict[FiveTuple, int] = {}
         """Connections to peers by the adopted one that they are joined with."""
-        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._engine = MovingEngine(settings.threads, self._event, limiter)
+        event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._engine = MovingEngine(settings.threads, event, limiter)
+        self._reader = LaneReader(self._engine, event, handler, loop, self._peer_is_over)
         self._configure_engine(settings)
         self._threads: list[Thread] = []
         if is_armed:
@@ -131,7 +83,7 @@ class CompiledPump:
         """Have packets served from here on; once is enough."""
         if self._threads:
             return
-        self._loop.add_reader(self._event, self._drain)
+        self._reader.start()
         self._threads += [
             Thread(target=self._engine.run, args=(lane,), name=f"turnsvr-pump-{lane}", daemon=True)
             for lane in range(self._settings.threads)
@@ -153,7 +105,10 @@ class CompiledPump:
         if dtls and not self.takes_dtls:
             raise ValueError(NO_DTLS)
         lanes = self._settings.threads
-        sockets = self._open_listeners(address) if not descriptors else self._prepare_listeners(address, descriptors)
+        if descriptors:
+            sockets = self._sockets.take_listeners(address, descriptors)
+        else:
+            sockets = self._sockets.open_listeners(address)
         bound = Address(address.host, sockets[0].getsockname()[1])
         self._groups[bound] = sockets
         for at, each in enumerate(sockets):
@@ -178,11 +133,11 @@ class CompiledPump:
     ) -> None:
         if join is not None:
             self._joiners[five_tuple] = join
-        self._resumes[five_tuple] = resume
+        self._reader.resumes[five_tuple] = resume
         self._engine.attach(five_tuple, write)
 
     def detach(self, five_tuple: FiveTuple) -> None:
-        self._resumes.pop(five_tuple, None)
+        self._reader.resumes.pop(five_tuple, None)
         self._joiners.pop(five_tuple, None)
         self._engine.detach(five_tuple)
 
@@ -193,13 +148,10 @@ class CompiledPump:
         return self._engine.waits(five_tuple)
 
     def hurry(self, five_tuple: FiveTuple) -> None:
-        message = None if self._is_frozen else self._engine.take(five_tuple)
-        if message is not None:
-            self._judge([(five_tuple, message)])
+        self._reader.hurry(five_tuple)
 
     def proceed(self, five_tuple: FiveTuple) -> None:
-        if not self._closed:
-            self._resume(self._engine.proceed(five_tuple))
+        self._reader.proceed(five_tuple)
 
     def adopt(self, descriptor: int, five_tuple: FiveTuple, first: bytes, tls: TlsHandshake | None = None) -> bool:
         if self._engine.hang_up(five_tuple):
@@ -212,44 +164,6 @@ class CompiledPump:
 
     def hang_up(self, five_tuple: FiveTuple) -> None:
         self._engine.hang_up(five_tuple)
-
-    def _open_listeners(self, address: Address) -> list[socket.socket]:
-        """One socket a lane, all at one address."""
-        lanes = self._settings.threads
-        if lanes > 1 and address.port:
-            # With SO_REUSEPORT an address that another process serves could be bound too: this fails where it is taken.
-            open_udp(address).close()
-        sockets: list[socket.socket] = []
-        try:
-            for _ in range(lanes):
-                sockets.append(open_udp(address, self._settings.socket_buffer, reuse_port=lanes > 1))
-                address = Address(address.host, sockets[0].getsockname()[1])
-                self._prepare_listener(sockets[-1], address)
-            if lanes > 1:
-                _steer(sockets)
-        except BaseException:
-            for sock in sockets:
-                sock.close()
-            raise
-        return sockets
-
-    def _prepare_listeners(self, address: Address, descriptors: Sequence[int]) -> list[socket.socket]:
-        """Sockets that somebody has bound. A lane without one of its own sends on another's; a lane may have several.
-
-        Lanes pass on what is another's, where the kernel chooses among more of them or fewer than there are lanes.
-        """
-        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        for each in sockets:
-            each.setblocking(False)
-            self._prepare_listener(each, address)
-        if len(sockets) > 1:
-            _steer(sockets[: self._settings.threads])  # what waits in the others is read all the same
-        return sockets
-
-    def _prepare_listener(self, opened: socket.socket, address: Address) -> None:
-        room = 0 if self._settings.socket_buffer else LISTENER_ROOM
-        is_wildcard = address.host == wildcard(address.family)
-        prepare_listener(opened.fileno(), address.family is Family.IPV6, is_wildcard, self._segmentation, room)
 
     # Sessions
 
@@ -337,20 +251,6 @@ class CompiledPump:
                 relays.append(opened)
         return relays, failures
 
-    def _open_relay_socket(self, address: Address, buffer: int) -> EngineSocket:
-        """Raises OSError."""
-        return EngineSocket(address, open_relay(address, self._segmentation, buffer, 0 if buffer else _RELAY_ROOM))
-
-    def _take_relay_socket(self, address: Address, descriptor: int) -> EngineSocket:
-        """One that somebody else has bound. Raises OSError, and then it is closed."""
-        taken = EngineSocket(address, descriptor)
-        try:
-            prepare_relay(descriptor, address.family is Family.IPV6, self._segmentation, _RELAY_ROOM)
-        except BaseException:
-            taken.close()
-            raise
-        return taken
-
     def _close_relays(self, relays: Iterable[OpenedPort[EngineSocket]]) -> None:
         for relay in relays:
             self._ports.close(relay)
@@ -385,67 +285,9 @@ class CompiledPump:
         if self._engine.hang_up(five_tuple) and not self._closed:
             self._handler.stream_closed(five_tuple, "the connection to its peer is over")
 
-    # What the lanes send up
-
-    def _drain(self) -> None:
-        """Take what the lanes have, and what comes meanwhile: only a lane that was found empty writes the eventfd."""
-        try:
-            os.eventfd_read(self._event)
-        except BlockingIOError:
-            return
-        is_waiting = True
-        ends = self._loop.time() + _TURN
-        try:
-            for _ in range(_MAX_ROUNDS):
-                taken = self._engine.drain()
-                if taken is None:
-                    is_waiting = False
-                    return
-                self._hand_over(*taken)
-                if self._loop.time() >= ends:
-                    return
-        finally:
-            if is_waiting and not self._closed:
-                os.eventfd_write(self._event, 1)
-
-    def _hand_over(self, messages: list[tuple[FiveTuple, bytes]], events: Iterable[tuple[Any, ...]]) -> None:
-        if messages and not self._closed:
-            self._judge(messages)
-        for event in events:
-            if not self._closed:
-                self._tell(event)
-
-    def _judge(self, messages: list[tuple[FiveTuple, bytes]]) -> None:
-        keeps: Collection[FiveTuple] = ()
-        self._engine.hold()
-        try:
-            keeps = self._handler.client_messages(messages)
-        finally:
-            self._engine.release()
-            if not self._closed:
-                self._resume(self._engine.judged(keeps))
-
-    def _resume(self, clients: Iterable[FiveTuple]) -> None:
-        for five_tuple in clients:
-            resume = self._resumes.get(five_tuple)
-            if resume is not None:
-                resume()
-
-    def _tell(self, event: tuple[Any, ...]) -> None:
-        match event:
-            case ("error", session, peer, icmp_type, icmp_code, data):
-                self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
-            case ("fenced", session, peer):
-                self._handler.peer_fenced(session, peer)
-            case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
-                self._tcp.disconnect(self._joined.pop(five_tuple, -1))
-                self._handler.stream_closed(five_tuple, _why(reason))
-            case ("parted", five_tuple, reason):
-                self._handler.stream_closed(five_tuple, _why(reason))
-            case ("no_gso", number):
-                _log.warning(
-                    "packets are sent one by one where the kernel refused segments", reason=os.strerror(number)
-                )
+    def _peer_is_over(self, five_tuple: FiveTuple) -> None:
+        """End the connection to a peer that is joined with this adopted one, if there is one."""
+        self._tcp.disconnect(self._joined.pop(five_tuple, -1))
 
     # Figures, and the end
 
@@ -461,7 +303,7 @@ class CompiledPump:
         return Associations(*self._engine.associations())
 
     def reconfigure(self, settings: PumpSettings) -> None:
-        self._settings = settings
+        self._settings = self._sockets.settings = settings
         self._configure_engine(settings)
         self._tcp.configure(settings)
         datagrams = [relay for relays in self._relays.values() for relay in relays]
@@ -472,8 +314,7 @@ class CompiledPump:
             return
         self._closed = True
         self._engine.release()  # a handler may end the pump, and what it sent is to leave
-        if self._threads:
-            self._loop.remove_reader(self._event)
+        self._reader.stop()
         self._engine.stop()
         for thread in self._threads:
             thread.join()
@@ -485,13 +326,13 @@ class CompiledPump:
             for listener in group:
                 listener.close()
         self._ports.shutdown()
-        os.close(self._event)
+        self._reader.close()
 
     def _configure_engine(self, settings: PumpSettings) -> None:
         self._engine.configure(
             settings.bandwidth,
             settings.answers_per_address,
-            settings.gso and self._segmentation,
+            settings.gso and self._sockets.segmentation,
             settings.busy_poll,
             settings.stream_buffer,
             [(each.host, each.advertised) for each in settings.relay_addresses if each.host != each.advertised],
@@ -500,22 +341,3 @@ class CompiledPump:
             settings.idle_timeout,
             settings.handshake_timeout,
         )
-
-
-def _has_segmentation() -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return has_segmentation(sock.fileno())
-
-
-def _steer(sockets: list[socket.socket]) -> None:
-    """Have each client's packets come to the lane that its session is on."""
-    try:
-        steer_group(sockets[0].fileno(), len(sockets))
-    except OSError as error:
-        # Lanes pass on what is another's: it costs time, and nothing is lost.
-        _log.warning("packets may reach another thread than their session's", reason=error.strerror)
-
-
-def _why(reason: int) -> str:
-    """Why an adopted connection or an association ended, in words."""
-    return _REASONS.get(reason) or os.strerror(reason)
