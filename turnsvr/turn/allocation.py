@@ -189,6 +189,11 @@ class Allocations:
     def of(self, five_tuple: FiveTuple) -> Allocation | None:
         return self._by_five_tuple.get(five_tuple)
 
+    def number_of(self, five_tuple: FiveTuple) -> int | None:
+        """The number of the allocation on a five-tuple, if there is one."""
+        allocation = self._by_five_tuple.get(five_tuple)
+        return allocation.number if allocation is not None else None
+
     def count(self, owner: Owner) -> int:
         """How many allocations this user of a realm has."""
         return self._by_owner.of(owner)

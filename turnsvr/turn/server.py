@@ -1,17 +1,15 @@
 """The rules' front door: bytes and times go in, commands come out.
 
-Here a message finds its handler; responses.py writes the one answer of each request. What a handler needs to know
+requests.py takes a request to its handler; responses.py writes the one answer of each. What a handler needs to know
 about allocations is in allocation.py, about credentials in authentication.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Final
 
 from turnsvr.limits import AnswerLimit
 from turnsvr.plane import Challenge
-from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
@@ -20,8 +18,6 @@ from turnsvr.turn import (
     allocate,
     binding,
     channel,
-    connect,
-    connectionbind,
     icmp,
     mobility,
     moving,
@@ -30,35 +26,24 @@ from turnsvr.turn import (
     send,
 )
 from turnsvr.turn.allocation import Allocation, Allocations
-from turnsvr.turn.authentication import Key, Proof, read_claim
+from turnsvr.turn.authentication import Key
 from turnsvr.turn.commands import (
-    AuthenticationFailed,
     CloseRelay,
     Command,
     EndReason,
-    FindCredential,
 )
 from turnsvr.turn.config import ServerConfig
 from turnsvr.turn.moving import Adopted
 from turnsvr.turn.nonce import SECRET_SIZE
 from turnsvr.turn.peerconnections import PeerConnection
 from turnsvr.turn.peerrelaying import PeerRelaying
-from turnsvr.turn.reject import Reject
+from turnsvr.turn.requests import Requests
 from turnsvr.turn.reservations import Reservations
 from turnsvr.turn.responses import Responses
 from turnsvr.turn.snapshot import Document
-from turnsvr.turn.state import Answer, State, release
+from turnsvr.turn.state import State, release
 from turnsvr.turn.tickets import Tickets
 from turnsvr.turn.waiting import WaitingRequests
-
-_HANDLERS: Final[Mapping[int, Callable[[State, Message, FiveTuple, Proof, float], Answer]]] = {
-    Method.ALLOCATE: allocate.allocate,
-    Method.REFRESH: refresh.refresh,
-    Method.CREATE_PERMISSION: permission.create_permission,
-    Method.CHANNEL_BIND: channel.channel_bind,
-    Method.CONNECT: connect.connect,
-    Method.CONNECTION_BIND: connectionbind.connection_bind,
-}
 
 
 class Server:
@@ -83,6 +68,7 @@ class Server:
         )
         self._set_rates(config)
         self._responses = Responses(self._state, limiter, secret)
+        self._requests = Requests(self._state, self._responses, self._waiting)
         self._peers = PeerRelaying(self._state, self._responses)
 
     # Messages
@@ -97,34 +83,12 @@ class Server:
                 return
             message = Message.parse(data, classic=self._state.config.rfc3489)
             if message.message_class is Class.REQUEST:
-                self._request(message, five_tuple, now)
+                self._requests.receive(message, five_tuple, now)
             elif message.message_class is Class.INDICATION and message.method == Method.SEND:
                 mobility.data_came(self._state, five_tuple, now)
                 send.send_indication(self._state, message, five_tuple, now)
         except MalformedMessage:
             return
-
-    def _request(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        if message.method != Method.BINDING and (message.method not in _HANDLERS or message.is_classic):
-            return
-        try:
-            if message.method == Method.BINDING:
-                self._binding(message, five_tuple, now)
-            elif self._state.config.stun_only:
-                raise Reject(ErrorCode.FORBIDDEN)
-            else:
-                self._authenticate(message, five_tuple, now)
-        except Reject as reject:
-            self._responses.refuse_stranger(message, five_tuple, reject, now)
-        except MalformedMessage:
-            self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.BAD_REQUEST), now)
-
-    def _binding(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        if unknown := message.unknown_required():
-            raise binding.unknown_attributes(*unknown)
-        path, response = binding.answer(message, five_tuple, self._state.config)
-        if self._responses.may_answer(message, five_tuple, now):
-            self._responses.answer(message, path, response.encode(fingerprint=a.FINGERPRINT in message))
 
     def peer_error(
         self, allocation: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes, now: float
@@ -141,60 +105,16 @@ class Server:
         """The data plane has let a packet for this peer go nowhere, since the permission does not cover its port."""
         permission.peer_fenced(self._state, allocation, peer)
 
-    # Authentication (RFC 8489 section 9.2.4)
-
-    def _authenticate(self, message: Message, five_tuple: FiveTuple, now: float) -> None:
-        allocation = self._state.allocations.of(five_tuple)
-        control = None
-        if message.method == Method.CONNECTION_BIND:
-            allocation = connectionbind.allocation_of(self._state, message)
-            control = allocation.five_tuple if allocation is not None else None
-        tokens = self._state.config.access_tokens is not None
-        claim = read_claim(message, five_tuple, self._responses.nonces, now, tokens=tokens, control=control)
-        if message.method == Method.REFRESH and a.MOBILITY_TICKET in message:
-            allocation = mobility.allocation_of(self._state, message)
-        if (
-            allocation is not None
-            and claim.token is None
-            and claim.names(allocation.username, allocation.named_realm)
-            and claim.proven_by(message, allocation.key)
-        ):
-            self._proven(message, five_tuple, Proof(claim, allocation.key), now)
-        elif self._state.config.find(claim.realm) is None:
-            raise Reject(ErrorCode.UNAUTHENTICATED, challenge=True)
-        elif self._waiting.has(message, five_tuple):
-            return
-        elif self._waiting.full:
-            self._responses.leave_unanswered(message)
-        else:
-            request = self._waiting.add(message, five_tuple, claim, self.allocation_of(five_tuple))
-            self._commands.append(
-                FindCredential(request, five_tuple, claim.username, claim.userhash, claim.realm, claim.token)
-            )
+    # Credentials
 
     def credential(self, request: int, keys: Sequence[Key], now: float, *, refusal: str = "unknown user") -> None:
         """The answer to FindCredential: candidates in the order to try them; without any, refusal says why."""
-        waiting = self._waiting.pop(request)
-        if waiting is None:
-            return
         self.handle_timeout(now)
-        message, five_tuple, claim = waiting.message, waiting.five_tuple, waiting.claim
-        if self._state.config.find(claim.realm) is None:
-            self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
-            return
-        for key in keys:
-            if self._state.config.find(key.realm or claim.realm) is not None and claim.proven_by(message, key):
-                self._proven(message, five_tuple, Proof(claim, key), now, about=waiting.allocation)
-                return
-        reason = "wrong password" if keys else refusal
-        self._commands.append(AuthenticationFailed(five_tuple, claim.username or "", reason, claim.realm))
-        self._responses.refuse_stranger(message, five_tuple, Reject(ErrorCode.UNAUTHENTICATED, challenge=True), now)
+        self._requests.credential(request, keys, now, refusal)
 
     def credential_failed(self, request: int, now: float) -> None:
         """FindCredential cannot be answered: the client gets 500."""
-        waiting = self._waiting.pop(request)
-        if waiting is not None:
-            self._responses.refuse_stranger(waiting.message, waiting.five_tuple, Reject(ErrorCode.SERVER_ERROR), now)
+        self._requests.credential_failed(request, now)
 
     def waits(self, five_tuple: FiveTuple) -> bool:
         """Whether a request of this client waits for its credential."""
@@ -203,40 +123,6 @@ class Server:
     def who_waits(self, request: int) -> FiveTuple | None:
         """The client whose FindCredential has no answer yet; None for one that has, or is given up."""
         return self._waiting.client(request)
-
-    def _proven(
-        self, message: Message, five_tuple: FiveTuple, proof: Proof, now: float, *, about: int | None = None
-    ) -> None:
-        """Carry out a request whose credentials are proven, and answer it.
-
-        about: the client's allocation when the request came.
-        """
-        try:
-            if about is not None and self.allocation_of(five_tuple) not in (None, about):
-                raise Reject(ErrorCode.ALLOCATION_MISMATCH)
-            if proof.claim.expired:
-                raise Reject(ErrorCode.STALE_NONCE, challenge=True)
-            if unknown := self._not_understood(message):
-                raise binding.unknown_attributes(*unknown)
-            response = _HANDLERS[message.method](self._state, message, five_tuple, proof, now)
-        except Reject as reject:
-            self._responses.refuse(message, five_tuple, proof, reject, now)
-        except MalformedMessage:
-            self._responses.refuse(message, five_tuple, proof, Reject(ErrorCode.BAD_REQUEST), now)
-        else:
-            if isinstance(response, Message):
-                response = self._state.sign(message, response, proof)
-            if response is not None:
-                self._responses.answer(message, five_tuple, response)
-            self._commands += self._state.following
-            self._state.following.clear()
-
-    def _not_understood(self, message: Message) -> tuple[int, ...]:
-        """Attributes to answer with 420; ACCESS-TOKEN is one where such tokens are not taken."""
-        unknown = message.unknown_required()
-        if a.ACCESS_TOKEN in message and self._state.config.access_tokens is None:
-            return (*unknown, a.ACCESS_TOKEN.number)
-        return unknown
 
     # Relays
 
@@ -351,7 +237,7 @@ class Server:
         self._commands.append(allocation.ended(reason, now))
         self._commands.append(CloseRelay(allocation.number))
 
-    # Steering
+    # Control
 
     @property
     def answers(self) -> Mapping[tuple[int, int], int]:
@@ -412,8 +298,7 @@ class Server:
 
     def allocation_of(self, five_tuple: FiveTuple) -> int | None:
         """The allocation of a client, if it has one."""
-        allocation = self._state.allocations.of(five_tuple)
-        return allocation.number if allocation is not None else None
+        return self._state.allocations.number_of(five_tuple)
 
     def serves(self, five_tuple: FiveTuple) -> bool:
         """Whether this connection of a client has an allocation, or is bound to one to a peer."""

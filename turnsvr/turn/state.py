@@ -68,6 +68,12 @@ class State:
         """Have this done after the success response that the handler is about to give."""
         self.following.append(command)
 
+    def emit_following(self) -> None:
+        """The success response is out: emit what is to follow it."""
+        for command in self.following:
+            self.emit(command)
+        self.following.clear()
+
     def sign(self, message: Message, response: Message, proof: Proof) -> bytes:
         """The response to message, encoded."""
         return proof.sign(response, fingerprint=a.FINGERPRINT in message)
