@@ -45,7 +45,8 @@ def held() -> Iterator[ExitStack]:
         yield held
 
 
-def settings(port: int, web: int, tls: TlsFiles, kind: str, hook: int) -> str:
+def settings(port: int, web: int, tls: TlsFiles, kind: str, hook: int, spool: Path) -> str:
+    """hook: a port where nobody answers; users are looked up there, and what sessions relayed is reported."""
     return f"""
 realm: example.org
 listen: [udp://127.0.0.1:{port}, tcp://127.0.0.1:{port}]
@@ -55,6 +56,7 @@ peers: {{allow: [127.0.0.1]}}
 credentials:
   users: {{{USER}: {PASSWORD}}}
   hook: {{url: "http://127.0.0.1:{hook}/", secret: {secrets.token_hex(16)}, timeout: 30s}}
+usage: {{url: "http://127.0.0.1:{hook}/", secret: {secrets.token_hex(16)}, timeout: 30s, spool: {spool}}}
 pump: {{kind: {kind}}}
 web:
   listen: [http://127.0.0.1:{web}]
@@ -130,6 +132,7 @@ def test_sigterm_with_everything_half_done(
     certificate: TlsFiles,
     held: ExitStack,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     kind: str,
     drains: bool,
 ) -> None:
@@ -137,7 +140,7 @@ def test_sigterm_with_everything_half_done(
     monkeypatch.setitem(USERS, "stranger", "danger")
     hook = held.enter_context(socket.create_server(("127.0.0.1", 0)))
     port, web = free_port(), free_port()
-    server = server_process(settings(port, web, certificate, kind, hook.getsockname()[1]))
+    server = server_process(settings(port, web, certificate, kind, hook.getsockname()[1], tmp_path))
     address = Address("127.0.0.1", port)
     odd_connections(held, port, web, next(server.file.parent.rglob("*.sock")))
     slow_reader(held, address, None)

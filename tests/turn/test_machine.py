@@ -319,10 +319,11 @@ class Rules(RuleBasedStateMachine):
             for host, deadline in session.permissions.items():
                 assert deadline <= now or deadline == allocation.permissions[host]
             for channel, (peer, deadline) in session.channels.items():
-                bound = allocation.channels[channel]
-                assert deadline <= now or (peer, deadline) == (bound.peer, bound.deadline)
+                bound = allocation.channels.get(channel)
+                assert deadline <= now or (bound is not None and (peer, deadline) == (bound.peer, bound.deadline))
                 assert deadline <= session.permissions[peer.host]
-        assert set(world.plane.held) == set(state.reservations)
+        claimed = {command.claim for command in world.opens} & set(world.plane.held)
+        assert set(world.plane.held) - claimed == set(state.reservations)
 
     @invariant()
     def nothing_is_kept_past_its_time(self) -> None:

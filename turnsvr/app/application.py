@@ -146,7 +146,8 @@ class Application:
             self._housekeeping = None
         self.log_level.cancel()
         await self.succession.end()
-        await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
+        http = [each.stop() for each in (self.admin, self.web) if each is not None]
+        await asyncio.gather(self.rooms.take_leave(), *http)
         await self.rooms.close()
         self.finished.set()
 

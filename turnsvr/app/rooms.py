@@ -140,15 +140,17 @@ class Rooms:
         self.server.forget(self.server.numbers(), counted=False)
         self.server.forget_reservations()
 
-    async def close(self) -> None:
-        """End every allocation and close everything. Closing twice is fine."""
+    async def take_leave(self) -> None:
+        """End every allocation, and give whoever is told of sessions a moment for the last. Again is fine."""
         self.tls.stop()
         self.addresses.stop()
         self.engine.end_allocations()
-        if self.session_status is not None:
-            await self.session_status.stop()
-        if self.accounting is not None:
-            await self.accounting.stop()
+        told = [each for each in (self.session_status, self.accounting) if each is not None]
+        await asyncio.gather(*[each.stop() for each in told])
+
+    async def close(self) -> None:
+        """End every allocation and close everything. Closing twice is fine."""
+        await self.take_leave()
         await self.streams.close()
         self.engine.close()
         await self.identities.stop()

@@ -151,13 +151,14 @@ class StatusWriter:
             return
         self._closing = True
         self._filled.set()
+        deadline = asyncio.get_running_loop().time() + within
         await asyncio.wait((task,), timeout=within if self.available else 0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self.dropped += sum(map(len, self._queue))
         self._queue.clear()
         with contextlib.suppress(RedisError, OSError, TimeoutError):
-            async with asyncio.timeout(within):
+            async with asyncio.timeout_at(deadline):
                 await self._client.aclose(close_connection_pool=True)
 
     async def _send_all(self) -> None:
