@@ -265,6 +265,22 @@ def test_each_entry_says_what_it_opens_on_this_host(allowed: str, severity: str,
         assert text in found.text
 
 
+def test_with_relaying_over_tcp_an_entry_opens_tcp_as_well() -> None:
+    admin = {"listen": "http://127.0.0.1:5766", "token": "0123456789abcdef0123456789abcdef"}
+
+    def said(allowed: str) -> list[str]:
+        settings = make(peers={"allow": allowed}, relay={"tcp": True}, listen=["tcp://*:3478"], admin=admin)
+        return [each.text for each in advise(settings, NOW, own=OWN) if each.setting.startswith("peers")]
+
+    assert said("10.0.0.5:80") == [
+        "10.0.0.5:80 opens UDP and TCP port 80 of this host, also as 8.8.4.4, to everyone with a credential, and no "
+        "other port"
+    ]
+    assert "with every UDP and TCP port" in said("10.0.0.5")[0]
+    assert said("127.0.0.1:5000-6000")[1] == "127.0.0.1:5000-6000 opens this server's own listener at port 5766"
+    assert said("127.0.0.1:3478")[1] == "127.0.0.1:3478 opens this server's own listener at port 3478"
+
+
 def test_a_service_that_has_ports_of_ours() -> None:
     found = warnings(advise(make(peers={"allow": "10.0.0.5:3000-50000"}), NOW, own=OWN))
     assert [text for _, text in found] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -503,6 +504,28 @@ def test_peers_that_are_refused_after_a_reload_are_disconnected() -> None:
     there.carry_out()
     assert set(there.plane.connections) == {other}  # what is there lives on
     assert code(there.client(transport=Transport.TCP).request(Method.ALLOCATE, TCP_RELAY)) == 442
+
+
+def test_a_service_of_this_host_that_is_named_no_more_is_left_but_a_relayed_address_is_not() -> None:
+    """Either has a port at which relayed addresses are."""
+    host = "192.0.2.9"
+    own, relays = OwnHosts([host]), frozenset([host])
+
+    def policy(*ports: tuple[int, int]) -> PeerPolicy:
+        named = {ip_address(host): ports} if ports else {}
+        return PeerPolicy(named=named, own=own, relays=relays, relay_ports=((49152, 65535),))
+
+    there = world(policy((50000, 50000)))
+    client = control(there)
+    service, _ = bound(there, client, Address(host, 50000))
+    relayed, _ = bound(there, client, Address(host, 50001))
+    client.permit(Address(host, 0))
+    came = there.arrive(allocation_of(there, client), Address(host, 50002), inside=True)
+    assert came is not None
+    there.server.reconfigure(ServerConfig(RealmConfig(REALM, policy()), tcp=True), there.now)
+    there.carry_out()
+    assert set(there.plane.connections) == {relayed, came}
+    assert service not in there.plane.connections
 
 
 # What has no place on an allocation for TCP

@@ -48,21 +48,34 @@ def _on_this_host(settings: Settings, allowed: PeerRange, setting: str, own: Own
     address = allowed.addresses.first
     also = "".join(f", also as {name}," for name in sorted(map(str, own.names(address) - {address})))
     what = "the host itself (loopback)" if address.is_loopback else "this host"
+    protocols = "UDP and TCP" if settings.relay.tcp else "UDP"
     if allowed.ports is None:
-        text = f"{allowed} opens {what}{also} with every UDP port; name those that are meant: {_example(allowed)}"
+        text = (
+            f"{allowed} opens {what}{also} with every {protocols} port; name those that are meant: {_example(allowed)}"
+        )
         yield "warning", setting, text
         return
     low, high = allowed.ports.low, allowed.ports.high
-    ports = f"UDP port {low}" if low == high else f"UDP ports {allowed.ports}"
+    ports = f"{protocols} port {low}" if low == high else f"{protocols} ports {allowed.ports}"
     yield "note", setting, f"{allowed} opens {ports} of {what}{also} to everyone with a credential, and no other port"
-    for listener in settings.listeners():
-        if listener.is_datagram and low <= listener.port <= high:
-            yield "warning", setting, f"{allowed} opens this server's own listener at port {listener.port}"
+    for port in _own_ports(settings):
+        if low <= port <= high:
+            yield "warning", setting, f"{allowed} opens this server's own listener at port {port}"
             break
     relayed = settings.relay.ports
     if low <= relayed.high and relayed.low <= high and not settings.stun_only:
         text = f"{allowed} and relay.ports ({relayed}) overlap, so that relays take ports of the service"
         yield "warning", setting, text
+
+
+def _own_ports(settings: Settings) -> Iterator[int]:
+    """Ports that this server listens on and a peer could be reached at."""
+    for listener in settings.listeners():
+        if listener.is_datagram or settings.relay.tcp:
+            yield listener.port
+    if settings.relay.tcp:
+        yield from (each.port for each in settings.admin.listen)
+        yield from (each.port for each in (settings.web.listen if settings.web is not None else ()))
 
 
 def _elsewhere(allowed: PeerRange, setting: str, own: OwnHosts | None) -> Iterator[Said]:

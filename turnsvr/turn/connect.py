@@ -41,10 +41,11 @@ def connect(state: State, message: Message, five_tuple: FiveTuple, proof: Proof,
     check_connect(state, allocation, now)
     # "Otherwise, the server MUST initiate an outgoing TCP connection": connected() or failed() answers the request
     number = state.connections.new_number(state.random)
-    connection = PeerConnection(number, allocation, peer, Stage.CONNECTING, ConnectRequest(message, proof))
+    inside = not has_port(state.config.rules_of(allocation.realm).policy.ports(peer.host), peer.port)
+    request = ConnectRequest(message, proof)
+    connection = PeerConnection(number, allocation, peer, Stage.CONNECTING, request, inside=inside)
     state.connections.add(connection, now + CONNECT_LIFETIME)
-    policy = state.config.rules_of(allocation.realm).policy
-    state.emit(ConnectPeer(allocation.number, number, peer, inside=not has_port(policy.ports(peer.host), peer.port)))
+    state.emit(ConnectPeer(allocation.number, number, peer, inside=inside))
     return None
 
 

@@ -39,7 +39,8 @@ def arrived(state: State, number: int, peer: Address, inside: bool, now: float) 
     if limit is not None:
         _tell(state, allocation, limit)
         return None
-    connection = PeerConnection(state.connections.new_number(state.random), allocation, peer, Stage.UNBOUND)
+    connection_id = state.connections.new_number(state.random)
+    connection = PeerConnection(connection_id, allocation, peer, Stage.UNBOUND, inside=inside)
     state.connections.add(connection, now + UNBOUND_LIFETIME)
     # "The indication MUST include an XOR-PEER-ADDRESS attribute ... as well as a CONNECTION-ID attribute"
     indication = Message(Method.CONNECTION_ATTEMPT, Class.INDICATION, state.random(_TRANSACTION_ID_SIZE))

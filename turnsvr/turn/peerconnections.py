@@ -49,17 +49,28 @@ class ConnectRequest:
 class PeerConnection:
     """One connection to a peer. number is its CONNECTION-ID."""
 
-    __slots__ = ("allocation", "client", "number", "owner", "peer", "request", "stage")
+    __slots__ = ("allocation", "client", "inside", "number", "owner", "peer", "request", "stage")
 
     def __init__(
-        self, number: int, allocation: Allocation, peer: Address, stage: Stage, request: ConnectRequest | None = None
+        self,
+        number: int,
+        allocation: Allocation,
+        peer: Address,
+        stage: Stage,
+        request: ConnectRequest | None = None,
+        *,
+        inside: bool,
     ) -> None:
-        """request: what is to be answered once the connection is there, or cannot be made."""
+        """request: what is to be answered once the connection is there, or cannot be made.
+
+        inside: whether the peer can only be a relayed transport address of this server.
+        """
         self.number: Final = number
         self.allocation: Final = allocation.number
         self.owner: Final = allocation.owner
         self.peer: Final = peer
         self.stage = stage
+        self.inside: Final = inside
         self.request = request
         self.client: FiveTuple | None = None
         """The client's connection that it is bound to."""

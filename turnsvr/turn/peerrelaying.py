@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from turnsvr.ranges import has_port
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode
 from turnsvr.turn import connect, connectionattempt
@@ -62,9 +63,14 @@ class PeerRelaying:
                 self._disconnect(connection, allocation)
 
     def judge_anew(self, allocation: Allocation, policy: PeerPolicy) -> None:
-        """End connections to peers that this policy refuses."""
+        """End connections to peers that this policy refuses.
+
+        What it grants at an address of this host may be relayed addresses alone, which such a peer need not be.
+        """
         for connection in self._state.connections.of(allocation.number):
-            if policy.refusal(connection.peer.host, connection.peer.port) is not None:
+            peer = connection.peer
+            covered = connection.inside or has_port(policy.ports(peer.host), peer.port)
+            if policy.refusal(peer.host) is not None or not covered:
                 self._disconnect(connection, allocation)
 
     def end(self, allocation: Allocation, family: Family | None = None, *, answer: bool = True) -> None:
