@@ -25,6 +25,7 @@ class Kind(Enum):
     MEMORY = "memory"
     START = "start"
     THREADS = "threads"
+    TCP_RELAY = "relay over TCP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def all_cases() -> tuple[Case, ...]:
         *_channels(),
         *_indications(),
         *_connections(),
+        *_tcp_relay(),
         Case("binding", Kind.BINDING, goal=1.5),
         Case("cycles", Kind.CYCLES, goal=1.5),
         Case("memory/1000", Kind.MEMORY, count=1_000),
@@ -101,3 +103,9 @@ def _connections() -> Iterator[Case]:
             for size in (VOICE, VIDEO):
                 traffic = OfferedTraffic(direction, 16, Shape.SINGLES, size, transport=transport)
                 yield Case(f"{transport.value}/{direction.value}/16/singles/{size}", traffic=traffic, goal=goal)
+
+
+def _tcp_relay() -> Iterator[Case]:
+    for direction in Direction:
+        traffic = OfferedTraffic(direction, 16, transport=Transport.TCP)
+        yield Case(f"tcprelay/{direction.value}/16", Kind.TCP_RELAY, traffic, goal=1.2)

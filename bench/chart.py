@@ -15,6 +15,16 @@ _LEFT, _RIGHT = 210, 230
 _ROW, _TOP, _BOTTOM = 22, 64, 44
 _LEAST, _MOST = 0.0625, 32.0
 
+_UNITS = {
+    "delivered": "/s",
+    "bytes": "MB/s",
+    "cycles": "/s",
+    "cpu": "us a packet",
+    "byte_cpu": "s a GB",
+    "pss": "bytes",
+    "start": "ms",
+}
+
 _STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #1f2328; }
   .title { font-size: 15px; font-weight: 600; }
@@ -92,9 +102,7 @@ def _label(result: Result) -> str:
     ours, theirs = (
         spread([pair[side] for pair in result.pairs], found.metric).median * metric.factor for side in (0, 1)
     )
-    unit = {"delivered": "/s", "cycles": "/s", "cpu": "us a packet", "pss": "bytes", "start": "ms"}.get(
-        found.metric, ""
-    )
+    unit = _UNITS.get(found.metric, "")
     return f"{found.advantage.median:.2f}x  {_short(ours)} : {_short(theirs)} {unit}"
 
 

@@ -1,4 +1,4 @@
-"""One case on one running server where nothing is relayed: allocation cycles, memory, the time to the first answer."""
+"""One case on one running server that no rate is searched on: cycles, memory, the first answer, relaying over TCP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from bench import process
+from bench import process, tcprelay
 from bench.cases import Case, Kind
 from bench.servers import PEER_HOST, Plan, Running, Server
 from bench.statistics import Reading
@@ -36,12 +36,15 @@ def measure(server: Server, case: Case, seconds: float, *, cores: Sequence[int] 
 
     Metrics are named in metrics.METRICS; rates in 1/s, times in seconds, memory in bytes.
     """
-    with server.start(Plan(Transport.UDP, 1, cores)) as running:
+    tcp = case.kind is Kind.TCP_RELAY
+    with server.start(Plan(Transport.TCP if tcp else Transport.UDP, 1, cores, tcp_relay=tcp)) as running:
         match case.kind:
             case Kind.CYCLES:
                 return _cycles(running, seconds)
             case Kind.MEMORY:
                 return _memory(running, case.count)
+            case Kind.TCP_RELAY:
+                return tcprelay.measure(running, case.traffic.direction, case.traffic.flows, seconds)
             case Kind.START:
                 return {"start": running.started_in}
             case _:

@@ -30,6 +30,8 @@ METRICS = {
     "loss": Metric("loss %", 100, 2),
     "p50": Metric("latency p50 us, half load", 1e6, 1),
     "p99": Metric("latency p99 us, half load", 1e6, 1, goal=1.0),
+    "bytes": Metric("delivered MB /s", 1e-6),
+    "byte_cpu": Metric("server CPU s a GB", 1e9, 3),
     "cycles": Metric("cycles /s"),
     "cycle_cpu": Metric("server CPU us a cycle", 1e6, 0),
     "pss": Metric("PSS bytes an allocation", goal=1.0),
@@ -43,12 +45,15 @@ METRICS = {
 _HEADLINES = {
     Kind.RELAY: "delivered",
     Kind.BINDING: "delivered",
+    Kind.TCP_RELAY: "bytes",
     Kind.CYCLES: "cycles",
     Kind.MEMORY: "pss",
     Kind.START: "start",
     Kind.THREADS: "scaling",
 }
-_LESS_IS_BETTER = {"cpu", "pss", "start"}
+_BY_CPU = {"delivered": "cpu", "bytes": "byte_cpu"}
+"""What stands in for a rate where the generator was the limit."""
+_LESS_IS_BETTER = {"cpu", "byte_cpu", "pss", "start"}
 
 
 class Headline(NamedTuple):
@@ -81,9 +86,9 @@ class Goal(NamedTuple):
 
 def headline(result: Result) -> Headline:
     metric = _HEADLINES[result.case.kind]
-    by_cpu = metric == "delivered" and result.generator_limited
+    by_cpu = metric in _BY_CPU and result.generator_limited
     if by_cpu:
-        metric = "cpu"
+        metric = _BY_CPU[metric]
     found = ratio(result.pairs, metric)
     if metric in _LESS_IS_BETTER and found.low > 0:
         found = Spread(1 / found.median, 1 / found.high, 1 / found.low)

@@ -67,6 +67,8 @@ class Plan:
     transport: Transport = Transport.UDP
     threads: int = 1
     cores: Sequence[int] = (0,)
+    tcp_relay: bool = False
+    """Whether peers are reached over TCP; coturn has it on always."""
 
 
 class Server(ABC):
@@ -182,13 +184,14 @@ class Turnsvr(Server):
         settings: dict[str, object] = {
             "realm": REALM,
             "listen": listen,
-            "relay": {"addresses": [RELAY_HOST]},
+            "relay": {"addresses": [RELAY_HOST], "tcp": plan.tcp_relay},
             "credentials": {"users": {USERNAME: self.password}},
             "peers": {"allow": ["127.0.0.1", PEER_HOST]},
             "limits": {
                 "allocations": _PLENTY,
                 "allocations_per_user": _PLENTY,
                 "allocation_rate_per_user": 0,
+                "peer_connections": _PLENTY,
                 "connections": _PLENTY,
                 "connections_per_address": _PLENTY,
                 "answers_per_address": 0,

@@ -24,7 +24,8 @@ from tests.conftest import need
 from tests.processes import state, threads
 from turnsvr.client.load_flows import OfferedTraffic
 from turnsvr.client.load_session import LoadError
-from turnsvr.client.load_values import Load
+from turnsvr.client.load_values import Direction, Load
+from turnsvr.stun.address import Transport
 
 SECONDS = 0.3
 TRAFFIC = OfferedTraffic(flows=2, size=160)
@@ -106,6 +107,14 @@ def test_cycles_are_measured(server: Server) -> None:
     figures = measure(server, Case("cycles", Kind.CYCLES), 2.0)
     assert figures["cycles"] > 1
     assert figures["cycle_cpu"] > 0
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_relaying_over_tcp_is_measured(server: Server, direction: Direction) -> None:
+    case = Case("tcprelay", Kind.TCP_RELAY, OfferedTraffic(direction, 2, transport=Transport.TCP))
+    figures = measure(server, case, SECONDS)
+    assert figures["bytes"] > 100_000
+    assert 0 < figures["byte_cpu"] < 1e-6
 
 
 def test_memory_and_start_are_measured(server: Server) -> None:

@@ -58,6 +58,16 @@ def test_goals_of_rate_and_latency_are_met_or_missed(delivered: float, p99: floa
     assert [(goal.name, goal.bound) for goal in found] == [("ratio", 1.2), ("p99", 1)]
 
 
+@pytest.mark.parametrize(
+    ("limited", "expected"), [(0.0, "ratio 2.00 (>= 1.2) met"), (1.0, "CPU ratio 4.00 (>= 1.2) met")]
+)
+def test_relaying_over_tcp_is_judged_by_its_bytes_or_by_what_they_cost(limited: float, expected: str) -> None:
+    case = next(case for case in all_cases() if case.kind is Kind.TCP_RELAY)
+    ours = {"bytes": 2e8, "byte_cpu": 1e-9, "generator_limited": limited}
+    found = Result(case, [Pair(ours, {"bytes": 1e8, "byte_cpu": 4e-9})])
+    assert [str(goal) for goal in goals(found)] == [expected]
+
+
 def test_memory_has_a_goal_and_a_case_without_pairs_has_none() -> None:
     memory = Result(Case("memory/1000", Kind.MEMORY), [Pair({"pss": 9.0}, {"pss": 8.0})])
     assert [str(goal) for goal in goals(memory)] == ["pss 1.12 (<= 1) MISSED"]

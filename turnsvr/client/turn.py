@@ -265,6 +265,15 @@ class TurnClient:
             link.expect_bind(False)
         return link.raw()
 
+    async def join(self, connection: int, link: StreamLink) -> RawStream:
+        """Have another connection of ours be one to a peer, with the nonce of this one: coturn takes no other there.
+
+        Raises what allocate() raises.
+        """
+        data = TurnClient(link, self.login, timers=self._timers)
+        data.session = self.session
+        return await data.bind_connection(connection)
+
     async def receive(self) -> PeerData | PeerError | PeerConnected:
         """The next packet from a peer, an ICMP error, or a peer that has connected."""
         return await self._waiting.get()
