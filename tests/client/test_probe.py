@@ -15,6 +15,7 @@ from turnsvr.client.probe import probe, run
 from turnsvr.client.probe_report import FROM_OUTSIDE, LegReport, ProbeReport, Step, StepOutcome, render, to_json
 from turnsvr.client.uri import BadUri
 from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import refuses_dtls
 from turnsvr.stun.address import Address, Transport
 
 PATIENCE = 10.0
@@ -32,6 +33,8 @@ STEPS = [
     "reached from outside",
     "echo by aioice",
 ]
+OVER_TCP = [*STEPS[:-1], "relaying over TCP", "TCP from outside", STEPS[-1]]
+"""Of a TCP or TLS leg."""
 HERE = [StepOutcome.SKIPPED if name == FROM_OUTSIDE else StepOutcome.OK for name in STEPS]
 """On the server's own host nobody can tell whether others reach it."""
 
@@ -41,15 +44,72 @@ def failed(report: ProbeReport) -> Step:
     return next(step for leg in report.legs for step in leg.steps if step.outcome is StepOutcome.FAILED)
 
 
+def step_of(report: ProbeReport, name: str) -> Step:
+    """Of the one leg."""
+    (leg,) = report.legs
+    return next(step for step in leg.steps if step.name == name)
+
+
 @pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP])
 async def test_every_step_works(target: Target, transport: Transport) -> None:
     url = f"turn:{target.plain[transport]}?transport={transport.value}"
     report = await probe(url, USER, PASSWORD, timeout=PATIENCE)
     (leg,) = report.legs
-    assert [step.name for step in leg.steps] == STEPS
-    assert [step.outcome for step in leg.steps] == HERE, render(report)
+    assert [step.name for step in leg.steps] == (OVER_TCP if transport.is_stream else STEPS)
+    assert [step.outcome for step in leg.steps if step.name in STEPS] == HERE, render(report)
+    if transport.is_stream:
+        over_tcp = step_of(report, "relaying over TCP")
+        assert over_tcp.outcome is (StepOutcome.SKIPPED if target.is_ours else StepOutcome.OK), over_tcp
     assert report.ok
     assert "cannot be told" in render(report)
+
+
+@pytest.mark.parametrize("transport", [Transport.TCP, Transport.TLS])
+@pytest.mark.parametrize("relay", ["127.0.0.1", "::1"])
+async def test_relaying_over_tcp_is_tried_both_ways(serve: Serve, transport: Transport, relay: str) -> None:
+    application = await serve(relay={"addresses": [relay], "tcp": True}, peers={"allow": ["127.0.0.1", "::1"]})
+    url = f"turn{'s' * transport.is_encrypted}:{address_of(application, transport.value)}"
+    report = await probe(f"{url}?transport=tcp", USER, PASSWORD, insecure=True, timeout=PATIENCE)
+    over_tcp, outside = step_of(report, "relaying over TCP"), step_of(report, "TCP from outside")
+    assert over_tcp.outcome is StepOutcome.OK, render(report)
+    assert over_tcp.round_trip is not None
+    assert over_tcp.detail.startswith("peer seen as ")
+    assert outside.outcome is StepOutcome.SKIPPED
+    assert ("server's own host" if relay == "127.0.0.1" else "no IPv6 address") in outside.detail
+    assert report.ok
+    assert not application.server.peer_connections()
+    assert not list(application.server.allocations())
+
+
+async def test_whoever_relays_nothing_over_tcp_is_not_red(serve: Serve) -> None:
+    application = await serve()
+    report = await probe(f"turn:{address_of(application, 'tcp')}?transport=tcp", USER, PASSWORD, timeout=PATIENCE)
+    step = step_of(report, "relaying over TCP")
+    assert (step.outcome, "relay.tcp" in step.detail) == (StepOutcome.SKIPPED, True)
+    assert step_of(report, "TCP from outside").detail == "needs relaying over TCP"
+    assert report.ok
+
+
+async def test_a_bound_of_connections_to_peers_is_red(serve: Serve) -> None:
+    limits = {"peer_attempts_per_allocation": 1, "peer_connections": 1}
+    application = await serve(relay={"addresses": ["127.0.0.1"], "tcp": True}, limits=limits)
+    report = await probe(f"turn:{address_of(application, 'tcp')}?transport=tcp", USER, PASSWORD, timeout=SHORT)
+    step = failed(report)
+    assert (step.name, report.ok) == ("relaying over TCP", False)
+    assert "ConnectionAttempt" in step.detail or "508" in step.detail or "447" in step.detail
+
+
+@pytest.mark.skipif(bool(refuses_dtls("auto")), reason=refuses_dtls("auto"))
+async def test_a_dtls_leg_is_tried_as_one_over_udp(serve: Serve) -> None:
+    application = await serve(listen=["dtls://127.0.0.1:0"])
+    url = f"turns:{address_of(application, 'dtls')}?transport=udp"
+    report = await probe(url, USER, PASSWORD, insecure=True, timeout=PATIENCE)
+    (leg,) = report.legs
+    assert (leg.transport, [step.name for step in leg.steps]) == (Transport.DTLS, STEPS)
+    assert "DTLSv1.2" in leg.steps[0].detail
+    assert report.ok, render(report)
+    step = failed(await probe(url, USER, PASSWORD, timeout=PATIENCE))
+    assert (step.name, "--insecure" in step.advice) == ("connect", True)
 
 
 @pytest.mark.parametrize(("relay", "aioice"), [("127.0.0.1", StepOutcome.OK), ("::1", StepOutcome.SKIPPED)])

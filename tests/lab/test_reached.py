@@ -50,11 +50,11 @@ def serving(lab: Lab, directory: Path, relay: Mapping[str, object], **sections: 
         yield node, host
 
 
-def probed(client: Node, host: str, transport: str = "udp") -> tuple[ProbeReport, Step]:
-    """The report, and what became of the step that this is about."""
+def probed(client: Node, host: str, transport: str = "udp", name: str = FROM_OUTSIDE) -> tuple[ProbeReport, Step]:
+    """The report, and what became of the step of this name."""
     url = f"turn:{host}:{OURS.port}?transport={transport}"
     report = client.run(lambda: probe(url, USER, PASSWORD, timeout=2))
-    (step,) = (step for leg in report.legs for step in leg.steps if step.name == FROM_OUTSIDE)
+    (step,) = (step for leg in report.legs for step in leg.steps if step.name == name)
     return report, step
 
 
@@ -229,3 +229,31 @@ def test_on_the_servers_own_host_nobody_can_tell(bare: Lab, tmp_path: Path) -> N
     assert step.outcome is StepOutcome.SKIPPED
     assert "another machine" in step.detail, render(report)
     assert report.ok
+
+
+TCP = {"addresses": ["{host}"], "tcp": True}
+
+
+@pytest.mark.parametrize("kind", [Kind.OPEN, Kind.PORT_RESTRICTED])
+def test_relaying_over_tcp_is_tried_from_elsewhere_both_ways(bare: Lab, tmp_path: Path, kind: Kind) -> None:
+    """A peer that connects, from behind a NAT as well; and one that is connected to, which a NAT keeps from it."""
+    with serving(bare, tmp_path, TCP) as (_, host), bare.site(kind) as site:
+        report, step = probed(site.client, host, "tcp", "TCP from outside")
+    assert step.outcome is StepOutcome.OK, render(report)
+    arrived, made = step.detail.split("; ")
+    assert arrived.startswith("from ")
+    assert made.startswith("and to " if kind is Kind.OPEN else "not to "), step.detail
+    assert report.ok
+
+
+@pytest.mark.parametrize(("also_within", "name"), [(False, "TCP from outside"), (True, "relaying over TCP")])
+def test_relay_ports_that_a_firewall_closes_to_tcp_are_red(
+    bare: Lab, tmp_path: Path, also_within: bool, name: str
+) -> None:
+    rules = CLOSED.replace("udp dport", "tcp dport" if also_within else 'iifname != "lo" tcp dport')
+    with serving(bare, tmp_path, TCP) as (node, host), bare.host() as (client, _):
+        node.nft(rules)
+        report, step = probed(client, host, "tcp", name)
+    assert step.outcome is StepOutcome.FAILED, render(report)
+    assert step.advice.startswith("open TCP to relay.ports")
+    assert not report.ok

@@ -53,9 +53,9 @@ async def reach(client: TurnClient, server: Address, asked: Sequence[Address], p
         mapped = await _mapped(own.link, [each for each in asked if each.family is relayed.family], patience)
         told_over_udp = mapped is not None
         if mapped is None:
-            mapped = _mapped_of_stream(client, relayed.family)
-        same_host = _is_here(server)
-        await _permit(client, mapped, server, same_host=same_host)
+            mapped = mapped_of_stream(client, relayed.family)
+        same_host = is_here(server)
+        await permit(client, mapped, server, same_host=same_host)
         try:
             round_trip, peer = await _there_and_back(client, own, relayed, patience)
         except _Lost as lost:
@@ -122,21 +122,26 @@ async def _mapped(link: DatagramLink, asked: Sequence[Address], patience: float)
     return found
 
 
-def _mapped_of_stream(client: TurnClient, family: Family) -> Address:
-    """Where the server sees the client itself: over UDP this host most likely has the same IP address."""
+def mapped_of_stream(client: TurnClient, family: Family) -> Address:
+    """Where the server sees the client itself: with other sockets this host most likely has the same IP address.
+
+    Raises CannotTell where that is of another family.
+    """
     if client.mapped is None or client.mapped.family is not family:
         raise CannotTell(outside_rules.no_address("IPv6" if family is Family.IPV6 else "IPv4"))
     return client.mapped
 
 
-def _is_here(server: Address) -> bool:
+def is_here(server: Address) -> bool:
+    """Whether the server runs on this host."""
     try:
         return host_towards(server) == server.host
     except OSError:
         return False
 
 
-async def _permit(client: TurnClient, mapped: Address, server: Address, *, same_host: bool) -> None:
+async def permit(client: TurnClient, mapped: Address, server: Address, *, same_host: bool) -> None:
+    """Permit this host as a peer. Raises CannotTell where the server refuses it, other ClientErrors, or OSError."""
     try:
         await client.permit(mapped)
     except TransactionFailed as failure:

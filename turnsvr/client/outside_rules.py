@@ -86,6 +86,13 @@ def _reservation(seen: Evidence) -> str:
     )
 
 
+def tcp_ports(relayed: str, *, refused: bool) -> str:
+    """What to do where no TCP connection comes to a relayed address."""
+    if refused:
+        return f"correct {_EXTERNAL} if {relayed} is another host's address, or look whether a router forwards {_PORTS}"
+    return f"open TCP to {_PORTS} in the server's firewall or security group, as peers connect there (RFC 6062)"
+
+
 def own_host() -> str:
     """Why nothing is told by packets that never left the server's host."""
     return f"this is the server's own host: {_ELSEWHERE}"

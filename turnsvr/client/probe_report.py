@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -87,8 +88,8 @@ def render(report: ProbeReport) -> str:
     lines = [report.url]
     if report.problem:
         return f"{report.url}: {report.problem}"
-    columns = [[str(leg), *(_cell(step) for step in leg.steps)] for leg in report.legs]
-    names = ["", *(step.name for step in report.legs[0].steps)] if report.legs else []
+    names = ["", *_step_names(report.legs)]
+    columns = [[str(leg), *(_cells(leg).get(name, "") for name in names[1:])] for leg in report.legs]
     table = [names, *columns]
     widths = [max(map(len, column)) for column in table]
     lines += [
@@ -149,6 +150,15 @@ def _reached(report: ProbeReport) -> bool | None:
     if StepOutcome.FAILED in outcomes:
         return False
     return True if StepOutcome.OK in outcomes else None
+
+
+def _step_names(legs: Sequence[LegReport]) -> list[str]:
+    """Of all legs, each once: of the leg with most steps, which has those of the others."""
+    return [step.name for step in max((leg.steps for leg in legs), key=len, default=())]
+
+
+def _cells(leg: LegReport) -> dict[str, str]:
+    return {step.name: _cell(step) for step in leg.steps}
 
 
 def _cell(step: Step) -> str:
