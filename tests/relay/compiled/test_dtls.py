@@ -20,7 +20,7 @@ from tests.relay.world import (
     send_indication,
 )
 from turnsvr.plane import Challenge
-from turnsvr.relay.compiled import pump as compiled
+from turnsvr.relay.compiled import sockets
 from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Family, FiveTuple, Transport
 from turnsvr.stun.attributes import SOFTWARE
@@ -249,7 +249,7 @@ async def test_several_threads(
         def refuse(descriptor: int, lanes: int) -> None:
             raise OSError(errno.EPERM, "not here")
 
-        monkeypatch.setattr(compiled, "steer_group", refuse)
+        monkeypatch.setattr(sockets, "steer_group", refuse)
     world = make_dtls_world(replace(SETTINGS, threads=lanes))
     clients = [await connected(world) for _ in range(8)]
     for client in clients:

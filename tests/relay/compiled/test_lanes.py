@@ -12,7 +12,7 @@ from tests.processes import sleeps, threads
 from tests.relay.compiled.conftest import WorldFactory
 from tests.relay.compiled.trains import numbered, send_train
 from tests.relay.world import FAMILIES, LOOPBACK, SETTINGS, Session, World, channel_data, request, send_indication
-from turnsvr.relay.compiled import pump as compiled
+from turnsvr.relay.compiled import sockets
 from turnsvr.relay.counts import Drop
 from turnsvr.stun.address import Address, Family
 
@@ -29,7 +29,7 @@ def steering(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         def refuse(descriptor: int, lanes: int) -> None:
             raise OSError(errno.EPERM, "not here")
 
-        monkeypatch.setattr(compiled, "steer_group", refuse)
+        monkeypatch.setattr(sockets, "steer_group", refuse)
     return str(request.param)
 
 
