@@ -15,7 +15,7 @@
 # make help    these lines
 PYTHON ?= python3
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 4
 FUZZ_SECONDS ?= 60
 MINUTES ?= 60
 
@@ -29,6 +29,10 @@ TESTS_OF_RULES := tests/stun tests/turn tests/net tests/credentials tests/test_l
 
 # Rooms whose tests are of other programs, of whole machines, of packages or of speed.
 UNCHECKED := bench browser interop lab packaging recipes stores
+
+EXTRAS_OF_test := test
+EXTRAS_OF_lint := test,lint
+EXTRAS_OF_fuzz := test,fuzz
 
 .PHONY: run install test check lint format sanitize fuzz soak environment help wheel deb test-debian image test-image
 
@@ -95,17 +99,10 @@ $(VENV)/.installed: $(SOURCES_OF_INSTALL)
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) web
 	@touch $@
 
-$(VENV)/.installed-test: $(SOURCES_OF_INSTALL)
-	PYTHON="$(PYTHON)" scripts/environment $(VENV) test
-	@touch $@ $(VENV)/.installed
-
-$(VENV)/.installed-lint: $(SOURCES_OF_INSTALL)
-	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,lint
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
-
-$(VENV)/.installed-fuzz: $(SOURCES_OF_INSTALL)
-	PYTHON="$(PYTHON)" scripts/environment $(VENV) test,fuzz
-	@touch $@ $(VENV)/.installed-test $(VENV)/.installed
+# The project is compiled once, for all of them; these add packages.
+$(VENV)/.installed-test $(VENV)/.installed-lint $(VENV)/.installed-fuzz: $(VENV)/.installed-%: $(VENV)/.installed
+	PYTHON="$(PYTHON)" scripts/environment --packages $(VENV) $(EXTRAS_OF_$*)
+	@touch $@
 
 $(VENV)/.installed-package: pyproject.toml scripts/environment
 	PYTHON="$(PYTHON)" scripts/environment $(VENV) package

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from fcntl import LOCK_EX, flock
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 from zipfile import ZipFile
@@ -26,22 +28,40 @@ def _build(kind: str, source: Path, directory: Path) -> Path:
     return directory / done.stdout.splitlines()[-1]
 
 
+def _once(factory: pytest.TempPathFactory, pattern: str, make: Callable[[Path], Path]) -> Path:
+    """The file of this pattern that make() leaves in the directory it is given; made once for all workers of a run."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "distributions"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        flock(lock, LOCK_EX)
+        return next(shared.glob(pattern), None) or make(shared)
+
+
 @pytest.fixture(scope="session")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not (REPOSITORY / "setup.py").exists():
         pytest.skip("needs the source tree")
-    clone = tmp_path_factory.mktemp("source") / "turnsvr"
-    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
-    return _build("build_sdist", clone, tmp_path_factory.mktemp("sdist"))
+
+    def make(directory: Path) -> Path:
+        clone = tmp_path_factory.mktemp("source") / "turnsvr"
+        subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(clone)], check=True)
+        return _build("build_sdist", clone, directory)
+
+    return _once(tmp_path_factory, "*.tar.gz", make)
 
 
 @pytest.fixture(scope="session")
 def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from the sdist alone."""
-    unpacked = tmp_path_factory.mktemp("unpacked")
-    subprocess.run(["tar", "-C", str(unpacked), "-xf", str(sdist)], check=True)
-    (source,) = unpacked.iterdir()
-    return _build("build_wheel", source, tmp_path_factory.mktemp("wheel"))
+
+    def make(directory: Path) -> Path:
+        unpacked = tmp_path_factory.mktemp("unpacked")
+        subprocess.run(["tar", "-C", str(unpacked), "-xf", str(sdist)], check=True)
+        (source,) = unpacked.iterdir()
+        return _build("build_wheel", source, directory)
+
+    return _once(tmp_path_factory, "*.whl", make)
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,9 @@ async def peer(site: Site, way: str) -> AsyncIterator[Peer]:
         yield speaker
     finally:
         await speaker.client.disconnect()
-        await speaker.client.wait()
+        if (writer := speaker.client.eio.write_loop_task) is not None:
+            writer.cancel()  # where the server hung up, it would wait for its time-out
+        await speaker.client.eio.wait()
         if websocket is not None:  # the client forgets it when the server hangs up
             await websocket.close()
         with warnings.catch_warnings():  # nor does it release every response of long polling
@@ -299,6 +301,16 @@ async def test_the_server_stops_with_clients_connected(site: Site, way: str) -> 
         await speaker.say("join", room=ROOM)
         await speaker.hear("joined")
         await asyncio.wait_for(site.application.stop(), PATIENCE)
+
+
+async def test_a_long_poll_ends_with_its_session(site: Site) -> None:
+    """Not with the next ping."""
+    opened = await site.get("/socket.io/", params=POLLING)
+    session = {**POLLING, "sid": json.loads(opened.text[1:])["sid"]}
+    poll = asyncio.ensure_future(site.get("/socket.io/", params=session))
+    await asyncio.sleep(0.1)
+    assert (await site.post("/socket.io/", params=session, content="1")).status_code == 200
+    assert (await asyncio.wait_for(poll, PATIENCE / 2)).text == ""
 
 
 async def test_rooms_are_counted(site: Site) -> None:

@@ -112,6 +112,8 @@ class SocketServer(socketio.AsyncServer):  # type: ignore[misc]
         await super()._handle_eio_disconnect(eio_sid, reason)
         if (client := self.eio.sockets.get(eio_sid)) is not None:
             client.queue.backlog.close()
+            if reason == self.eio.reason.CLIENT_DISCONNECT:
+                client.queue.put_nowait(None)  # its long poll ends now, not with the next ping
 
     async def _handle_eio_message(self, eio_sid: str, data: Any) -> None:
         if eio_sid not in self.environ:
