@@ -376,10 +376,33 @@ def test_users_beside_a_secret() -> None:
     assert kinds(text) == [U, T, T, U]
 
 
+@pytest.mark.parametrize("text", ["user=a:CHANGE_ME", "lt-cred-mech\nuser=a:<password>\nuser=b:${PASSWORD}"])
+def test_a_user_whose_password_is_a_placeholder_gets_another(text: str) -> None:
+    """And coturn's own database is no substitute for it."""
+    settings = settings_of(text)
+    users = settings.credentials.users
+    assert set(users) == {line[5] for line in text.splitlines() if line.startswith("user=")}
+    assert len({each.get_secret_value() for each in users.values()}) == len(users)
+    assert (settings.credentials.store, secrets_of(settings)) == (None, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["user=${USER1}", "lt-cred-mech\nuser=nobody", "use-auth-secret\nstatic-auth-secret=<s>"]
+)
+def test_credentials_that_cannot_be_taken_over_were_no_invitation(text: str) -> None:
+    assert secrets_of(settings_of(text)) == [NEW_SECRET]
+    assert "none of the file's credentials can be taken over" in notes(text)
+
+
+@pytest.mark.parametrize("realm", ["${DOMAIN:-example.org}", "<realm>", "{{ matrix_domain }}", "$REALM", "__REALM__"])
+def test_a_realm_that_is_to_be_put_in_is_not_taken_over(realm: str) -> None:
+    assert settings_of(f"realm={realm}").realm == "turnsvr"
+
+
 @pytest.mark.parametrize("text", ["", "no-auth", "syslog\nno-cli", "static-auth-secret=\nno-auth"])
 def test_without_credentials_a_secret_is_made_and_told(text: str) -> None:
     assert secrets_of(settings_of(text)) == [NEW_SECRET]
-    assert "the file has no credentials" in notes(text)
+    assert ("the file has no credentials" in notes(text)) == ("static" not in text)
     assert NEW_SECRET not in notes(text)
 
 

@@ -13,7 +13,8 @@ import click
 
 from turnsvr.cli.common import FILE, fail, operator_errors
 from turnsvr.migrate import MAX_BYTES, Conversion, SourceError, Surroundings, convert
-from turnsvr.migrate.commandline import command_in_compose, lines_of
+from turnsvr.migrate.commandline import Command, command_of
+from turnsvr.migrate.compose import command_in_compose
 
 _SECRET_BYTES = 32
 _DATABASES = ("/var/lib/turn/turndb", "/var/db/turndb", "/usr/local/var/db/turndb")
@@ -41,8 +42,9 @@ def import_coturn(source: tuple[str, ...], output: Path | None, force: bool, as_
       turnsvr check turnsvr.yaml
       turnsvr run -c turnsvr.yaml
     """
-    name, data = _source(source)
+    name = source[0]
     try:
+        name, data = _source(source)
         made = convert(data, name, Surroundings(secrets.token_hex(_SECRET_BYTES), _database()))
     except SourceError as error:
         fail(f"{name}: {error}")
@@ -56,23 +58,38 @@ def import_coturn(source: tuple[str, ...], output: Path | None, force: bool, as_
 
 
 def _source(given: tuple[str, ...]) -> tuple[str, bytes]:
-    """What it is called, and its lines."""
+    """What it is called, and its lines. Raises SourceError."""
     if len(given) > 1 or (given[0].startswith("-") and given[0] != "-"):
-        return "the command line", lines_of(given)
+        return _with_its_file("the command line", command_of(given), Path())
     name = "standard input" if given[0] == "-" else given[0]
     with click.open_file(given[0], "rb") as file:
         data = file.read(MAX_BYTES + 1)
-    command = command_in_compose(data, partial(_beside, Path(given[0]).parent)) if len(data) <= MAX_BYTES else None
-    return name, data if command is None else lines_of(command)
+    beside = Path(given[0]).parent
+    command = command_in_compose(data, partial(_text, beside)) if len(data) <= MAX_BYTES else None
+    return (name, data) if command is None else _with_its_file(name, command, beside)
 
 
-def _beside(directory: Path, name: str) -> str:
-    """The text of a file that a compose file names, or of .env beside it; empty where it cannot be read."""
+def _with_its_file(name: str, command: Command, beside: Path) -> tuple[str, bytes]:
+    """The lines of the configuration file that a command names, then its own, which count after them."""
+    if not command.file or command.alone:
+        return name, command.lines
+    lines = _bytes(beside, command.file)
+    if not lines:
+        raise SourceError(f"coturn's settings are in {command.file}, which cannot be read; import that file")
+    return (f"{command.file} with {name}", lines.rstrip(b"\n") + b"\n" + command.lines)
+
+
+def _bytes(directory: Path, name: str) -> bytes:
+    """What is in a file that a command or a compose file names; nothing where it cannot be read."""
     try:
         with (directory / name).open("rb") as file:
-            return file.read(MAX_BYTES).decode(errors="replace")
+            return file.read(MAX_BYTES + 1)
     except OSError:
-        return ""
+        return b""
+
+
+def _text(directory: Path, name: str) -> str:
+    return _bytes(directory, name)[:MAX_BYTES].decode(errors="replace")
 
 
 def _report(made: Conversion, name: str, *, as_json: bool) -> str:

@@ -39,7 +39,7 @@ _FILLING = _words(
     from generate generated go goes here hex http https in it jwt least length live local long me min must my
     net new of one or org our output own please prod production put random really rest safe secure set shared
     should some something static string strong stun super that the this to turn turnserver turnsvr use user
-    username value very want web webrtc with xxx xxxx you your
+    text username value very want web webrtc with xxx xxxx you your
     """
 )
 _SAMPLES = _words(
@@ -58,10 +58,15 @@ _MAX_CHARACTERS = 100
 _LONGEST_WORD = max(map(len, _TELLING | _FILLING))
 
 
+def is_template(text: str) -> bool:
+    """Whether it has a template's marks: ${DOMAIN}, <your domain>, {{ domain }}."""
+    return _MARKS.fullmatch(text.strip()) is not None
+
+
 def is_placeholder(text: str) -> bool:
     """Whether a secret's text is an example's or a template's, or one character over and over."""
     stripped = text.strip()
-    if _MARKS.fullmatch(stripped) or _is_monotonous(stripped):
+    if is_template(stripped) or _is_monotonous(stripped):
         return True
     if len(stripped) > _MAX_CHARACTERS or not stripped.isascii():
         return False

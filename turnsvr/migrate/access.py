@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 from turnsvr.config import units
-from turnsvr.config.placeholders import is_placeholder
+from turnsvr.config.placeholders import is_placeholder, is_template
 from turnsvr.config.units import BadValue
 from turnsvr.migrate import databases
 from turnsvr.migrate.draft import AS_DEFAULT, NOT_UTF8, Draft, mistake_in
@@ -15,6 +16,8 @@ _DAY = 86_400
 _NONCE_SECONDS = 600
 """What coturn takes for a stale-nonce without value."""
 _DEFAULT_NONCE_SECONDS = 3_600
+
+_PASSWORD_DIGITS = 32
 
 _STORES: dict[str, Callable[[str], databases.Database] | None] = {
     "userdb": databases.sqlite,
@@ -30,7 +33,11 @@ _STORES: dict[str, Callable[[str], databases.Database] | None] = {
 
 def translate_realm(draft: Draft) -> None:
     option = draft.last("realm")
-    if option is not None:
+    if option is None:
+        return
+    if is_template(option.text):
+        draft.unsupported(option, "stands for a name that somebody puts in; write the realm under realm")
+    else:
         draft.put("realm", option.text, option)
 
 
@@ -38,7 +45,8 @@ def translate_credentials(draft: Draft) -> None:
     secrets, users = _secrets(draft), _users(draft)
     store = _store(draft)
     rest = bool(secrets) or draft.is_on("use-auth-secret")
-    if draft.last("static-auth-secret") is None and not store and (rest or (draft.is_on("lt-cred-mech") and not users)):
+    named = rest or any(draft.every("user"))
+    if draft.last("static-auth-secret") is None and not store and (rest or (draft.is_on("lt-cred-mech") and not named)):
         store = _default_store(draft)
     oauth = draft.is_on("oauth")
     if oauth and not store:
@@ -89,6 +97,7 @@ def _users(draft: Draft) -> Sequence[str]:
     """The passwords and keys of the users that are taken."""
     users: dict[str, str] = {}
     lines: dict[str, Option] = {}
+    replaced: list[Option] = []
     if draft.every("static-auth-secret") or draft.is_on("use-auth-secret"):
         for option in draft.every("user"):
             draft.unneeded(option, "coturn looks at no user beside a shared secret; add it under credentials.users")
@@ -99,6 +108,9 @@ def _users(draft: Draft) -> Sequence[str]:
             draft.unsupported(option, NOT_UTF8)
         elif not colon:
             draft.unsupported(option, "has no colon between name and password; add the user under credentials.users")
+        elif name and is_placeholder(password):
+            users[name] = _other_password(draft, name)
+            replaced.append(option)
         elif mistake := mistake_in("credentials.users", {name: password}):
             draft.unsupported(option, f"{mistake}; add the user under credentials.users")
         else:
@@ -107,8 +119,19 @@ def _users(draft: Draft) -> Sequence[str]:
             users[name], lines[name] = password, option
             _tell_hash(draft, option, "password")
     if users:
-        draft.put("credentials.users", users, *lines.values())
+        remark = "Where the file had a placeholder, the import made the password." if replaced else ""
+        draft.put("credentials.users", users, *lines.values(), remark=remark)
+    for option in replaced:
+        draft.unsupported(
+            option,
+            "its password is a placeholder, which others know, too; another one was made: give it to the application",
+        )
     return list(users.values())
+
+
+def _other_password(draft: Draft, name: str) -> str:
+    """One for each user."""
+    return sha256(f"{draft.surroundings.new_secret}:{name}".encode()).hexdigest()[:_PASSWORD_DIGITS]
 
 
 def _store(draft: Draft) -> bool:
@@ -205,11 +228,16 @@ def _new_secret(draft: Draft) -> None:
     draft.put(
         "credentials.secret",
         draft.surroundings.new_secret,
-        remark="Made by the import, since the file names no user, no secret and no database.",
+        remark="Made by the import, since the file has no user, no secret and no database that can be taken over.",
     )
+    asked = draft.is_on("use-auth-secret") or draft.is_on("lt-cred-mech")
+    if asked or any(draft.every("static-auth-secret", "user", *_STORES)):
+        why = "none of the file's credentials can be taken over"
+    else:
+        why = "the file has no credentials, with which coturn relays for everybody; turnsvr never does"
     draft.note(
-        "the file has no credentials, with which coturn relays for everybody; turnsvr never does. A shared secret was "
-        "made: give it to the application, or make credentials from it with: turnsvr credentials"
+        f"{why}. A shared secret was made: give it to the application, or make credentials from it with: turnsvr "
+        "credentials"
     )
 
 
