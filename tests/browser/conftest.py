@@ -40,3 +40,13 @@ def fox(lab: Rig) -> Iterator[Browser]:
     browser = Browser(lab.there, "firefox", need("firefox-esr"))
     yield browser
     browser.close()
+
+
+@pytest.fixture(autouse=True)
+def emptied(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave no page that goes on playing and counting beside the tests that follow."""
+    yield
+    for name in ("here", "there", "fox"):
+        if name in request.fixturenames:
+            browser: Browser = request.getfixturevalue(name)
+            browser.open("about:blank")
