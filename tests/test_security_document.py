@@ -9,10 +9,13 @@ import pytest
 
 from turnsvr import admin, limits
 from turnsvr.app import assemble, throttle
+from turnsvr.app.handover import link
 from turnsvr.config.settings import Settings
-from turnsvr.credentials import questions, revoked
-from turnsvr.net import accepting, clienthello, hello, lookup, proxied, proxyheader, splice, turns
+from turnsvr.credentials import questions, revoked, static
+from turnsvr.net import accepting, clienthello, hello, lookup, proofs, proxied, proxyheader, splice, turns
 from turnsvr.relay.portable import waiting
+from turnsvr.stores import status
+from turnsvr.stun import integrity
 from turnsvr.turn import allocation, policy, state
 from turnsvr.turn import waiting as requests
 from turnsvr.web import backlog, serving
@@ -24,7 +27,7 @@ ROWS = {
     for line in TEXT.splitlines()
     if len(cells := line.split("|")) > 4
 }
-SETTING = re.compile(r"`((?:limits(?!\.py)|proxy|share|web|peers|realms|relay|admin)\.[a-zA-Z_.]+)`")
+SETTING = re.compile(r"`((?:limits(?!\.py)|proxy|share|web|peers|realms|relay|admin|usage)\.[a-zA-Z_.]+)`")
 
 KIB, MIB = 1_024, 1_048_576
 
@@ -65,6 +68,10 @@ def row(begins: str) -> str:
         ("ports reserved", f"{assemble._MAX_RESERVATIONS:,} at most"),
         ("answers kept", f"{allocation._MAX_FINISHED:,}"),
         ("revoked user names", f"{revoked.MAX_REVOKED:,}"),
+        ("what is kept of work", f"{static._MAX_KEPT:,} users, {integrity._MAX_KEPT:,} keys, "),
+        ("requests for an ACME authority's proofs", f"{proofs._MAX_REQUESTS},"),
+        ("events of sessions for Redis", f"{status.MAX_WAITING:,}"),
+        ("what one process tells", f"{link._MOST_WAITING:,} messages"),
     ],
 )
 def test_the_bounds_are_those_of_the_code(table: str, told: str) -> None:
