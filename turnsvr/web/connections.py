@@ -1,9 +1,10 @@
 """Every HTTP connection: how many there are, how many from one address, how long each may wait, which one has to go.
 
-A connection that waits for its client (for TLS, a head, a body, or for the client to read) has a deadline, counted from
-when the wait began, so that single bytes do not extend it. It may be ended at any time to make room for a new one. A
-connection whose request is with the application, or that carries a signalling session, is not ended to make room; how
-many of those there can be is bounded where sessions begin (signalling.py).
+A connection that waits for its client (for TLS, a head, a body, or for the client to read), or for its request's turn
+(requestturns.py), has a deadline, counted from when the wait began, so that single bytes do not extend it. It may be
+ended at any time to make room for a new one. A connection whose request is with the application, or that carries a
+signalling session, is not ended to make room; how many of those there can be is bounded where sessions begin
+(signalling.py).
 
 So a new connection is refused only where its own address holds all that one address may, in sessions. Otherwise the
 connection goes that has waited longest, of the address that has most of them waiting: who comes from few addresses ends
@@ -23,6 +24,7 @@ from turnsvr.config.ranges import AddressRange
 from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
 from turnsvr.net.proxied import HeaderRefusals
+from turnsvr.net.turns import Turns
 
 
 class Phase(Enum):
@@ -35,6 +37,7 @@ class Phase(Enum):
     BODY = "the body of a request"
     READER = "the client to read what it is sent"
     END = "its end"
+    TURN = "the turn of its request"
     ANSWER = "the application"
     SESSION = "messages of a WebSocket"
 
@@ -47,9 +50,11 @@ DEADLINES: dict[Phase, float] = {
     Phase.BODY: 15.0,
     Phase.READER: 15.0,
     Phase.END: 5.0,
+    Phase.TURN: 30.0,
 }
-"""Seconds for what depends on the client. ANSWER has none, since no request keeps the application busy for long but
-those of signalling, which has deadlines of its own; neither has SESSION, whose pings tell whether its client lives."""
+"""Seconds for what depends on the client, or on how many others there are. ANSWER has none, since no request keeps the
+application busy for long but those of signalling, which has deadlines of its own; neither has SESSION, whose pings tell
+whether its client lives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +86,38 @@ class HttpConnection:
         self._table = table
         self._wait: tuple[Phase, object] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._turn: asyncio.Future[bool] | None = None
+        """Whether the connection is there when the turn of its request has come; None where none waits for that."""
 
     @property
     def is_open(self) -> bool:
         """Whether it has its place still."""
         return self in self._table
 
+    async def turn(self, turns: Turns) -> bool:
+        """Wait for the turn of its request; False where the connection is gone before."""
+        self._turn = came = self._table.loop.create_future()
+
+        def come() -> None:
+            if not came.done():
+                came.set_result(True)
+
+        step = turns.ask(self.source or b"", come)
+        if self._wait is not None:
+            self.waits(*self._wait)
+        try:
+            is_there: bool = await came
+        finally:
+            step.cancel()
+            self._turn = None
+            if self._wait is not None and self._wait[0] is Phase.TURN:
+                self.waits(Phase.ANSWER, self._wait[1])
+        return is_there
+
     def waits(self, what: Phase, of: object = None) -> None:
         """What it waits for from now on; of tells one request from another, where they wait for the same."""
+        if what is Phase.ANSWER and self._turn is not None:
+            what = Phase.TURN
         if self._wait == (what, of) or self not in self._table:
             return
         self._wait = (what, of)
@@ -100,6 +129,8 @@ class HttpConnection:
 
     def close(self) -> None:
         """It is gone; closing twice is fine."""
+        if self._turn is not None and not self._turn.done():
+            self._turn.set_result(False)
         self._stop_timer()
         self._table.forget(self)
         self.closed()

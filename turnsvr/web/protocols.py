@@ -18,6 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from turnsvr.web.connections import HttpConnection, Phase
+from turnsvr.web.requestturns import told_by
 from turnsvr.web.watched import Watched
 
 _MAX_UPGRADE_HEADERS = 100
@@ -30,7 +31,7 @@ class HttpProtocol(Watched, H11Protocol):
     """One HTTP connection."""
 
     def __init__(self, place: HttpConnection, config: Config, server_state: ServerState) -> None:
-        super().__init__(config=config, server_state=server_state, app_state={})
+        super().__init__(config=config, server_state=server_state, app_state=told_by(place))
         self._place = place
         websocket: Any = config.ws_protocol_class
         if websocket is not None:

@@ -23,6 +23,7 @@ from turnsvr.stun.address import Address
 from turnsvr.web.connections import DEADLINES, HttpConnection, HttpConnections, Phase
 from turnsvr.web.middleware import AsgiApp
 from turnsvr.web.protocols import HttpProtocol
+from turnsvr.web.requestturns import AT_ONCE, in_turn
 
 _DROP_SECONDS = 0.7
 """Seconds after which a connection is dropped when the server stops, whatever it waits for."""
@@ -71,7 +72,8 @@ class HttpServers:
         connections may be shared with other servers; message_size bounds a WebSocket message, in bytes, and without it
         WebSocket is not spoken.
         """
-        configuration = _configuration(_quiet_at_its_end(application), message_size)
+        turns = Turns(asyncio.get_running_loop(), AT_ONCE)
+        configuration = _configuration(_quiet_at_its_end(in_turn(application, turns)), message_size)
         server = _Uvicorn(configuration, connections, tls, balancers, others)
         self._servers.append(server)
         self._tasks.append(asyncio.create_task(server.serve(list(sockets))))
