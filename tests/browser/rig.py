@@ -23,11 +23,13 @@ import pytest
 
 from tests.conftest import need, wait_until
 from turnsvr.app import firstrun
+from turnsvr.relay import refuses_dtls
 
 HERE = Path(__file__).parent
 NAME = "turn.test"
 ADDRESS = "10.78.0.1"
 HTTP, HTTPS, STUN, TLS, NO_UPGRADE = 8080, 8443, 3478, 5349, 8081
+DTLS = "" if refuses_dtls("auto") else f', "dtls://{ADDRESS}:{TLS}"'
 PAGE = f"http://{ADDRESS}:{HTTP}/"
 START_SECONDS = 60.0
 COMMAND_SECONDS = 45.0
@@ -36,9 +38,9 @@ _numbers = itertools.count()
 
 SETTINGS = f"""
 realm: {NAME}
-listen: ["udp://{ADDRESS}:{STUN}", "udp://{ADDRESS}:3480", "tcp://{ADDRESS}:{STUN}", "tls://{ADDRESS}:{TLS}"]
+listen: ["udp://{ADDRESS}:{STUN}", "udp://{ADDRESS}:3480", "tcp://{ADDRESS}:{STUN}", "tls://{ADDRESS}:{TLS}"{DTLS}]
 tls: {{certificate: certificate.pem, key: key.pem}}
-relay: {{addresses: {ADDRESS}}}
+relay: {{addresses: {ADDRESS}, tcp: true}}
 credentials: {{secret: north of the wall and then some}}
 peers: {{allow: 10.78.1.0/24}}
 limits: {{allocations_per_user: 100}}

@@ -9,7 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser.rig import ADDRESS, KEY, KEYED_HTTP, NOBODY, PAGE, STUN, WRONG_HTTP, WRONG_SETTINGS, Browser, Rig
+from tests.browser.rig import (
+    ADDRESS,
+    DTLS,
+    KEY,
+    KEYED_HTTP,
+    NOBODY,
+    PAGE,
+    STUN,
+    WRONG_HTTP,
+    WRONG_SETTINGS,
+    Browser,
+    Rig,
+)
 
 TABS = ("check", "loopback", "call", "code")
 INSIDE, OUTSIDE = "10.78.1.9", "10.78.1.2"
@@ -52,6 +64,9 @@ def test_the_check_is_green(here: Browser) -> None:
     assert set(rows) == {"host", "srflx", "relay"}
     assert "one mapping" in here.text("#check-words") or "same address and port" in here.text("#check-words")
     assert "Others reach the relay" in here.text("#check-words")
+    beyond = "relaying over TCP to peers (RFC 6062). The command turnsvr probe tries it."
+    assert beyond in here.text("#check-words")
+    assert ("TURN over DTLS (turns:" in here.text("#check-words")) == bool(DTLS)
     assert here.do("complaints") == []
 
 

@@ -32,6 +32,10 @@ class WebContext:
         return self._rooms.server.draining
 
     @property
+    def relays_tcp(self) -> bool:
+        return self._rooms.plan.server.tcp
+
+    @property
     def problems(self) -> Sequence[str]:
         return self._rooms.problems
 

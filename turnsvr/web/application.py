@@ -139,6 +139,7 @@ class Web:
             "members": self._settings.signalling.members if self._settings.signalling else 0,
             "certificateTrusted": self._context.certificate_trusted,
             "draining": self._context.draining,
+            "relaysTcp": self._context.relays_tcp,
             "peer": self._peer(request),
         }
 

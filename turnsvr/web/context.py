@@ -30,6 +30,10 @@ class Context(Protocol):
         """Whether new sessions are refused."""
 
     @property
+    def relays_tcp(self) -> bool:
+        """Whether clients may have connections to peers over TCP (RFC 6062)."""
+
+    @property
     def problems(self) -> Sequence[str]:
         """Sentences that say why new sessions may fail, besides draining."""
 

@@ -1,6 +1,6 @@
 // Tries every way into the server and says in words what works.
 
-import { endpoint, iceServers, legs } from "./ice.js";
+import { endpoint, iceServers, legs, untried } from "./ice.js";
 import { reachable } from "./outside.js";
 
 const GATHERING_SECONDS = 12;
@@ -25,6 +25,10 @@ export async function check(about, show) {
   }
   const [nat, outside] = await Promise.all([natOf(configuration, tried, rows), outsideOf(tried, about)]);
   const result = { legs: tried, candidates: rows, nat, outside, ...judge(tried, nat, outside, about) };
+  const beyond = untried(configuration, about);
+  if (beyond.length) {
+    result.words.push(`Served as well, and for no browser to try: ${beyond.join("; ")}. The command turnsvr probe tries it.`);
+  }
   result.text = textOf(result, about);
   show.done(result);
   return result;

@@ -34,12 +34,24 @@ export function legs(configuration) {
   const found = [];
   for (const server of configuration.iceServers) {
     for (const url of [server.urls].flat()) {
-      if (url.startsWith("turns:") && url.includes("transport=udp")) continue; // no browser speaks DTLS with a server
+      if (overDtls(url)) continue;
       const kind = kindOf(url);
       found.push({ name: nameOf(kind, url), kind, url, server: { ...server, urls: [url] } });
     }
   }
   return found;
+}
+
+/** What the server serves and no browser can try, in words for a list: DTLS, and what RTCPeerConnection does not ask for. */
+export function untried(configuration, about) {
+  const dtls = configuration.iceServers.flatMap((server) => [server.urls].flat()).filter(overDtls);
+  const found = dtls.length ? [`TURN over DTLS (${dtls.join(", ")})`] : [];
+  if (about.relaysTcp) found.push("relaying over TCP to peers (RFC 6062)");
+  return found;
+}
+
+function overDtls(url) {
+  return url.startsWith("turns:") && url.includes("transport=udp");
 }
 
 function kindOf(url) {
