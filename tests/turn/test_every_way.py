@@ -283,6 +283,7 @@ def test_nothing_is_left_behind_the_end(way: Way, how: str) -> None:
         assert client.connect(OTHER_PEER) is None
     ENDS[how](world, client)
     world.carry_out()
+    client.mailbox()
     assert not world.plane.sessions
     assert not world.plane.connections
     assert not way.reaches(client, PEER)
