@@ -10,8 +10,10 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tests.fuzz.dtls import dtls_pump
+from tests.fuzz.joined import joined_connections
 from tests.turn.world import OTHER_PEER, PEER, REALM, Client, Style, World, raw
 from turnsvr.credentials.accesstokenkeys import MAC_KEY_SIZES, SKEW, AccessTokenKey, BadToken
+from turnsvr.net.arrival import HTTP_PROTOCOLS, Speech, judge, last_word, may_be_http
 from turnsvr.net.clienthello import read_hello
 from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, write_header
 from turnsvr.relay import refuses_dtls
@@ -151,6 +153,20 @@ def hello(data: bytes) -> None:
             assert early is None or early == told
 
 
+def speech(data: bytes) -> None:
+    """First bytes of a connection: STUN and TLS are told by the first, and no server of HTTP is asked about them."""
+    told = judge(data)
+    assert (told is Speech.NOTHING) == (not data)
+    if told in {Speech.STUN, Speech.TLS}:
+        assert judge(data[:1]) is told
+        assert not may_be_http(data)
+    if told is Speech.HTTP:
+        assert may_be_http(data)
+    assert last_word(told) == b"" or told is Speech.HTTP
+    for protocol in HTTP_PROTOCOLS:
+        assert judge(data, protocol) is (Speech.HTTP if data else Speech.NOTHING)
+
+
 def token(data: bytes) -> None:
     """Access tokens: nobody makes one without the key; what one seals is either refused or seals the same again."""
     key, nonce = AccessTokenKey("kid", bytes(16)), bytes(12)
@@ -200,6 +216,8 @@ def server(data: bytes) -> None:
     over_tcp.connect(PEER)
     world.connected(world.plane.connects[-1].connection)
     over_tcp.connect(OTHER_PEER)
+    over_tcp.permit(PEER)
+    assert world.arrive(world.server.allocation_of(over_tcp.five_tuple) or 0, PEER._replace(port=9)) is not None
     over_tcp.mailbox()
     for sender in (stranger, client, stream):
         world.clear()
@@ -241,14 +259,21 @@ def dtls(data: bytes) -> None:
         dtls_pump().feed(data)
 
 
+def joined(data: bytes) -> None:
+    """What follows a ConnectionBind reaches the peer as it is, wherever the stream is cut, and so back."""
+    joined_connections().feed(data[:200_000])
+
+
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "codec": codec,
     "attributes": attributes,
     "framing": framing,
     "proxy": proxy,
     "hello": hello,
+    "speech": speech,
     "token": token,
     "ticket": ticket,
     "server": server,
     "dtls": dtls,
+    "joined": joined,
 }
