@@ -1,4 +1,4 @@
-"""A server that relays over TCP (RFC 6062), for a target of the fuzzers: connections are raw behind a ConnectionBind."""
+"""A server that relays over TCP (RFC 6062), for a target of the fuzzers: a connection is raw behind ConnectionBind."""
 
 from __future__ import annotations
 
