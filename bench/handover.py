@@ -1,5 +1,7 @@
 """What clients notice of an upgrade: `python -m bench.handover` has flows run through a server, and upgrades that.
 
+With --restart systemd restarts it, one of this host's that runs beside everything else, as root.
+
 Each packet carries its number and the time when it was sent; the kernel notes when it arrived. So a sender that is late
 costs nothing, and what a packet has waited is known to some microseconds. Over TCP the client's program notes it.
 """
@@ -24,6 +26,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.systemd import Systemd
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink, StreamLink
 from turnsvr.client.turn import TurnClient
@@ -181,15 +184,8 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         f"pump: {{kind: {arguments.kind}}}\nadmin: {{socket: {directory}/admin.sock}}\n"
         "limits: {allocations: 20000, allocations_per_user: 20000, allocation_rate_per_user: 0}\n"
     )
-    log = directory / "log"
-    with log.open("wb") as errors:
-        first = subprocess.Popen(  # noqa: ASYNC220, S603
-            [sys.executable, "-m", "turnsvr", "run", "-c", str(file)], stderr=errors
-        )
-    pids = [first.pid]
-    try:
-        while b" serving " not in log.read_bytes():  # noqa: ASYNC110 - another process tells nobody
-            await asyncio.sleep(0.1)
+    running = Restarted(file, directory) if arguments.restart else Upgraded(file, directory)
+    with running:
         server = Address(_HOST, port)
         idle = await _idle(server, arguments.sessions)
         opened = [await _open(transport, server) for transport in ("udp", "tcp")]
@@ -197,25 +193,76 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
             flow.start(arguments.rate)
         for _ in range(arguments.upgrades):
             await asyncio.sleep(arguments.seconds)
-            await asyncio.to_thread(
-                subprocess.run,
-                [sys.executable, "-m", "turnsvr", "upgrade", "--socket", f"{directory}/admin.sock"],
-                check=True,
-                stdout=subprocess.DEVNULL,
-            )
+            await asyncio.to_thread(running.again)
         await asyncio.sleep(arguments.seconds)
         for flow, _ in opened:
             await asyncio.to_thread(flow.stop)
-        for took in re.findall(r"handed over.*", log.read_text()):
+        for took in re.findall(running.tells, running.log):
             print(took)
         for flow, _ in opened:
             print(flow.up.line(), flow.down.line(), sep="\n")
         del idle
-    finally:
-        pids += [int(each) for each in re.findall(r"handed over pid=(\d+)", log.read_text())]
+
+
+class Upgraded:
+    """A server, and the processes that succeed it by `turnsvr upgrade`."""
+
+    tells = r"handed over.*"
+
+    def __init__(self, file: Path, directory: Path) -> None:
+        self._file, self._directory = file, directory
+
+    def __enter__(self) -> None:
+        with (self._directory / "log").open("wb") as errors:
+            self._first = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-m", "turnsvr", "run", "-c", str(self._file)], stderr=errors
+            )
+        while " serving " not in self.log:
+            time.sleep(0.1)
+
+    def again(self) -> None:
+        command = [sys.executable, "-m", "turnsvr", "upgrade", "--socket", f"{self._directory}/admin.sock"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # noqa: S603
+
+    def __exit__(self, *exception: object) -> None:
+        pids = [self._first.pid, *(int(each) for each in re.findall(r"handed over pid=(\d+)", self.log))]
         for pid in reversed(pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+
+    @property
+    def log(self) -> str:
+        return (self._directory / "log").read_text()
+
+
+class Restarted:
+    """A server that systemd restarts."""
+
+    tells = r"sessions wait for the next process.*|session ended.*"
+
+    def __init__(self, file: Path, directory: Path) -> None:
+        self._log = directory / "log"
+        self._systemd = Systemd(directory / "units", f"{sys.executable} -m turnsvr run -c {file}", self._log)
+
+    def __enter__(self) -> None:
+        self._systemd.__enter__()
+        try:
+            self._systemd.systemctl("start", "turnsvr.service")
+        except BaseException:
+            self._systemd.__exit__()
+            raise
+
+    def again(self) -> None:
+        began = time.monotonic()
+        self._systemd.systemctl("restart", "turnsvr.service")
+        print(f"systemctl restart took {time.monotonic() - began:.2f} s")
+
+    def __exit__(self, *exception: object) -> None:
+        self._systemd.__exit__()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
 
 
 def main() -> None:
@@ -224,6 +271,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1000.0, help="packets a second each way of each flow")
     parser.add_argument("--upgrades", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0, help="before, between and after them")
+    parser.add_argument("--restart", action="store_true", help="by systemctl restart in place of upgrades")
     parser.add_argument("--kind", default="auto", help="of the pump")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from turnsvr.app.notify import ServiceManager
+from turnsvr.app.notify import ServiceManager, inherited
 
 
 @pytest.fixture
@@ -75,3 +78,55 @@ def test_without_a_service_manager_nothing_happens(path: str | None) -> None:
 )
 def test_the_watchdog_is_fed_only_when_it_watches_this_process(environ: dict[str, str], seconds: float | None) -> None:
     assert ServiceManager(environ).watchdog == seconds
+
+
+async def test_descriptors_are_given_away_under_a_name(manager: socket.socket) -> None:
+    service = ServiceManager(environ_of(manager))
+    ours, its = socket.socketpair()
+    with ours, its:
+        service.keep(its.fileno(), "one")
+        service.forget("one")
+        data, [kept], _, _ = socket.recv_fds(manager, 1000, 1)
+        assert data == b"FDSTORE=1\nFDNAME=one\nFDPOLL=0"
+        assert manager.recv(1000) == b"FDSTOREREMOVE=1\nFDNAME=one"
+        ours.send(b"x")
+        with socket.socket(fileno=kept) as same:
+            assert same.recv(1) == b"x"
+
+
+async def test_who_waits_hears_when_everything_is_done(manager: socket.socket) -> None:
+    service = ServiceManager(environ_of(manager))
+    waiting = asyncio.create_task(service.settled(5.0))
+    data, [barrier], _, _ = await asyncio.to_thread(socket.recv_fds, manager, 1000, 1)
+    assert data == b"BARRIER=1"
+    assert not waiting.done()
+    os.close(barrier)
+    assert await waiting
+    assert not await service.settled(0.01)
+    os.close(socket.recv_fds(manager, 1000, 1)[1][0])
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"LISTEN_PID": "1", "LISTEN_FDS": "1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "-1"},
+        {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0", "LISTEN_FDNAMES": ""},
+    ],
+)
+def test_what_was_handed_to_another_process_is_not_taken(environ: dict[str, str]) -> None:
+    assert inherited(environ) == {}
+    assert environ == {}
+
+
+def test_what_was_handed_over_goes_by_its_names() -> None:
+    """In a process of its own, whose descriptors have these numbers."""
+    program = (
+        "import os; from turnsvr.app.notify import inherited; "
+        "given = {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '9', 'LISTEN_FDNAMES': 'a:b:a'}; "
+        "[os.dup2(1, each) for each in range(3, 7)]; os.closerange(7, 20); found = inherited(given); "
+        "print(found, os.get_inheritable(3))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "{'a': [3, 5], 'b': [4], '': [6]} False\n"

@@ -12,7 +12,9 @@ from turnsvr.admin.context import CannotReload, Ending, Reloaded, Upgraded
 from turnsvr.app import log
 from turnsvr.app.admincontext import AdminContext
 from turnsvr.app.errors import StartError
+from turnsvr.app.handover import store
 from turnsvr.app.handover.crossing import Crossing
+from turnsvr.app.handover.giver import CannotHandOver
 from turnsvr.app.handover.succession import Succession
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.loglevel import LogLevelSwitch
@@ -111,6 +113,7 @@ class Application:
             await self.stop()
             raise StartError(str(error)) from None
         if taker is not None:
+            taker.close_unused()
             self.succession.has_taken(taker)
             self.draining = self.server.draining
             if self.admin is not None:
@@ -138,6 +141,22 @@ class Application:
             _log.info("not draining any more", sessions=len(self.server))
             self.tell(self.activity)
             self.server.drain(False)
+
+    async def leave(self, manager: store.Manager) -> None:
+        """Leave sessions with the service manager for the process that it starts next; what cannot be left stays.
+
+        To be followed by stop(), which ends what has stayed. HTTP has stopped on return.
+        """
+        await self.succession.end()
+        self._crossing.hold()
+        try:
+            await self._stop_http()
+            left = await store.leave(self.rooms, self._crossing, manager)
+            _log.info("sessions wait for the next process", sessions=left)
+        except CannotHandOver as error:
+            _log.error("sessions end with this process", reason=str(error))
+        finally:
+            self._crossing.release()
 
     async def stop(self) -> None:
         """End every allocation and close everything. Stopping twice is fine."""
@@ -175,12 +194,15 @@ class Application:
         """Another process serves; this one goes on with the clients of TLS that it has, and ends with the last."""
         self.succeeded(pid)
         self.rooms.tls.stop()
-        self._leaving = asyncio.create_task(self._stop_http())
+        self._leaving = asyncio.create_task(self._end_with_the_last())
 
     async def _stop_http(self) -> None:
         self._crossing.http.clear()
         await asyncio.gather(*[each.stop() for each in (self.admin, self.web) if each is not None])
         self.admin = self.web = None
+
+    async def _end_with_the_last(self) -> None:
+        await self._stop_http()
         while self.connections or len(self.server) or self.succession.has_predecessors:  # noqa: ASYNC110
             await asyncio.sleep(_LOOK)  # nobody tells of the last connection
         await self.succession.report()

@@ -1,13 +1,23 @@
-"""Tells the service manager how we are: the protocol of sd_notify(3), and the watchdog of sd_watchdog_enabled(3)."""
+"""Tells the service manager how we are: the protocol of sd_notify(3), and the watchdog of sd_watchdog_enabled(3).
+
+And gives it descriptors to keep for the process after this one: sd_pid_notify_with_fds(3), sd_listen_fds(3).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Final
 
 import structlog
+
+_FIRST: Final = 3
+"""The number of the first descriptor that is handed over: SD_LISTEN_FDS_START."""
+_MOST: Final = 4096
+"""More than any manager keeps."""
 
 _log = structlog.get_logger()
 
@@ -47,7 +57,37 @@ class ServiceManager:
     def alive(self) -> None:
         self._send("WATCHDOG=1")
 
-    def _send(self, *assignments: str) -> None:
+    def keep(self, descriptor: int, name: str) -> None:
+        """Have a descriptor kept for the process after this one (FileDescriptorStoreMax=), whatever becomes of it.
+
+        Nobody says whether it is: after settled() it is, or it is closed there.
+        """
+        self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=[descriptor])
+
+    def forget(self, name: str) -> None:
+        """Have what is kept under a name be closed. None of that name is fine."""
+        self._send("FDSTOREREMOVE=1", f"FDNAME={name}")
+
+    async def settled(self, seconds: float) -> bool:
+        """Wait until everything that was told is done; false where that takes longer."""
+        ours, its = os.pipe()
+        try:
+            self._send("BARRIER=1", descriptors=[its])
+        finally:
+            os.close(its)
+        loop, closed = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(ours, closed.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await closed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(ours)
+            os.close(ours)
+        return True
+
+    def _send(self, *assignments: str, descriptors: Sequence[int] = ()) -> None:
         if not self.is_there:
             return
         path = "\0" + self._path[1:] if self._path.startswith("@") else self._path
@@ -55,9 +95,25 @@ class ServiceManager:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
                 manager.setblocking(False)
                 manager.connect(path)
-                manager.send("\n".join(assignments).encode())
+                socket.send_fds(manager, ["\n".join(assignments).encode()], descriptors)
         except OSError as error:
             _log.warning("the service manager cannot be told", reason=str(error))
+
+
+def inherited(environ: MutableMapping[str, str] = os.environ) -> dict[str, list[int]]:
+    """Descriptors that the manager hands to this process, by name; they are the caller's. A second call finds none."""
+    whose, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if whose != str(os.getpid()) or not count.isdecimal():
+        return {}
+    found: dict[str, list[int]] = {}
+    for at in range(min(int(count), _MOST)):
+        try:
+            os.set_inheritable(_FIRST + at, False)
+        except OSError:
+            break
+        found.setdefault(names[at] if at < len(names) else "", []).append(_FIRST + at)
+    return found
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:

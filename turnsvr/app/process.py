@@ -19,10 +19,11 @@ from turnsvr.app import log
 from turnsvr.app.application import Application
 from turnsvr.app.descriptors import raise_limit, share_out
 from turnsvr.app.errors import StartError
+from turnsvr.app.handover import store
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
-from turnsvr.app.notify import ServiceManager
+from turnsvr.app.notify import ServiceManager, inherited
 from turnsvr.config.settings import Settings
 from turnsvr.net import hosts
 
@@ -52,8 +53,7 @@ def run(
     last_resort = LastResort()
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-            service = Service(settings, path, files, file, last_resort)
-            service.application.succession.arguments = arguments
+            service = Service(settings, path, files, file, last_resort, arguments)
             return runner.run(service.run(take_over))
     except KeyboardInterrupt:  # where a loop has no signal handlers
         return 0
@@ -71,8 +71,9 @@ class Service:
         files: int | None,
         log_file: LogFile | None,
         last_resort: LastResort,
+        arguments: Sequence[str] = (),
     ) -> None:
-        """files: how many the process may have open, None for any number.
+        """files: how many the process may have open, None for any number. arguments: as run() above has them.
 
         last_resort: what ends the process where the end takes too long.
         """
@@ -80,31 +81,42 @@ class Service:
         self._path = path
         self._log_file = log_file
         self._manager = ServiceManager()
-        self.application = self._application = application = Application(settings, files=files)
+        self._settings = settings
+        self._files = files
+        self._arguments = arguments
+        self._application = self._make()
+        self._renewing: asyncio.Task[None] | None = None
+        self._is_successor = False
+        self._is_restarting = False
+
+    def _make(self) -> Application:
+        application = Application(self._settings, files=self._files)
         application.reread = self._reread
         application.tell = self._manager.status
         application.succeeded = self._manager.succeeded_by
         application.is_followed = self._manager.is_there and os.getpid() != 1
-        self._renewing: asyncio.Task[None] | None = None
-        self._is_successor = False
+        application.succession.arguments = self._arguments
+        return application
 
     async def run(self, take_over: str | None = None) -> int:
         """take_over: as run() above has it."""
-        application = self._application
         self._is_successor = take_over is not None
         try:
-            await application.start(None if take_over is None else await _taker(take_over))
+            await self._start(take_over)
         except StartError as error:
             print(f"turnsvr: {error}", file=sys.stderr)
             return 1
+        application = self._application
         self._handle_signals()
         self._announce()
         watchdog = asyncio.create_task(self._feed_watchdog())
         try:
             await application.finished.wait()
         finally:
-            self._last_resort.begin()
             watchdog.cancel()
+            if self._is_restarting and application.settings.survive != "none":
+                await application.leave(self._manager)
+            self._last_resort.begin()
             if not application.succession.has_left:  # else it is another process that the manager looks after
                 self._manager.stopping("ending sessions")
             await application.stop()
@@ -112,11 +124,32 @@ class Service:
             self._last_resort.status = 0
         return 0
 
+    async def _start(self, take_over: str | None) -> None:
+        """In the place of another process where there is one, or with what one has left. Raises StartError."""
+        stored = store.find(inherited())
+        if stored is not None and (take_over is not None or self._settings.survive == "none"):
+            stored.discard()
+        if take_over is not None:
+            await self._application.start(await _taker(take_over))
+        elif stored is None or self._settings.survive == "none":
+            await self._application.start()
+        else:
+            try:
+                await self._application.start(stored)
+            except StartError as error:
+                _log.error("started anew", reason=str(error))
+                stored.discard()
+                self._application = self._make()
+                await self._application.start()
+        if stored is not None:
+            self._manager.forget(store.NAME)
+
     def _handle_signals(self) -> None:
         handlers: dict[str, Callable[[], None]] = {
             "SIGTERM": self._application.finished.set,
             "SIGINT": self._application.finished.set,
             "SIGHUP": self._reload,
+            "SIGURG": self._restart,  # what the unit says before SIGTERM, and nobody else ever does
             "SIGUSR1": self._application.drain,
             "SIGUSR2": self._application.rooms.tls.check,  # what hooks of ACME clients send to coturn
         }
@@ -124,6 +157,10 @@ class Service:
         for name, handler in handlers.items():
             with contextlib.suppress(AttributeError, NotImplementedError):  # Windows has fewer
                 loop.add_signal_handler(getattr(signal, name), handler)
+
+    def _restart(self) -> None:
+        """The end that is about to come is one after which the service manager starts a process again."""
+        self._is_restarting = self._manager.is_there
 
     def _announce(self) -> None:
         application, rooms = self._application, self._application.rooms

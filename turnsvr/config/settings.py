@@ -269,6 +269,8 @@ class Settings(fields.Section):
     """Sessions as coturn tells of them in Redis; off when absent."""
     usage: Annotated[UsageSettings | None, RESTART] = None
     """A record of what each session relayed; off when absent."""
+    survive: Literal["none", "restart"] = "restart"
+    """What sessions outlive beside `turnsvr upgrade`: a restart by systemd; none: neither."""
     log: LogSettings = Field(default_factory=LogSettings)
     """Log on standard error."""
 

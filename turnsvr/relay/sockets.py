@@ -69,6 +69,21 @@ def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> 
     return sock
 
 
+_SO_RCVBUFFORCE = 33
+
+
+def make_room(descriptor: int, size: int) -> None:
+    """Have a UDP socket hold so many received bytes, or as many as the system grants; never fewer than before."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, fileno=descriptor)
+    try:
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) < 2 * size:  # the kernel says twice what it was told
+            for option in (socket.SO_RCVBUF, _SO_RCVBUFFORCE):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option, size)
+    finally:
+        sock.detach()
+
+
 _RECVERR = {Family.IPV4: (socket.IPPROTO_IP, 11), Family.IPV6: (socket.IPPROTO_IPV6, 25)}
 """IP_RECVERR and IPV6_RECVERR of <linux/in.h> and <linux/in6.h>, which the socket module does not name."""
 

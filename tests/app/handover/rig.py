@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Self
+from typing import Protocol, Self
 
 from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port
 from tests.processes import children, state, wait_for
@@ -23,6 +23,18 @@ from turnsvr.client.link import DatagramLink, StreamLink
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.address import Address
+
+_SILENCE = 3.0
+"""Seconds without a packet after which the rest is lost."""
+_ROOM = 4 * 1024 * 1024
+"""Bytes that a receiver asks for: what has waited elsewhere comes all at once."""
+
+
+class Serving(Protocol):
+    """Where clients go."""
+
+    port: int
+    tls_port: int
 
 
 class Server:
@@ -167,20 +179,22 @@ class Flow:
         self._stopping = False
 
     @classmethod
-    async def open(cls, server: Server, transport: str, rate: float = 200.0) -> Flow:
+    async def open(cls, server: Serving, transport: str, rate: float = 200.0) -> Flow:
         client = await cls.client_of(server, transport)
         peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         peer.setblocking(False)
         peer.bind(("127.0.0.1", 0))
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
         await client.bind_channel(Address(*peer.getsockname()))
         return cls(client, peer, rate)
 
     @staticmethod
-    async def client_of(server: Server, transport: str) -> TurnClient:
+    async def client_of(server: Serving, transport: str) -> TurnClient:
         """A client with an allocation."""
         link: DatagramLink | StreamLink
         if transport == "udp":
             link = await DatagramLink.open(Address("127.0.0.1", server.port))
+            link._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
         elif transport == "tcp":
             link = await StreamLink.open(Address("127.0.0.1", server.port))
         else:
@@ -200,12 +214,12 @@ class Flow:
         """Send no more, and let what is on its way arrive."""
         self._stopping = True
         await self._tasks[0]
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + _SILENCE
+        arrived = 0
         while min(len(self.up), len(self.down)) < self.sent and time.monotonic() < deadline:
-            before = len(self.up) + len(self.down)
-            await asyncio.sleep(0.3)
-            if before == len(self.up) + len(self.down):
-                break
+            if arrived != len(self.up) + len(self.down):
+                arrived, deadline = len(self.up) + len(self.down), time.monotonic() + _SILENCE
+            await asyncio.sleep(0.05)
         for task in self._tasks[1:]:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

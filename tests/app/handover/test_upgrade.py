@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from tests.app.handover.rig import Flow, Server, is_alive
+from tests.app.handover.rig import Flow, Server, Serving, is_alive
 from tests.conftest import PATIENCE, free_port
 from tests.processes import wait_for
 from turnsvr import relay
@@ -78,7 +78,7 @@ async def test_no_packet_is_lost_on_any_leg(kinds: tuple[str, str], tmp_path: Pa
         assert "Traceback" not in server.log
 
 
-async def a_call(server: Server) -> tuple[TurnClient, socket.socket]:
+async def a_call(server: Serving) -> tuple[TurnClient, socket.socket]:
     """A UDP client with an allocation, and a peer that it may reach."""
     client = await Flow.client_of(server, "udp")
     peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Protocol
 
@@ -26,6 +27,7 @@ class Crossing:
     def __init__(self, rooms: Rooms) -> None:
         self.http: dict[str, HttpServer] = {}
         """By the name that its sockets have: web, admin."""
+        self._held: list[tuple[Value, int]] = []
         self._rooms = rooms
         self._sessions = rooms.sessions
         self._revocations = rooms.revocations
@@ -37,8 +39,19 @@ class Crossing:
         revoked: list[Value] = [[owner, name] for owner, names in by_owner.items() for name in names]
         return {"figures": self._sessions.write(), "revoked": revoked}
 
+    def hold(self) -> None:
+        """Have the HTTP listeners of now stay open until release(), also where their servers stop."""
+        self._held = [(what, os.dup(descriptor)) for what, descriptor in self.sockets()]
+        self.http.clear()
+
+    def release(self) -> None:
+        """Close what hold() has kept open."""
+        for _, descriptor in self._held:
+            os.close(descriptor)
+        self._held.clear()
+
     def sockets(self) -> list[tuple[Value, int]]:
-        return [
+        return self._held + [
             ([name, *where], descriptor)
             for name, server in self.http.items()
             for where, descriptor in server.descriptors().items()

@@ -19,10 +19,11 @@ from turnsvr import __version__
 from turnsvr.app.handover import document
 from turnsvr.app.handover.document import MovedSession, Staying
 from turnsvr.app.handover.steps import reached
-from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Wire, close_all, kind_of
+from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Talk, close_all, kind_of
 from turnsvr.app.rooms import Rooms
 from turnsvr.net.movable import GivenConnection
 from turnsvr.relay.moving import Belongings
+from turnsvr.relay.sockets import make_room
 from turnsvr.stun.address import FiveTuple, Transport
 from turnsvr.turn.snapshot import Document, Unreadable, Value, read_int, read_list, read_str, write_five_tuple
 
@@ -30,6 +31,9 @@ ASKING: Final = 10.0
 READYING: Final = 30.0
 SERVING: Final = 5.0
 """Seconds that a successor may take to ask, to make everything ready, and to serve once it may."""
+
+_ROOM: Final = 2 * 1024 * 1024
+"""Bytes that each UDP socket asks for while nobody reads; what is not used takes no memory."""
 
 _log = structlog.get_logger()
 
@@ -71,7 +75,7 @@ class Given:
 class Giver:
     """One hand-over, from the rooms of this process."""
 
-    def __init__(self, rooms: Rooms, others: Others, wire: Wire) -> None:
+    def __init__(self, rooms: Rooms, others: Others, wire: Talk) -> None:
         self._rooms = rooms
         self._others = others
         self._wire = wire
@@ -100,6 +104,40 @@ class Giver:
         await self._switch()
         self._given.took = self._served - began
         return self._given
+
+    async def leave_behind(self) -> Given:
+        """Say everything to nobody: a process that comes later reads it. Raises CannotHandOver, and nothing has moved.
+
+        The wire takes what it is told, and raises Full where it takes no more: what has no room stays.
+        """
+        self._rooms.streams.freeze()
+        self._rooms.engine.freeze()
+        try:
+            reached("frozen")
+            await self._say()
+            self._make_room()
+            await self._wire.send(self._part())
+            reached("told")
+        except (Closed, Full, OSError) as error:
+            self._rejoin()
+            raise CannotHandOver(str(error)) from None
+        except BaseException:
+            self._rejoin()
+            raise
+        await self._leave()
+        return self._given
+
+    def _make_room(self) -> None:
+        """Packets wait in the sockets, for as long as a process takes to start."""
+        if self._rooms.plan.pump.socket_buffer:
+            return  # the operator has said how many
+        belongings = self._given.belongings
+        for listeners in belongings.listeners.values():
+            for descriptor in listeners:
+                make_room(descriptor, _ROOM)
+        for state in belongings.sessions.values():
+            for relay in state.relays:
+                make_room(relay.descriptor, _ROOM)
 
     async def _asked(self, seconds: float) -> None:
         """Raises CannotHandOver where the successor is one that could not go on."""
@@ -137,6 +175,14 @@ class Giver:
     # Before the moment
 
     async def _prepare(self) -> None:
+        await self._say()
+        message, descriptors = await self._wire.receive(READYING)
+        close_all(descriptors)
+        if kind_of(message) != "ready":
+            raise Unreadable(str(message.get("reason") or "the successor is not ready"))
+
+    async def _say(self) -> None:
+        """Everything from `begin` to `end`."""
         rooms, wire, given = self._rooms, self._wire, self._given
         server, streams = rooms.server, rooms.streams
         now = asyncio.get_running_loop().time()
@@ -165,10 +211,6 @@ class Giver:
         await self._send_connections()
         await wire.send({"kind": "end", "sessions": len(given.sessions), "connections": len(given.connections)})
         reached("sent")
-        message, descriptors = await wire.receive(READYING)
-        close_all(descriptors)
-        if kind_of(message) != "ready":
-            raise Unreadable(str(message.get("reason") or "the successor is not ready"))
 
     def _staying(self) -> list[Staying]:
         found = []
@@ -200,21 +242,34 @@ class Giver:
         for at in range(0, len(numbers), document.SESSIONS_AT_ONCE):
             sessions: list[Value] = []
             descriptors: list[int] = []
+            of: set[int] = set()
             for number in numbers[at : at + document.SESSIONS_AT_ONCE]:
                 allocation = server.allocation(number)
                 if allocation is not None:
                     state = belongings.sessions[number]
                     sessions.append(document.write_session(MovedSession(server.write_allocation(allocation), state)))
                     descriptors += [each.descriptor for each in state.relays]
-                    given.sessions.add(number)
-            await self._wire.send({"kind": "sessions", "are": sessions}, descriptors)
+                    of.add(number)
+            try:
+                await self._wire.send({"kind": "sessions", "are": sessions}, descriptors)
+            except Full as error:
+                _log.warning("sessions are left out", sessions=len(numbers) - at, reason=str(error))
+                return
+            given.sessions |= of
             await asyncio.sleep(0)
 
     async def _send_connections(self) -> None:
         for at in range(0, len(self._given.connections), MOST_DESCRIPTORS):
             part = self._given.connections[at : at + MOST_DESCRIPTORS]
             are: list[Value] = [document.write_connection(each) for each in part]
-            await self._wire.send({"kind": "connections", "are": are}, [each.descriptor for each in part])
+            try:
+                await self._wire.send({"kind": "connections", "are": are}, [each.descriptor for each in part])
+            except Full as error:
+                left_out = self._given.connections[at:]
+                _log.warning("connections are left out", connections=len(left_out), reason=str(error))
+                self._given.missing |= {each.five_tuple for each in left_out}
+                del self._given.connections[at:]
+                return
 
     # The moment
 
@@ -245,7 +300,7 @@ class Giver:
     def _part(self) -> Document:
         """Touch no more what moves; the last that the successor has to know."""
         rooms, given = self._rooms, self._given
-        given.missing = rooms.streams.part(given.connections)
+        given.missing |= rooms.streams.part(given.connections)
         given.missing |= {each.five_tuple for each in given.connections if rooms.server.is_bound(each.five_tuple)}
         for five_tuple in given.missing:
             number = rooms.server.allocation_of(five_tuple)
@@ -282,10 +337,13 @@ class Giver:
                 _log.error("the successor cannot be ended; nobody serves until it is", reason=error.strerror)
             while not await process.wait_end(3600.0):
                 pass
+        self._rejoin()
+        raise CannotHandOver(reason)
+
+    def _rejoin(self) -> None:
         self._rooms.pump.rejoin()
         self._rooms.streams.rejoin(self._given.connections)
         self._thaw()
-        raise CannotHandOver(reason)
 
     # After it
 

@@ -23,7 +23,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.handover import document
 from turnsvr.app.handover.document import MovedSession, Staying
 from turnsvr.app.handover.steps import reached
-from turnsvr.app.handover.wire import Closed, Process, Wire, close_all, kind_of
+from turnsvr.app.handover.wire import Closed, Process, Talk, Wire, close_all, kind_of
 from turnsvr.net.engine import Engine
 from turnsvr.net.movable import GivenConnection, MovableStreams
 from turnsvr.relay.api import PumpSettings
@@ -84,7 +84,7 @@ class Others(Protocol):
 class Taker:
     """One succession."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Talk) -> None:
         self._wire = wire
         self._rules: Document = {}
         self._others: Document = {}
@@ -251,17 +251,18 @@ class Taker:
         try:
             self._keep_listeners(listen)
             pump.reconfigure(replace(settings, max_permissions=_UNBOUNDED, max_channels=_UNBOUNDED))
-            for session in self._sessions:
-                self._bring(engine, pump, session, others, now)
-            self._sessions.clear()
+            self._sessions.reverse()
+            while self._sessions:
+                self._bring(engine, pump, self._sessions[-1], others, now)
             pump.reconfigure(settings)
-            for token, held in self._held:
-                pump.hold(token, held)
+            while self._held:
+                pump.hold(*self._held.pop())
             for each in self.staying:
                 for relayed in each.relayed:
                     pump.know(relayed, True)
             streams.begin_behind(self._last_connection)
-            streams.take(self._connections, now)
+            connections, self._connections = self._connections, []
+            streams.take(connections, now)
             others.read(self._others)
         except Unreadable as error:
             raise StartError(f"not understood: {error}") from None
@@ -289,6 +290,7 @@ class Taker:
 
     def _bring(self, engine: Engine, pump: MovablePump, session: MovedSession, others: Others, now: float) -> None:
         taken = engine.server.adopt(session.allocation)
+        self._sessions.pop()
         if not isinstance(taken, Adopted):
             close_all(each.descriptor for each in session.state.relays)
             others.refused(taken, session, now)
@@ -370,4 +372,10 @@ class Taker:
 
     def wire(self) -> Wire | None:
         """The connection to the server, which settles and then goes on with who stays; None where it has ended."""
-        return None if self._is_alone else self._wire
+        return self._wire if isinstance(self._wire, Wire) and not self._is_alone else None
+
+    def close_unused(self) -> None:
+        """Close HTTP listeners that the settings do not have any more. To be called once everything serves."""
+        for sockets in (self.http, self.admin):
+            close_all(sockets.values())
+            sockets.clear()

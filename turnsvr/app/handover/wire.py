@@ -15,7 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from turnsvr.turn.snapshot import Document, Unreadable, read_document, read_str
 
@@ -30,6 +30,22 @@ _SO_PEERPIDFD: Final = 77
 
 class Closed(ConnectionError):
     """The other process has closed the connection, or is gone."""
+
+
+class Full(Exception):
+    """What stands in the place of a wire takes no more descriptors; the text says why."""
+
+
+class Talk(Protocol):
+    """A wire, or what stands in its place where no other process answers. A Wire's methods have the contracts."""
+
+    process: Process | None
+
+    async def send(self, message: Document, descriptors: Sequence[int] = ()) -> None: ...
+
+    async def receive(self, seconds: float | None = None) -> tuple[Document, list[int]]: ...
+
+    def close(self) -> None: ...
 
 
 class Wire:
@@ -66,7 +82,7 @@ class Wire:
             text = await self._read(size)
             descriptors = await self._read_descriptors(count) if count else []
         try:
-            return read_document(json.loads(text, parse_constant=_no_constant), "message"), descriptors
+            return read_document(json.loads(text, parse_constant=no_constant), "message"), descriptors
         except (ValueError, RecursionError) as error:
             close_all(descriptors)
             raise error if isinstance(error, Unreadable) else Unreadable("a message that is no JSON") from None
@@ -192,5 +208,6 @@ def close_all(descriptors: Iterable[int]) -> None:
         os.close(each)
 
 
-def _no_constant(name: str) -> object:
+def no_constant(name: str) -> object:
+    """For json.loads(): raises Unreadable for infinity and NaN."""
     raise Unreadable(f"a number {name}")
