@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True, freethreading_compatible=False
 """The data plane in C: what turnsvr.relay.compiled.pump wraps as a Pump.
 
-An Engine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong to
+A PacketEngine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong to
 one control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
 """
 
@@ -77,5 +77,5 @@ include "control/lanes.pxi"
 include "control/clients.pxi"
 include "control/table.pxi"
 include "control/upward.pxi"
-include "control/engine.pxi"
+include "control/packetengine.pxi"
 include "control/moving.pxi"

@@ -30,7 +30,7 @@ from turnsvr.relay.api import (
 from turnsvr.relay.compiled import tls as tls_room
 from turnsvr.relay.compiled._pump import AnswerBudget, MovingEngine
 from turnsvr.relay.compiled.lanereader import LaneReader
-from turnsvr.relay.compiled.sockets import EngineSocket, Sockets
+from turnsvr.relay.compiled.sockets import EngineSocket, PumpSockets
 from turnsvr.relay.counts import Associations, Counters, Drop, Totals
 from turnsvr.relay.joining import Joiner
 from turnsvr.relay.ports import OpenedPort, RandomNumbers, RelayPorts
@@ -63,7 +63,7 @@ class CompiledPump:
         self._closed = False
         self._groups: dict[Address, list[socket.socket]] = {}
         self._relays: dict[int, list[OpenedPort[EngineSocket]]] = {}
-        self._sockets = Sockets(settings)
+        self._sockets = PumpSockets(settings)
         if settings.gso and not self._sockets.segmentation:
             _log.warning("packets are sent one by one", reason="the kernel has no UDP_SEGMENT")
         self._ports = RelayPorts(settings, RandomNumbers().below, self._sockets.open_relay)

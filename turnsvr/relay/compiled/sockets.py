@@ -41,7 +41,7 @@ class EngineSocket:
         os.close(self.descriptor)
 
 
-class Sockets:
+class PumpSockets:
     """Opens sockets by the settings of the moment. Every method raises OSError, and then nothing is left open."""
 
     def __init__(self, settings: PumpSettings) -> None:

@@ -14,7 +14,7 @@ import struct
 import sys
 from collections.abc import Iterable
 
-from turnsvr.relay.portable.sockets import BindingAnswer, Listener, open_listener
+from turnsvr.relay.portable.sockets import BindingAnswer, UdpListener, open_listener
 from turnsvr.relay.sockets import open_udp
 from turnsvr.stun.address import Address, Family
 
@@ -40,13 +40,13 @@ _INSTRUCTION = struct.Struct("=HBBI")
 _PROGRAM = struct.Struct("@HP")
 
 
-def open_group(address: Address, answer: BindingAnswer, buffer: int) -> list[Listener]:
+def open_group(address: Address, answer: BindingAnswer, buffer: int) -> list[UdpListener]:
     """Listeners at one address, port 0 picks one; one alone where the system steers none. Raises OSError."""
     if sys.platform != "linux":
         return [open_listener(address, answer, buffer)]
     if address.port:
         open_udp(address).close()  # fails where another process has the address, which a group could bind too
-    group: list[Listener] = []
+    group: list[UdpListener] = []
     try:
         for _ in range(GROUP):
             group.append(open_listener(address, answer, buffer, reuse_port=True))
@@ -60,7 +60,7 @@ def open_group(address: Address, answer: BindingAnswer, buffer: int) -> list[Lis
     return group
 
 
-def _close(group: Iterable[Listener]) -> None:
+def _close(group: Iterable[UdpListener]) -> None:
     for each in group:
         each.socket.close()
 

@@ -115,7 +115,7 @@ class MovablePortablePump(PortablePump):
         """It has adopted none."""
 
     def receive(self, five_tuple: FiveTuple, data: bytes) -> None:
-        self._out.tally.received += 1
+        self._out.counts.received += 1
         self._order.from_udp_client(five_tuple.client, five_tuple.server, data, self._clock())
 
     def arm(self) -> None:

@@ -17,7 +17,7 @@ from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
 from turnsvr.relay.portable.sessions import HostAndPort, Session
 from turnsvr.relay.portable.table import Table
-from turnsvr.relay.portable.waiting import Key, Queued, WaitingClient, WaitingClients
+from turnsvr.relay.portable.waiting import ClientKey, Queued, WaitingClient, WaitingClients
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _MESSAGES_AT_ONCE = 32
@@ -53,7 +53,7 @@ class Order:
         self._by_client = table.by_client
         self._expected = table.expected
         self._path = path
-        self._tally = out.tally
+        self._counts = out.counts
         self._drop = out.drop
         self._handler = handler
         self._loop = loop
@@ -92,7 +92,7 @@ class Order:
                 return
             wait = _Wait.FOR_RULES
         if wait is _Wait.FOR_RULES and waiting is not None and waiting.has(data):
-            self._tally.sent_up += 1
+            self._counts.sent_up += 1
         elif not self._wait(client, server, session, Queued(data, wait is _Wait.FOR_RULES)):
             self._drop(Drop.OVERLOAD, session)
 
@@ -105,12 +105,12 @@ class Order:
             if self.waiting.of(five_tuple) is not None:
                 break
             taken += 1
-            self._tally.received += 1
+            self._counts.received += 1
             if self._shows_a_move(session, five_tuple, frame) or not self._path.from_client(session, frame, now):
                 self._keep(five_tuple, session, Queued(frame, True))
         return taken
 
-    def _shows_a_move(self, session: Session | None, client: Key, data: bytes) -> bool:
+    def _shows_a_move(self, session: Session | None, client: ClientKey, data: bytes) -> bool:
         """Whether these are ChannelData from where a session is about to move, which the Handler is to see."""
         return session is None and client in self._expected and 0x40 <= (data[0] if data else 0) <= 0x7F
 
@@ -146,7 +146,7 @@ class Order:
         client = self.waiting.add(five_tuple, queued, has_session=session is not None)
         if client is None:
             return False
-        self._tally.sent_up += queued.is_message
+        self._counts.sent_up += queued.is_message
         if session is not None:
             session.waiting = client
         self._judge_soon()
@@ -202,9 +202,9 @@ class Order:
             if self._shows_a_move(session, five_tuple, data) or not self._path.from_client(session, data, now):
                 if not client.queue[0].is_message:
                     self.waiting.turn_to_message(client)
-                    self._tally.sent_up += 1
+                    self._counts.sent_up += 1
                 break
-            self._tally.sent_up -= self.waiting.take_first(client).is_message
+            self._counts.sent_up -= self.waiting.take_first(client).is_message
         if self.waiting.judged(client):
             if session is not None:
                 session.waiting = None

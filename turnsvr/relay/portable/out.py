@@ -6,8 +6,8 @@ from typing import Literal
 
 from turnsvr.relay.api import StreamWriter
 from turnsvr.relay.counts import Drop
-from turnsvr.relay.portable.sessions import HostAndPort, Session, Tally
-from turnsvr.relay.portable.sockets import Listener
+from turnsvr.relay.portable.sessions import HostAndPort, PumpCounts, Session
+from turnsvr.relay.portable.sockets import UdpListener
 from turnsvr.relay.sockets import wildcard
 from turnsvr.stun.address import Address, FiveTuple
 
@@ -16,8 +16,8 @@ class Out:
     """Sends to clients."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
-        self.listeners: dict[HostAndPort, Listener] = {}
+        self.counts = PumpCounts()
+        self.listeners: dict[HostAndPort, UdpListener] = {}
         self.writers: dict[FiveTuple, StreamWriter] = {}
 
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
@@ -35,26 +35,26 @@ class Out:
         return write(frame) or self.drop(Drop.SLOW_CLIENT, session)
 
     def answer(
-        self, listener: Listener | None, client: HostAndPort, server: Address, data: bytes, session: Session | None
+        self, listener: UdpListener | None, client: HostAndPort, server: Address, data: bytes, session: Session | None
     ) -> bool:
         """Whether the datagram was sent."""
         if listener is None:
             return self.drop(Drop.SEND_FAILED, session)
-        self.tally.sends += 1
+        self.counts.sends += 1
         try:
             listener.send(data, client, server)
         except OSError:
             return self.drop(Drop.SEND_FAILED, session)
-        self.tally.segments += 1
+        self.counts.segments += 1
         return True
 
     def drop(self, reason: Drop, session: Session | None) -> Literal[False]:
         """Count a packet that goes nowhere."""
-        self.tally.drops[reason] += 1
+        self.counts.drops[reason] += 1
         if session is not None:
             session.dropped += 1
         return False
 
-    def listener_of(self, server: Address) -> Listener | None:
+    def listener_of(self, server: Address) -> UdpListener | None:
         """The listener that receives what is sent to this address."""
         return self.listeners.get(server) or self.listeners.get((wildcard(server.family), server.port))

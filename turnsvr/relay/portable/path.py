@@ -39,7 +39,7 @@ class Path:
         self._by_relayed = table.by_relayed
         self._is_elsewhere = table.is_elsewhere
         self._out = out
-        self._tally = out.tally
+        self._counts = out.counts
         self._drop = out.drop
         self._handler = handler
         self._transaction_ids = TransactionIds(random)
@@ -138,7 +138,7 @@ class Path:
 
     def _send_from(self, relay: Relay, peer: Address, data: bytes, dont_fragment: bool, now: float) -> bool:
         relay_socket = relay.opened.socket
-        self._tally.sends += 1
+        self._counts.sends += 1
         try:
             relay_socket.send(data, peer, dont_fragment)
         except BlockingIOError:
@@ -146,12 +146,12 @@ class Path:
         except OSError:
             # It may be an ICMP error that came for an earlier packet, which the kernel reports in the place of sending.
             self.report_errors(relay, now)
-            self._tally.sends += 1
+            self._counts.sends += 1
             try:
                 relay_socket.send(data, peer, dont_fragment)
             except OSError:
                 return False
-        self._tally.segments += 1
+        self._counts.segments += 1
         return True
 
     # From peers

@@ -32,7 +32,7 @@ from turnsvr.relay.portable.order import Order
 from turnsvr.relay.portable.out import Out
 from turnsvr.relay.portable.path import Path
 from turnsvr.relay.portable.sessions import Channel, HostAndPort, Relay, Session
-from turnsvr.relay.portable.sockets import BindingAnswer, Listener, RelaySocket, serve_listener
+from turnsvr.relay.portable.sockets import BindingAnswer, RelaySocket, UdpListener, serve_listener
 from turnsvr.relay.portable.table import Table
 from turnsvr.relay.ports import RandomNumbers, RelayPorts
 from turnsvr.relay.sockets import without_zone
@@ -66,7 +66,7 @@ class PortablePump:
         is_armed: else no socket of its own is read.
         """
         self._is_armed = is_armed
-        self._groups: dict[Address, list[Listener]] = {}
+        self._groups: dict[Address, list[UdpListener]] = {}
         """Every socket at the address of a listener."""
         self._settings = settings
         self._loop = loop
@@ -183,14 +183,14 @@ class PortablePump:
             self._tcp.close(session, family)
             if session not in self._tcp:
                 self._table.leave(entry)
-                self._out.tally.end(entry.counters())
+                self._out.counts.end(entry.counters())
             return entry.counters()
         for relay in [relay for each, relay in entry.relays.items() if family in (None, each)]:
             self._loop.remove_reader(relay.opened.socket.socket)
             self._table.close_relay(entry, relay)
         counters = entry.counters()
         if not entry.relays:
-            self._out.tally.end(counters)
+            self._out.counts.end(counters)
         return counters
 
     def refresh(self, session: int, deadline: float) -> None:
@@ -241,8 +241,8 @@ class PortablePump:
         entry = self._table.sessions[session]
 
         def count(size: int, from_client: bool) -> float | None:
-            self._out.tally.received += 1
-            self._out.tally.batches += 1
+            self._out.counts.received += 1
+            self._out.counts.batches += 1
             return entry.move(size, from_client, self._clock())
 
         self._tcp.join_attached(connection, self._joiners.get(five_tuple), count)
@@ -252,7 +252,7 @@ class PortablePump:
 
     # Sockets
 
-    def _watch_listeners(self, group: Iterable[Listener]) -> None:
+    def _watch_listeners(self, group: Iterable[UdpListener]) -> None:
         for listener in group if self._is_armed else ():
             self._loop.add_reader(listener.socket, self._read_listener, listener)
 
@@ -260,7 +260,7 @@ class PortablePump:
         for relay in session.relays.values() if self._is_armed else ():
             self._loop.add_reader(relay.opened.socket.socket, self._read_relay, relay)
 
-    def _read_listener(self, listener: Listener) -> None:
+    def _read_listener(self, listener: UdpListener) -> None:
         now = self._clock()
         for _ in range(_PACKETS_A_WAKE_UP):
             try:
@@ -270,15 +270,15 @@ class PortablePump:
             except OSError:
                 # Windows reports here that an earlier answer was refused; the next datagram is waiting behind it.
                 continue
-            self._out.tally.received += 1
-            self._out.tally.batches += 1
+            self._out.counts.received += 1
+            self._out.counts.batches += 1
             if data.startswith(BINDING_REQUEST) and len(data) == 20:
                 self._answer_binding(listener, data, client, server, now)
             else:
                 self._order.from_udp_client(client, server, data, now)
 
     def _answer_binding(
-        self, listener: Listener, data: bytes, client: HostAndPort, server: Address, now: float
+        self, listener: UdpListener, data: bytes, client: HostAndPort, server: Address, now: float
     ) -> None:
         mapped, form = Address(*client), listener.answer
         if not self._limiter.allow(mapped.packed, now):
@@ -286,7 +286,7 @@ class PortablePump:
         elif self._out.answer(
             listener, client, server, binding_success(data, mapped, form.mapped_address, form.suffix), None
         ):
-            self._out.tally.binding_answers += 1
+            self._out.counts.binding_answers += 1
 
     def _read_relay(self, relay: Relay) -> None:
         now = self._clock()
@@ -299,8 +299,8 @@ class PortablePump:
                     # Woken without data, or in place of data: by an ICMP error. Data behind it wakes the loop again.
                     self._path.report_errors(relay, now)
                 return
-            self._out.tally.received += 1
-            self._out.tally.batches += 1
+            self._out.counts.received += 1
+            self._out.counts.batches += 1
             self._path.from_peer(session, peer, data, now)
 
     # Figures, settings, and the end
@@ -310,7 +310,7 @@ class PortablePump:
         return entry.counters() if entry is not None else Counters()
 
     def totals(self) -> Totals:
-        return self._out.tally.totals(
+        return self._out.counts.totals(
             [session.counters() for session in self._table.sessions.values()], self._order.waiting.messages
         )
 

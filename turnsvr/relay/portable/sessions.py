@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from turnsvr.limits import TokenBucket
 from turnsvr.ranges import EVERY_PORT, Ports, has_port
 from turnsvr.relay.counts import Counters, Drop, Totals
-from turnsvr.relay.portable.sockets import Listener, RelaySocket
+from turnsvr.relay.portable.sockets import RelaySocket, UdpListener
 from turnsvr.relay.portable.waiting import WaitingClient
 from turnsvr.relay.ports import OpenedPort
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -75,7 +75,7 @@ class Session:
         "waiting",
     )
 
-    def __init__(self, number: int, five_tuple: FiveTuple, listener: Listener | None, deadline: float) -> None:
+    def __init__(self, number: int, five_tuple: FiveTuple, listener: UdpListener | None, deadline: float) -> None:
         """listener: where a UDP client's packets come from and go to."""
         self.number = number
         self.be_at(five_tuple, listener)
@@ -101,7 +101,7 @@ class Session:
         self.bytes_to_client = 0
         self.dropped = 0
 
-    def be_at(self, five_tuple: FiveTuple, listener: Listener | None) -> None:
+    def be_at(self, five_tuple: FiveTuple, listener: UdpListener | None) -> None:
         """Have the client be here, as the constructor takes it."""
         self.five_tuple = five_tuple
         self.is_stream = five_tuple.transport.is_stream
@@ -210,7 +210,7 @@ class Session:
             del self.channels_by_peer[channel.peer]
 
 
-class Tally:
+class PumpCounts:
     """What the pump did: see Totals."""
 
     __slots__ = ("_ended", "batches", "binding_answers", "drops", "received", "segments", "sends", "sent_up")

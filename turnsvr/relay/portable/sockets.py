@@ -81,7 +81,7 @@ def _enlarge(sock: socket.socket) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LISTENER_ROOM)
 
 
-def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse_port: bool = False) -> Listener:
+def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse_port: bool = False) -> UdpListener:
     """A listener of the kind that its address needs; reuse_port: it may be one of several. Raises OSError."""
     sock = open_udp(address, buffer, reuse_port=reuse_port)
     if not buffer:
@@ -89,7 +89,7 @@ def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse
     return _listener(sock, address, answer)
 
 
-def serve_listener(descriptor: int, address: Address, answer: BindingAnswer) -> Listener:
+def serve_listener(descriptor: int, address: Address, answer: BindingAnswer) -> UdpListener:
     """A listener on a socket that somebody else has bound there, and that is its own from here on."""
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
@@ -97,11 +97,11 @@ def serve_listener(descriptor: int, address: Address, answer: BindingAnswer) -> 
     return _listener(sock, address, answer)
 
 
-def _listener(sock: socket.socket, address: Address, answer: BindingAnswer) -> Listener:
+def _listener(sock: socket.socket, address: Address, answer: BindingAnswer) -> UdpListener:
     bound = Address(canonical(address.host), sock.getsockname()[1])
     if bound.host in _WILDCARDS and _LINUX:
         return WildcardListener(sock, bound, answer)
-    return Listener(sock, bound, answer)
+    return UdpListener(sock, bound, answer)
 
 
 def _receive_one_by_one(sock: socket.socket) -> None:
@@ -115,7 +115,7 @@ def _receive_one_by_one(sock: socket.socket) -> None:
         sock.setsockopt(_SOL_UDP, _UDP_GRO, 0)
 
 
-class Listener:
+class UdpListener:
     """A socket that clients send to, at one address."""
 
     def __init__(self, sock: socket.socket, address: Address, answer: BindingAnswer) -> None:
@@ -139,7 +139,7 @@ class Listener:
         return (zoned(host, scope) if scope else host), port
 
 
-class WildcardListener(Listener):
+class WildcardListener(UdpListener):
     """A socket at every address of a family: tells which one a datagram was for, answers from that one."""
 
     def __init__(self, sock: socket.socket, address: Address, answer: BindingAnswer) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from turnsvr.plane import OpenRelay
 from turnsvr.relay.api import RelayFailure
 from turnsvr.relay.portable.sessions import HostAndPort, Relay, Session
-from turnsvr.relay.portable.sockets import Listener, RelaySocket
-from turnsvr.relay.portable.waiting import Key
+from turnsvr.relay.portable.sockets import RelaySocket, UdpListener
+from turnsvr.relay.portable.waiting import ClientKey
 from turnsvr.relay.ports import RelayPorts
 from turnsvr.stun.address import Family, FiveTuple
 
@@ -16,16 +16,16 @@ class Table:
 
     def __init__(self, ports: RelayPorts[RelaySocket]) -> None:
         self.sessions: dict[int, Session] = {}
-        self.by_client: dict[Key, Session] = {}
+        self.by_client: dict[ClientKey, Session] = {}
         self.by_relayed: dict[HostAndPort, Relay] = {}
         self.elsewhere: set[HostAndPort] = set()
         """Relayed transport addresses of this server that another pump serves."""
-        self.expected: set[Key] = set()
+        self.expected: set[ClientKey] = set()
         """Where sessions are about to move: data from there are for the Handler."""
         self._ports = ports
 
     def open(
-        self, request: OpenRelay, listener: Listener | None, most: int
+        self, request: OpenRelay, listener: UdpListener | None, most: int
     ) -> tuple[Session, dict[Family, RelayFailure]]:
         """Open the relays of a session, which enters the table if it has one; and the families that have none.
 
@@ -41,7 +41,7 @@ class Table:
             self.enter(session)
         return session, failures
 
-    def new_session(self, request: OpenRelay, listener: Listener | None) -> Session:
+    def new_session(self, request: OpenRelay, listener: UdpListener | None) -> Session:
         """A session that is not in the table yet; raises RuntimeError as open() does."""
         if request.allocation in self.sessions or request.five_tuple in self.by_client:
             raise RuntimeError(f"session {request.allocation} or its five-tuple is open already")
@@ -63,7 +63,7 @@ class Table:
         relay = self.by_relayed.get(advertised)
         return advertised in self.elsewhere or (relay is not None and relay.session.has_moved)
 
-    def move(self, session: Session, five_tuple: FiveTuple, listener: Listener | None) -> None:
+    def move(self, session: Session, five_tuple: FiveTuple, listener: UdpListener | None) -> None:
         """Have the client be here; as open() raises."""
         if five_tuple in self.by_client:
             raise RuntimeError(f"where session {session.number} moves another one is open")

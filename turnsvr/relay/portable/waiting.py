@@ -25,7 +25,7 @@ dropped as ever, anything else as OVERLOAD.
 _KEEPING = 256
 """Bytes that it takes to keep a datagram, beside its own."""
 
-Key = tuple[Transport, tuple[str, int], tuple[str, int], int]
+ClientKey = tuple[Transport, tuple[str, int], tuple[str, int], int]
 """A FiveTuple, or plain tuples in its place: they are equal and hash alike."""
 
 
@@ -90,12 +90,12 @@ class WaitingClients:
     def __init__(self) -> None:
         self.messages = 0
         """Those that wait."""
-        self._clients: dict[Key, WaitingClient] = {}
+        self._clients: dict[ClientKey, WaitingClient] = {}
         self._strangers: dict[bytes, _Source] = {}
         self._turns = deque((_Turns(), _Turns()))
         self._of_strangers, self._of_sessions = self._turns
 
-    def of(self, key: Key) -> WaitingClient | None:
+    def of(self, key: ClientKey) -> WaitingClient | None:
         return self._clients.get(key) if self._clients else None
 
     def clients(self) -> list[WaitingClient]:

@@ -44,7 +44,7 @@ cdef bint put_on_lane(Lane *lane, Stream *stream, Splice *splice, Session *sessi
     if stream.pending_size:
         # The lane writes it; what it overdraws is made good by the next reads.
         move_bytes(session, True, stream.pending_size, now)
-        lane.tally.received += 1
+        lane.counts.received += 1
     settle_splice(lane, stream)
     lane_unlock(lane)
     return True

@@ -11,7 +11,7 @@ cdef class Lanes:
     cdef Shared shared
     # The control thread's own: what it sends with, and what it counts.
     cdef Batch *batch
-    cdef Tally tally
+    cdef LaneCounts counts
     cdef AnswerBudget budget
     cdef TlsContext dtls_context
     cdef uint32_t lane_count
@@ -245,23 +245,23 @@ cdef class Lanes:
 
     def totals(self):
         """The fields of Totals: those of Counters, drops in the order of Drop, then the numbers. No lane is stopped."""
-        cdef Tally total = self.tally
-        cdef Tally *tally
+        cdef LaneCounts total = self.counts
+        cdef LaneCounts *counts
         cdef uint32_t at, reason, waiting = 0
         for at in range(self.lane_count):
-            tally = &self.lanes[at].tally
+            counts = &self.lanes[at].counts
             waiting += self.lanes[at].messages
-            add_traffic(&total.ended, &tally.ended)
+            add_traffic(&total.ended, &counts.ended)
             for reason in range(DROPS):
-                total.drops[reason] += tally.drops[reason]
-            total.binding_answers += tally.binding_answers
-            total.challenges += tally.challenges
-            total.challenges_withheld += tally.challenges_withheld
-            total.received += tally.received
-            total.sent_up += tally.sent_up
-            total.batches += tally.batches
-            total.sends += tally.sends
-            total.segments += tally.segments
+                total.drops[reason] += counts.drops[reason]
+            total.binding_answers += counts.binding_answers
+            total.challenges += counts.challenges
+            total.challenges_withheld += counts.challenges_withheld
+            total.received += counts.received
+            total.sent_up += counts.sent_up
+            total.batches += counts.batches
+            total.sends += counts.sends
+            total.segments += counts.segments
         if self.shared.numbers.slots != NULL:
             for at in range(self.shared.numbers.mask + 1):
                 if self.shared.numbers.slots[at].item != NULL:

@@ -45,7 +45,7 @@ cdef enum:
 
 cdef inline uint64_t packets_of(const Lane *lane) noexcept nogil:
     """All that came so far but messages for the rules, and those that were answered in their place."""
-    return lane.tally.received - lane.tally.sent_up - lane.tally.challenges
+    return lane.counts.received - lane.counts.sent_up - lane.counts.challenges
 
 
 cdef int wait_for_events(Lane *lane, epoll_event *events, int64_t awake_until, int64_t due) noexcept nogil:

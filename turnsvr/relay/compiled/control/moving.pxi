@@ -79,15 +79,15 @@ cdef list queued_of(const ClientQueue *queue):
     return found
 
 
-cdef class MovingEngine(Engine):
-    """An Engine whose sessions can move."""
+cdef class MovingEngine(PacketEngine):
+    """A PacketEngine whose sessions can move."""
 
     cdef bint is_frozen
 
     # The giver
 
     cdef uint32_t take_messages_of(self, Lane *lane) noexcept:
-        return 0 if self.is_frozen else Engine.take_messages_of(self, lane)
+        return 0 if self.is_frozen else PacketEngine.take_messages_of(self, lane)
 
     def freeze(self, bint frozen):
         """Have drain() give no messages, or give them again."""
@@ -319,7 +319,7 @@ cdef class MovingEngine(Engine):
         route.number = NONE
         lane_lock(lane)
         self.batch.now = monotonic()
-        lane.tally.received += 1
+        lane.counts.received += 1
         from_udp_client(
             lane, self.batch, NULL, find_session(&lane.sessions, &key), &key, <const uint8_t *>data,
             <uint32_t>len(data), 0, False, &route,

@@ -86,7 +86,7 @@ def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int roo
 
 
 def steer_group(int descriptor, int lanes):
-    """Make a SO_REUSEPORT group of so many sockets choose as Engine does; raises OSError."""
+    """Make a SO_REUSEPORT group of so many sockets choose as PacketEngine does; raises OSError."""
     if steer(descriptor, lanes) < 0:
         raise OSError(errno, "SO_ATTACH_REUSEPORT_CBPF")
 

@@ -161,8 +161,8 @@ cdef void end_session(Lane *lane, Session *session) noexcept nogil:
     index_remove(&lane.sessions, hash_key(&session.key), session)
     index_remove(&lane.shared.numbers, hash_number(session.number), session)
     forget_splices(session)
-    add_traffic(&lane.tally.ended, &session.traffic)
-    add_traffic(&lane.tally.ended, &session.written)
+    add_traffic(&lane.counts.ended, &session.traffic)
+    add_traffic(&lane.counts.ended, &session.written)
     free_session(session)
 
 

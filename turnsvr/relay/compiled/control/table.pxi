@@ -167,8 +167,8 @@ cdef class Sessions(Clients):
         cdef int64_t debt
         if session == NULL or now > session.deadline:
             return None
-        self.tally.received += 1
-        self.tally.batches += 1
+        self.counts.received += 1
+        self.counts.batches += 1
         lane_lock(self.lanes[session.lane])
         debt = move_bytes(session, from_client, size, now)
         lane_unlock(self.lanes[session.lane])

@@ -139,7 +139,7 @@ cdef class TlsContext:
 
 
 cdef class TlsHandshake:
-    """The server's end of a TLS connection until Engine.adopt() takes it."""
+    """The server's end of a TLS connection until PacketEngine.adopt() takes it."""
 
     cdef TlsContext context
     cdef TlsLink *link

@@ -178,13 +178,13 @@ cdef class Upward(Sessions):
             reason = SLOW_CLIENT
             # The writer may have ended the session.
             session = find_number(&self.shared.numbers, record.session)
-        traffic = &session.written if session != NULL else &self.tally.ended
+        traffic = &session.written if session != NULL else &self.counts.ended
         if written:
             traffic.packets_to_client += 1
             traffic.bytes_to_client += record.first
         else:
             traffic.dropped += 1
-            self.tally.drops[<int>reason] += 1
+            self.counts.drops[<int>reason] += 1
         return 0
 
     def waits(self, five_tuple):

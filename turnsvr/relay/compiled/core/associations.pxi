@@ -33,7 +33,7 @@ cdef struct Associations:
     void *context
     DtlsLink *door
     void *scrap
-    Secrets secrets
+    CookieSecrets secrets
     uint32_t latest_number
     # When a timer may have run out, 0 for never; until when no step is made.
     int64_t look_at

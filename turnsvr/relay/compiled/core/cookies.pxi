@@ -10,7 +10,7 @@ cdef enum:
 # Nanoseconds for which a secret makes cookies; what it has made holds as long again.
 cdef int64_t SECRET_LIFE = 30000000000
 
-cdef struct Secrets:
+cdef struct CookieSecrets:
     # What MACs begin with: of the secret that makes cookies now, and of the one before.
     uint32_t now[8]
     uint32_t before[8]
@@ -26,7 +26,7 @@ cdef bint renew_secret(uint32_t *secret) noexcept nogil:
     return True
 
 
-cdef bint renew_secrets(Secrets *secrets, int64_t now) noexcept nogil:
+cdef bint renew_secrets(CookieSecrets *secrets, int64_t now) noexcept nogil:
     """Have secrets that are not too old at this time; False when there are none."""
     cdef bint is_late = now >= secrets.until + SECRET_LIFE
     if now < secrets.until:
@@ -49,7 +49,7 @@ cdef void write_cookie(uint8_t *to, const uint32_t *secret, const FiveTupleKey *
     blake2_end(to, HELLO_COOKIE_SIZE, secret, addresses, ADDRESSES_SIZE)
 
 
-cdef bint is_cookie(const Secrets *secrets, const FiveTupleKey *key, const uint8_t *said) noexcept nogil:
+cdef bint is_cookie(const CookieSecrets *secrets, const FiveTupleKey *key, const uint8_t *said) noexcept nogil:
     """Whether these are the bytes of a cookie that we have given to this client; takes as long whatever they are."""
     cdef uint8_t[HELLO_COOKIE_SIZE] right
     cdef uint8_t wrong = 0

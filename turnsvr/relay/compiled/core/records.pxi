@@ -67,7 +67,7 @@ cdef enum:
     SESSIONS = 1
     WAITING_KINDS = 2
 
-cdef struct Source:
+cdef struct WaitingSource:
     # Whose messages have turns: an address of strangers, or one session. Its clients with a message for the rules.
     Ip ip
     uint16_t family
@@ -77,12 +77,12 @@ cdef struct Source:
     bint is_listed
     ClientQueue *first
     ClientQueue *last
-    Source *next
+    WaitingSource *next
 
 cdef struct FairQueue:
     # Sources with a message for the rules, in the order of their turns; and all of those that have anything here.
-    Source *first
-    Source *last
+    WaitingSource *first
+    WaitingSource *last
     Index sources
     int64_t bytes
 
@@ -108,7 +108,7 @@ cdef struct Splice:
 cdef struct ClientQueue:
     # A client of which something waits, or of whose messages the rules have one: out.
     FiveTupleKey key
-    Source *source
+    WaitingSource *source
     Stream *stream
     Queued *first
     Queued *last
@@ -250,7 +250,7 @@ cdef struct Session:
     # Whether it keeps its pump when others move, and whether it has moved to another one.
     bint stays
     bint has_moved
-    # The StreamWriter of an attached client, borrowed from Engine.writers; only the control thread calls it.
+    # The StreamWriter of an attached client, borrowed from PacketEngine.writers; only the control thread calls it.
     void *writer
     bint gso
     Index permissions

@@ -77,7 +77,7 @@ cdef struct Policy:
     uint32_t stream_buffer
     Homes homes
 
-cdef struct Tally:
+cdef struct LaneCounts:
     # bytes and packets of sessions that ended, and what no session has.
     Traffic ended
     uint64_t drops[DROPS]
@@ -138,7 +138,7 @@ cdef struct Lane:
     uint32_t messages
     uint32_t handed
     Policy policy
-    Tally tally
+    LaneCounts counts
     Pace pace
     UpQueue up
     bint gso_told
@@ -195,7 +195,7 @@ cdef inline void lane_unlock(Lane *lane) noexcept nogil:
 
 cdef inline void drop_packet(Lane *lane, Session *session, Drop reason) noexcept nogil:
     """Count a packet that goes no further; session: whose it was, or NULL. Under the lane's lock."""
-    lane.tally.drops[<int>reason] += 1
+    lane.counts.drops[<int>reason] += 1
     if session != NULL:
         session.traffic.dropped += 1
 

@@ -20,7 +20,7 @@ cdef uint32_t receive(Lane *lane, Batch *batch, int descriptor, uint32_t most) n
     if count <= 0:
         return 0
     batch.slots_used = first + <uint32_t>count
-    lane.tally.batches += 1
+    lane.counts.batches += 1
     if <uint32_t>count == most:
         lane.pace.more = True
     return <uint32_t>count
@@ -82,7 +82,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
     route.number = NONE
     while True:
         size = min(left, arrival.segment) if arrival.segment else left
-        lane.tally.received += 1
+        lane.counts.received += 1
         if listener.takes_dtls and is_record(data, size):
             take_records(lane, batch, listener, &key, data, size, arrival.tos)
         elif is_plain_binding(data, size):
@@ -149,7 +149,7 @@ cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
         headroom = HEADROOM
         while True:
             size = min(left, arrival.segment) if arrival.segment else left
-            lane.tally.received += 1
+            lane.counts.received += 1
             to_client(lane, batch, relay.session, &peer, data, size, arrival.tos, headroom, &route)
             headroom = 0
             data += size

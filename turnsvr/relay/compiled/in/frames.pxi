@@ -23,7 +23,7 @@ cdef uint32_t serve_frames(Lane *lane, Batch *batch, Stream *stream, uint8_t *da
             return size
         if frame > size - at:
             break
-        lane.tally.received += 1
+        lane.counts.received += 1
         if shows_move(lane, session, &stream.key, data + at, <uint32_t>frame) or not from_client(
             lane, batch, session, data + at, <uint32_t>frame, 0, True, &route
         ):

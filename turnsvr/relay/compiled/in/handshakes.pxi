@@ -29,7 +29,7 @@ cdef int make_cookie(void *ssl, unsigned char *to, unsigned int *size) noexcept 
 cdef int check_cookie(void *ssl, const unsigned char *said, unsigned int size) noexcept nogil:
     """SSL_CTX_set_cookie_verify_cb: whether we have given this cookie to the client."""
     cdef DtlsLink *link = <DtlsLink *>_libssl.BIO_get_data(_libssl.SSL_get_rbio(ssl))
-    cdef Secrets *secrets = &(<Lane *>link.lane).dtls.secrets
+    cdef CookieSecrets *secrets = &(<Lane *>link.lane).dtls.secrets
     return (
         size == HELLO_COOKIE_SIZE
         and renew_secrets(secrets, (<Batch *>link.batch).now)
@@ -42,7 +42,7 @@ cdef void hear_hello(
 ) noexcept nogil:
     """A ClientHello of a handshake that we know nothing of: answer with a cookie, or begin where it brings one."""
     cdef DtlsLink *link = lane.dtls.door
-    cdef uint64_t answers = lane.dtls.cookies + lane.tally.drops[<int>RATE_LIMITED]
+    cdef uint64_t answers = lane.dtls.cookies + lane.counts.drops[<int>RATE_LIMITED]
     cdef int heard
     if link == NULL:
         link = lane.dtls.door = association_new(lane)
@@ -62,7 +62,7 @@ cdef void hear_hello(
         lane.dtls.door = NULL
         memcpy(link.random, hello + RANDOM_AT, HELLO_RANDOM)
         begin_handshake(lane, batch, link)
-    elif lane.dtls.cookies + lane.tally.drops[<int>RATE_LIMITED] == answers:
+    elif lane.dtls.cookies + lane.counts.drops[<int>RATE_LIMITED] == answers:
         drop_packet(lane, NULL, MALFORMED)
 
 

@@ -83,7 +83,7 @@ cdef void from_udp_client(
         if listener != NULL and answer_allocate(lane, batch, listener, key, data, size):
             return
         if queue != NULL and is_repeated(queue, data, size):
-            lane.tally.sent_up += 1
+            lane.counts.sent_up += 1
             return
     if not enqueue(lane, session, NULL, queue, key, data, size, tos, wait == WAITS_AS_MESSAGE):
         drop_packet(lane, session, OVERLOAD)
@@ -110,10 +110,10 @@ cdef bint release_first(Lane *lane, Batch *batch, Session *session, ClientQueue 
             queue.data -= 1
             queue.messages += 1
             lane.messages += 1
-            lane.tally.sent_up += 1
+            lane.counts.sent_up += 1
         return False
     if queued.is_message:
-        lane.tally.sent_up -= 1
+        lane.counts.sent_up -= 1
     return True
 
 

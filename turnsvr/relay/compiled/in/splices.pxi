@@ -31,8 +31,8 @@ cdef void count_moved(Lane *lane, Batch *batch, Stream *stream, int end, uint32_
     cdef Splice *splice = stream.splice
     cdef Session *session = splice.session
     cdef int64_t debt
-    lane.tally.received += 1
-    lane.tally.batches += 1
+    lane.counts.received += 1
+    lane.counts.batches += 1
     debt = move_bytes(session, end == CLIENT_END, size, batch.now)
     if debt:
         splice.resumes[end] = batch.now + debt

@@ -37,7 +37,7 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
     """Serve what epoll has told of a stream, one read at the most; the stream may have ended then."""
     cdef ssize_t got
     cdef size_t most = STREAM_READ
-    cdef uint64_t frames = lane.tally.received
+    cdef uint64_t frames = lane.counts.received
     if events & EPOLLOUT:
         stream_write(lane, stream)
     if stream.is_over or not events & (EPOLLIN | EPOLLERR | EPOLLHUP):
@@ -53,12 +53,12 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
         recall_pending(batch, stream)
         got = c_recv(stream.descriptor, batch.stream_input + stream.pending_size, most, MSG_DONTWAIT)
     if got > 0:
-        lane.tally.batches += 1
+        lane.counts.batches += 1
         if stream.tls != NULL:
             open_records(lane, batch, stream, batch.records, <uint32_t>got)
         else:
             take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
-        lane.pace.work += PACE_FRAME * <int64_t>(lane.tally.received - frames)
+        lane.pace.work += PACE_FRAME * <int64_t>(lane.counts.received - frames)
         lane.pace.more = lane.pace.more or got == <ssize_t>most
     elif got == 0:
         end_stream(lane, stream, CLOSED_BY_CLIENT)

@@ -74,11 +74,11 @@ cdef void set_dont_fragment(Relay *relay, bint wanted) noexcept nogil:
 
 cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noexcept nogil:
     """Count what left."""
-    lane.tally.segments += packets
+    lane.counts.segments += packets
     if run.destination.answer == BINDING_ANSWER:
-        lane.tally.binding_answers += packets
+        lane.counts.binding_answers += packets
     elif run.destination.answer == CHALLENGE:
-        lane.tally.challenges += packets
+        lane.counts.challenges += packets
     elif run.destination.answer == DTLS_RECORDS:
         return
     elif run.relay != NULL:
@@ -91,7 +91,7 @@ cdef void account(Lane *lane, Run *run, uint32_t packets, uint32_t payload) noex
 
 cdef void lose(Lane *lane, Run *run, uint32_t packets) noexcept nogil:
     """Count packets of a run that the kernel did not take."""
-    lane.tally.drops[<int>SEND_FAILED] += packets
+    lane.counts.drops[<int>SEND_FAILED] += packets
     if run.session != NULL:
         run.session.traffic.dropped += packets
 
@@ -129,7 +129,7 @@ cdef void send_singly(Lane *lane, Batch *batch, uint32_t message, Run *run) noex
         count = vectors_of(entry)
         header.msg_iov = vectors
         header.msg_iovlen = count
-        lane.tally.sends += 1
+        lane.counts.sends += 1
         if send_again(lane, batch, run, &header):
             account(lane, run, 1, entry.payload)
         else:
@@ -165,7 +165,7 @@ cdef void send_failed(Lane *lane, Batch *batch, uint32_t message, int error) noe
         return
     if run.relay != NULL:
         report_errors(lane, batch, run.relay)
-        lane.tally.sends += 1
+        lane.counts.sends += 1
         if c_sendmsg(run.destination.descriptor, &batch.sending[message].msg_hdr, MSG_DONTWAIT) >= 0:
             account(lane, run, run.count, run.payload)
             return
@@ -184,7 +184,7 @@ cdef void send_messages(Lane *lane, Batch *batch, uint32_t count) noexcept nogil
     cdef uint32_t end
     cdef int sent
     while at < count:
-        lane.tally.sends += 1
+        lane.counts.sends += 1
         sent = sendmmsg(descriptor, &batch.sending[at], count - at, MSG_DONTWAIT)
         if sent > 0:
             end = at + <uint32_t>sent
@@ -211,7 +211,7 @@ cdef bint send_alone(Lane *lane, Batch *batch, Run *run) noexcept nogil:
     ):
         return False
     size = put_name(&name, &destination.to)
-    lane.tally.sends += 1
+    lane.counts.sends += 1
     if c_sendto(
         destination.descriptor, data, packet.head_size + packet.body_size, MSG_DONTWAIT, <const sockaddr *>&name, size
     ) < 0:

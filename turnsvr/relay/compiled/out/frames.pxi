@@ -42,7 +42,7 @@ cdef void to_stream(
         if not stream_queue(lane, batch, session.stream, head, head_size, body, body_size, padding):
             drop_packet(lane, session, SLOW_CLIENT)
             return
-        lane.tally.segments += 1
+        lane.counts.segments += 1
         session.traffic.packets_to_client += 1
         session.traffic.bytes_to_client += body_size
     elif session.writer != NULL:

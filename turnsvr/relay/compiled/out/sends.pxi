@@ -37,17 +37,17 @@ cdef void put_send(
     sends.count = at + 1
 
 
-cdef void send_all(Sends *sends, Tally *tally) noexcept nogil:
+cdef void send_all(Sends *sends, LaneCounts *counts) noexcept nogil:
     """Send what there is; one that the kernel refuses is counted and hinders no other."""
     cdef uint32_t at = 0
     cdef int sent
     while at < sends.count:
         sent = sendmmsg(sends.descriptor, &sends.messages[at], sends.count - at, MSG_DONTWAIT)
-        tally.sends += 1
+        counts.sends += 1
         if sent > 0:
-            tally.segments += <uint32_t>sent
+            counts.segments += <uint32_t>sent
             at += <uint32_t>sent
         elif errno != EINTR:
-            tally.drops[<int>SEND_FAILED] += 1
+            counts.drops[<int>SEND_FAILED] += 1
             at += 1
     sends.count = 0

@@ -31,11 +31,11 @@ cdef uint32_t write_some(Lane *lane, Stream *stream, int descriptor, const uint8
     cdef uint32_t at = 0
     cdef ssize_t sent
     while at < size:
-        lane.tally.sends += 1
+        lane.counts.sends += 1
         sent = c_send(descriptor, data + at, size - at, MSG_DONTWAIT | MSG_NOSIGNAL)
         if sent > 0:
             at += <uint32_t>sent
-            lane.tally.segments += 1
+            lane.counts.segments += 1
         elif errno == EAGAIN:
             return at
         elif errno != EINTR:

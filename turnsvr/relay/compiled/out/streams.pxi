@@ -57,7 +57,7 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
     """Write what waits; False when some of it still does, or the stream has ended."""
     cdef ssize_t sent
     while stream.output_size and not stream.dead:
-        lane.tally.sends += 1
+        lane.counts.sends += 1
         sent = c_send(
             stream.descriptor, stream.output + stream.output_at, stream.output_size, MSG_DONTWAIT | MSG_NOSIGNAL
         )

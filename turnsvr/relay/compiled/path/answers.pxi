@@ -55,7 +55,7 @@ cdef bint answer_allocate(
     if listener.challenge == NULL or not is_plain_allocate(request, size, &has_fingerprint):
         return False
     if not limiter_allow(lane.shared.limiter, &key.client, batch.now):
-        lane.tally.challenges_withheld += 1
+        lane.counts.challenges_withheld += 1
         drop_packet(lane, NULL, RATE_LIMITED)
         return True
     if grouping_full(&batch.grouping) or batch.challenges_used == CHALLENGES:

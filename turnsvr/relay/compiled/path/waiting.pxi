@@ -52,28 +52,28 @@ cdef inline Ip source_ip(const FiveTupleKey *key) noexcept nogil:
 
 cdef inline bint is_source_at(const void *item, const void *key) noexcept nogil:
     return (
-        same_ip(&(<const Source *>item).ip, &(<const Source *>key).ip)
-        and (<const Source *>item).family == (<const Source *>key).family
+        same_ip(&(<const WaitingSource *>item).ip, &(<const WaitingSource *>key).ip)
+        and (<const WaitingSource *>item).family == (<const WaitingSource *>key).family
     )
 
 
-cdef Source *find_source(const Index *index, const Ip *ip, uint16_t family) noexcept nogil:
-    cdef Source wanted
+cdef WaitingSource *find_source(const Index *index, const Ip *ip, uint16_t family) noexcept nogil:
+    cdef WaitingSource wanted
     if index.used == 0:
         return NULL
     wanted.ip = ip[0]
     wanted.family = family
-    return <Source *>index_find(index, hash_ip(ip, family), is_source_at, &wanted)
+    return <WaitingSource *>index_find(index, hash_ip(ip, family), is_source_at, &wanted)
 
 
-cdef Source *source_for(Lane *lane, Session *session, const FiveTupleKey *key) noexcept nogil:
+cdef WaitingSource *source_for(Lane *lane, Session *session, const FiveTupleKey *key) noexcept nogil:
     """The source that this client belongs to, with a place for it; NULL when there is no memory."""
     cdef Ip ip = source_ip(key)
-    cdef Source *source = NULL
+    cdef WaitingSource *source = NULL
     if session == NULL:
         source = find_source(&lane.waiting[STRANGERS].sources, &ip, key.client.family)
     if source == NULL:
-        source = <Source *>calloc(1, sizeof(Source))
+        source = <WaitingSource *>calloc(1, sizeof(WaitingSource))
         if source == NULL:
             return NULL
         source.ip = ip
@@ -88,7 +88,7 @@ cdef Source *source_for(Lane *lane, Session *session, const FiveTupleKey *key) n
     return source
 
 
-cdef void leave_source(Lane *lane, Source *source) noexcept nogil:
+cdef void leave_source(Lane *lane, WaitingSource *source) noexcept nogil:
     """One client less; the source is freed with its last."""
     source.clients -= 1
     if source.clients == 0:
@@ -133,7 +133,7 @@ cdef bint has_room(
 ) noexcept nogil:
     """Whether one more datagram of this client may wait."""
     cdef FairQueue *fair
-    cdef Source *source = NULL
+    cdef WaitingSource *source = NULL
     cdef int64_t whole = sizeof(Queued) + size
     cdef Ip ip
     if not is_datagram(key.transport):
@@ -202,7 +202,7 @@ cdef bint enqueue(
     queue.data += not is_message
     charge(lane, queue, sizeof(Queued) + size)
     if is_message:
-        lane.tally.sent_up += 1
+        lane.counts.sent_up += 1
         lane.messages += 1
     if queue.first == queued and queue.out == NULL:
         make_ready(lane, queue)
@@ -226,7 +226,7 @@ cdef Queued *take_first(Lane *lane, ClientQueue *queue) noexcept nogil:
 
 cdef void make_ready(Lane *lane, ClientQueue *queue) noexcept nogil:
     """A message of this client is first, and the rules have none of it: stand in line."""
-    cdef Source *source = queue.source
+    cdef WaitingSource *source = queue.source
     queue.is_ready = True
     queue.next = NULL
     if source.last != NULL:
@@ -239,7 +239,7 @@ cdef void make_ready(Lane *lane, ClientQueue *queue) noexcept nogil:
     up_wake(&lane.up)
 
 
-cdef void list_source(FairQueue *fair, Source *source) noexcept nogil:
+cdef void list_source(FairQueue *fair, WaitingSource *source) noexcept nogil:
     """Have a source stand last in its queue's ring."""
     source.is_listed = True
     source.next = NULL
@@ -252,7 +252,7 @@ cdef void list_source(FairQueue *fair, Source *source) noexcept nogil:
 
 cdef ClientQueue *next_ready(FairQueue *fair) noexcept nogil:
     """Take the client out of line whose turn it is; NULL when none stands in it."""
-    cdef Source *source = fair.first
+    cdef WaitingSource *source = fair.first
     cdef ClientQueue *queue
     if source == NULL:
         return NULL
@@ -273,10 +273,10 @@ cdef ClientQueue *next_ready(FairQueue *fair) noexcept nogil:
 
 cdef void leave_line(Lane *lane, ClientQueue *queue) noexcept nogil:
     """Give up a place in line."""
-    cdef Source *source = queue.source
+    cdef WaitingSource *source = queue.source
     cdef FairQueue *fair = &lane.waiting[<int>source.kind]
     cdef ClientQueue *before = NULL
-    cdef Source *earlier = NULL
+    cdef WaitingSource *earlier = NULL
     while (before.next if before != NULL else source.first) != queue:
         before = before.next if before != NULL else source.first
     if before != NULL:

@@ -1,6 +1,6 @@
-# The Engine: what Python sends to clients and peers, and with that all that the control thread may do.
+# The PacketEngine: what Python sends to clients and peers, and with that all that the control thread may do.
 
-cdef class Engine(Upward):
+cdef class PacketEngine(Upward):
     """Lanes, their clients and sessions, what goes up, and what goes out.
 
     It owns no descriptor but its lanes' own and those of adopted streams: the caller closes the sockets that it has
@@ -34,20 +34,20 @@ cdef class Engine(Upward):
             lane_lock(lane)
             sent = stream_queue(lane, self.batch, stream, NULL, 0, <const uint8_t *>data, <uint32_t>len(data), 0)
             flush_streams(lane, self.batch)
-            self.tally.drops[<int>(SEND_FAILED if stream.dead else SLOW_CLIENT)] += not sent
+            self.counts.drops[<int>(SEND_FAILED if stream.dead else SLOW_CLIENT)] += not sent
             lane_unlock(lane)
             return
         write = self.writers.get(five_tuple)
         if write is None:
-            self.tally.drops[<int>SEND_FAILED] += 1
+            self.counts.drops[<int>SEND_FAILED] += 1
         elif not write(data):
-            self.tally.drops[<int>SLOW_CLIENT] += 1
+            self.counts.drops[<int>SLOW_CLIENT] += 1
 
     cdef int send_datagram(self, Lane *lane, const FiveTupleKey *key, bytes data) except -1:
         """Send, or have it wait for others while hold() is on; without the lane's lock, by a batch of its own."""
         cdef Listener *listener = listener_of(lane, &key.server)
         if listener == NULL:
-            self.tally.drops[<int>SEND_FAILED] += 1
+            self.counts.drops[<int>SEND_FAILED] += 1
             return 0
         if self.sends.count and self.sends.descriptor != listener.descriptor:
             self.flush_sends()
@@ -65,14 +65,14 @@ cdef class Engine(Upward):
         if link == NULL or not seal_record(
             link, self.batch, NULL, NULL, 0, <const uint8_t *>data, <uint32_t>len(data), 0, 0
         ):
-            self.tally.drops[<int>SEND_FAILED] += 1
+            self.counts.drops[<int>SEND_FAILED] += 1
         flush(lane, self.batch)
         lane_unlock(lane)
         return 0
 
     cdef int flush_sends(self) except -1:
         """Send the datagrams that wait, and let go of their bytes."""
-        send_all(&self.sends, &self.tally)
+        send_all(&self.sends, &self.counts)
         self.sent.clear()
         return 0
 
@@ -91,7 +91,7 @@ cdef class Engine(Upward):
         cdef Endpoint endpoint
         cdef Lane *lane
         if session == NULL:
-            self.tally.drops[<int>NO_SESSION] += 1
+            self.counts.drops[<int>NO_SESSION] += 1
             return
         read_peer(&endpoint, peer[0], peer[1])
         lane = self.lanes[session.lane]
@@ -130,7 +130,7 @@ cdef class Engine(Upward):
                 if queue_of(lane, session, &key) != NULL:
                     break
                 taken += 1
-                lane.tally.received += 1
+                lane.counts.received += 1
                 if shows_move(lane, session, &key, <const uint8_t *>frame, <uint32_t>len(frame)) or not from_client(
                     lane, self.batch, session, <const uint8_t *>frame, <uint32_t>len(frame), 0, False, &route
                 ):
