@@ -16,7 +16,7 @@ from turnsvr.admin.guard import Guard
 from turnsvr.app.errors import StartError
 from turnsvr.config.settings import Settings
 from turnsvr.net.tls import TlsFiles
-from turnsvr.web.middleware import Event, Receive, Scope, Send
+from turnsvr.web.middleware import AsgiEvent, AsgiReceive, AsgiScope, AsgiSend
 
 HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -74,10 +74,10 @@ class At:
 
     async def ask(self, host: str, token: str) -> int:
         headers = [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {token}".encode())]
-        scope: Scope = {"type": "http", "scheme": "http", "client": (host, 1), "headers": headers, "method": "GET"}
+        scope: AsgiScope = {"type": "http", "scheme": "http", "client": (host, 1), "headers": headers, "method": "GET"}
         statuses: list[int] = []
 
-        async def send(event: Event) -> None:
+        async def send(event: AsgiEvent) -> None:
             if event["type"] == "http.response.start":
                 statuses.append(event["status"])
                 self.headers = event.get("headers", [])
@@ -85,10 +85,10 @@ class At:
         await self._guard(scope, self._receive, send)
         return statuses[0]
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _let_in(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         await send({"type": "http.response.start", "status": 200})
 
-    async def _receive(self) -> Event:
+    async def _receive(self) -> AsgiEvent:
         return {"type": "http.request"}
 
 

@@ -12,7 +12,7 @@ from tests.conftest import PATIENCE, Serve, address_of
 from turnsvr.app.external import metadata, stunquery, watch
 from turnsvr.app.external.background import in_thread
 from turnsvr.app.external.metadata import PublicAddress
-from turnsvr.app.external.watch import ExternalAddresses, Found, Look
+from turnsvr.app.external.watch import ExternalAddresses, FoundAddress, Look
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
 from turnsvr.client.turn import TurnClient
@@ -40,7 +40,9 @@ class World:
         return await self.looks.get()
 
     def answer(self, found: dict[str, str], *reasons: str) -> None:
-        self.looks.put_nowait(Look({relay: Found(address, "somebody") for relay, address in found.items()}, [*reasons]))
+        self.looks.put_nowait(
+            Look({relay: FoundAddress(address, "somebody") for relay, address in found.items()}, [*reasons])
+        )
 
     async def asked_for(self) -> tuple[str, ...]:
         async with asyncio.timeout(PATIENCE):

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
 from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import Link, open_link, tls_context
+from turnsvr.client.link import ClientLink, open_link, tls_context
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun.address import Address, Transport
@@ -57,7 +57,7 @@ class Call:
     peer: Peer
     channel: int
 
-    async def link(self, transport: Transport) -> Link:
+    async def link(self, transport: Transport) -> ClientLink:
         tls = tls_context(insecure=True) if transport is Transport.TLS else None
         return await open_link(transport, address_of(self.application, transport.value), tls=tls)
 

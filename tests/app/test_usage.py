@@ -20,7 +20,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.snapshot import figures
 from turnsvr.app.trial import obstacles
 from turnsvr.app.usage.recordfile import RecordFile
-from turnsvr.app.usage.sender import Sender
+from turnsvr.app.usage.sender import UsageSender
 from turnsvr.app.usage.spool import Spool
 from turnsvr.client.credentials import Login
 from turnsvr.client.link import DatagramLink
@@ -251,7 +251,7 @@ def test_a_server_that_is_killed_sends_what_it_left_after_the_next_start(
 
 
 async def test_a_service_that_wants_less_gets_less(tmp_path: Path, receiver: Receiver) -> None:
-    sender = Sender(
+    sender = UsageSender(
         receiver.url, SECRET, lambda woken: spool_of(tmp_path, woken=woken), batch=8, timeout=PATIENCE, first_pause=0.01
     )
     accepted = receiver.respond
@@ -269,7 +269,7 @@ async def test_a_service_that_wants_less_gets_less(tmp_path: Path, receiver: Rec
 @pytest.mark.parametrize("status", [301, 400, 403, 404, 413, 429, 500, 503])
 async def test_only_a_2xx_takes_records(tmp_path: Path, receiver: Receiver, status: int) -> None:
     receiver.status = status
-    sender = Sender(
+    sender = UsageSender(
         receiver.url, SECRET, lambda woken: spool_of(tmp_path, woken=woken), batch=8, timeout=PATIENCE, first_pause=0.01
     )
     sender.put([b"{}\n"])
@@ -284,7 +284,7 @@ async def test_only_a_2xx_takes_records(tmp_path: Path, receiver: Receiver, stat
 
 async def test_the_service_says_when_to_come_again(tmp_path: Path, receiver: Receiver) -> None:
     receiver.status, receiver.retry_after = 503, "3600"
-    sender = Sender(
+    sender = UsageSender(
         receiver.url, SECRET, lambda woken: spool_of(tmp_path, woken=woken), batch=8, timeout=PATIENCE, first_pause=0.01
     )
     sender.put([b"{}\n"])

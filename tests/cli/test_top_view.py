@@ -14,7 +14,7 @@ from turnsvr.cli.text import width
 from turnsvr.cli.top.view import (
     Action,
     Choices,
-    End,
+    EndSession,
     Mode,
     Quit,
     Snapshot,
@@ -157,7 +157,7 @@ def test_ending_a_session_is_asked_about() -> None:
         back, action = press(state, no, SNAPSHOT, HEIGHT)
         assert (back.mode, action) == (Mode.LIST, None)
     back, action = press(state, "y", SNAPSHOT, HEIGHT)
-    assert (back.mode, action) == (Mode.LIST, End(2))
+    assert (back.mode, action) == (Mode.LIST, EndSession(2))
 
 
 def test_the_question_is_about_the_session_that_was_selected_whatever_the_list_does_meanwhile() -> None:
@@ -165,7 +165,7 @@ def test_the_question_is_about_the_session_that_was_selected_whatever_the_list_d
     other = replace(SNAPSHOT, sessions=SESSIONS[10:])
     state = scrolled(state, other, HEIGHT)
     assert texts(state, other)[-1] == "end session 2? y/n"
-    assert press(state, "y", other, HEIGHT)[1] == End(2)
+    assert press(state, "y", other, HEIGHT)[1] == EndSession(2)
 
 
 def test_a_session_s_peers_are_shown_and_scrolled() -> None:
@@ -186,7 +186,7 @@ def test_a_session_s_peers_are_shown_and_scrolled() -> None:
     assert any("0x4001  203.0.113.9:9" in line for line in texts(far, snapshot)[4:])
     asked, _ = press(state, "x", snapshot, HEIGHT)
     assert texts(asked, snapshot)[-1] == "end session 2 of user2? y/n"
-    assert press(asked, "y", snapshot, HEIGHT) == (replace(state, mode=Mode.DETAIL, back=Mode.DETAIL), End(2))
+    assert press(asked, "y", snapshot, HEIGHT) == (replace(state, mode=Mode.DETAIL, back=Mode.DETAIL), EndSession(2))
     assert press(state, "escape", snapshot, HEIGHT)[0].mode is Mode.LIST
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.client.coturn import PASSWORD, USER, Coturn, coturn
 from tests.conftest import Serve, address_of
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import Link, open_link, tls_context
+from turnsvr.client.link import ClientLink, open_link, tls_context
 from turnsvr.client.transaction import Timers
 from turnsvr.client.turn import TurnClient
 from turnsvr.net.tls import TlsFiles
@@ -30,7 +30,7 @@ class Target:
     is_ours: bool
     plain: dict[Transport, Address]
 
-    async def link(self, transport: Transport) -> Link:
+    async def link(self, transport: Transport) -> ClientLink:
         tls = tls_context(insecure=True) if transport is Transport.TLS else None
         return await open_link(transport, self.plain[transport], tls=tls, timers=TIMERS)
 

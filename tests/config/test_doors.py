@@ -13,7 +13,7 @@ from turnsvr.config.advice import advise
 from turnsvr.config.doorsettings import Backend, ShareSettings
 from turnsvr.config.settings import Settings
 from turnsvr.net.arrival import HTTP_PROTOCOLS
-from turnsvr.net.doors import Door, Listener
+from turnsvr.net.doors import Door, StreamListener
 from turnsvr.stun.address import Address
 
 BASE = """
@@ -141,7 +141,7 @@ def test_the_wildcard_of_a_name_is_below_it() -> None:
     share = ShareSettings.model_validate(
         {"pass_through": {"*.example.org": "tcp://127.0.0.1:1", "a.example.org": "tcp://127.0.0.1:2"}}
     )
-    door = assemble.doors(Settings(share=share))[Listener("tcp", Address("::", 3478))]
+    door = assemble.doors(Settings(share=share))[StreamListener("tcp", Address("::", 3478))]
     found = {
         name: door.server_of(name) for name in ("a.example.org", "b.example.org", "x.y.example.org", "example.org", "")
     }

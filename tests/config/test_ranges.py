@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from turnsvr.config.ranges import (
     AddressRange,
-    Endpoint,
     ListenAddress,
     ListenTransport,
     PeerRange,
     PortRange,
+    ServerAddress,
     parse_host,
     parse_unicast_host,
 )
@@ -91,15 +91,15 @@ def test_a_concrete_address_is_itself_and_not_optional() -> None:
     ],
 )
 def test_endpoints(text: str, host: str, port: int) -> None:
-    endpoint = Endpoint.parse(text)
-    assert endpoint == Endpoint(host, port)
-    assert Endpoint.parse(str(endpoint)) == endpoint
+    endpoint = ServerAddress.parse(text)
+    assert endpoint == ServerAddress(host, port)
+    assert ServerAddress.parse(str(endpoint)) == endpoint
 
 
 @pytest.mark.parametrize("text", ["", "host:80", "2001:db8::7", "1.2.3.4:0", "1.2.3.4:70000", "[1.2.3.4", None])
 def test_no_endpoints(text: object) -> None:
     with pytest.raises(BadValue):
-        Endpoint.parse(text)
+        ServerAddress.parse(text)
 
 
 def test_port_ranges() -> None:
@@ -205,7 +205,7 @@ def test_unicast_hosts() -> None:
 def test_any_text_is_an_address_or_a_bad_value(text: str) -> None:
     parsers: list[Callable[[object], object]] = [
         ListenAddress.parse,
-        Endpoint.parse,
+        ServerAddress.parse,
         PortRange.parse,
         AddressRange.parse,
         parse_host,

@@ -14,7 +14,7 @@ from tests.lab.conftest import OURS, turnsvr
 from tests.lab.netlab import Node, laboratory, require
 from tests.lab.routers import PUBLIC_V4
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink, Link, StreamLink
+from turnsvr.client.link import ClientLink, DatagramLink, StreamLink
 from turnsvr.client.transaction import Timers
 from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun.address import Address, Transport
@@ -88,7 +88,7 @@ class Result:
     by_peer: list[int] = field(default_factory=list)
 
 
-async def link(transport: Transport, server: Address, host: str) -> Link:
+async def link(transport: Transport, server: Address, host: str) -> ClientLink:
     if transport is Transport.UDP:
         return await DatagramLink.open(server, local=Address(host, 0), timers=TIMERS)
     return await StreamLink.open(server, local=Address(host, 0), timers=TIMERS)

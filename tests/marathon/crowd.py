@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from tests.marathon.peers import TOKEN_SIZE, Peer
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink, Link, StreamLink, new_request
+from turnsvr.client.link import ClientLink, DatagramLink, StreamLink, new_request
 from turnsvr.client.transaction import ClientError, Timers, TransactionFailed
 from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun import attributes as a
@@ -79,7 +79,7 @@ class World:
     seen: Seen
     random: random.Random
 
-    async def connect(self, transport: Transport, local: Address | None = None) -> Link:
+    async def connect(self, transport: Transport, local: Address | None = None) -> ClientLink:
         timers = Timers.within(_PATIENCE)
         if transport is Transport.UDP:
             return await DatagramLink.open(self.servers[transport], local=local, timers=timers)
@@ -105,7 +105,7 @@ async def live(world: World) -> None:
 End = Callable[[World, TurnClient], Awaitable[None]]
 
 
-async def session(world: World, link: Link, end: End | None = None, seconds: float | None = None) -> None:
+async def session(world: World, link: ClientLink, end: End | None = None, seconds: float | None = None) -> None:
     """One session, ended in this manner; raises ClientError or OSError. seconds: how long the client stays."""
     client = TurnClient(link, world.random.choice(world.logins))
     token = secrets.token_bytes(TOKEN_SIZE)

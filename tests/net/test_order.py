@@ -13,7 +13,7 @@ from tests.conftest import PASSWORD, PATIENCE, USER, Serve
 from turnsvr import relay
 from turnsvr.app.application import Application
 from turnsvr.client.credentials import Login, challenged
-from turnsvr.client.link import DatagramLink, Link, StreamLink, new_request, tls_context
+from turnsvr.client.link import ClientLink, DatagramLink, StreamLink, new_request, tls_context
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source
@@ -120,7 +120,7 @@ async def peer() -> AsyncIterator[Peer]:
 class Client(TurnClient):
     """One that can send several things at once, without waiting for an answer."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: ClientLink) -> None:
         super().__init__(link, Login(USER, PASSWORD))
 
     @classmethod

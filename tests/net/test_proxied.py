@@ -19,7 +19,7 @@ from turnsvr.client.transaction import Timers
 from turnsvr.client.turn import TurnClient
 from turnsvr.config.settings import ProxySettings
 from turnsvr.net import proxied
-from turnsvr.net.proxyheader import Refusal, write_header
+from turnsvr.net.proxyheader import HeaderRefusal, write_header
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Transport
 
@@ -73,7 +73,7 @@ async def ask(streams: Streams) -> Address | None:
     return (await read_message(streams[0])).get(a.XOR_MAPPED_ADDRESS)
 
 
-def refusals(application: Application) -> dict[Refusal, int]:
+def refusals(application: Application) -> dict[HeaderRefusal, int]:
     return dict(application.rooms.streams.header_refusals)
 
 
@@ -124,7 +124,7 @@ async def test_others_are_refused_at_once(serve: Serve) -> None:
     with capture_logs() as logs:
         streams = await told(application, "tcp", version_2(CLIENT))
         assert await ends(streams[0])
-    assert refusals(application) == {Refusal.UNTRUSTED: 1}
+    assert refusals(application) == {HeaderRefusal.UNTRUSTED: 1}
     assert [entry["client"] for entry in logs if entry["event"] == "PROXY header refused"] == ["127.0.0.1"]
     await hang_up(streams)
 
@@ -140,15 +140,15 @@ async def test_a_header_is_no_stun_where_none_is_asked_for(serve: Serve) -> None
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (binding(), Refusal.MALFORMED),
-        (b"\x16\x03\x01\x00\x10", Refusal.MALFORMED),
-        (b"PROXY TCP4 192.0.2.1\r\n", Refusal.MALFORMED),
-        (b"PROXY UNKNOWN " + b"x" * 200, Refusal.TOO_LONG),
-        (OWN["2"][:14] + b"\xff\xff", Refusal.TOO_LONG),
+        (binding(), HeaderRefusal.MALFORMED),
+        (b"\x16\x03\x01\x00\x10", HeaderRefusal.MALFORMED),
+        (b"PROXY TCP4 192.0.2.1\r\n", HeaderRefusal.MALFORMED),
+        (b"PROXY UNKNOWN " + b"x" * 200, HeaderRefusal.TOO_LONG),
+        (OWN["2"][:14] + b"\xff\xff", HeaderRefusal.TOO_LONG),
     ],
     ids=["STUN", "TLS", "half a header", "a long line", "long TLVs"],
 )
-async def test_what_is_no_header_is_closed_and_counted(serve: Serve, said: bytes, why: Refusal) -> None:
+async def test_what_is_no_header_is_closed_and_counted(serve: Serve, said: bytes, why: HeaderRefusal) -> None:
     application = await serve(proxy=HERE)
     streams = await told(application, "tcp", said)
     assert await ends(streams[0])
@@ -163,7 +163,7 @@ async def test_a_header_has_a_deadline(serve: Serve, said: bytes, monkeypatch: p
     application = await serve(proxy=HERE)
     streams = await told(application, "tcp", said)
     assert await ends(streams[0])
-    assert refusals(application) == {Refusal.LATE: 1}
+    assert refusals(application) == {HeaderRefusal.LATE: 1}
     await until(lambda: application.connections == 0)
     await hang_up(streams)
 
@@ -177,7 +177,7 @@ async def test_a_check_that_says_nothing_is_no_refusal(serve: Serve) -> None:
             streams[1].close()
             await until(lambda: application.connections == 0)
             assert await ends(streams[0])
-    assert refusals(application) == {Refusal.ENDED: 1}
+    assert refusals(application) == {HeaderRefusal.ENDED: 1}
     assert len([entry for entry in logs if entry["event"] == "PROXY header refused"]) == 1
 
 

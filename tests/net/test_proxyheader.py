@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, Refusal, write_header
+from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, HeaderRefusal, write_header
 from turnsvr.stun.address import Address
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -42,36 +42,36 @@ GOOD: dict[str, tuple[bytes, Address | None]] = {
     "2, unspecified": (binary(0x21, 0x00, b"anything"), None),
     "2, a Unix socket": (binary(0x21, 0x31, bytes(216)), None),
 }
-BAD: dict[str, tuple[bytes, Refusal]] = {
-    "STUN": (b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), Refusal.MALFORMED),
-    "a ClientHello": (b"\x16\x03\x01\x02\x00", Refusal.MALFORMED),
-    "HTTP": (b"GET / HTTP/1.1\r\n\r\n", Refusal.MALFORMED),
-    "HTTP that begins alike": (b"PROPFIND / HTTP/1.1\r\n", Refusal.MALFORMED),
-    "an empty line": (b"\r\n\r\nGET /", Refusal.MALFORMED),
-    "small letters": (b"proxy TCP4 192.0.2.1 192.0.2.2 1 2\r\n", Refusal.MALFORMED),
-    "1, UDP": (b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", Refusal.MALFORMED),
-    "1, the other family": (b"PROXY TCP4 2001:db8::1 2001:db8::2 1 2\r\n", Refusal.MALFORMED),
-    "1, the other family's": (b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n", Refusal.MALFORMED),
-    "1, two spaces": (b"PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", Refusal.MALFORMED),
-    "1, a port that is none": (b"PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n", Refusal.MALFORMED),
-    "1, a port with a zero in front": (b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", Refusal.MALFORMED),
-    "1, an address in octal": (b"PROXY TCP4 0300.0.2.1 192.0.2.2 1 2\r\n", Refusal.MALFORMED),
-    "1, a zone": (b"PROXY TCP6 fe80::1%eth0 fe80::2 1 2\r\n", Refusal.MALFORMED),
-    "1, more behind": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n", Refusal.MALFORMED),
-    "1, less": (b"PROXY TCP4 192.0.2.1\r\n", Refusal.MALFORMED),
-    "1, without CR": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", Refusal.MALFORMED),
-    "1, without an end": (b"PROXY UNKNOWN " + b"x" * 200, Refusal.TOO_LONG),
-    "1, one byte too long": (b"PROXY UNKNOWN ".ljust(106, b"x") + b"\r\n", Refusal.TOO_LONG),
-    "2, version 1": (binary(0x11, 0x11, V4), Refusal.MALFORMED),
-    "2, version 3": (binary(0x31, 0x11, V4), Refusal.MALFORMED),
-    "2, another command": (binary(0x22, 0x11, V4), Refusal.MALFORMED),
-    "2, datagrams": (binary(0x21, 0x12, V4), Refusal.MALFORMED),
-    "2, a family without transport": (binary(0x21, 0x10, V4), Refusal.MALFORMED),
-    "2, another family": (binary(0x21, 0x41, V4), Refusal.MALFORMED),
-    "2, too short for IPv4": (binary(0x21, 0x11, V4[:-1]), Refusal.MALFORMED),
-    "2, too short for IPv6": (binary(0x21, 0x21, V6[:-1]), Refusal.MALFORMED),
-    "2, one byte too long": (binary(0x21, 0x11, V4.ljust(MAX_HEADER - 15, b"\n")), Refusal.TOO_LONG),
-    "2, as long as can be written": (binary(0x20, 0x00, b"")[:14] + b"\xff\xff", Refusal.TOO_LONG),
+BAD: dict[str, tuple[bytes, HeaderRefusal]] = {
+    "STUN": (b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12), HeaderRefusal.MALFORMED),
+    "a ClientHello": (b"\x16\x03\x01\x02\x00", HeaderRefusal.MALFORMED),
+    "HTTP": (b"GET / HTTP/1.1\r\n\r\n", HeaderRefusal.MALFORMED),
+    "HTTP that begins alike": (b"PROPFIND / HTTP/1.1\r\n", HeaderRefusal.MALFORMED),
+    "an empty line": (b"\r\n\r\nGET /", HeaderRefusal.MALFORMED),
+    "small letters": (b"proxy TCP4 192.0.2.1 192.0.2.2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, UDP": (b"PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, the other family": (b"PROXY TCP4 2001:db8::1 2001:db8::2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, the other family's": (b"PROXY TCP6 192.0.2.1 192.0.2.2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, two spaces": (b"PROXY TCP4  192.0.2.1 192.0.2.2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, a port that is none": (b"PROXY TCP4 192.0.2.1 192.0.2.2 65536 2\r\n", HeaderRefusal.MALFORMED),
+    "1, a port with a zero in front": (b"PROXY TCP4 192.0.2.1 192.0.2.2 01 2\r\n", HeaderRefusal.MALFORMED),
+    "1, an address in octal": (b"PROXY TCP4 0300.0.2.1 192.0.2.2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, a zone": (b"PROXY TCP6 fe80::1%eth0 fe80::2 1 2\r\n", HeaderRefusal.MALFORMED),
+    "1, more behind": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2 3\r\n", HeaderRefusal.MALFORMED),
+    "1, less": (b"PROXY TCP4 192.0.2.1\r\n", HeaderRefusal.MALFORMED),
+    "1, without CR": (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", HeaderRefusal.MALFORMED),
+    "1, without an end": (b"PROXY UNKNOWN " + b"x" * 200, HeaderRefusal.TOO_LONG),
+    "1, one byte too long": (b"PROXY UNKNOWN ".ljust(106, b"x") + b"\r\n", HeaderRefusal.TOO_LONG),
+    "2, version 1": (binary(0x11, 0x11, V4), HeaderRefusal.MALFORMED),
+    "2, version 3": (binary(0x31, 0x11, V4), HeaderRefusal.MALFORMED),
+    "2, another command": (binary(0x22, 0x11, V4), HeaderRefusal.MALFORMED),
+    "2, datagrams": (binary(0x21, 0x12, V4), HeaderRefusal.MALFORMED),
+    "2, a family without transport": (binary(0x21, 0x10, V4), HeaderRefusal.MALFORMED),
+    "2, another family": (binary(0x21, 0x41, V4), HeaderRefusal.MALFORMED),
+    "2, too short for IPv4": (binary(0x21, 0x11, V4[:-1]), HeaderRefusal.MALFORMED),
+    "2, too short for IPv6": (binary(0x21, 0x21, V6[:-1]), HeaderRefusal.MALFORMED),
+    "2, one byte too long": (binary(0x21, 0x11, V4.ljust(MAX_HEADER - 15, b"\n")), HeaderRefusal.TOO_LONG),
+    "2, as long as can be written": (binary(0x20, 0x00, b"")[:14] + b"\xff\xff", HeaderRefusal.TOO_LONG),
 }
 
 
@@ -98,7 +98,7 @@ def test_a_header_is_read_and_nothing_behind_it(
 
 @pytest.mark.parametrize(("header", "why"), BAD.values(), ids=BAD)
 @pytest.mark.parametrize("size", [1, 100_000])
-def test_what_is_no_header(header: bytes, why: Refusal, size: int) -> None:
+def test_what_is_no_header(header: bytes, why: HeaderRefusal, size: int) -> None:
     with pytest.raises(BadHeader) as caught:
         read(header, [size] * 10_000)
     assert caught.value.refusal is why

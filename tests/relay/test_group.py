@@ -11,7 +11,7 @@ import pytest
 
 from tests.relay.world import LOOPBACK, private_loopback
 from turnsvr.relay.portable.group import GROUP, open_group
-from turnsvr.relay.portable.sockets import BindingAnswer, Listener
+from turnsvr.relay.portable.sockets import BindingAnswer, UdpListener
 from turnsvr.stun.address import Address, Family
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="one socket on this system")
@@ -20,7 +20,7 @@ PLAIN = BindingAnswer(b"", False)
 
 
 @pytest.fixture
-def group() -> Iterator[list[Listener]]:
+def group() -> Iterator[list[UdpListener]]:
     opened = open_group(Address(private_loopback(), 0), PLAIN, 0)
     yield opened
     for each in opened:
@@ -33,7 +33,7 @@ def client(host: str) -> socket.socket:
     return sock
 
 
-def waiting(listener: Listener) -> list[tuple[str, int]]:
+def waiting(listener: UdpListener) -> list[tuple[str, int]]:
     """Who has sent what waits."""
     senders = list[tuple[str, int]]()
     try:
@@ -43,12 +43,12 @@ def waiting(listener: Listener) -> list[tuple[str, int]]:
         return senders
 
 
-def test_all_are_at_one_address(group: list[Listener]) -> None:
+def test_all_are_at_one_address(group: list[UdpListener]) -> None:
     assert len(group) == GROUP
     assert len({each.address for each in group}) == 1
 
 
-def test_a_source_has_one_socket_whatever_its_port(group: list[Listener]) -> None:
+def test_a_source_has_one_socket_whatever_its_port(group: list[UdpListener]) -> None:
     hosts = [private_loopback() for _ in range(100)]
     for host in hosts:
         for _ in range(3):
@@ -60,7 +60,7 @@ def test_a_source_has_one_socket_whatever_its_port(group: list[Listener]) -> Non
     assert sum(map(bool, found)) > GROUP / 2
 
 
-def test_what_one_floods_leaves_the_others_room(group: list[Listener]) -> None:
+def test_what_one_floods_leaves_the_others_room(group: list[UdpListener]) -> None:
     flooder, others = private_loopback(), [private_loopback() for _ in range(50)]
     with client(flooder) as sock:
         for _ in range(20_000):

@@ -18,7 +18,7 @@ from turnsvr.config.ranges import AddressRange
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.net.tls import TlsFiles
 from turnsvr.stores import schema
-from turnsvr.stores.api import Option, RealmTable, Store, UserKeys
+from turnsvr.stores.api import RealmOption, RealmTable, Store, UserKeys
 from turnsvr.stores.redis import RedisStore
 from turnsvr.stores.sql import SqlStore
 
@@ -70,7 +70,7 @@ async def test_turnadmin_lists_what_we_made(store: Store, database: Database) ->
     await store.set_user(REALM, "gorst", keys("gorst"))
     await store.add_secret(REALM, "logen")
     await store.set_origin("http://crinna.org:80", REALM)
-    limits: dict[Option, int] = {"max-bps": 500_000, "total-quota": 12_000, "user-quota": 10_000}
+    limits: dict[RealmOption, int] = {"max-bps": 500_000, "total-quota": 12_000, "user-quota": 10_000}
     for option, value in limits.items():
         await store.set_option(REALM, option, value)
     assert f"gorst[{REALM}]" in turnadmin(database, "-l", "-r", REALM)

@@ -11,7 +11,7 @@ PROGRAM = """
 import sys
 import turnsvr.stores.api, turnsvr.cli
 from turnsvr.config.locations import StoreUrl
-from turnsvr.stores import MissingPackages, open_store
+from turnsvr.stores import MissingDriver, open_store
 
 drivers = {"sqlalchemy", "aiosqlite", "asyncpg", "aiomysql", "redis"}
 assert not drivers & sys.modules.keys(), "loaded without need"
@@ -19,7 +19,7 @@ missing = sys.argv[2]
 sys.modules[missing] = None
 try:
     open_store(StoreUrl.parse(sys.argv[1]), 1.0)
-except MissingPackages as error:
+except MissingDriver as error:
     print(error)
 """
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from turnsvr.web.places import Held, who_ends
+from turnsvr.web.places import HeldPlace, who_ends
 
 ALONE, IN_COMPANY = True, False
 
 
-def held(text: str) -> list[Held]:
+def held(text: str) -> list[HeldPlace]:
     """Sessions as `a1 a2. b3`: source, since when, and a dot where somebody else is in the room."""
     return [
-        Held(each, each[0].encode(), not each.endswith("."), float(each[1:].removesuffix("."))) for each in text.split()
+        HeldPlace(each, each[0].encode(), not each.endswith("."), float(each[1:].removesuffix(".")))
+        for each in text.split()
     ]
 
 

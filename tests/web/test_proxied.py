@@ -15,7 +15,7 @@ from tests.net.test_streams import insecure, until
 from tests.web.conftest import Site, StartWeb
 from turnsvr.config.websettings import WebProxySettings
 from turnsvr.net import proxied
-from turnsvr.net.proxyheader import Refusal, write_header
+from turnsvr.net.proxyheader import HeaderRefusal, write_header
 from turnsvr.stun.address import Address
 from turnsvr.web.server import Server
 
@@ -51,7 +51,7 @@ async def status(site: Site, said: bytes, path: str = "/metrics", tls: ssl.SSLCo
     return int(answer.split()[1]) if answer else 0
 
 
-def refusals(site: Site) -> dict[Refusal, int]:
+def refusals(site: Site) -> dict[HeaderRefusal, int]:
     server = site.application.web
     assert isinstance(server, Server)
     assert server._connections is not None
@@ -80,14 +80,18 @@ async def test_others_are_refused(start_web: StartWeb) -> None:
     site = await start_web(proxy={"trusted": "192.0.2.0/24"})
     assert await status(site, header(OPERATOR)) == 0
     assert await status(site, b"") == 0
-    assert refusals(site) == {Refusal.UNTRUSTED: 2}
+    assert refusals(site) == {HeaderRefusal.UNTRUSTED: 2}
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [(b"", Refusal.MALFORMED), (b"PROXY ", Refusal.MALFORMED), (b"PROXY UNKNOWN " + b"x" * 120, Refusal.TOO_LONG)],
+    [
+        (b"", HeaderRefusal.MALFORMED),
+        (b"PROXY ", HeaderRefusal.MALFORMED),
+        (b"PROXY UNKNOWN " + b"x" * 120, HeaderRefusal.TOO_LONG),
+    ],
 )
-async def test_requests_without_a_header_are_refused(start_web: StartWeb, said: bytes, why: Refusal) -> None:
+async def test_requests_without_a_header_are_refused(start_web: StartWeb, said: bytes, why: HeaderRefusal) -> None:
     site = await start_web(proxy=HERE)
     assert await status(site, said) == 0
     assert refusals(site) == {why: 1}
@@ -98,7 +102,7 @@ async def test_a_header_has_a_deadline(start_web: StartWeb, monkeypatch: pytest.
     site = await start_web(proxy=HERE)
     reader, writer = await opened(site, b"PROXY")
     assert await asyncio.wait_for(reader.read(), PATIENCE) == b""
-    assert refusals(site) == {Refusal.LATE: 1}
+    assert refusals(site) == {HeaderRefusal.LATE: 1}
     writer.close()
 
 

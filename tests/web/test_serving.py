@@ -25,7 +25,7 @@ from turnsvr.config.settings import Settings
 from turnsvr.config.websettings import WebSettings
 from turnsvr.net.tls import TlsFiles
 from turnsvr.web.connections import DEADLINES, Phase
-from turnsvr.web.middleware import Forwarded, Receive, Scope, Send
+from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend, Forwarded
 from turnsvr.web.server import Server
 
 TRUSTED = (AddressRange.parse("10.0.0.0/8"), AddressRange.parse("::1"))
@@ -193,9 +193,9 @@ async def test_keys_are_replaced_and_rooms_live_on(start_web: StartWeb) -> None:
 
 async def seen(headers: list[tuple[str, str]], client: str, kind: str = "http") -> dict[str, Any]:
     """What an application is told of a request that came from this address."""
-    scopes: list[Scope] = []
+    scopes: list[AsgiScope] = []
 
-    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+    async def application(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         scopes.append(scope)
 
     raw = [(b"host", b"inner:80"), *((name.encode(), value.encode()) for name, value in headers)]

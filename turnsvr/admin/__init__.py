@@ -59,8 +59,8 @@ async def serve(settings: AdminSettings, context: Context, *, inherited: Inherit
     """
     if settings.socket == "off" and not settings.listen:
         return None
-    from turnsvr.admin.server import Server  # after the listeners are open: no first answer waits for it
+    from turnsvr.admin.server import AdminServer  # after the listeners are open: no first answer waits for it
 
-    server = Server(settings, context)
+    server = AdminServer(settings, context)
     await server.start(inherited)
     return server if server.listening else None

@@ -14,11 +14,11 @@ from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.web.figures import Figures
 
 Level = Literal["debug", "info", "warning", "error"]
-Reader = Literal["pump", "asyncio"]
+PacketReader = Literal["pump", "asyncio"]
 """Who reads a client's packets from its socket."""
 
 
-class Key(Protocol):
+class AllocationUser(Protocol):
     """The user of an allocation."""
 
     @property
@@ -62,7 +62,7 @@ class Allocation(Protocol):
     @property
     def realm(self) -> str: ...
     @property
-    def key(self) -> Key: ...
+    def key(self) -> AllocationUser: ...
     @property
     def shown(self) -> str:
         """The user as lists may show it."""
@@ -120,7 +120,7 @@ class Reloaded:
 
 
 @dataclass(frozen=True, slots=True)
-class LogLevel:
+class LevelInForce:
     """The least severe lines that are logged, and for how many seconds until the settings' own; None for good."""
 
     level: Level
@@ -182,7 +182,7 @@ class Context(Protocol):
     def pump(self) -> str:
         """Name of the pump that serves sessions."""
 
-    def reader(self, five_tuple: FiveTuple) -> Reader: ...
+    def reader(self, five_tuple: FiveTuple) -> PacketReader: ...
 
     async def facts(self) -> Facts: ...
 
@@ -216,7 +216,7 @@ class Context(Protocol):
     async def upgrade(self, program: str | None) -> Upgraded:
         """Have a successor go on, of this program or of the one that runs; raises CannotUpgrade."""
 
-    def log_level(self) -> LogLevel: ...
+    def log_level(self) -> LevelInForce: ...
 
-    def set_log_level(self, level: Level, seconds: float | None) -> LogLevel:
+    def set_log_level(self, level: Level, seconds: float | None) -> LevelInForce:
         """For so many seconds, or until the next reload."""

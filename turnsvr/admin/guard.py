@@ -15,7 +15,7 @@ import structlog
 
 from turnsvr.admin.application import answer
 from turnsvr.limits import AnswerLimiter
-from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
+from turnsvr.web.middleware import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 from turnsvr.web.origins import header
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
@@ -45,7 +45,7 @@ class Guard:
         self._clock = clock
         self._wrong = AnswerLimiter(_WRONG_TOKENS_A_SECOND, _SLOTS)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})
             return
@@ -57,7 +57,7 @@ class Guard:
         _log.warning("admin request refused", client=_host(scope), reason=text)
         await answer(status, text, _HEADERS.get(status))(scope, receive, send)
 
-    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
+    def _refusal(self, scope: AsgiScope) -> tuple[int, str] | None:
         if header(scope, "origin") is not None:
             return 403, "web pages may not call here"
         if scope["scheme"] == "http" and not _is_address(header(scope, "host")):
@@ -80,7 +80,7 @@ class Guard:
         return right and bool(token) and scheme.lower() == _BEARER
 
 
-def _host(scope: Scope) -> str:
+def _host(scope: AsgiScope) -> str:
     client = scope.get("client")
     return str(client[0]) if client else ""
 

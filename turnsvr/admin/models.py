@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from turnsvr.admin.context import Level, Reader
+from turnsvr.admin.context import Level, PacketReader
 from turnsvr.config import units
 
 
@@ -78,7 +78,7 @@ class Session(_Model):
     age: float = Field(description="Seconds since it began.")
     remaining: float = Field(description="Seconds that it lives on if the client does not refresh it.")
     pump: str = Field(description="What relays its packets.")
-    reader: Reader = Field(description="Who reads what the client sends: the pump itself, or asyncio.")
+    reader: PacketReader = Field(description="Who reads what the client sends: the pump itself, or asyncio.")
     traffic: SessionTraffic
     permission_count: int
     channel_count: int

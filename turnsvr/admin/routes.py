@@ -19,14 +19,14 @@ from turnsvr.web.refusal import Refused
 _MAX_NAMES = 100
 """User names that one answer lists."""
 
-Method = Literal["GET", "POST", "PUT", "DELETE"]
+HttpMethod = Literal["GET", "POST", "PUT", "DELETE"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
     """What one method does at one path. Its description is the text under `run`."""
 
-    method: Method
+    method: HttpMethod
     path: str
     summary: str
     run: Callable[[Any], Awaitable[BaseModel]]

@@ -22,7 +22,7 @@ from turnsvr.admin.unixsocket import Taken, UnixListener
 from turnsvr.config.adminsettings import AdminSettings
 from turnsvr.web import serving
 from turnsvr.web.connections import HttpConnections, HttpLimits
-from turnsvr.web.listeners import Inherited, ListenFailed, Opened, open_listeners
+from turnsvr.web.listeners import BoundListener, Inherited, ListenFailed, open_listeners
 
 _UNIX_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 2)
 _TCP_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS // 4)
@@ -31,7 +31,7 @@ _TCP_LIMITS = HttpLimits(connections=CONNECTIONS // 2, per_address=CONNECTIONS /
 _log = structlog.get_logger()
 
 
-class Server:
+class AdminServer:
     """The admin interface, where the settings want it."""
 
     def __init__(self, settings: AdminSettings, context: Context, environ: Mapping[str, str] = os.environ) -> None:
@@ -92,11 +92,11 @@ class Server:
         self._rates.forget()
         self.listening = ()
 
-    def _others(self) -> serving.Others:
+    def _others(self) -> serving.OtherProtocols:
         """Who comes over the Unix socket and speaks no HTTP."""
         return {handover.PREFACE: self._context.hand_over}
 
-    def _open_tcp(self, inherited: Inherited | None) -> list[Opened]:
+    def _open_tcp(self, inherited: Inherited | None) -> list[BoundListener]:
         """Raises ListenFailed."""
         if not self._settings.listen:
             return []

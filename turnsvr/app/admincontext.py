@@ -16,9 +16,9 @@ from turnsvr.admin.context import (
     Allocation,
     Facts,
     Level,
-    LogLevel,
+    LevelInForce,
+    PacketReader,
     PeerConnection,
-    Reader,
     Reloaded,
     Upgraded,
 )
@@ -96,7 +96,7 @@ class AdminContext:
     def pump(self) -> str:
         return self._rooms.pump.name
 
-    def reader(self, five_tuple: FiveTuple) -> Reader:
+    def reader(self, five_tuple: FiveTuple) -> PacketReader:
         is_adopted = self._rooms.streams.is_adopted(five_tuple)
         return "pump" if is_adopted or not five_tuple.transport.is_stream else "asyncio"
 
@@ -145,11 +145,11 @@ class AdminContext:
     async def upgrade(self, program: str | None) -> Upgraded:
         return await self._application.succession.upgrade(program)
 
-    def log_level(self) -> LogLevel:
+    def log_level(self) -> LevelInForce:
         log = self._application.log_level
-        return LogLevel(log.level, log.remaining)
+        return LevelInForce(log.level, log.remaining)
 
-    def set_log_level(self, level: Level, seconds: float | None) -> LogLevel:
+    def set_log_level(self, level: Level, seconds: float | None) -> LevelInForce:
         self._application.log_level.set(level, seconds)
         return self.log_level()
 

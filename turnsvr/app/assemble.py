@@ -21,7 +21,7 @@ from turnsvr.credentials.api import Traits
 from turnsvr.net import hosts
 from turnsvr.net.arrival import HTTP_PROTOCOLS
 from turnsvr.net.connections import StreamLimits
-from turnsvr.net.doors import OWN_WEB, Backend, Door, Doors, Listener
+from turnsvr.net.doors import OWN_WEB, Backend, Door, Doors, StreamListener
 from turnsvr.net.ownaddresses import delivered_here
 from turnsvr.net.splice import SpliceLimits
 from turnsvr.net.tls import TlsFiles
@@ -130,13 +130,13 @@ def _splices(share: ShareSettings | None) -> SpliceLimits:
     return SpliceLimits(share.connections, share.connections_per_address, share.idle_timeout)
 
 
-def _streams(settings: Settings, named: Iterable[ListenAddress]) -> Iterator[Listener]:
+def _streams(settings: Settings, named: Iterable[ListenAddress]) -> Iterator[StreamListener]:
     """The stream listeners that are named, all where none is; one at a wildcard address names all at its port."""
     wanted = {_place(each, each.host) for address in named for each in address.expand()}
     for each in settings.listeners():
         places = {_place(each, host) for host in (each.host, ANY_OF_FAMILY[family_of(each.host)])}
         if not each.is_datagram and (not wanted or wanted & places):
-            yield Listener(each.transport, Address(each.host, each.port))
+            yield StreamListener(each.transport, Address(each.host, each.port))
 
 
 def _place(address: ListenAddress, host: str) -> tuple[str, str, int]:

@@ -38,7 +38,7 @@ class CannotKeep(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldCertificate:
     """The certificate in the file. Times in seconds since 1970."""
 
     not_before: float
@@ -62,7 +62,7 @@ class Held:
         return self.not_after - self.lifetime / 6
 
 
-Order = Callable[[AcmeSettings, Proofs], None]
+CertificateOrder = Callable[[AcmeSettings, Proofs], None]
 """Puts a certificate into its file; blocks, and raises what has a text for the log."""
 
 
@@ -75,7 +75,7 @@ class Keeper:
         proofs: Proofs,
         taken: Callable[[], None],
         *,
-        order: Order,
+        order: CertificateOrder,
         http_served: bool = False,
         wall_time: Callable[[], float] = time.time,
         sleep: Callable[[float], asyncio.Future[None]] | None = None,
@@ -228,7 +228,7 @@ def prepare(settings: AcmeSettings) -> None:
         raise CannotKeep(f"tls.acme.directory: {place}: {error.strerror}") from None
 
 
-def held(file: Path) -> Held | None:
+def held(file: Path) -> HeldCertificate | None:
     """What is in the file; None when that is no certificate."""
     from cryptography import x509
 
@@ -237,7 +237,7 @@ def held(file: Path) -> Held | None:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (OSError, ValueError, x509.ExtensionNotFound):
         return None
-    return Held(
+    return HeldCertificate(
         certificate.not_valid_before_utc.timestamp(),
         certificate.not_valid_after_utc.timestamp(),
         frozenset(names.get_values_for_type(x509.DNSName)),

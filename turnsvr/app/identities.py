@@ -20,7 +20,7 @@ from turnsvr.credentials.api import Source, Unavailable
 from turnsvr.credentials.chain import Chain
 from turnsvr.credentials.health import Health
 from turnsvr.credentials.revoked import Revocable, Revocations
-from turnsvr.stores import MissingPackages
+from turnsvr.stores import MissingDriver
 from turnsvr.stores.api import Tables
 from turnsvr.stores.client import StoreClient
 
@@ -233,7 +233,7 @@ class Identities:
                 keys=wanted.keys,
                 tables=old.tables if old is not None and old.url == section.url else None,
             )
-        except MissingPackages as error:
+        except MissingDriver as error:
             raise IdentityError(f"credentials.store: {error}") from None
         except BadValue as error:
             raise IdentityError(f"credentials.store.url: {error.problem}; {error.hint}") from None

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
 
 import structlog
 
+from turnsvr.admin.context import Level
 from turnsvr.app import log
 from turnsvr.config.settings import LogSettings
-
-Level = Literal["debug", "info", "warning", "error"]
 
 _TALKATIVE: tuple[Level, ...] = ("debug", "info", "warning", "error")
 """The most first."""

@@ -29,7 +29,7 @@ from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts, liveness
 from turnsvr.net.engine import Engine, EventSink
 from turnsvr.net.movable import MovableStreams
-from turnsvr.net.splice import Splices
+from turnsvr.net.splice import PassedConnections
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address
 from turnsvr.turn.commands import EndReason
@@ -227,7 +227,7 @@ class Rooms:
             loop=loop,
             proofs=self.tls.proofs,
             doors=plan.doors,
-            splices=Splices(plan.splices, loop),
+            splices=PassedConnections(plan.splices, loop),
         )
 
     def _start_status(self) -> None:

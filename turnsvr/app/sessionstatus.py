@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from turnsvr.config.settings import StatusSettings
 from turnsvr.relay.counts import Counters
-from turnsvr.stores.status import Names, StatusMessage, StatusWriter, Traffic
+from turnsvr.stores.status import CoturnTraffic, Names, StatusMessage, StatusWriter
 from turnsvr.stun.address import FiveTuple, Transport
 from turnsvr.turn.commands import (
     AllocationEnded,
@@ -177,8 +177,8 @@ def _traffic(session: _Session, counters: Counters) -> list[StatusMessage]:
     return []
 
 
-def _as_coturn_counts(counters: Counters) -> Traffic:
-    return Traffic(
+def _as_coturn_counts(counters: Counters) -> CoturnTraffic:
+    return CoturnTraffic(
         counters.packets_from_client,
         counters.bytes_from_client,
         counters.packets_to_client,
@@ -186,6 +186,6 @@ def _as_coturn_counts(counters: Counters) -> Traffic:
     )
 
 
-def _both(channel: str, client: Traffic) -> list[StatusMessage]:
+def _both(channel: str, client: CoturnTraffic) -> list[StatusMessage]:
     """The client's side and the peers'."""
     return [StatusMessage(channel, str(client)), StatusMessage(f"{channel}/peer", str(client.reversed))]

@@ -37,16 +37,16 @@ def obstacles(settings: Settings) -> list[Advice]:
     ]
 
 
-Found = Iterator[tuple[str, str]]
+Problems = Iterator[tuple[str, str]]
 """Settings that cannot be served, each with why and what to do."""
 
 
-def _log(settings: Settings) -> Found:
+def _log(settings: Settings) -> Problems:
     if settings.log.file is not None and (reason := logfile.unwritable(settings.log.file)):
         yield "log.file", f"cannot write {settings.log.file}: {reason}"
 
 
-def _tls(settings: Settings) -> Found:
+def _tls(settings: Settings) -> Problems:
     if settings.tls is None:
         return
     if settings.tls.acme is not None:
@@ -57,7 +57,7 @@ def _tls(settings: Settings) -> Found:
         yield refusal
 
 
-def _acme(settings: AcmeSettings) -> Found:
+def _acme(settings: AcmeSettings) -> Problems:
     try:
         import_module("acme")
     except ModuleNotFoundError as error:
@@ -65,7 +65,7 @@ def _acme(settings: AcmeSettings) -> Found:
     yield from _unwritable("tls.acme.directory", settings.certificate.parent)
 
 
-def _unwritable(setting: str, directory: Path) -> Found:
+def _unwritable(setting: str, directory: Path) -> Problems:
     """A directory that could not be made, or not be written in."""
     place = directory
     while not place.exists() and place != place.parent:
@@ -74,14 +74,14 @@ def _unwritable(setting: str, directory: Path) -> Found:
         yield setting, f"cannot write in {place}"
 
 
-def _certificate(section: str, files: TlsFiles) -> Found:
+def _certificate(section: str, files: TlsFiles) -> Problems:
     try:
         make_context(files)
     except CertificateError as error:
         yield section, str(error)
 
 
-def _identities(settings: Settings) -> Found:
+def _identities(settings: Settings) -> Problems:
     async def open_and_close() -> None:
         await Identities(settings, Revocations(), lambda: None).stop()
 
@@ -92,14 +92,14 @@ def _identities(settings: Settings) -> Found:
         yield setting, text
 
 
-def _pump(settings: Settings) -> Found:
+def _pump(settings: Settings) -> Problems:
     try:
         relay.look(settings.pump.kind)
     except relay.PumpUnavailable as error:
         yield "pump.kind", f"{error}; install a C compiler and install again, or set auto"
 
 
-def _status(settings: Settings) -> Found:
+def _status(settings: Settings) -> Problems:
     if settings.status is None:
         return
     try:
@@ -112,7 +112,7 @@ def _status(settings: Settings) -> Found:
         yield "status.redis", f"{error.problem}; {error.hint}"
 
 
-def _usage(settings: Settings) -> Found:
+def _usage(settings: Settings) -> Problems:
     usage = settings.usage
     if usage is None:
         return
@@ -126,7 +126,7 @@ def _usage(settings: Settings) -> Found:
         yield from _unwritable("usage.spool", usage.spool)
 
 
-def _web(settings: Settings) -> Found:
+def _web(settings: Settings) -> Problems:
     if settings.web is None:
         return
     try:
@@ -138,7 +138,7 @@ def _web(settings: Settings) -> Found:
     yield from _absent("web.listen", settings.web.listeners())
 
 
-def _admin(settings: Settings) -> Found:
+def _admin(settings: Settings) -> Problems:
     admin = settings.admin
     if admin.listen or isinstance(admin.socket, Path):
         try:
@@ -152,7 +152,7 @@ def _missing(error: ModuleNotFoundError, section: str, extra: str) -> tuple[str,
     return section, not_installed(error, section, extra).removeprefix(f"{section}: ")
 
 
-def _absent(setting: str, listeners: Iterable[WebListen]) -> Found:
+def _absent(setting: str, listeners: Iterable[WebListen]) -> Problems:
     """Listeners at addresses that this host does not have.
 
     A port that is taken may be the running server's, and one that this user may not serve on the service's: neither

@@ -13,7 +13,7 @@ import click
 from pydantic import TypeAdapter
 
 from turnsvr.cli.common import FILE, fail
-from turnsvr.cli.storeaccess import Place, checked, new_text, on_store
+from turnsvr.cli.storeaccess import StoreAccess, checked, new_text, on_store
 from turnsvr.cli.text import printable
 from turnsvr.config import fields, sealingkeys
 from turnsvr.config.units import BadValue
@@ -50,7 +50,7 @@ def oauth_key() -> None:
 @click.option("--lifetime", metavar="DURATION", help="For how long from then, as 90d; for ever when absent.")
 @on_store
 def add_key(
-    place: Place,
+    place: StoreAccess,
     kid: str,
     new: bool,
     key_file: Path | None,
@@ -84,7 +84,7 @@ def add_key(
 @oauth_key.command("list")
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 @on_store
-def list_keys(place: Place, as_json: bool) -> None:
+def list_keys(place: StoreAccess, as_json: bool) -> None:
     """List the names of keys, how they seal, when they are in force, and their realms.
 
     \b
@@ -103,7 +103,7 @@ def list_keys(place: Place, as_json: bool) -> None:
 @oauth_key.command("remove")
 @click.argument("kid")
 @on_store
-def remove_key(place: Place, kid: str) -> None:
+def remove_key(place: StoreAccess, kid: str) -> None:
     """Remove the key KID. Sessions of its tokens live on until the tokens end.
 
     \b

@@ -10,15 +10,15 @@ import click
 import yaml
 
 from turnsvr.cli.common import fail
-from turnsvr.cli.storeaccess import Place, on_store
+from turnsvr.cli.storeaccess import StoreAccess, on_store
 from turnsvr.cli.text import printable
 from turnsvr.config import units
 from turnsvr.config.ranges import AddressRange
 from turnsvr.config.units import BadValue
-from turnsvr.stores.api import EVERY_REALM, Option, RealmTable, Store, Tables
+from turnsvr.stores.api import EVERY_REALM, RealmOption, RealmTable, Store, Tables
 
 _NO_LIMIT = "none"
-_LIMITS: tuple[Option, ...] = ("max-bps", "total-quota", "user-quota")
+_LIMITS: tuple[RealmOption, ...] = ("max-bps", "total-quota", "user-quota")
 _every_option = click.option("--every-realm", is_flag=True, help="For all realms, in place of one.")
 _remove_option = click.option("--remove", is_flag=True, help="Take it back.")
 
@@ -42,7 +42,7 @@ def realm() -> None:
 @realm.command("list")
 @click.option("--json", "as_json", is_flag=True, help="The list as JSON.")
 @on_store
-def list_realms(place: Place, as_json: bool) -> None:
+def list_realms(place: StoreAccess, as_json: bool) -> None:
     """Show every realm's limits, origins and peers, and how many secrets it has.
 
     \b
@@ -64,7 +64,7 @@ def list_realms(place: Place, as_json: bool) -> None:
 @click.option("--total-quota", metavar="N", help="Allocations of the realm at once.")
 @click.option("--user-quota", metavar="N", help="Allocations of one of its users at once.")
 @on_store
-def set_limits(place: Place, max_bps: str | None, total_quota: str | None, user_quota: str | None) -> None:
+def set_limits(place: StoreAccess, max_bps: str | None, total_quota: str | None, user_quota: str | None) -> None:
     """Set limits of a realm; 0 is without limit, none leaves it to the settings.
 
     \b
@@ -92,7 +92,7 @@ def set_limits(place: Place, max_bps: str | None, total_quota: str | None, user_
 @click.argument("origin")
 @_remove_option
 @on_store
-def set_origin(place: Place, origin: str, remove: bool) -> None:
+def set_origin(place: StoreAccess, origin: str, remove: bool) -> None:
     """Have clients whose requests say ORIGIN use a realm.
 
     \b
@@ -110,7 +110,7 @@ def set_origin(place: Place, origin: str, remove: bool) -> None:
 @_every_option
 @_remove_option
 @on_store
-def allow(place: Place, ranges: tuple[str, ...], every_realm: bool, remove: bool) -> None:
+def allow(place: StoreAccess, ranges: tuple[str, ...], every_realm: bool, remove: bool) -> None:
     """Let the users of a realm reach peers: an address, 10.1.0.0/16 or 10.1.0.1-10.1.0.9.
 
     \b
@@ -125,7 +125,7 @@ def allow(place: Place, ranges: tuple[str, ...], every_realm: bool, remove: bool
 @_every_option
 @_remove_option
 @on_store
-def deny(place: Place, ranges: tuple[str, ...], every_realm: bool, remove: bool) -> None:
+def deny(place: StoreAccess, ranges: tuple[str, ...], every_realm: bool, remove: bool) -> None:
     """Keep the users of a realm from peers: an address, 198.51.100.0/24 or 10.1.0.1-10.1.0.9.
 
     \b
@@ -136,7 +136,7 @@ def deny(place: Place, ranges: tuple[str, ...], every_realm: bool, remove: bool)
 
 
 def _change_ranges(
-    place: Place, kind: Literal["allowed", "denied"], texts: Sequence[str], every: bool, *, present: bool
+    place: StoreAccess, kind: Literal["allowed", "denied"], texts: Sequence[str], every: bool, *, present: bool
 ) -> None:
     name = EVERY_REALM if every else place.realm
     spellings = [_spellings(text) for text in texts]
@@ -164,7 +164,7 @@ def _spellings(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((plain, str(found), text)))
 
 
-def _limit(option: Option, text: str) -> int | None:
+def _limit(option: RealmOption, text: str) -> int | None:
     if text == _NO_LIMIT:
         return None
     if text.isascii() and text.isdigit() and len(text) < 16 and (option != "max-bps" or int(text) == 0):

@@ -8,7 +8,7 @@ from typing import Any
 
 from turnsvr.cli.text import duration, fit, printable, size, width
 
-Session = dict[str, Any]
+SessionFields = dict[str, Any]
 _GAP = "  "
 
 
@@ -20,13 +20,13 @@ class Column:
     """
 
     title: str
-    show: Callable[[Session], str]
+    show: Callable[[SessionFields], str]
     right: bool = False
     least: int | None = None
     rank: int | None = None
 
 
-def _total_bytes(session: Session) -> int:
+def _total_bytes(session: SessionFields) -> int:
     traffic = session["traffic"]
     return int(traffic["from_client"]["bytes"] + traffic["to_client"]["bytes"])
 
@@ -49,7 +49,7 @@ COLUMNS = (
 """UP is from the client to its peers; USER is the name that limits count by, NAME of EXPIRY:NAME."""
 
 
-def table(sessions: Sequence[Session], cells: int | None, *, least: dict[str, int] | None = None) -> list[str]:
+def table(sessions: Sequence[SessionFields], cells: int | None, *, least: dict[str, int] | None = None) -> list[str]:
     """Title and one line a session, none wider than so many cells; None for any width.
 
     least holds a column to a width, by its title, so that a table that is drawn again and again stays where it was.

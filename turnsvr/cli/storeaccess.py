@@ -25,7 +25,7 @@ from turnsvr.config.locations import StoreUrl
 from turnsvr.config.placeholders import is_placeholder
 from turnsvr.config.units import BadValue
 from turnsvr.credentials.api import Unavailable
-from turnsvr.stores import MissingPackages, open_store
+from turnsvr.stores import MissingDriver, open_store
 from turnsvr.stores.api import NotStorable, Store
 
 SYSTEM_FILE = Path("/var/lib/turnsvr/turnsvr.sqlite")
@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreAccess:
     """What a command works on."""
 
     url: StoreUrl
@@ -100,11 +100,11 @@ class Place:
             sys.exit(UNAVAILABLE)
         except BadValue as error:
             fail(f"turnsvr: {self.url} {error.problem}; {error.hint}")
-        except (MissingPackages, NotStorable) as error:
+        except (MissingDriver, NotStorable) as error:
             fail(f"turnsvr: {error}")
 
 
-def on_store(command: Callable[Concatenate[Place, _P], None]) -> Callable[..., None]:
+def on_store(command: Callable[Concatenate[StoreAccess, _P], None]) -> Callable[..., None]:
     """Gives a command the place that --config, --store and --realm name."""
 
     @config_option
@@ -125,7 +125,7 @@ def on_store(command: Callable[Concatenate[Place, _P], None]) -> Callable[..., N
     return run
 
 
-def find(config_file: Path | None, store: str | None, realm: str | None, environ: Mapping[str, str]) -> Place:
+def find(config_file: Path | None, store: str | None, realm: str | None, environ: Mapping[str, str]) -> StoreAccess:
     """The database that is named, by --store, the settings or the environment, else the embedded one."""
     settings = config.load(config_file) if config_file else None
     default = settings.realm if settings else None
@@ -136,13 +136,13 @@ def find(config_file: Path | None, store: str | None, realm: str | None, environ
                 "--store has a password, which every user of this machine could read; "
                 f"put the URL into the variable {_STORE_VARIABLE} or into the settings (credentials.store)"
             )
-        return Place(url, _TIMEOUT, realm, default)
+        return StoreAccess(url, _TIMEOUT, realm, default)
     if settings is not None and settings.credentials.store is not None:
-        return Place(settings.credentials.store.url, settings.credentials.store.timeout, realm, default)
+        return StoreAccess(settings.credentials.store.url, settings.credentials.store.timeout, realm, default)
     if variable := environ.get(_STORE_VARIABLE):
-        return Place(_parse(_STORE_VARIABLE, variable), _TIMEOUT, realm, default)
+        return StoreAccess(_parse(_STORE_VARIABLE, variable), _TIMEOUT, realm, default)
     file = _embedded(environ)
-    return Place(StoreUrl("sqlite", str(file)), _TIMEOUT, realm, default, file)
+    return StoreAccess(StoreUrl("sqlite", str(file)), _TIMEOUT, realm, default, file)
 
 
 def checked(kind: Any, value: str, name: str) -> str:

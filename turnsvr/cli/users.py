@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from turnsvr.cli.common import FILE, fail, secret_file_option
-from turnsvr.cli.storeaccess import Place, checked, new_text, on_store
+from turnsvr.cli.storeaccess import StoreAccess, checked, new_text, on_store
 from turnsvr.cli.text import printable
 from turnsvr.config import fields
 from turnsvr.stores import hexkeys
@@ -50,7 +50,7 @@ def user() -> None:
 @click.argument("name")
 @_password_file_option
 @on_store
-def add_user(place: Place, name: str, password_file: Path | None) -> None:
+def add_user(place: StoreAccess, name: str, password_file: Path | None) -> None:
     """Add the user NAME.
 
     \b
@@ -72,7 +72,7 @@ def add_user(place: Place, name: str, password_file: Path | None) -> None:
 @click.argument("name")
 @_password_file_option
 @on_store
-def change_password(place: Place, name: str, password_file: Path | None) -> None:
+def change_password(place: StoreAccess, name: str, password_file: Path | None) -> None:
     """Change the password of the user NAME.
 
     \b
@@ -96,7 +96,7 @@ def change_password(place: Place, name: str, password_file: Path | None) -> None
 @user.command("remove")
 @click.argument("name")
 @on_store
-def remove_user(place: Place, name: str) -> None:
+def remove_user(place: StoreAccess, name: str) -> None:
     """Remove the user NAME. Sessions that the user holds live on until they are ended.
 
     \b
@@ -113,7 +113,7 @@ def remove_user(place: Place, name: str) -> None:
 @user.command("list")
 @_json_option
 @on_store
-def list_users(place: Place, as_json: bool) -> None:
+def list_users(place: StoreAccess, as_json: bool) -> None:
     """List users and their realms; of one realm with --realm.
 
     \b
@@ -151,7 +151,7 @@ def secret(context: click.Context) -> None:
 @click.option("--new", is_flag=True, help="Make a secret and print it.")
 @secret_file_option
 @on_store
-def add_secret(place: Place, new: bool, secret_file: Path | None) -> None:
+def add_secret(place: StoreAccess, new: bool, secret_file: Path | None) -> None:
     """Add a shared secret: a new one, or one from a file or standard input.
 
     \b
@@ -172,7 +172,7 @@ def add_secret(place: Place, new: bool, secret_file: Path | None) -> None:
 @click.option("--show", is_flag=True, help="The secrets themselves, too.")
 @_json_option
 @on_store
-def list_secrets(place: Place, show: bool, as_json: bool) -> None:
+def list_secrets(place: StoreAccess, show: bool, as_json: bool) -> None:
     """List realms and fingerprints of their secrets, the first digits of SHA-256.
 
     \b
@@ -195,7 +195,7 @@ def list_secrets(place: Place, show: bool, as_json: bool) -> None:
 @click.argument("fingerprint", required=False, metavar="[FINGERPRINT]")
 @secret_file_option
 @on_store
-def remove_secret(place: Place, fingerprint: str | None, secret_file: Path | None) -> None:
+def remove_secret(place: StoreAccess, fingerprint: str | None, secret_file: Path | None) -> None:
     """Remove a shared secret, named by FINGERPRINT or read from a file or standard input.
 
     \b
@@ -220,7 +220,7 @@ def _digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()
 
 
-def _named(place: Place, realm: str, digits: str) -> str:
+def _named(place: StoreAccess, realm: str, digits: str) -> str:
     """The one secret of the realm whose fingerprint begins so."""
     if not re.fullmatch(f"[0-9a-fA-F]{{{_LEAST_DIGITS},64}}", digits):
         raise click.UsageError(

@@ -73,7 +73,7 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class LiveLogin:
     """A login that has met its server: the realm, the nonce of the moment, and the key."""
 
     login: Login
@@ -114,7 +114,7 @@ class Session:
         return response.message_class is Class.ERROR
 
 
-def challenged(login: Login, response: Message, before: Session | None = None) -> Session:
+def challenged(login: Login, response: Message, before: LiveLogin | None = None) -> LiveLogin:
     """The session to answer a 401 or 438 with; a 438 may leave out the realm.
 
     Raises NoChallenge or BidDown.
@@ -138,9 +138,9 @@ def challenged(login: Login, response: Message, before: Session | None = None) -
     if login.anonymous and features & _ANONYMITY_BITS:
         userhash = integrity.userhash(login.username, realm)
     if login.token is not None and THIRD_PARTY_AUTHORIZATION in response:
-        return Session(login, realm, nonce, offered, algorithm, login.token.key, None, login.token.value)
+        return LiveLogin(login, realm, nonce, offered, algorithm, login.token.key, None, login.token.value)
     key = _KEYS[algorithm](login.username, realm, login.password)
-    return Session(login, realm, nonce, offered, algorithm, key, userhash)
+    return LiveLogin(login, realm, nonce, offered, algorithm, key, userhash)
 
 
 _KEYS: dict[int, Callable[[str, str, str], bytes]] = {

@@ -21,7 +21,7 @@ from turnsvr.stun.message import Class, Message, is_stun
 ALPN = ("stun.turn", "stun.nat-discovery")
 """RFC 7443."""
 
-Handler = Callable[[bytes, Address], None]
+FrameHandler = Callable[[bytes, Address], None]
 
 _BOUND = b"\x01\x0b"
 """How the success response of ConnectionBind begins (RFC 6062 section 6.1)."""
@@ -34,13 +34,13 @@ class LinkClosed(ConnectionError):
     """The connection is gone."""
 
 
-class Link:
+class ClientLink:
     """What carries messages; what answers no request of this link goes to `handler`, ChannelData likewise."""
 
     transport: Transport
     local: Address
     remote: Address | None
-    handler: Handler | None = None
+    handler: FrameHandler | None = None
     tls_version: str | None = None
     """Such as "TLSv1.3"; None where nothing is encrypted."""
 
@@ -108,7 +108,7 @@ class Link:
             self.closed.set_result(None)
 
 
-class DatagramLink(Link, asyncio.DatagramProtocol):
+class DatagramLink(ClientLink, asyncio.DatagramProtocol):
     """A UDP socket: with a remote address it is connected, so that "port unreachable" ends requests at once."""
 
     _socket: asyncio.DatagramTransport
@@ -150,7 +150,7 @@ class DatagramLink(Link, asyncio.DatagramProtocol):
         self._socket.sendto(data, None if self.remote else to)
 
 
-class StreamLink(Link, asyncio.Protocol):
+class StreamLink(ClientLink, asyncio.Protocol):
     """A TCP or TLS connection."""
 
     _socket: asyncio.Transport

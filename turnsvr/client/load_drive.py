@@ -26,7 +26,7 @@ _READ = 65_536
 _MOST_TAKEN = 256
 """Ports at which the server may still hold an allocation of a client that is gone."""
 
-Opened = tuple[TurnSession, socket.socket]
+OpenedSession = tuple[TurnSession, socket.socket]
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class UdpSessions:
         self._running: dict[int, _Running] = {}
         self._taken = 0
 
-    def open(self, count: int) -> Iterator[Opened]:
+    def open(self, count: int) -> Iterator[OpenedSession]:
         """Sessions whose steps are done, as they get there. Raises LoadError, and closes the unfinished sockets."""
         started = opened = 0
         try:
@@ -92,7 +92,7 @@ class UdpSessions:
         self._epoll.register(sock, select.EPOLLIN)
         _send(running)
 
-    def _step(self) -> Iterator[Opened]:
+    def _step(self) -> Iterator[OpenedSession]:
         ready = self._epoll.poll(_AGAIN / 2)
         now = time.monotonic()
         for descriptor, _ in ready:

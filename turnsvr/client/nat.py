@@ -12,11 +12,11 @@ from dataclasses import dataclass, field, replace
 
 from turnsvr.client import nat_measure, nat_rules
 from turnsvr.client.link import StreamLink, new_request, tls_context
-from turnsvr.client.nat_lifetime import Progress, Search, lifetime
+from turnsvr.client.nat_lifetime import LifetimeProgress, Search, lifetime
 from turnsvr.client.nat_model import FamilyReport, Finding, NatReport
 from turnsvr.client.nat_report import advise, render, to_json
 from turnsvr.client.nat_rules import Classic
-from turnsvr.client.nat_sockets import Sockets, Tempo, host_towards
+from turnsvr.client.nat_sockets import NatSockets, Tempo, host_towards
 from turnsvr.client.resolver import resolve
 from turnsvr.client.transaction import ClientError, Timers, TransactionTimeout
 from turnsvr.client.uri import DEFAULT_PORT, BadUri, ServerUri, parse
@@ -59,7 +59,7 @@ async def discover(
     options: NatOptions | None = None,
     *,
     random: randomness.Random | None = None,
-    progress: Progress = _no_progress,
+    progress: LifetimeProgress = _no_progress,
 ) -> NatReport:
     """Measure with one server, or with two where the first has no second address.
 
@@ -97,11 +97,11 @@ async def discover(
 class _Slowest:
     """Shows the progress of the family that is furthest behind."""
 
-    def __init__(self, show: Progress) -> None:
+    def __init__(self, show: LifetimeProgress) -> None:
         self._show = show
         self._at: dict[Family, tuple[int, float]] = {}
 
-    def share(self, family: Family) -> Progress:
+    def share(self, family: Family) -> LifetimeProgress:
         self._at[family] = (0, -1.0)
 
         def progress(stage: str, done: float) -> None:
@@ -182,7 +182,7 @@ class _Discovery:
         second: Address | None,
         options: NatOptions,
         random: randomness.Random,
-        progress: Progress,
+        progress: LifetimeProgress,
     ) -> None:
         self._uri = uri
         self._server = server
@@ -204,7 +204,7 @@ class _Discovery:
             unreachable = f"this host has no way there ({error.strerror})"
             return FamilyReport(self._server.family, self._server, Finding(None, unreachable))
         self._progress("connectivity", 0.0)
-        async with Sockets(local, self._server, self._options.tempo, self._random) as sockets:
+        async with NatSockets(local, self._server, self._options.tempo, self._random) as sockets:
             legs = asyncio.gather(self._stream_leg(Transport.TCP), self._stream_leg(Transport.TLS))
             try:
                 measured = await self._over_udp(sockets)
@@ -215,7 +215,7 @@ class _Discovery:
             return _without_udp(measured)
         return measured
 
-    async def _over_udp(self, sockets: Sockets) -> FamilyReport:
+    async def _over_udp(self, sockets: NatSockets) -> FamilyReport:
         report = FamilyReport(self._server.family, self._server, Finding(None))
         try:
             link = await sockets.open()

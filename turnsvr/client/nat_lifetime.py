@@ -10,14 +10,14 @@ from typing import Any
 from turnsvr.client.link import new_request
 from turnsvr.client.nat_measure import LOSSY, UNANSWERED
 from turnsvr.client.nat_model import Finding, Lifetime
-from turnsvr.client.nat_sockets import BindingResponse, Sockets
+from turnsvr.client.nat_sockets import BindingResponse, NatSockets
 from turnsvr.client.transaction import TransactionTimeout
 from turnsvr.stun.address import Address
 from turnsvr.stun.attributes import RESPONSE_PORT
 from turnsvr.stun.errors import MalformedMessage
 from turnsvr.stun.message import Message, Method
 
-Progress = Callable[[str, float], None]
+LifetimeProgress = Callable[[str, float], None]
 """Told what is measured now, and which fraction of it is done."""
 
 _PROGRESS_INTERVAL = 0.25
@@ -76,7 +76,9 @@ class Search:
         return Lifetime(self._alive, self._dead) if self._answers else None
 
 
-async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progress: Progress) -> Finding[Lifetime]:
+async def lifetime(
+    sockets: NatSockets, search: Search, *, renumbers: bool, progress: LifetimeProgress
+) -> Finding[Lifetime]:
     """How long an idle mapping lives, as precisely as the search wants it.
 
     A second socket asks the server to answer to the first one's mapped port (RESPONSE-PORT, RFC 5780 section
@@ -103,7 +105,7 @@ async def lifetime(sockets: Sockets, search: Search, *, renumbers: bool, progres
     return Finding(result) if result else Finding(None, LOSSY)
 
 
-async def _survived(sockets: Sockets, wait: float) -> bool | None:
+async def _survived(sockets: NatSockets, wait: float) -> bool | None:
     """Whether a fresh mapping is still there after so many seconds, by RESPONSE-PORT; None when it cannot be told.
 
     An answer at the second socket says no: the old mapping had expired and its port was given out again.
@@ -127,7 +129,7 @@ async def _survived(sockets: Sockets, wait: float) -> bool | None:
 
 
 async def _first_of(
-    heard: asyncio.Event, asking: Coroutine[Any, Any, BindingResponse], sockets: Sockets
+    heard: asyncio.Event, asking: Coroutine[Any, Any, BindingResponse], sockets: NatSockets
 ) -> bool | None:
     """True when the idle socket hears the answer; else what the asking socket's fate says."""
     transaction = asyncio.create_task(asking)
@@ -154,7 +156,7 @@ def _is_answer(frame: bytes, request: Message) -> bool:
         return False
 
 
-async def _kept_port(sockets: Sockets, wait: float) -> bool | None:
+async def _kept_port(sockets: NatSockets, wait: float) -> bool | None:
     """Whether a mapping has the same port after so many seconds; for NATs that would give it another one."""
     try:
         link = await sockets.open()

@@ -10,7 +10,7 @@ from turnsvr.client import nat_rules
 from turnsvr.client.link import DatagramLink, new_request
 from turnsvr.client.nat_model import Finding, Fragments, Possible
 from turnsvr.client.nat_rules import Behaviour, Seen
-from turnsvr.client.nat_sockets import BindingResponse, Sockets, mtu_towards
+from turnsvr.client.nat_sockets import BindingResponse, NatSockets, mtu_towards
 from turnsvr.client.transaction import TransactionFailed, TransactionTimeout
 from turnsvr.stun.address import Address
 from turnsvr.stun.attributes import CHANGE_REQUEST, PADDING
@@ -43,7 +43,7 @@ class Behaviours:
 
 
 async def behaviours(
-    sockets: Sockets, link: DatagramLink, first: BindingResponse, second: Address | None
+    sockets: NatSockets, link: DatagramLink, first: BindingResponse, second: Address | None
 ) -> Behaviours:
     """The tests of RFC 5780 sections 4.3 and 4.4; a second server stands in where the first has no other address.
 
@@ -79,7 +79,9 @@ def _destinations(server: Address, other: Address | None, second: Address | None
     return [destination for destination in dict.fromkeys(found) if destination != server]
 
 
-async def _ask(sockets: Sockets, link: DatagramLink, destinations: Iterable[Address]) -> dict[Address, Address | None]:
+async def _ask(
+    sockets: NatSockets, link: DatagramLink, destinations: Iterable[Address]
+) -> dict[Address, Address | None]:
     """The mapped address that each destination saw; None where nothing came back."""
 
     async def ask(destination: Address) -> Address | None:
@@ -117,7 +119,7 @@ def _trusted(arrived: Finding[bool], origin: Address | None, alive: Collection[A
     return arrived
 
 
-async def _changed(sockets: Sockets, change: int) -> Finding[bool]:
+async def _changed(sockets: NatSockets, change: int) -> Finding[bool]:
     """Whether an answer from elsewhere arrives at a fresh socket; False for silence that loss does not explain."""
     link = await sockets.open()
     request = new_request(Method.BINDING).add(CHANGE_REQUEST, change)
@@ -132,7 +134,7 @@ async def _changed(sockets: Sockets, change: int) -> Finding[bool]:
     return Finding(True) if obeyed else Finding(None, "the server ignores CHANGE-REQUEST")
 
 
-async def hairpinning(sockets: Sockets) -> Finding[bool]:
+async def hairpinning(sockets: NatSockets) -> Finding[bool]:
     """Whether a packet to this NAT's own outside comes back in (RFC 5780 section 3.4).
 
     Two sockets send to each other's mapped address, as two peers behind the NAT would, so that each one's
@@ -168,14 +170,14 @@ async def hairpinning(sockets: Sockets) -> Finding[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Ports:
+class PortFindings:
     """What happened to the local ports."""
 
     preservation: Finding[bool]
     parity: Finding[bool]
 
 
-async def ports(sockets: Sockets) -> Ports:
+async def ports(sockets: NatSockets) -> PortFindings:
     """Port preservation and parity (RFC 4787 section 4.2), over even and odd ports alike."""
     pairs = []
     for number in range(_PORT_SAMPLES):
@@ -185,17 +187,17 @@ async def ports(sockets: Sockets) -> Ports:
         except UNANSWERED:
             continue
     if not pairs:
-        return Ports(Finding(None, "no answers"), Finding(None, "no answers"))
+        return PortFindings(Finding(None, "no answers"), Finding(None, "no answers"))
     kept = sum(local == mapped for local, mapped in pairs)
     same_parity = sum(local % 2 == mapped % 2 for local, mapped in pairs)
-    return Ports(_all(kept, len(pairs)), _all(same_parity, len(pairs)))
+    return PortFindings(_all(kept, len(pairs)), _all(same_parity, len(pairs)))
 
 
 def _all(kept: int, of: int) -> Finding[bool]:
     return Finding(kept == of, f"{kept} of {of} ports" if 0 < kept < of else "")
 
 
-async def fragments(sockets: Sockets) -> Finding[Fragments]:
+async def fragments(sockets: NatSockets) -> Finding[Fragments]:
     """What becomes of a Binding request that is larger than the MTU, and of its answer (RFC 5780 section 3.5)."""
     mtu = mtu_towards(sockets.server)
     if mtu is None:

@@ -62,7 +62,7 @@ class BindingResponse(NamedTuple):
         return cls(response, mapped, plain, message.get(OTHER_ADDRESS), message.get(SOFTWARE))
 
 
-class Sockets:
+class NatSockets:
     """Opens sockets at the address that this host has towards the server, and sends Binding requests from them."""
 
     def __init__(self, host: str, server: Address, tempo: Tempo, random: randomness.Random) -> None:
@@ -79,7 +79,7 @@ class Sockets:
         self._next = 0.0
         self._stack = AsyncExitStack()
 
-    async def __aenter__(self) -> Sockets:
+    async def __aenter__(self) -> NatSockets:
         return self
 
     async def __aexit__(self, *_error: object) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from turnsvr.client.credentials import Login, Session, challenged
-from turnsvr.client.link import Link, StreamLink, new_request
+from turnsvr.client.credentials import LiveLogin, Login, challenged
+from turnsvr.client.link import ClientLink, StreamLink, new_request
 from turnsvr.client.rawstream import RawStream
 from turnsvr.client.transaction import ClientError, Response, Timers, TransactionFailed
 from turnsvr.stun.address import Address, Family
@@ -114,11 +114,11 @@ class BadResponse(ClientError):
 class TurnClient:
     """The client's end of a five-tuple: requests with credentials, and one allocation at most."""
 
-    def __init__(self, link: Link, login: Login | None, *, timers: Timers | None = None) -> None:
+    def __init__(self, link: ClientLink, login: Login | None, *, timers: Timers | None = None) -> None:
         """Takes over the link's handler; close() closes the link."""
         self.link = link
         self.login = login
-        self.session: Session | None = None
+        self.session: LiveLogin | None = None
         self.relayed: tuple[Address, ...] = ()
         self.mapped: Address | None = None
         self.lifetime = 0
@@ -181,7 +181,7 @@ class TurnClient:
             self.relayed = tuple(address for address in self.relayed if family and address.family is not family)
         return response
 
-    async def move(self, link: Link) -> Link:
+    async def move(self, link: ClientLink) -> ClientLink:
         """Go on from another link with the same allocation; returns the one that was left, which is the caller's.
 
         Until something is sent from the new one, data may still come from the old one. Raises what allocate() raises,
@@ -326,7 +326,7 @@ class TurnClient:
         return PeerData(peer, data, channel) if peer else None
 
 
-def _is_challenge(failure: TransactionFailed, session: Session | None) -> bool:
+def _is_challenge(failure: TransactionFailed, session: LiveLogin | None) -> bool:
     """A first 401, or a stale nonce; a 401 to a signed request says that the credentials are wrong."""
     if failure.code == ErrorCode.STALE_NONCE:
         return True

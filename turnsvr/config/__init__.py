@@ -17,7 +17,7 @@ from turnsvr import origin
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from turnsvr.config.document import Document, Location, Problem
+    from turnsvr.config.document import Location, Problem, YamlDocument
     from turnsvr.config.ranges import ListenAddress
     from turnsvr.config.settings import RelaySettings, Settings
 
@@ -96,7 +96,7 @@ def loads(text: str, name: str, *, directory: Path = Path(), environ: Mapping[st
     return settings
 
 
-def _model_problems(error: ValidationError, content: Document) -> Iterator[Problem]:
+def _model_problems(error: ValidationError, content: YamlDocument) -> Iterator[Problem]:
     """What the models refuse, without what follows from a value that the document already complains of."""
     from turnsvr.config import wording
     from turnsvr.config.document import Problem
@@ -114,7 +114,7 @@ def _nested(one: Location, other: Location) -> bool:
     return one[:size] == other[:size]
 
 
-def _contradictions(settings: Settings, content: Document) -> Iterator[Problem]:
+def _contradictions(settings: Settings, content: YamlDocument) -> Iterator[Problem]:
     """What each setting allows and together makes no sense."""
     from turnsvr.config import doorchecks
     from turnsvr.config.document import Problem

@@ -16,7 +16,7 @@ from typing import TypeAlias
 import yaml
 
 Location: TypeAlias = tuple[str | int, ...]
-Value: TypeAlias = "str | list[Value] | dict[str, Value] | None"
+YamlValue: TypeAlias = "str | list[YamlValue] | dict[str, YamlValue] | None"
 
 _MAX_DEPTH = 20
 _MAX_VALUES = 100_000
@@ -43,10 +43,10 @@ class Problem:
 
 
 @dataclass
-class Document:
+class YamlDocument:
     """What a text holds; a value with a problem is an empty text. `lines` has the line of every location."""
 
-    value: Value = None
+    value: YamlValue = None
     lines: dict[Location, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
@@ -57,7 +57,7 @@ class Document:
         return self.lines.get(location, 1)
 
 
-def read(text: str, directory: Path, environ: Mapping[str, str]) -> Document:
+def read(text: str, directory: Path, environ: Mapping[str, str]) -> YamlDocument:
     """The document that the text holds; `!file` paths count from directory. Never raises for bad text."""
     reader = _Reader(directory, environ)
     loader: _Loader | None = None
@@ -67,13 +67,13 @@ def read(text: str, directory: Path, environ: Mapping[str, str]) -> Document:
         if node is not None:
             reader.document.value = reader.convert(node, (), ())
     except yaml.YAMLError as error:
-        return Document(problems=[_syntax_problem(error, text)])
+        return YamlDocument(problems=[_syntax_problem(error, text)])
     except (ValueError, OverflowError):
         # PyYAML lets chr() and int() fail on escapes and directives that name no character or number.
         line = loader.get_mark().line + 1 if loader else 1
-        return Document(problems=[Problem((), line, "is no YAML: an escape or directive makes no sense")])
+        return YamlDocument(problems=[Problem((), line, "is no YAML: an escape or directive makes no sense")])
     except _TooMuch as excess:
-        return Document(problems=[Problem((), excess.line, str(excess))])
+        return YamlDocument(problems=[Problem((), excess.line, str(excess))])
     return reader.document
 
 
@@ -99,12 +99,12 @@ class _Loader(yaml.SafeLoader):
 
 class _Reader:
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
-        self.document = Document()
+        self.document = YamlDocument()
         self._directory = directory
         self._environ = environ
         self._left = _MAX_VALUES
 
-    def convert(self, node: yaml.Node, location: Location, around: tuple[yaml.Node, ...]) -> Value:
+    def convert(self, node: yaml.Node, location: Location, around: tuple[yaml.Node, ...]) -> YamlValue:
         """The value of a node; `around` are the nodes that contain it, which an alias may not name again."""
         self._left -= 1
         line = node.start_mark.line + 1
@@ -121,8 +121,8 @@ class _Reader:
             return self._mapping(node, location, (*around, node))
         return self._unknown_tag(location, line)
 
-    def _mapping(self, node: yaml.MappingNode, location: Location, around: tuple[yaml.Node, ...]) -> Value:
-        values: dict[str, Value] = {}
+    def _mapping(self, node: yaml.MappingNode, location: Location, around: tuple[yaml.Node, ...]) -> YamlValue:
+        values: dict[str, YamlValue] = {}
         for key, item in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.tag not in _TEXT_TAGS | {_NULL}:
@@ -142,7 +142,7 @@ class _Reader:
             values[name] = self.convert(item, (*location, name), around)
         return values
 
-    def _scalar(self, node: yaml.ScalarNode, location: Location, line: int) -> Value:
+    def _scalar(self, node: yaml.ScalarNode, location: Location, line: int) -> YamlValue:
         if node.tag == _NULL:
             return None
         if node.tag == "!env":
@@ -153,14 +153,14 @@ class _Reader:
             return str(node.value)
         return self._unknown_tag(location, line)
 
-    def _variable(self, name: str, location: Location, line: int) -> Value:
+    def _variable(self, name: str, location: Location, line: int) -> YamlValue:
         if not _VARIABLE.fullmatch(name):
             return self._problem(location, line, "has no variable's name after !env", "write !env NAME")
         if name not in self._environ:
             return self._problem(location, line, f"takes the environment variable {name}, which is not set")
         return self._environ[name]
 
-    def _file(self, name: str, location: Location, line: int) -> Value:
+    def _file(self, name: str, location: Location, line: int) -> YamlValue:
         problem = f"takes the file {name!a}, which"
         try:
             with (self._directory / name).open("rb") as file:
@@ -175,7 +175,7 @@ class _Reader:
             return self._problem(location, line, f"{problem} is larger than {_MAX_INCLUDED_BYTES} bytes")
         return text.removesuffix("\n").removesuffix("\r")
 
-    def _unknown_tag(self, location: Location, line: int) -> Value:
+    def _unknown_tag(self, location: Location, line: int) -> YamlValue:
         return self._problem(
             location,
             line,

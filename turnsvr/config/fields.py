@@ -29,10 +29,10 @@ from turnsvr.config.ranges import (
     LISTEN_PATTERN,
     PORT_RANGE_PATTERN,
     AddressRange,
-    Endpoint,
     ListenAddress,
     PeerRange,
     PortRange,
+    ServerAddress,
     StunServer,
     parse_host,
     parse_unicast_host,
@@ -264,7 +264,7 @@ ListenAddresses = Annotated[
     _listing(_LISTEN),
 ]
 Endpoints = Annotated[
-    tuple[Annotated[Endpoint, PlainValidator(Endpoint.parse), _AsText], ...],
+    tuple[Annotated[ServerAddress, PlainValidator(ServerAddress.parse), _AsText], ...],
     BeforeValidator(_split),
     _listing(_ENDPOINT),
 ]

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from turnsvr.config.units import BadValue
 
-Dialect = Literal["sqlite", "postgresql", "mysql", "redis", "rediss"]
+StoreDialect = Literal["sqlite", "postgresql", "mysql", "redis", "rediss"]
 
 _OTHER_NAMES = {"postgres": "postgresql", "mariadb": "mysql", "sqlite3": "sqlite"}
 _MASK = "**********"
@@ -23,7 +23,7 @@ class StoreUrl:
     database is a file's path for sqlite, as written. options are the query's, in order.
     """
 
-    dialect: Dialect
+    dialect: StoreDialect
     database: str
     host: str = ""
     port: int | None = None
@@ -53,7 +53,7 @@ class StoreUrl:
         except ValueError:
             raise bad from None
         dialect = _OTHER_NAMES.get(parts.scheme, parts.scheme)
-        if dialect not in get_args(Dialect):
+        if dialect not in get_args(StoreDialect):
             raise bad
         if dialect == "sqlite":
             return _sqlite(parts.netloc, unquote(parts.path), bad)
@@ -61,7 +61,7 @@ class StoreUrl:
         if not parts.hostname or (not database and dialect in ("postgresql", "mysql")):
             raise bad
         return cls(
-            cast(Dialect, dialect),
+            cast(StoreDialect, dialect),
             database,
             parts.hostname,
             port,

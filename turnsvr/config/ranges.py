@@ -84,14 +84,14 @@ class ListenAddress:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ServerAddress:
     """Another server: host an IP address, port 1..65535 (3478 when not written)."""
 
     host: str
     port: int
 
     @classmethod
-    def parse(cls, value: object) -> Endpoint:
+    def parse(cls, value: object) -> ServerAddress:
         if isinstance(value, cls):
             return value
         match = _match(_ENDPOINT, value)

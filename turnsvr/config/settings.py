@@ -19,7 +19,6 @@ from turnsvr.config.doorsettings import ProxySettings, ShareSettings
 from turnsvr.config.ranges import (
     STUN_PORT,
     AddressRange,
-    Endpoint,
     ListenAddress,
     PeerRange,
     PortRange,
@@ -36,7 +35,6 @@ __all__ = [
     "AddressRange",
     "AdminSettings",
     "CredentialSettings",
-    "Endpoint",
     "KnownUsers",
     "LimitSettings",
     "ListenAddress",

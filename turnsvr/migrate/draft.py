@@ -13,7 +13,7 @@ from turnsvr.config.settings import Settings
 from turnsvr.migrate.report import Outcome, Report, Verdict
 from turnsvr.migrate.source import Option
 
-Value: TypeAlias = "str | int | bool | Sequence[str] | Mapping[str, str] | None"
+SettingValue: TypeAlias = "str | int | bool | Sequence[str] | Mapping[str, str] | None"
 
 MAX_PORT = 65_535
 AS_DEFAULT = "that is the default"
@@ -36,7 +36,7 @@ class Made:
     """One setting of the new file; remark says what its lines do not."""
 
     setting: str
-    value: Value = field(repr=False)
+    value: SettingValue = field(repr=False)
     options: tuple[Option, ...]
     remark: str = ""
 
@@ -95,7 +95,7 @@ class Draft:
     def unsupported(self, option: Option, instead: str) -> None:
         self._decide(option, Outcome.UNSUPPORTED, instead)
 
-    def put(self, setting: str, value: Value, *options: Option, remark: str = "") -> bool:
+    def put(self, setting: str, value: SettingValue, *options: Option, remark: str = "") -> bool:
         """Set `limits.allocations` from lines; where the settings refuse the value the lines are not supported."""
         mistake = NOT_UTF8 if any(map(_is_garbled, options)) else mistake_in(setting, value)
         if mistake is not None:
@@ -140,7 +140,7 @@ class Draft:
             )
 
 
-def mistake_in(setting: str, value: Value) -> str | None:
+def mistake_in(setting: str, value: SettingValue) -> str | None:
     """What the settings have against a value, without the value itself; None when they accept it."""
     path = tuple(setting.split("."))
     document: object = value
@@ -160,7 +160,7 @@ def _is_garbled(option: Option) -> bool:
     return not option.exact and not option.text.isascii()
 
 
-def _texts(value: Value) -> Iterable[str]:
+def _texts(value: SettingValue) -> Iterable[str]:
     if isinstance(value, str):
         return (value,)
     if isinstance(value, Mapping):

@@ -7,7 +7,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from turnsvr.config.fields import ANY_OF_FAMILY, family_of
-from turnsvr.config.ranges import EVERY_ADDRESS, STUN_PORT, STUN_TLS_PORT, Endpoint, ListenAddress, parse_host
+from turnsvr.config.ranges import EVERY_ADDRESS, STUN_PORT, STUN_TLS_PORT, ListenAddress, ServerAddress, parse_host
 from turnsvr.config.units import BadValue
 from turnsvr.migrate.draft import AS_DEFAULT, MAX_PORT, Draft
 from turnsvr.migrate.source import Option
@@ -213,9 +213,9 @@ def _aux_servers(draft: Draft, served: list[str]) -> list[str]:
     return found
 
 
-def _endpoint(option: Option) -> Endpoint | None:
+def _endpoint(option: Option) -> ServerAddress | None:
     try:
-        return Endpoint.parse(option.text)
+        return ServerAddress.parse(option.text)
     except BadValue:
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 from turnsvr.config.fields import ANY_OF_FAMILY
-from turnsvr.config.ranges import EVERY_ADDRESS, Endpoint, parse_host
+from turnsvr.config.ranges import EVERY_ADDRESS, ServerAddress, parse_host
 from turnsvr.config.settings import LogSettings, StunSettings
 from turnsvr.config.units import BadValue
 from turnsvr.migrate import databases
@@ -54,7 +54,7 @@ def translate_redirect(draft: Draft) -> None:
     to: dict[str, Option] = {}
     for option in draft.every("alternate-server"):
         try:
-            to.setdefault(str(Endpoint.parse(option.text)), option)
+            to.setdefault(str(ServerAddress.parse(option.text)), option)
         except BadValue as error:
             draft.unsupported(option, f"{error.problem}; name it under redirect.to")
     if to:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from turnsvr.config.descriptions import description
 from turnsvr.config.settings import Settings
 from turnsvr.config.wording import section_of
-from turnsvr.migrate.draft import Made, Value
+from turnsvr.migrate.draft import Made, SettingValue
 from turnsvr.migrate.report import line_numbers
 
 _WIDTH = 110
@@ -80,7 +80,7 @@ def _comment(meaning: str, made: Made, indent: str) -> Iterator[str]:
         yield f"{indent}# {line}"
 
 
-def _setting(name: str, value: Value, indent: str) -> Iterator[str]:
+def _setting(name: str, value: SettingValue, indent: str) -> Iterator[str]:
     if isinstance(value, Mapping):
         yield f"{indent}{name}:"
         for key, item in value.items():

@@ -28,7 +28,7 @@ class Backend:
         return f"unix:{self.place}" if isinstance(self.place, str) else str(self.place)
 
 
-class Listener(NamedTuple):
+class StreamListener(NamedTuple):
     """A stream listener as the settings name it: a transport, and an address whose port may be 0."""
 
     transport: str
@@ -74,4 +74,4 @@ class Door:
 PLAIN = Door()
 """A listener of which the settings say nothing."""
 
-Doors = Mapping[Listener, Door]
+Doors = Mapping[StreamListener, Door]

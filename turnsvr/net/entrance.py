@@ -12,9 +12,9 @@ from typing import Any, Protocol
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.arrival import FirstBytes
 from turnsvr.net.connections import Connection, Connections
-from turnsvr.net.doors import PLAIN, Door, Doors, Listener
+from turnsvr.net.doors import PLAIN, Door, Doors, StreamListener
 from turnsvr.net.proxied import HeaderWait, may_tell
-from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.proxyheader import HeaderRefusal
 from turnsvr.net.sockets import address_of, open_stream_listener
 from turnsvr.stun.address import Address, Family
 
@@ -33,16 +33,16 @@ class Entrance(ABC):
         self._doors = doors
         self._loop = loop
         self._acceptors: dict[Address, Acceptor] = {}
-        self._listeners: dict[Address, Listener] = {}
+        self._listeners: dict[Address, StreamListener] = {}
         """By bound address."""
         self._silent: dict[Connection, tuple[socket.socket, FirstBytes]] = {}
         """Who has sent nothing yet."""
 
     def listen(self, address: Address, transport: str = "tcp") -> Address:
         """Open a listener for TCP and TLS; port 0 picks one. Returns the bound address. Raises OSError."""
-        return self._accept_on(open_stream_listener(address), Listener(transport, address))
+        return self._accept_on(open_stream_listener(address), StreamListener(transport, address))
 
-    def _accept_on(self, opened: socket.socket, listener: Listener) -> Address:
+    def _accept_on(self, opened: socket.socket, listener: StreamListener) -> Address:
         bound = address_of(opened.getsockname())
         self._listeners[bound] = listener
         self._acceptors[bound] = Acceptor(self._loop, opened, partial(self._accepted, listener))
@@ -70,7 +70,7 @@ class Entrance(ABC):
         return self._connections.refused
 
     @property
-    def header_refusals(self) -> Mapping[Refusal, int]:
+    def header_refusals(self) -> Mapping[HeaderRefusal, int]:
         """Connections that were refused for want of a PROXY header, by reason."""
         return self._connections.header_refusals.counts
 
@@ -82,7 +82,7 @@ class Entrance(ABC):
     def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
         """Serve a connection that begins with these bytes, which are still to be read; none where it has ended."""
 
-    def _accepted(self, listener: Listener, connected: socket.socket, peer: Any) -> None:
+    def _accepted(self, listener: StreamListener, connected: socket.socket, peer: Any) -> None:
         client = address_of(peer)
         door = self._doors.get(listener, PLAIN)
         try:
@@ -98,7 +98,7 @@ class Entrance(ABC):
             self._read_header(connected, client, server, door)
         else:
             connected.close()
-            self._connections.header_refusals.add(client.host, Refusal.UNTRUSTED)
+            self._connections.header_refusals.add(client.host, HeaderRefusal.UNTRUSTED)
 
     def _read_header(self, connected: socket.socket, balancer: Address, server: Address, door: Door) -> None:
         """Have a balancer tell whose connection it is."""
@@ -111,7 +111,7 @@ class Entrance(ABC):
             connection.close()
             self._enter(connected, self._connections.admit(client or balancer, server, balancer), door)
 
-        def refused(why: Refusal | None) -> None:
+        def refused(why: HeaderRefusal | None) -> None:
             connection.drop()
             self._connections.header_refusals.add(balancer.host, why)
 

@@ -30,7 +30,7 @@ A client gives up on its request after 39.5 s (RFC 8489 section 6.2.1).
 
 _log = structlog.get_logger()
 
-Found = Callable[[int, Sequence[Credential], str], None]
+OnFound = Callable[[int, Sequence[Credential], str], None]
 """Takes the request, its candidates and, where there are none, why."""
 
 
@@ -43,7 +43,7 @@ class Lookups:
     def __init__(
         self,
         source: Source,
-        found: Found,
+        found: OnFound,
         failed: Callable[[int], None],
         *,
         wall_time: Callable[[], float] = time.time,

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from turnsvr.net.connections import Connection
-from turnsvr.net.doors import Listener
+from turnsvr.net.doors import StreamListener
 from turnsvr.net.stream import StreamProtocol
 from turnsvr.net.streams import Streams
 from turnsvr.relay.moving import Rest, StreamRest
@@ -150,7 +150,7 @@ class MovableStreams(Streams):
         """Serve a listening socket from serve() on, as listen() would; it is ours from here on."""
         opened = socket.socket(fileno=descriptor)
         opened.setblocking(False)
-        bound = self._accept_on(opened, Listener(transport, address))
+        bound = self._accept_on(opened, StreamListener(transport, address))
         self._acceptors[bound].pause()
         return bound
 

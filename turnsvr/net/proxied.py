@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import structlog
 
-from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, Refusal
+from turnsvr.net.proxyheader import MAX_HEADER, BadHeader, HeaderReader, HeaderRefusal
 from turnsvr.ranges import RangeSet
 from turnsvr.stun.address import Address
 
@@ -27,9 +27,9 @@ class HeaderRefusals:
     """How many connections were refused for want of a header, by reason, of one part of the server."""
 
     def __init__(self) -> None:
-        self.counts: Counter[Refusal] = Counter()
+        self.counts: Counter[HeaderRefusal] = Counter()
 
-    def add(self, host: str, why: Refusal | None) -> None:
+    def add(self, host: str, why: HeaderRefusal | None) -> None:
         """One from this IP address; None for one that ended before its first byte, as checks of balancers do."""
         if why is None:
             return
@@ -51,7 +51,7 @@ class HeaderWait:
         connected: socket.socket,
         *,
         told: Callable[[Address | None], None],
-        refused: Callable[[Refusal | None], None],
+        refused: Callable[[HeaderRefusal | None], None],
     ) -> None:
         """told is given what HeaderReader.client is, refused what HeaderRefusals.add() takes. Either ends the wait."""
         self._loop = loop
@@ -60,7 +60,7 @@ class HeaderWait:
         self._refused = refused
         self._reader = HeaderReader()
         self._is_silent = True
-        self._timer = loop.call_later(HEADER_SECONDS, self._refuse, Refusal.LATE)
+        self._timer = loop.call_later(HEADER_SECONDS, self._refuse, HeaderRefusal.LATE)
         loop.add_reader(connected, self._readable)
 
     def cancel(self) -> None:
@@ -72,7 +72,7 @@ class HeaderWait:
             while not self._reader.whole:
                 came = self._socket.recv(MAX_HEADER, socket.MSG_PEEK)
                 if not came:
-                    self._refuse(None if self._is_silent else Refusal.ENDED)
+                    self._refuse(None if self._is_silent else HeaderRefusal.ENDED)
                     return
                 self._is_silent = False
                 self._socket.recv(self._reader.feed(came))
@@ -82,11 +82,11 @@ class HeaderWait:
             self._refuse(error.refusal)
             return
         except OSError:
-            self._refuse(Refusal.ENDED)
+            self._refuse(HeaderRefusal.ENDED)
             return
         self.cancel()
         self._told(self._reader.client)
 
-    def _refuse(self, why: Refusal | None) -> None:
+    def _refuse(self, why: HeaderRefusal | None) -> None:
         self.cancel()
         self._refused(why)

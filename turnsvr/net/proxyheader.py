@@ -34,7 +34,7 @@ _LINE = re.compile(
 )
 
 
-class Refusal(Enum):
+class HeaderRefusal(Enum):
     """Why a connection is refused where a header is asked for."""
 
     UNTRUSTED = "untrusted"
@@ -50,7 +50,7 @@ class Refusal(Enum):
 class BadHeader(Exception):
     """What came is no header, or none that is taken."""
 
-    def __init__(self, refusal: Refusal) -> None:
+    def __init__(self, refusal: HeaderRefusal) -> None:
         super().__init__(refusal.value)
         self.refusal = refusal
 
@@ -104,26 +104,26 @@ def _size(seen: bytes) -> int:
     if seen[:1] == _SIGNATURE[:1]:
         return _binary_size(seen)
     if not (seen.startswith(_WORD) or _WORD.startswith(seen)):
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     end = seen.find(b"\n", 0, _MAX_LINE) + 1
     if not end and len(seen) >= _MAX_LINE:
-        raise BadHeader(Refusal.TOO_LONG)
+        raise BadHeader(HeaderRefusal.TOO_LONG)
     return end or len(seen)
 
 
 def _binary_size(seen: bytes) -> int:
     if not (seen.startswith(_SIGNATURE) or _SIGNATURE.startswith(seen)):
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     if len(seen) < _FIXED:
         return _FIXED
     command, family = seen[12], seen[13]
     rest = int.from_bytes(seen[14:16], "big")
     if command not in (_LOCAL, _PROXY):
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     if command == _PROXY and family not in _WITHOUT_ADDRESS and rest < _LEAST.get(family, rest + 1):
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     if _FIXED + rest > MAX_HEADER:
-        raise BadHeader(Refusal.TOO_LONG)
+        raise BadHeader(HeaderRefusal.TOO_LONG)
     return _FIXED + rest
 
 
@@ -141,17 +141,17 @@ def _client(header: bytes) -> Address | None:
 def _client_of_line(line: bytes) -> Address | None:
     match = _LINE.fullmatch(line)
     if match is None:
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     if match[1] is None:
         return None
     kind = ipaddress.IPv4Address if match[1] == b"4" else ipaddress.IPv6Address
     try:
         source, _ = (str(kind(each.decode())) for each in match.group(2, 3))
     except ValueError:
-        raise BadHeader(Refusal.MALFORMED) from None
+        raise BadHeader(HeaderRefusal.MALFORMED) from None
     ports = [int(each) for each in match.group(4, 5)]
     if max(ports) > 0xFFFF:
-        raise BadHeader(Refusal.MALFORMED)
+        raise BadHeader(HeaderRefusal.MALFORMED)
     return Address(_plain_host(unpack_host(pack_host(source))), ports[0])
 
 

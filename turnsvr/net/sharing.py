@@ -8,7 +8,7 @@ from collections.abc import Callable
 from turnsvr.net.arrival import Speech, may_be_http
 from turnsvr.net.doors import OWN_WEB, Backend, Door
 from turnsvr.net.proofs import CHALLENGE, HttpProof, Proofs
-from turnsvr.net.splice import BAD_GATEWAY, Splices
+from turnsvr.net.splice import BAD_GATEWAY, PassedConnections
 from turnsvr.net.tls import ALPN_PROTOCOLS
 from turnsvr.stun.address import Address
 
@@ -16,7 +16,7 @@ from turnsvr.stun.address import Address
 class Sharing:
     """Finds the protocol that goes on with a connection."""
 
-    def __init__(self, splices: Splices, proofs: Proofs) -> None:
+    def __init__(self, splices: PassedConnections, proofs: Proofs) -> None:
         self.web: Callable[[Address], asyncio.BaseProtocol | None] = lambda client: None
         """A connection of a client to our own HTTP server; None where it has no room, or there is none."""
         self._splices = splices

@@ -48,7 +48,7 @@ class SpliceLimits:
     """Seconds that a connection may carry nothing."""
 
 
-class Splices:
+class PassedConnections:
     """The table of connections that other servers take."""
 
     def __init__(self, limits: SpliceLimits, loop: asyncio.AbstractEventLoop) -> None:
@@ -59,14 +59,14 @@ class Splices:
         """Connections whose server could not be reached."""
         self._loop = loop
         self._reads = ReadBuffer()
-        self._open: set[Splice] = set()
+        self._open: set[PassedConnection] = set()
         self._by_client: Counter[bytes] = Counter()
-        self._idle = Evictable[Splice]()
+        self._idle = Evictable[PassedConnection]()
         self._told: dict[Backend, tuple[float, int]] = {}
         """When the log was told of a server last, and how many failures there were since."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def open(self, backend: Backend, client: Address, server: Address, failed: bytes = b"") -> Splice:
+    def open(self, backend: Backend, client: Address, server: Address, failed: bytes = b"") -> PassedConnection:
         """A connection of this client to this address of ours, for one protocol to be given to its transport.
 
         failed: what the client is told where the server cannot be reached.
@@ -77,7 +77,7 @@ class Splices:
         elif len(self._open) >= self.limits.connections:
             self._evict(self._idle.first())
         header = write_header(client, server) if backend.header else b""
-        splice = Splice(self, backend, key, header, failed)
+        splice = PassedConnection(self, backend, key, header, failed)
         self._open.add(splice)
         self._by_client[key] += 1
         self._idle.add(splice, key)
@@ -101,12 +101,12 @@ class Splices:
         reason = error.strerror or "it does not answer"
         _log.warning("another server cannot be reached", server=str(backend), reason=reason, failures=since + 1)
 
-    def is_busy(self, splice: Splice) -> None:
+    def is_busy(self, splice: PassedConnection) -> None:
         """It carries something: others end before it."""
         self._idle.discard(splice, splice.key)
         self._idle.add(splice, splice.key)
 
-    def forget(self, splice: Splice) -> None:
+    def forget(self, splice: PassedConnection) -> None:
         if splice not in self._open:
             return
         self._open.remove(splice)
@@ -128,16 +128,16 @@ class Splices:
     def __len__(self) -> int:
         return len(self._open)
 
-    def _evict(self, splice: Splice | None) -> None:
+    def _evict(self, splice: PassedConnection | None) -> None:
         if splice is not None:
             self.evicted += 1
             splice.drop()
 
 
-class Splice:
-    """One connection, with the one to its server: from Splices.open() until both have ended."""
+class PassedConnection:
+    """One connection, with the one to its server: from PassedConnections.open() until both have ended."""
 
-    def __init__(self, table: Splices, backend: Backend, key: bytes, header: bytes, failed: bytes) -> None:
+    def __init__(self, table: PassedConnections, backend: Backend, key: bytes, header: bytes, failed: bytes) -> None:
         self.key = key
         self.client = End(self, table._reads)
         """The protocol of the client's transport."""
@@ -232,7 +232,7 @@ class Splice:
 class End(asyncio.BufferedProtocol):
     """One end of a splice. Its bytes go to the other one, and wait until that is there."""
 
-    def __init__(self, splice: Splice, reads: ReadBuffer) -> None:
+    def __init__(self, splice: PassedConnection, reads: ReadBuffer) -> None:
         self.transport: asyncio.Transport | None = None
         self.is_lost = False
         self._splice = splice

@@ -24,7 +24,7 @@ from turnsvr.net.hello import Hello
 from turnsvr.net.linktransport import LinkTransport, hand_over
 from turnsvr.net.proofs import NothingMore, Proofs
 from turnsvr.net.sharing import Sharing
-from turnsvr.net.splice import SpliceLimits, Splices
+from turnsvr.net.splice import PassedConnections, SpliceLimits
 from turnsvr.net.stream import Flushes, ReadBuffer, StreamProtocol
 from turnsvr.net.tls import TlsContexts
 from turnsvr.net.tlsturn import TlsTurn
@@ -52,14 +52,14 @@ class Streams(Entrance):
         loop: asyncio.AbstractEventLoop,
         proofs: Proofs | None = None,
         doors: Doors | None = None,
-        splices: Splices | None = None,
+        splices: PassedConnections | None = None,
     ) -> None:
         """proofs: what an ACME authority may come for. doors: listeners of which there is more to say."""
         connections = Connections(limits, engine.server.serves, loop)
         super().__init__(connections, doors or {}, loop)
         self.tls = tls
         self._proofs = proofs or Proofs()
-        self.splices = Splices(SpliceLimits(), loop) if splices is None else splices
+        self.splices = PassedConnections(SpliceLimits(), loop) if splices is None else splices
         """Connections that other servers have taken."""
         self.sharing = Sharing(self.splices, self._proofs)
         self._engine = engine

@@ -23,7 +23,7 @@ EVERY_REALM = ""
 MAX_NAMES = 100_000
 """User names that are taken of one realm, and entries of one table; further ones are left out."""
 
-Option = Literal["max-bps", "total-quota", "user-quota"]
+RealmOption = Literal["max-bps", "total-quota", "user-quota"]
 """coturn's names of a realm's limits: bytes a second each way of an allocation, allocations of the realm, of a user."""
 
 
@@ -122,7 +122,7 @@ class Store(Reader, Protocol):
 
     async def remove_key(self, kid: str) -> bool: ...
 
-    async def set_option(self, realm: str, option: Option, value: int | None) -> None:
+    async def set_option(self, realm: str, option: RealmOption, value: int | None) -> None:
         """Set a limit; None takes it back."""
 
     async def set_origin(self, origin: str, realm: str | None) -> bool:

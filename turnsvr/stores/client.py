@@ -30,7 +30,7 @@ class StoreClient:
         """changed is called when there are new tables; `tables` serve until then, when they are known.
 
         keys: whether those of access tokens are read.
-        Raises MissingPackages, and BadValue for a URL whose options mean nothing.
+        Raises MissingDriver, and BadValue for a URL whose options mean nothing.
         """
         self.url = settings.url
         self._store = open_store(settings.url, settings.timeout)

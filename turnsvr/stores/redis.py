@@ -22,7 +22,7 @@ from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, hexkeys
-from turnsvr.stores.api import MAX_NAMES, Option, Tables, UserKeys
+from turnsvr.stores.api import MAX_NAMES, RealmOption, Tables, UserKeys
 from turnsvr.stores.deadline import TimedCalls
 from turnsvr.stores.options import parse, place
 from turnsvr.stores.redislink import database_number, pool, reason
@@ -167,7 +167,7 @@ class RedisStore:
     async def remove_key(self, kid: str) -> bool:
         return columns.holds(key_id=kid) and bool(await self._ask(self._client.delete(f"{_KEYS}{kid}")))
 
-    async def set_option(self, realm: str, option: Option, value: int | None) -> None:
+    async def set_option(self, realm: str, option: RealmOption, value: int | None) -> None:
         columns.check(realm=realm)
         key = f"{_REALMS}{realm}/{option}"
         await self._ask(self._client.delete(key) if value is None else self._client.set(key, str(value)))

@@ -21,7 +21,7 @@ from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
 from turnsvr.stores import columns, engines, failures, hexkeys, schema
-from turnsvr.stores.api import MAX_NAMES, NotStorable, Option, Tables, UserKeys
+from turnsvr.stores.api import MAX_NAMES, NotStorable, RealmOption, Tables, UserKeys
 from turnsvr.stores.deadline import TimedCalls
 from turnsvr.stores.options import place
 from turnsvr.stores.tablebuilder import TableBuilder
@@ -153,7 +153,7 @@ class SqlStore:
     async def remove_key(self, kid: str) -> bool:
         return columns.holds(key_id=kid) and await self._remove(schema.oauth_keys, {"kid": kid})
 
-    async def set_option(self, realm: str, option: Option, value: int | None) -> None:
+    async def set_option(self, realm: str, option: RealmOption, value: int | None) -> None:
         columns.check(realm=realm)
         where = {"realm": realm, "opt": option}
         if value is None:

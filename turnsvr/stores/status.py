@@ -53,7 +53,7 @@ class StatusMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class CoturnTraffic:
     """What was relayed, as coturn counts it: packets and bytes received from here, and sent there."""
 
     received_packets: int
@@ -68,9 +68,9 @@ class Traffic:
         )
 
     @property
-    def reversed(self) -> Traffic:
+    def reversed(self) -> CoturnTraffic:
         """The same, seen from the other side."""
-        return Traffic(self.sent_packets, self.sent_bytes, self.received_packets, self.received_bytes)
+        return CoturnTraffic(self.sent_packets, self.sent_bytes, self.received_packets, self.received_bytes)
 
 
 class Names:

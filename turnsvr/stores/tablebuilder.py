@@ -13,7 +13,7 @@ from turnsvr.config.units import BadValue
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.stores.api import MAX_REALMS, RealmTable, Tables
 
-Kind = Literal["allowed", "denied"]
+PeerListKind = Literal["allowed", "denied"]
 
 _MAX_MISTAKES = 20
 """Entries that are told one by one; of further ones only the number."""
@@ -24,7 +24,7 @@ _LIMIT = re.compile("[0-9]{1,18}", re.ASCII)
 @dataclass
 class _Realm:
     secrets: list[str] = field(default_factory=list)
-    ranges: dict[Kind, list[AddressRange]] = field(default_factory=lambda: {"allowed": [], "denied": []})
+    ranges: dict[PeerListKind, list[AddressRange]] = field(default_factory=lambda: {"allowed": [], "denied": []})
     limits: dict[str, int] = field(default_factory=dict)
 
     def table(self) -> RealmTable:
@@ -56,7 +56,7 @@ class TableBuilder:
         elif (entry := self._realm(realm)) is not None:
             entry.secrets.append(value)
 
-    def range(self, realm: str, kind: Kind, text: str) -> None:
+    def range(self, realm: str, kind: PeerListKind, text: str) -> None:
         try:
             addresses = AddressRange.parse(text)
         except BadValue as error:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from turnsvr import __version__
-from turnsvr.web.endpoints import Endpoint, Parameter, Seconds
+from turnsvr.web.endpoints import Endpoint, Parameter, WholeSeconds
 from turnsvr.web.shapes import FORMS, SHAPES
 
 _REFUSALS = {
@@ -66,7 +66,9 @@ def _reference(shape: str) -> dict[str, Any]:
 
 def _parameter(endpoint: Endpoint, parameter: Parameter) -> dict[str, Any]:
     inside = re.search(rf"{{{parameter.name}[:}}]", endpoint.path) is not None
-    schema: dict[str, Any] = {"type": "number", "minimum": 1} if isinstance(parameter, Seconds) else {"type": "string"}
+    schema: dict[str, Any] = (
+        {"type": "number", "minimum": 1} if isinstance(parameter, WholeSeconds) else {"type": "string"}
+    )
     if parameter.longest is not None:
         schema["maxLength"] = parameter.longest
     return {

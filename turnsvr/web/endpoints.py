@@ -12,7 +12,7 @@ from starlette.routing import Route
 from turnsvr.web.dialects import Dialect
 from turnsvr.web.refusal import Refused
 
-Run = Callable[[Request], Awaitable[Response]]
+EndpointFunction = Callable[[Request], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Seconds(Parameter):
+class WholeSeconds(Parameter):
     """A number of seconds, 1 or more."""
 
     def seconds(self, request: Request) -> float | None:
@@ -59,7 +59,7 @@ class Endpoint:
 
     method: str
     path: str
-    run: Run
+    run: EndpointFunction
     """May raise Refused."""
     summary: str = ""
     """Without one it is not described."""

@@ -11,16 +11,16 @@ from typing import Any, Literal, NamedTuple
 
 from turnsvr.credentials.health import Health
 from turnsvr.histogram import Histogram
-from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.proxyheader import HeaderRefusal
 from turnsvr.relay.counts import Totals
 
-Kind = Literal["gauge", "counter"]
+MetricKind = Literal["gauge", "counter"]
 
 
 class Scalar(NamedTuple):
     """A metric without labels. name without `_total`."""
 
-    kind: Kind
+    kind: MetricKind
     name: str
     text: str
     value: float
@@ -96,7 +96,7 @@ class Figures:
         "DTLS associations without a session, or handshakes, that were ended to make room for others."
     )
     dtls_refused: int = counter("Handshakes of DTLS for which there was no room, since sessions held it.")
-    header_refusals: Mapping[Refusal, int]
+    header_refusals: Mapping[HeaderRefusal, int]
     """Connections to the listeners of TURN clients that were refused for want of a PROXY header, by reason."""
     shared_connections: int = gauge("Connections that other servers have taken (share) now.")
     shared_connections_evicted: int = counter(

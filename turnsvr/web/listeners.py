@@ -10,7 +10,7 @@ from turnsvr.config.websettings import WebListen
 
 _NO_SUCH_FAMILY = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT}
 
-Opened = tuple[WebListen, socket.socket]
+BoundListener = tuple[WebListen, socket.socket]
 """A listener and its bound socket."""
 
 Inherited = dict[tuple[str, int], int]
@@ -21,13 +21,13 @@ class ListenFailed(Exception):
     """A listener that cannot be opened: which, and what to do about it, in one line."""
 
 
-def open_listeners(addresses: Iterable[WebListen], inherited: Inherited | None = None) -> list[Opened]:
+def open_listeners(addresses: Iterable[WebListen], inherited: Inherited | None = None) -> list[BoundListener]:
     """Bound sockets, each with where it is; an optional one whose family the host lacks is left out.
 
     inherited: in place of what would be bound; what is used is taken out. Raises ListenFailed, and then nothing is
     left open.
     """
-    opened: list[Opened] = []
+    opened: list[BoundListener] = []
     for address in addresses:
         descriptor = None if inherited is None else inherited.pop((address.host, address.port), None)
         try:
@@ -43,7 +43,7 @@ def open_listeners(addresses: Iterable[WebListen], inherited: Inherited | None =
     return opened
 
 
-def close_all(opened: Iterable[Opened]) -> None:
+def close_all(opened: Iterable[BoundListener]) -> None:
     for _, each in opened:
         each.close()
 

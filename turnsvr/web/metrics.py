@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 from turnsvr import __version__
 from turnsvr.credentials.health import Health
 from turnsvr.histogram import Histogram
-from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.proxyheader import HeaderRefusal
 from turnsvr.relay.counts import Totals
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import Context
@@ -115,7 +115,7 @@ def _state(figures: Figures, connections: HttpConnections) -> Iterator[Metric]:
                 ("turn", figures.header_refusals),
                 ("http", connections.header_refusals.counts),
             )
-            for each in Refusal
+            for each in HeaderRefusal
         ],
     )
     yield _gauges(

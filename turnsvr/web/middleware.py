@@ -9,11 +9,11 @@ from typing import Any
 
 from turnsvr.config.ranges import AddressRange
 
-Scope = MutableMapping[str, Any]
-Event = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Event]]
-Send = Callable[[Event], Awaitable[None]]
-AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+AsgiScope = MutableMapping[str, Any]
+AsgiEvent = MutableMapping[str, Any]
+AsgiReceive = Callable[[], Awaitable[AsgiEvent]]
+AsgiSend = Callable[[AsgiEvent], Awaitable[None]]
+AsgiApp = Callable[[AsgiScope, AsgiReceive, AsgiSend], Awaitable[None]]
 
 _FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
 _SCHEMES = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
@@ -32,12 +32,12 @@ class Forwarded:
         self._app = app
         self._trusted = tuple(trusted)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] in _SCHEMES:
             self._judge(scope)
         await self._app(scope, receive, send)
 
-    def _judge(self, scope: Scope) -> None:
+    def _judge(self, scope: AsgiScope) -> None:
         headers: list[tuple[bytes, bytes]] = list(scope["headers"])
         forwarded = [(name, value.decode("latin-1")) for name, value in headers if name in _FORWARDED]
         scope["headers"] = [(name, value) for name, value in headers if name not in _FORWARDED]
@@ -69,7 +69,7 @@ class BoundedBody:
         self._app = app
         self._size = size
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
             return
@@ -86,7 +86,7 @@ class BoundedBody:
             return
         await self._app(scope, _Replay(body, receive), send)
 
-    async def _read(self, receive: Receive) -> bytes | None:
+    async def _read(self, receive: AsgiReceive) -> bytes | None:
         """None where it is too large; raises _Gone."""
         body = bytearray()
         while True:
@@ -107,18 +107,18 @@ class _Gone(Exception):
 class _Replay:
     """Gives the body in one piece, and after it whatever else comes."""
 
-    def __init__(self, body: bytes, receive: Receive) -> None:
+    def __init__(self, body: bytes, receive: AsgiReceive) -> None:
         self._body: bytes | None = body
         self._receive = receive
 
-    async def __call__(self) -> Event:
+    async def __call__(self) -> AsgiEvent:
         if self._body is None:
             return await self._receive()
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
 
-async def answer(send: Send, status: int, text: bytes) -> None:
+async def answer(send: AsgiSend, status: int, text: bytes) -> None:
     """A refusal in plain text, after which the connection ends."""
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})

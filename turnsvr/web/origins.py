@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from turnsvr.config.websettings import WebSettings
 
-Scope = Mapping[str, Any]
+ReadOnlyScope = Mapping[str, Any]
 
 
 def all_origins(settings: WebSettings) -> tuple[str, ...]:
@@ -17,7 +17,7 @@ def all_origins(settings: WebSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*settings.origins, *named)))
 
 
-def header(scope: Scope, name: str) -> str | None:
+def header(scope: ReadOnlyScope, name: str) -> str | None:
     """The first header of that lower-case name, None when absent."""
     wanted = name.encode()
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == wanted), None)

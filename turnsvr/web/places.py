@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldPlace:
     """A session that has a place."""
 
     name: str
@@ -23,7 +23,7 @@ class Held:
     """When that began."""
 
 
-def who_ends(sessions: Sequence[Held], newcomer: bytes) -> Held | None:
+def who_ends(sessions: Sequence[HeldPlace], newcomer: bytes) -> HeldPlace | None:
     """The session that ends for one more of this source; None where none has to.
 
     It is one of the source that has most sessions, where the newcomer's will have fewer; of that source one that is

@@ -24,7 +24,7 @@ _MEMBER_BYTES = 8
 _BURST_SECONDS = 5.0
 _RESERVED = ("from", "to", "type")
 
-Message = dict[str, Any]
+SignallingMessage = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Delivery:
 
     to: str
     kind: str
-    message: Message
+    message: SignallingMessage
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class SignallingRooms:
         limit = now - self._bounds.idle_timeout
         return [name for name, member in self._members.items() if member.alone_since <= limit and self._alone(member)]
 
-    def _join(self, name: str, member: _Member, message: Message, now: float) -> list[Delivery]:
+    def _join(self, name: str, member: _Member, message: SignallingMessage, now: float) -> list[Delivery]:
         room = message.get("room") or self._random(_ROOM_BYTES).hex()
         if not isinstance(room, str) or not _ROOM.fullmatch(room) or len(set(room)) < _LEAST_DIFFERENT:
             text = "a room is named by 20 to 64 random letters, digits, - or _; join without a name to be given one"
@@ -123,7 +123,7 @@ class SignallingRooms:
         news = [Delivery(other, "peer-joined", {"id": name}) for other in others]
         return [Delivery(name, "joined", self._joined(name, room)), *news]
 
-    def _joined(self, name: str, room: str) -> Message:
+    def _joined(self, name: str, room: str) -> SignallingMessage:
         return {"room": room, "id": name, "members": [other for other in self._rooms[room] if other != name]}
 
     def _leave(self, name: str, member: _Member, now: float) -> list[Delivery]:
@@ -139,7 +139,7 @@ class SignallingRooms:
             self._members[other].alone_since = now
         return [Delivery(other, "peer-left", {"id": name}) for other in others]
 
-    def _pass_on(self, name: str, member: _Member, kind: str, message: Message) -> list[Delivery]:
+    def _pass_on(self, name: str, member: _Member, kind: str, message: SignallingMessage) -> list[Delivery]:
         if member.room is None:
             return [_error(name, "no-room", "join a room first")]
         content = {key: value for key, value in message.items() if key not in _RESERVED}

@@ -16,14 +16,14 @@ from starlette.responses import JSONResponse, Response
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web import dialects, sigv4
 from turnsvr.web.callers import ApiCaller, basic, bearer
-from turnsvr.web.endpoints import Endpoint, Parameter, Seconds
+from turnsvr.web.endpoints import Endpoint, Parameter, WholeSeconds
 from turnsvr.web.issuer import Issued, Issuer
 from turnsvr.web.refusal import Refused
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?", re.ASCII)
 _NO_STORE = {"Cache-Control": "no-store"}
 
-_TTL = Seconds("ttl", "Lifetime in seconds; cut to what the caller may have.")
+_TTL = WholeSeconds("ttl", "Lifetime in seconds; cut to what the caller may have.")
 _USER = Parameter("user", "Whom the credentials are for; random when absent.", 128)
 _KEY = Parameter("key", "The API key, in place of the Authorization header.")
 _REVOKED = Parameter("username", "A user name that was given out.", 508)
@@ -35,7 +35,7 @@ _ENDPOINT = Parameter("endpoint", "Anything: the endpoint at the media server.")
 _ACCESS_TOKEN = Parameter("access_token", "The API key, in place of the Authorization header.")
 
 
-class Requests:
+class IceRequests:
     """What every dialect does with a request: find its caller, admit it, issue credentials."""
 
     def __init__(self, issuer: Issuer, settings: WebSettings) -> None:
@@ -78,12 +78,12 @@ class Requests:
 
 def endpoints(issuer: Issuer, settings: WebSettings) -> tuple[Endpoint, ...]:
     """Every dialect but the one that lives at /: see uberti()."""
-    requests = Requests(issuer, settings)
+    requests = IceRequests(issuer, settings)
     dialects_of = (_native, _twilio, _cloudflare, _metered, _xirsys, _aws, _matrix, _whip)
     return tuple(each for dialect in dialects_of for each in dialect(requests, issuer))
 
 
-def _native(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _native(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def ice_servers(request: Request) -> Response:
         """The key stands in `Authorization: Bearer`, as the password of `Basic`, or in the query."""
         user, ttl = _USER.of(request), _TTL.seconds(request)
@@ -119,7 +119,7 @@ def _native(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
 
 def uberti(issuer: Issuer, settings: WebSettings) -> Callable[[Request], JSONResponse]:
     """Answers `GET /?service=turn&username=U&key=K`."""
-    requests = Requests(issuer, settings)
+    requests = IceRequests(issuer, settings)
 
     def answer(request: Request) -> JSONResponse:
         request.state.dialect = dialects.UBERTI
@@ -132,7 +132,7 @@ def uberti(issuer: Issuer, settings: WebSettings) -> Callable[[Request], JSONRes
     return answer
 
 
-def _twilio(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _twilio(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def tokens(request: Request) -> Response:
         """The key is the password of Basic authentication. Form: `Ttl`."""
         account = _ACCOUNT.of(request) or ""
@@ -157,7 +157,7 @@ def _twilio(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     )
 
 
-def _cloudflare(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _cloudflare(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     prefix = "/v1/turn/keys/{key_id}/credentials"
 
     async def issue(request: Request) -> Issued:
@@ -214,7 +214,7 @@ def _cloudflare(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     )
 
 
-def _metered(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _metered(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def credentials(request: Request) -> Response:
         return _answer(dialects.metered(requests.issue_with_key(request, _API_KEY.of(request))))
 
@@ -231,7 +231,7 @@ def _metered(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     )
 
 
-def _xirsys(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _xirsys(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def turn(request: Request) -> Response:
         """The key is the password of Basic authentication. Body: `{"format": "urls", "expire": seconds}`."""
         caller = requests.with_key(request, basic(request.headers))
@@ -254,7 +254,7 @@ def _xirsys(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     )
 
 
-def _aws(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _aws(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def get_ice_server_config(request: Request) -> Response:
         """Signed with Signature Version 4 by the key's name and the key, or with the key as Bearer token."""
         raw = await request.body()
@@ -281,7 +281,7 @@ def _aws(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     )
 
 
-def _matrix(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _matrix(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def turn_server(request: Request) -> Response:
         """The key is the access token."""
         key = bearer(request.headers) or _ACCESS_TOKEN.of(request)
@@ -296,7 +296,7 @@ def _matrix(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
     return endpoint("v3", "Matrix's turnServer"), endpoint("r0")
 
 
-def _whip(requests: Requests, issuer: Issuer) -> tuple[Endpoint, ...]:
+def _whip(requests: IceRequests, issuer: Issuer) -> tuple[Endpoint, ...]:
     async def link(request: Request) -> Response:
         """The Link header of RFC 9725, for the answer of a media server. The key is the Bearer token."""
         issued = requests.issue_with_key(request, bearer(request.headers), _USER.of(request), _TTL.seconds(request))

@@ -19,7 +19,7 @@ from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.context import Context
 from turnsvr.web.listeners import Inherited, ListenFailed, close_all, open_listeners
-from turnsvr.web.middleware import Receive, Scope, Send
+from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend
 from turnsvr.web.protocols import HttpProtocol
 
 _CERTIFICATE_SECONDS = 60.0
@@ -117,7 +117,7 @@ class Server:
             predecessor=self._web,
         )
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if self._web is not None:
             await self._web.asgi(scope, receive, send)
 

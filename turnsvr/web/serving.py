@@ -15,7 +15,7 @@ import uvicorn
 
 from turnsvr.net.accepting import Acceptor
 from turnsvr.net.proxied import HeaderWait, may_tell
-from turnsvr.net.proxyheader import Refusal
+from turnsvr.net.proxyheader import HeaderRefusal
 from turnsvr.net.tlsturn import TlsTurn
 from turnsvr.net.turns import Turns
 from turnsvr.ranges import RangeSet
@@ -40,7 +40,7 @@ _HANDSHAKES = 1
 """TLS handshakes that begin in one turn of the loop; each takes about a millisecond."""
 _MAX_HEADER_BYTES = 16_384
 
-Others = dict[bytes, Callable[[socket.socket], None]]
+OtherProtocols = dict[bytes, Callable[[socket.socket], None]]
 """Who speaks something else than HTTP, by what they say first: they get the socket, behind that."""
 
 Balancers = Callable[[socket.socket], RangeSet | None]
@@ -63,7 +63,7 @@ class HttpServers:
         tls: ssl.SSLContext | None = None,
         message_size: int | None = None,
         balancers: Balancers = lambda _: None,
-        others: Others | None = None,
+        others: OtherProtocols | None = None,
     ) -> None:
         """Serve on bound sockets, which close with stop(); with tls all of them speak it.
 
@@ -100,7 +100,7 @@ class _Uvicorn(uvicorn.Server):
         connections: HttpConnections,
         tls: ssl.SSLContext | None,
         balancers: Balancers,
-        others: Others | None,
+        others: OtherProtocols | None,
     ) -> None:
         super().__init__(config)
         self._others = others or {}
@@ -156,7 +156,7 @@ class _Uvicorn(uvicorn.Server):
             self._read_header(connected, host)
         else:
             connected.close()
-            self._connections.header_refusals.add(host, Refusal.UNTRUSTED)
+            self._connections.header_refusals.add(host, HeaderRefusal.UNTRUSTED)
 
     def _read_header(self, connected: socket.socket, host: str) -> None:
         """Have a balancer tell whose connection it is."""
@@ -172,7 +172,7 @@ class _Uvicorn(uvicorn.Server):
                 connection.client = client
             self._enter(connected, connection)
 
-        def refused(why: Refusal | None) -> None:
+        def refused(why: HeaderRefusal | None) -> None:
             place.drop()
             self._connections.header_refusals.add(host, why)
 

@@ -18,12 +18,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from turnsvr.limits import AnswerLimiter, client_of
 from turnsvr.web.backlog import Backlog, Backlogs
 from turnsvr.web.issuer import packed
-from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send
+from turnsvr.web.middleware import AsgiApp, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend
 from turnsvr.web.origins import header, may_call
-from turnsvr.web.places import Held, who_ends
-from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, Message, SignallingRooms
+from turnsvr.web.places import HeldPlace, who_ends
+from turnsvr.web.rooms import JOIN, LEAVE, PASSED_ON, Delivery, SignallingMessage, SignallingRooms
 from turnsvr.web.socketserver import PATH as SOCKET_IO_PATH
-from turnsvr.web.socketserver import BadQuery, Door, SocketServer, opens_session, read_query
+from turnsvr.web.socketserver import BadQuery, SocketServer, SocketServerApp, opens_session, read_query
 
 PLAIN_PATH = "/signalling"
 
@@ -39,7 +39,7 @@ _POLICY = 1008
 class _Way(Protocol):
     """How one member is reached."""
 
-    def deliver(self, kind: str, message: Message) -> None:
+    def deliver(self, kind: str, message: SignallingMessage) -> None:
         """Have a message wait for it; it is disconnected when too much waits."""
 
     def hang_up(self) -> None: ...
@@ -90,19 +90,19 @@ class Signalling:
             logger=logger,
             engineio_logger=logger,
         )
-        self._door = Door(self._sio)
+        self._door = SocketServerApp(self._sio)
         self._register()
 
     def mount(self, app: AsgiApp) -> AsgiApp:
         """An application that serves Socket.IO and the plain WebSocket, and leaves everything else to app."""
 
-        async def serve_plain(scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve_plain(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
             await self._plain(WebSocket(scope, receive, send))
 
-        async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        async def plain(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
             await self._opened(serve_plain, scope, receive, send)
 
-        async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        async def choose(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
             if scope["type"] == "websocket" and scope["path"] == PLAIN_PATH:
                 await plain(scope, receive, send)
             elif scope["type"] in ("http", "websocket") and f"{scope['path']}/".startswith(SOCKET_IO_PATH):
@@ -112,7 +112,7 @@ class Signalling:
 
         return choose
 
-    async def _socket_io(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _socket_io(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         try:
             query = read_query(scope)
         except BadQuery as error:
@@ -122,7 +122,7 @@ class Signalling:
             await _refuse(scope, receive, send, 400, "pages of this origin may not connect")
             return
 
-        async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        async def serve(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
             await self._door.serve(scope, receive, send, query)
 
         if opens_session(query) and scope.get("method") != "OPTIONS":
@@ -130,7 +130,7 @@ class Signalling:
         else:
             await serve(scope, receive, send)
 
-    async def _opened(self, serve: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _opened(self, serve: AsgiApp, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """Serve what begins a session, where there may be one more; it counts as one until it is known as one."""
         key = _key(scope)
         if not self._admits(key):
@@ -147,7 +147,7 @@ class Signalling:
                 if not self._opening[key]:
                     del self._opening[key]
 
-        async def sent(event: Event) -> None:
+        async def sent(event: AsgiEvent) -> None:
             known()
             await send(event)
 
@@ -194,14 +194,14 @@ class Signalling:
             self._end(ends.name)
         return ends is not None
 
-    def _sessions(self) -> list[Held]:
+    def _sessions(self) -> list[HeldPlace]:
         """All but those that are closing already."""
         clients = {each: packed_client(self._sio.address_of(each)) for each in self._sio.eio.sockets}
         self._ending &= {*clients, *self._plain_sessions}
         members = {name: self._names.get(self._sio.member_of(name), name) for name in clients}
         sources = {**clients, **self._plain_sessions}
         return [
-            Held(name, source, *self.rooms.company(members.get(name, name)))
+            HeldPlace(name, source, *self.rooms.company(members.get(name, name)))
             for name, source in sources.items()
             if name not in self._ending
         ]
@@ -259,8 +259,8 @@ class Signalling:
         for kind in (JOIN, LEAVE, *PASSED_ON):
             self._sio.on(kind, self._handler(kind))
 
-    def _handler(self, kind: str) -> Callable[..., Awaitable[Message | None]]:
-        async def handle(sid: str, message: object = None, *_: object) -> Message | None:
+    def _handler(self, kind: str) -> Callable[..., Awaitable[SignallingMessage | None]]:
+        async def handle(sid: str, message: object = None, *_: object) -> SignallingMessage | None:
             """The acknowledgement is what the member itself is told, an error too."""
             name = self._names.get(sid, "")
             deliveries = self._receive(name, kind, {} if message is None else message)
@@ -315,7 +315,7 @@ class _SocketIoWay:
         self._sid = sid
         self._start = start
 
-    def deliver(self, kind: str, message: Message) -> None:
+    def deliver(self, kind: str, message: SignallingMessage) -> None:
         self._server.emit_now(self._sid, kind, message)
 
     def hang_up(self) -> None:
@@ -331,7 +331,7 @@ class _PlainWay:
         self._queue: asyncio.Queue[str] = asyncio.Queue()
         backlog.hang_up = hang_up
 
-    def deliver(self, kind: str, message: Message) -> None:
+    def deliver(self, kind: str, message: SignallingMessage) -> None:
         text = json.dumps({"type": kind, **message})
         if self._backlog.add(len(text)):
             self._queue.put_nowait(text)
@@ -377,7 +377,7 @@ def _is_json(value: object) -> bool:
     return True
 
 
-def _key(scope: Scope) -> bytes:
+def _key(scope: AsgiScope) -> bytes:
     client = scope.get("client")
     return packed_client(str(client[0]) if client else "")
 
@@ -387,7 +387,7 @@ def packed_client(host: str) -> bytes:
     return client_of(packed(host))
 
 
-async def _refuse(scope: Scope, receive: Receive, send: Send, status: int, text: str) -> None:
+async def _refuse(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend, status: int, text: str) -> None:
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER if status == 429 else _POLICY})

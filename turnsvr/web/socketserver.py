@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from turnsvr.web.backlog import Backlog, Backlogs
-from turnsvr.web.middleware import AsgiApp, Event, Receive, Scope, Send, answer
+from turnsvr.web.middleware import AsgiApp, AsgiEvent, AsgiReceive, AsgiScope, AsgiSend, answer
 from turnsvr.web.sparing import engineio, socketio  # isort: split
 
 from engineio import packet as engine
@@ -37,7 +37,7 @@ class BadQuery(ValueError):
     """A query that is none of Engine.IO's."""
 
 
-def read_query(scope: Scope) -> dict[str, str]:
+def read_query(scope: AsgiScope) -> dict[str, str]:
     """Of a request to PATH, each name once; raises BadQuery."""
     try:
         pairs = parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True, errors="strict")
@@ -171,7 +171,7 @@ class _TextPacket(Packet):  # type: ignore[misc]
         return 0
 
 
-class Door:
+class SocketServerApp:
     """The ASGI application of a SocketServer, for requests that read_query() has read."""
 
     def __init__(self, server: SocketServer) -> None:
@@ -180,7 +180,7 @@ class Door:
         self._polling: set[str] = set()
         self._upgrading: set[str] = set()
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, query: dict[str, str]) -> None:
+    async def serve(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend, query: dict[str, str]) -> None:
         clean = {**scope, "query_string": urlencode({name: query[name] for name in _PASSED if name in query}).encode()}
         sid = query.get("sid", "")
         if scope["type"] == "websocket":
@@ -201,7 +201,7 @@ class Door:
         else:
             await self._app(clean, receive, send)
 
-    async def _post(self, scope: Scope, receive: Receive, send: Send, sid: str) -> None:
+    async def _post(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend, sid: str) -> None:
         """Packets of a long-polling client. Its length is what came: a chunked body names none."""
         event = await receive()
         body = event.get("body", b"")
@@ -212,12 +212,12 @@ class Door:
         kept = [each for each in scope["headers"] if each[0] != b"content-length"]
         scope["headers"] = [*kept, (b"content-length", str(len(body)).encode())]
 
-        async def again() -> Event:
+        async def again() -> AsgiEvent:
             return event
 
         await self._app(scope, again, send)
 
-    async def _websocket(self, scope: Scope, receive: Receive, send: Send, sid: str) -> None:
+    async def _websocket(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend, sid: str) -> None:
         client = self._server.living(sid)
         receive = _readable(receive)
         if not sid:
@@ -230,7 +230,7 @@ class Door:
             if client.upgrading:  # it was given up half-way, and Engine.IO holds its messages back for good
                 await self._server.eio.disconnect(sid)
 
-    async def _alone(self, busy: set[str], sid: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _alone(self, busy: set[str], sid: str, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """One request of this kind for each session, and that session a living one."""
         if sid in busy:
             await answer(send, 400, b"the session has such a request under way already")
@@ -242,20 +242,20 @@ class Door:
             busy.discard(sid)
 
 
-def _beginning_with(event: Event, receive: Receive) -> Receive:
+def _beginning_with(event: AsgiEvent, receive: AsgiReceive) -> AsgiReceive:
     """As receive, with an event that was taken from it before."""
     events = [event]
 
-    async def next_event() -> Event:
+    async def next_event() -> AsgiEvent:
         return events.pop() if events else await receive()
 
     return next_event
 
 
-def _readable(receive: Receive) -> Receive:
+def _readable(receive: AsgiReceive) -> AsgiReceive:
     """As receive, but disconnected where a client sends what Engine.IO cannot read."""
 
-    async def next_event() -> Event:
+    async def next_event() -> AsgiEvent:
         event = await receive()
         if event["type"] == "websocket.receive" and not _is_packet(event):
             return {"type": "websocket.disconnect", "code": 1002}
@@ -264,11 +264,11 @@ def _readable(receive: Receive) -> Receive:
     return next_event
 
 
-def _in_time(receive: Receive, done: Callable[[], bool]) -> Receive:
+def _in_time(receive: AsgiReceive, done: Callable[[], bool]) -> AsgiReceive:
     """As receive, but disconnected where an upgrade takes too long."""
     deadline = asyncio.get_running_loop().time() + _UPGRADE_SECONDS
 
-    async def next_event() -> Event:
+    async def next_event() -> AsgiEvent:
         if done():
             return await receive()
         try:
@@ -290,7 +290,7 @@ def _is_payload(body: bytes) -> bool:
     return not text.startswith("d=") and all(map(_is_known, packets))
 
 
-def _is_packet(event: Event) -> bool:
+def _is_packet(event: AsgiEvent) -> bool:
     """Whether Engine.IO can read what came on a WebSocket; what is binary it cannot use."""
     try:
         return event.get("bytes") is None and _is_known(engine.Packet(encoded_packet=event["text"]))

@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundAddress:
     """An external address, and who told it."""
 
     address: str
@@ -43,7 +43,7 @@ class Found:
 class Look:
     """What one look has found for relay addresses, and why nothing was found for others."""
 
-    found: dict[str, Found]
+    found: dict[str, FoundAddress]
     reasons: list[str]
 
     def take(self, relay: str, address: str, by: str) -> None:
@@ -53,7 +53,7 @@ class Look:
         if (":" in relay) != (":" in address) or not could_be_public(address):
             self.reasons.append(f"{by} tells {address}, which is no public address")
             return
-        self.found[relay] = Found(address, by)
+        self.found[relay] = FoundAddress(address, by)
 
 
 Finder = Callable[[RelaySettings, Sequence[str]], Awaitable[Look]]
@@ -131,7 +131,7 @@ class ExternalAddresses:
         self._find = finder
         self._relay = RelaySettings()
         self._addresses: tuple[str, ...] = ()
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, FoundAddress] = {}
         self._reasons: list[str] = []
         self._looked = False
         self._former: list[str] = []

@@ -16,7 +16,7 @@ from turnsvr.app.usage.spool import Spool
 from turnsvr.config.usagesettings import UsageSettings
 
 if TYPE_CHECKING:
-    from turnsvr.app.usage.sender import Sender
+    from turnsvr.app.usage.sender import UsageSender
 
 _log = structlog.get_logger()
 
@@ -27,7 +27,7 @@ class Accounting:
     def __init__(self, settings: UsageSettings, live: Live) -> None:
         """Opens the file and the spool. Raises StartError."""
         self.file: RecordFile | None = None
-        self.sender: Sender | None = None
+        self.sender: UsageSender | None = None
         self._every = settings.every
         self._task: asyncio.Task[None] | None = None
         try:
@@ -86,10 +86,10 @@ class Accounting:
             await self.usage.tell_live()
 
 
-def _sender(settings: UsageSettings) -> Sender:
+def _sender(settings: UsageSettings) -> UsageSender:
     """Raises StartError or OSError."""
     try:
-        from turnsvr.app.usage.sender import Sender
+        from turnsvr.app.usage.sender import UsageSender
     except ModuleNotFoundError as error:
         raise StartError(not_installed(error, "usage.url", "hook")) from None
     from turnsvr.credentials.http import BadAddress
@@ -97,7 +97,7 @@ def _sender(settings: UsageSettings) -> Sender:
     assert settings.url is not None
     assert settings.secret is not None
     try:
-        return Sender(
+        return UsageSender(
             settings.url,
             settings.secret.get_secret_value(),
             lambda woken: Spool(settings.spool, settings.spool_size, woken),

@@ -26,7 +26,7 @@ _AT_A_TIME = 200
 """Sessions whose counters are read before others have their turn."""
 
 
-class Place(Protocol):
+class Destination(Protocol):
     """Where records go. What it cannot keep it counts and tells of itself."""
 
     def put(self, lines: Collection[bytes]) -> None: ...
@@ -54,7 +54,7 @@ class Usage:
 
     def __init__(
         self,
-        places: Collection[Place],
+        places: Collection[Destination],
         live: Live,
         *,
         clock: Callable[[], float] = time.monotonic,

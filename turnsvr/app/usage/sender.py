@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import structlog
 
-from turnsvr.app.usage.spool import Batch, Spool
+from turnsvr.app.usage.spool import Spool, SpooledLines
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.health import Trouble
 from turnsvr.credentials.hook import signed
@@ -37,7 +37,7 @@ class _NotTaken(Exception):
         self.pause = pause
 
 
-class Sender:
+class UsageSender:
     """A Place whose records reach the service at least once, in the order in which they were put.
 
     A record is taken when the answer is 2xx. It comes again, under the same id, where the answer was lost.
@@ -133,7 +133,7 @@ class Sender:
             if self._trouble.ends(time.monotonic()):
                 _log.info("usage records are taken again", service=self._name)
 
-    async def _is_too_large(self, batch: Batch) -> bool:
+    async def _is_too_large(self, batch: SpooledLines) -> bool:
         """Send it; True where the service wants fewer records at once. Raises _NotTaken."""
         body = b"".join(batch.lines)
         headers = {"Content-Type": "application/x-ndjson", **signed(self._secret, str(int(time.time())), body)}

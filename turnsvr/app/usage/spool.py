@@ -32,7 +32,7 @@ _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class SpooledLines:
     """Whole lines of one file, up to its byte `end`."""
 
     lines: tuple[bytes, ...]
@@ -82,7 +82,7 @@ class Spool:
                 _log.info("usage records are kept again", left_out=self.left_out)
             self._woken()
 
-    def next(self, most: int) -> Batch | None:
+    def next(self, most: int) -> SpooledLines | None:
         """The oldest records that were not taken, at most so many; None when there are none. Raises OSError."""
         while True:
             if self._reading is None:
@@ -91,12 +91,12 @@ class Spool:
                 return None
             lines = self._reading.lines(most)
             if lines:
-                return Batch(lines, self._reading, self._reading.taken + sum(map(len, lines)))
+                return SpooledLines(lines, self._reading, self._reading.taken + sum(map(len, lines)))
             if self._reading is self._writing and self._reading.size < _SEGMENT:
                 return None
             self._drop(self._reading)
 
-    def taken(self, batch: Batch) -> None:
+    def taken(self, batch: SpooledLines) -> None:
         """The service has these. Raises OSError."""
         batch.segment.mark(batch.end)
 

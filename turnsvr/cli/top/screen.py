@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from turnsvr.admin import NoServer
 from turnsvr.cli.top.feed import Feed, Selection
-from turnsvr.cli.top.view import Choices, End, Line, Mode, Quit, Style, press, render, scrolled
+from turnsvr.cli.top.view import Choices, EndSession, Line, Mode, Quit, Style, press, render, scrolled
 
 if TYPE_CHECKING:
     from turnsvr.admin.client import AdminClient
@@ -112,7 +112,7 @@ class _Screen:
         match action:
             case Quit():
                 return False
-            case End(session):
+            case EndSession(session):
                 self._feed.end(session)
         self._feed.show(self._wish())
         return True

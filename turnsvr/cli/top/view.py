@@ -73,11 +73,11 @@ class Quit(NamedTuple):
     pass
 
 
-class End(NamedTuple):
+class EndSession(NamedTuple):
     session: int
 
 
-Action = Quit | End | None
+Action = Quit | EndSession | None
 
 
 class Style(Enum):
@@ -105,7 +105,7 @@ def press(state: Choices, key: str, snapshot: Snapshot, height: int) -> tuple[Ch
         return _write(state, key), None
     if state.mode is Mode.CONFIRM:
         back = replace(state, mode=state.back)
-        return back, End(state.selected) if key in ("y", "Y") and state.selected is not None else None
+        return back, EndSession(state.selected) if key in ("y", "Y") and state.selected is not None else None
     if key == "q":
         return state, Quit()
     if state.mode is Mode.HELP:
