@@ -57,7 +57,7 @@ _LESS_IS_BETTER = {"cpu", "byte_cpu", "pss", "start"}
 
 
 class Headline(NamedTuple):
-    """The one figure that a case is judged by. advantage: how many times better ours is, whatever the metric."""
+    """The one figure that a case is judged by. advantage: how many times better ours is, for every metric."""
 
     metric: str
     advantage: Spread

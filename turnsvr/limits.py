@@ -52,7 +52,7 @@ class TokenBucket:
         self._filled_at = at
 
     def spend(self, amount: float) -> None:
-        """Take what somebody else has let pass, whether there is as much or not."""
+        """Take an amount that has passed already, even if there is less."""
         self._level -= amount
 
     def debt(self, now: float) -> float:

@@ -309,7 +309,7 @@ def test_a_realm_needs_no_advice() -> None:
     ("realm", "setting", "text"),
     [
         ({"origins": []}, "", "is chosen by nothing; add origins or listen"),
-        ({"credentials": {}}, ".credentials", "are missing, so nobody can relay in this realm"),
+        ({"credentials": {}}, ".credentials", "are missing, so no client can relay in this realm"),
         ({"credentials": {"secret": "short"}}, ".credentials.secrets[0]", "is shorter than 16 characters"),
         ({"credentials": {"users": {"bob": "bob"}}}, ".credentials.users.bob", "the password is the user name"),
         (

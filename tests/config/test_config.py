@@ -201,7 +201,7 @@ def test_a_mistake_carries_its_parts() -> None:
 )
 def test_a_file_needs_credentials(text: str) -> None:
     (mistake,) = mistakes(text)
-    assert "credentials: are missing, so nobody could relay; add" in mistake
+    assert "credentials: are missing, so no client could relay; add" in mistake
     assert "turnsvr secret" in mistake
     assert "stun_only: true" in mistake
 

@@ -1,4 +1,4 @@
-"""Who may call over TCP: who has the token, and no web page, whatever name it found this server under.
+"""Who may call over TCP: a caller with the token, and no web page, by whatever name it reaches this server.
 
 Nor who has offered too many wrong tokens just now, so that they cannot be tried out.
 """

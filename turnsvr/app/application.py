@@ -204,7 +204,7 @@ class Application:
     async def _end_with_the_last(self) -> None:
         await self._stop_http()
         while self.connections or len(self.server) or self.succession.has_predecessors:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)  # nobody tells of the last connection
+            await asyncio.sleep(_LOOK)  # no event says that the last connection is gone
         await self.succession.report()
         self.finished.set()
 

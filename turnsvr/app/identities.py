@@ -1,4 +1,4 @@
-"""Who may relay, from wherever the settings say: the file, tokens, a store, a web hook, side by side."""
+"""Who may relay: credentials from the file, tokens, a store and a web hook, side by side, as the settings say."""
 
 from __future__ import annotations
 

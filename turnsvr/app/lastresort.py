@@ -1,4 +1,4 @@
-"""The end of a process that is to end: within some seconds, whatever of it hangs.
+"""Ends a process that is to end within some seconds, even if a part of it hangs.
 
 Everything ends by itself in less time where it can. What cannot be told to is a thread of the system's resolver that
 waits for a name server, of which the interpreter would wait for the end.

@@ -19,7 +19,7 @@ class LogFile:
         self._descriptor = _open(path)
 
     def reopen(self) -> None:
-        """Go on in whatever file has the name now, a new one where there is none; raises OSError and keeps the old."""
+        """Go on in the file that has the name now, in a new one if there is none; raises OSError and keeps the old."""
         new = _open(self.path)
         old, self._descriptor = self._descriptor, new
         os.close(old)

@@ -32,7 +32,7 @@ class ServiceManager:
 
     @property
     def is_there(self) -> bool:
-        """Whether somebody is told."""
+        """Whether a service manager is told."""
         return self._path.startswith(("/", "@"))
 
     def succeeded_by(self, pid: int) -> None:

@@ -251,7 +251,7 @@ class Service:
         return Reloaded(str(path), restart=tuple(unchanged))
 
     def _reopen_files(self) -> None:
-        """Whatever becomes of the settings: the old files may have been renamed, and soon be compressed."""
+        """Open log files anew, even if the settings are refused: the old ones may be renamed and soon compressed."""
         if self._application.rooms.accounting is not None:
             self._application.rooms.accounting.reopen()
         if self._log_file is None:

@@ -12,7 +12,7 @@ _STEP = 1000
 
 
 def printable(text: str) -> str:
-    """The text on one line, with whatever a terminal would act upon, or not show, as \\x, \\u or \\U escapes."""
+    """The text on one line; characters that a terminal would obey or hide stand as \\x, \\u or \\U escapes."""
     return "".join(each if _is_plain(each) else each.encode("unicode_escape").decode() for each in text)
 
 

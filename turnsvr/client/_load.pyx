@@ -1,6 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True
 # distutils: define_macros=_GNU_SOURCE=1
-"""The load generator's fast core: sends paced packets of many flows and counts what arrives, in one thread without the GIL.
+"""The load generator's fast core: sends paced packets of many flows and counts what arrives.
+
+It runs in one thread without the GIL.
 
 Every packet carries a tag: run and flow (16 bits each), sequence number and time stamp (32 bits each). Only tags of
 this run are counted, each once. load_plain.py does the same in Python, and the same tests hold for both.
@@ -23,17 +25,17 @@ from turnsvr.client.load_values import Framing, LoadCounts
 cdef enum:
     TAG = 12
     TURN = 32
-    # Packets that a sender who is behind sends between two looks at what arrived, so that each finds more.
+    # Packets that a late sender sends between two looks at what arrived, so that each look finds more.
     BEHIND = 128
     MAX_FLOWS = 1 << 16
 
 assert _TAG_SIZE == TAG
 
 cdef int64_t MOST_DEBT = 500_000
-"""Nanoseconds that sending may lag behind, eight packets or bursts if that is longer; what is due beyond is given up
-and counted as lagged, for sent all at once it would be another load than the one asked for."""
+"""Nanoseconds that sending may lag behind, or eight packets or bursts if that is longer. What is due beyond is not sent
+and counts as lagged: sent all at once it would be another load than the one that was ordered."""
 cdef int64_t NAP = 300_000
-"""Nanoseconds of idleness from which on the thread sleeps."""
+"""The thread sleeps when nothing is due for so many nanoseconds."""
 
 ctypedef int (*tls_write_t)(void *, const void *, int) noexcept nogil
 ctypedef int (*tls_read_t)(void *, void *, int) noexcept nogil
@@ -45,6 +47,7 @@ cdef inline int64_t clock_ns(int clock) noexcept nogil:
     return now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 cdef inline uint32_t ticks_of(int64_t ns) noexcept nogil:
+    """A time as tags carry it: units of 100 ns, modulo 2**32."""
     return <uint32_t>(ns // 100)
 
 include "_load_sending.pxi"

@@ -35,6 +35,7 @@ cdef inline uint32_t get16(const uint8_t *at) noexcept nogil:
     return <uint32_t>at[0] << 8 | at[1]
 
 cdef inline int bucket_of(uint32_t ticks) noexcept nogil:
+    """The histogram's bucket: exact below 64 ticks, 32 to each doubling from there."""
     cdef int shift = 0
     while ticks >> shift >= 64:
         shift += 1
@@ -97,6 +98,7 @@ cdef class _Receiving(_Sending):
         free(self.in_buffers)
 
     cdef _take_receivers(self, receivers):
+        """Watch each receiver, and set its socket. Raises OSError, MemoryError."""
         cdef Inlet *inlet
         cdef epoll_event event
         cdef int on = 1
@@ -178,6 +180,7 @@ cdef class _Receiving(_Sending):
             control = CMSG_NXTHDR(header, control)
 
     cdef void drain_stream(self, Inlet *inlet) noexcept nogil:
+        """Read a connection once, over TLS until it has no more. Its end counts as refused, each time it is seen."""
         cdef ssize_t got
         cdef int more = 1
         while more:

@@ -63,6 +63,7 @@ cdef class _Sending:
         free(self.out_buffers)
 
     cdef _take_senders(self, senders):
+        """Copy what each sender is, and set its socket. Raises OSError, MemoryError."""
         cdef Outlet *outlet
         cdef bytes address
         cdef bytes prefix
@@ -91,7 +92,7 @@ cdef class _Sending:
                 setsockopt(outlet.descriptor, SOL_UDP, UDP_SEGMENT, &segment, sizeof(segment))
 
     cdef void send_units(self, int64_t units) noexcept nogil:
-        """Send that many bursts, each of the flow whose turn it is; neighbours on one socket go in one call."""
+        """Send that many bursts, of one flow after the other; neighbours on one socket go in one call."""
         cdef Outlet *outlet
         cdef int count = 0
         cdef int descriptor = -1
@@ -143,12 +144,14 @@ cdef class _Sending:
         return frame * self.packets_a_message
 
     cdef void put_message(self, Outlet *outlet, int slot, uint32_t ticks) noexcept nogil:
+        """Prepare one datagram, or one train for UDP_SEGMENT, in the slot of this number below SENDS."""
         cdef msghdr *header = &self.out_messages[slot].msg_hdr
         self.out_vectors[slot].iov_len = self.put_packets(outlet, self.out_buffers + slot * self.slot_size, ticks)
         header.msg_name = outlet.address if outlet.address_size else NULL
         header.msg_namelen = outlet.address_size
 
     cdef void flush(self, int descriptor, int count) noexcept nogil:
+        """Send the first messages prepared, all through one socket; what finds no room counts as blocked."""
         cdef int at = 0
         cdef int done
         while at < count:
@@ -204,6 +207,7 @@ cdef class _Sending:
             memcpy(outlet.rest, buffer + done, outlet.rest_size)
 
     cdef void lose(self, Outlet *outlet) noexcept nogil:
+        """The connection has failed: its flow is blocked from now on."""
         self.refused += 1
         outlet.descriptor = -1
         outlet.rest_size = 0

@@ -31,7 +31,7 @@ _RECEIVED_SHUTDOWN = 2
 
 
 class DtlsContext:
-    """What connections are made with; whom to trust as Python's default context does."""
+    """What connections are made with. It trusts the certificates that Python's default context trusts."""
 
     def __init__(self, *, insecure: bool = False, ca_file: str | None = None, protocols: Sequence[str] = ()) -> None:
         """insecure accepts any certificate. protocols: of ALPN. Raises TlsError."""

@@ -124,7 +124,7 @@ def _contradictions(settings: Settings, content: YamlDocument) -> Iterator[Probl
 
     if settings.has_no_user:
         yield problem(
-            "are missing, so nobody could relay",
+            "are missing, so no client could relay",
             'add "credentials: {secret: …}" with the output of: turnsvr secret; or "stun_only: true"',
             "credentials",
         )

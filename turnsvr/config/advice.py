@@ -250,7 +250,7 @@ def _realms(settings: Settings, own: OwnHosts | None) -> Iterator[Advice]:
         if not (realm.origins or realm.listen or everywhere.store):
             yield _warning(section, "is chosen by nothing; add origins or listen")
         if not (known.users or known.secrets or everywhere.beyond_file):
-            yield _warning(f"{section}.credentials", "are missing, so nobody can relay in this realm")
+            yield _warning(f"{section}.credentials", "are missing, so no client can relay in this realm")
         yield from _weak(known, f"{section}.credentials")
         for index, secret in enumerate(known.secrets):
             other = whose.setdefault(secret.get_secret_value(), name)

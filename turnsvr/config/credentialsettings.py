@@ -55,7 +55,7 @@ class HookSettings(fields.Section):
     url: fields.HttpUrl
     """http:// or https:// address that takes POST requests."""
     secret: fields.Secret
-    """Signs the requests, so that the service knows who asks."""
+    """Signs the requests, so that the service knows that this server asks."""
     timeout: Annotated[fields.Seconds, Field(ge=0.1, le=30)] = 2.0
     """How long the service may take, 100 ms to 30 s; then requests get error 500."""
     ca: fields.FilePath | None = None

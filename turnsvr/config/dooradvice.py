@@ -17,7 +17,7 @@ Word = tuple[Literal["warning", "note"], str, str]
 """Severity, setting, text."""
 _MOST = {4: 2**24, 6: 2**96}
 _MOST_GLOBAL = {4: 2**16, 6: 2**96}
-"""Addresses that anybody's balancers may have: of networks of one's own, and of the Internet's, by IP version."""
+"""More addresses than balancers have, by IP version: of private networks, and of the Internet."""
 
 
 def on_doors(settings: Settings) -> Iterator[Word]:
@@ -49,7 +49,7 @@ def _trusted(setting: str, ranges: tuple[AddressRange, ...]) -> Iterator[Word]:
     for index, each in enumerate(ranges):
         most = _MOST_GLOBAL if each.first.is_global else _MOST
         if int(each.last) - int(each.first) >= most[each.version]:
-            text = f"{each} is more than balancers have: whoever comes from there can pass for any client"
+            text = f"{each} is more than balancers have: every host in it can pass for any client"
             yield "warning", f"{setting}[{index}]", text
 
 

@@ -44,7 +44,7 @@ def _share(settings: Settings, share: ShareSettings) -> Iterator[Contradiction]:
     if share.http == OWN_WEB and settings.web is None:
         yield ("share", "http"), "is web, which is off", 'add "web: {}", or name another server'
     if share.http2 and (share.http is None or share.http == OWN_WEB):
-        yield ("share", "http2"), "is offered by nobody", "name another server in share.http, or leave it out"
+        yield ("share", "http2"), "has no server behind it", "name another server in share.http, or leave it out"
 
 
 def _web(settings: Settings) -> Iterator[Contradiction]:

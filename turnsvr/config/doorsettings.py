@@ -107,7 +107,7 @@ class ShareSettings(fields.Section):
         PlainSerializer(lambda http: http and str(http), when_used="json"),
         WithJsonSchema({"type": "string", "examples": [OWN_WEB, *_EXAMPLES]}),
     ] = None
-    """Who serves HTTP that comes to a TCP listener, or inside TLS: `web`, or another server; nobody when absent."""
+    """What serves HTTP that comes to a TCP listener or inside TLS: `web` or another server; refused when absent."""
     pass_through: Annotated[
         dict[Annotated[str, PlainValidator(_parse_name)], _BackendText],
         BeforeValidator(_one),
@@ -131,7 +131,7 @@ class ShareSettings(fields.Section):
         """A text is who serves HTTP."""
         made = handler({"http": value} if isinstance(value, str) else value)
         if isinstance(value, str | Mapping) and made.http is None and not made.pass_through:
-            raise BadValue("shares ports with nobody", "write http: web, or pass_through: {NAME: tcp://…}")
+            raise BadValue("shares ports with no server", "write http: web, or pass_through: {NAME: tcp://…}")
         return made
 
     @property

@@ -59,7 +59,7 @@ class Credential:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: the client's IP address, whether it came through TLS, and the ACCESS-TOKEN that it shows (RFC 7635)."""
+    """The client that asks: its IP address, whether it came through TLS, and the ACCESS-TOKEN it shows (RFC 7635)."""
 
     host: str
     secure: bool

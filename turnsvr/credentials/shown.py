@@ -11,7 +11,7 @@ an encrypted one has five."""
 
 
 def shown(username: str) -> str:
-    """The name; what looks like a token, wherever in the name, becomes a mark that is the same each time."""
+    """The name, in which every part that looks like a token is replaced by a mark, the same each time."""
     return _TOKEN.sub(_mark, username) if "eyJ" in username else username
 
 

@@ -36,7 +36,7 @@ class Conversion:
 def convert(data: bytes, name: str, surroundings: Surroundings) -> Conversion:
     """Make settings of a turnserver.conf that is called name.
 
-    Whatever the bytes are, the settings that come out are valid; raises SourceError where nothing can come out.
+    The settings that come out are valid for all bytes; raises SourceError where nothing can come out.
     """
     options = read(data)
     draft = Draft(options, surroundings)
@@ -48,7 +48,7 @@ def convert(data: bytes, name: str, surroundings: Surroundings) -> Conversion:
 
 
 def is_coturn_key(name: str) -> bool:
-    """Whether a name, in whatever section it is written, is a key of coturn's."""
+    """Whether a name is a key of coturn's, in any section."""
     return name.rpartition(".")[2].replace("_", "-") in KEYS
 
 

@@ -201,10 +201,10 @@ def _mechanisms(draft: Draft, secrets: bool, store: bool) -> None:
         elif key == "use-auth-secret" and store:
             draft.taken("credentials.store", option)
         else:
-            draft.unneeded(option, "always so: nobody relays without credentials")
+            draft.unneeded(option, "always so: no client relays without credentials")
     option = draft.last("no-auth")
     if option is not None and not draft.is_on("no-auth"):
-        draft.unneeded(option, "nobody relays without credentials")
+        draft.unneeded(option, "no client relays without credentials")
     elif option is not None:
         draft.unsupported(
             option,
@@ -234,7 +234,7 @@ def _new_secret(draft: Draft) -> None:
     if asked or any(draft.every("static-auth-secret", "user", *_STORES)):
         why = "none of the file's credentials can be taken over"
     else:
-        why = "the file has no credentials, with which coturn relays for everybody; turnsvr never does"
+        why = "the file has no credentials, with which coturn relays for every client; turnsvr never does"
     draft.note(
         f"{why}. A shared secret was made: give it to the application, or make credentials from it with: turnsvr "
         "credentials"

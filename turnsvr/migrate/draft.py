@@ -26,7 +26,7 @@ class Surroundings:
     """What the file does not say."""
 
     new_secret: str = field(repr=False)
-    """For a server whose file lets everybody relay."""
+    """For a server whose file lets every client relay."""
     database: str
     """The SQLite file that coturn takes when its file names none."""
 

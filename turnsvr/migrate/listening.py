@@ -163,7 +163,7 @@ def translate_proxy(draft: Draft) -> None:
         return
     hosts = listening_hosts(draft)
     every = [EVERY_ADDRESS] if set(hosts) in (set(), set(ANY_OF_FAMILY.values())) else list(hosts)
-    draft.put("proxy.trusted", _BALANCERS, option, remark="In coturn everybody may say whose connection it is.")
+    draft.put("proxy.trusted", _BALANCERS, option, remark="In coturn every host may name another as the client.")
     draft.put("proxy.listen", _proxied(draft, every), option)
     draft.note(
         f"balancers of this host and of private networks are believed on port {port}; name yours alone in proxy.trusted"

@@ -102,7 +102,7 @@ def translate_web(draft: Draft) -> None:
     draft.put("web.page", False, remark="Off, since this listener is for metrics.")
     draft.put("web.signalling", None, remark="Off, since this listener is for metrics.")
     if host == EVERY_ADDRESS or not ipaddress.ip_address(host).is_loopback:
-        draft.put("web.metrics", _NEARBY, remark="In coturn everybody may.")
+        draft.put("web.metrics", _NEARBY, remark="In coturn every host may.")
         draft.note(
             "metrics are for this host and private networks; add the address of a Prometheus elsewhere to web.metrics"
         )

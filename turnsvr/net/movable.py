@@ -1,4 +1,4 @@
-"""Connections that another process goes on with: plain TCP ones, whoever reads them. TLS stays where its keys are.
+"""Connections that another process goes on with: those over plain TCP. TLS stays where its keys are.
 
 turnsvr/relay/moving.py has the order in which things are done, and the words.
 """
@@ -59,7 +59,7 @@ class MovableStreams(Streams):
         return {address: acceptor.fileno() for address, acceptor in self._acceptors.items()}
 
     def freeze(self) -> None:
-        """Accept nobody, and look at nobody's first bytes, until thaw(); they wait in the system."""
+        """Accept no connection, and read no connection's first bytes, until thaw(); they wait in the system."""
         for acceptor in self._acceptors.values():
             acceptor.pause()
         for _, arrival in self._silent.values():
@@ -183,7 +183,7 @@ class MovableStreams(Streams):
                 connection.close()
 
     async def attach(self, rests: Rests) -> None:
-        """Go on with those whom the pump does not read; on return it can write to them."""
+        """Go on with the clients that the pump does not read; on return it can write to them."""
         begun = []
         for five_tuple, (each, connection) in self._taken.items():
             if five_tuple in self._adopted or connection.closed or each.is_silent:

@@ -120,7 +120,7 @@ class Streams(Entrance):
             self._serve_in_turn(connected, connection, five_tuple, tls.shared if shares else tls.current)
 
     def _read_hello(self, connected: socket.socket, connection: Connection) -> None:
-        """Have another server take whom it is named for, prove a name to who asks for that, begin TLS with others."""
+        """Pass on a client that asks for another server, prove a name to a certificate authority, else begin TLS."""
 
         def judged(asked: ClientHello) -> None:
             backend = connection.door.server_of(asked.name)

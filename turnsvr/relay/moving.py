@@ -12,7 +12,7 @@ relays, from arm() on the taker does, and between the two packets wait in the bu
     leave()         it forgets them             settle(): what the giver counted after belongings()
 
 Until leave() the giver can take everything back with rejoin(), provided that the taker was shut down before arm().
-Whoever is named in `stays` is served by the giver all the time: stream clients whose connection it has to keep.
+The sessions named in `stays` are served by the giver all the time: those of stream clients whose connection it keeps.
 
 A permission for a host of this server covers the relayed transport addresses there. With two pumps at work, know()
 tells each of those that the other has: packets for them leave over the network, and come in as from inside.
@@ -32,7 +32,7 @@ from turnsvr.stun.address import Address, FiveTuple
 
 @dataclass(frozen=True, slots=True)
 class BoundSocket:
-    """A relay socket that somebody has bound. The descriptor is the giver's in belongings(), the taker's in take()."""
+    """A bound relay socket. The descriptor is the giver's in belongings(), the taker's in take()."""
 
     descriptor: int
     host: Address
@@ -56,7 +56,7 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True)
 class Belongings:
-    """What a pump can give. The descriptors stay its own; whoever takes them has duplicated them before leave()."""
+    """What a pump can give. The descriptors stay its own; the taker has duplicated them before leave()."""
 
     listeners: Mapping[Address, tuple[int, ...]] = field(default_factory=dict)
     """UDP sockets by the address that listen() returned, in the order in which the kernel chooses among them."""
@@ -77,7 +77,7 @@ class StreamRest:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """What the giver had read when it parted, and nobody has judged or relayed."""
+    """What the giver had read when it parted, and has neither judged nor relayed."""
 
     streams: Mapping[FiveTuple, StreamRest] = field(default_factory=dict)
     """Of adopted plain TCP connections, where there is any."""
@@ -127,7 +127,7 @@ class MovablePump(Pump, Protocol):
         """Go on with an adopted connection: send and judge this before anything else. Unknown ones are fine."""
 
     def receive(self, five_tuple: FiveTuple, data: bytes) -> None:
-        """A datagram that a UDP client sent, and somebody else has read."""
+        """Serve a datagram that a UDP client sent and the giver has read."""
 
     def arm(self) -> None:
         """Serve from here on. A pump that was made armed takes no notice."""

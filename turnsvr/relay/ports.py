@@ -210,7 +210,7 @@ class RelayPorts(Generic[S]):
     def open_as(
         self, open_socket: Callable[[Address, int], T], family: Family, server: str
     ) -> OpenedPort[T] | RelayFailure:
-        """As open(), with another kind of socket. A port has one, of whatever kind."""
+        """As open(), with another kind of socket. A port has one socket, of any kind."""
         return self._first(family, server, lambda relay: self._open_one(relay, False, open_socket))
 
     def claim(self, token: bytes) -> OpenedPort[S] | None:
@@ -226,11 +226,11 @@ class RelayPorts(Generic[S]):
         return self._held
 
     def hold(self, token: bytes, opened: OpenedPort[S]) -> None:
-        """Hold a port that somebody else has opened."""
+        """Hold a port that another process has opened."""
         self._held[token] = opened
 
     def take(self, bound: S, advertised: Address) -> OpenedPort[S]:
-        """A port that somebody else has opened, and that is in use from here on."""
+        """A port that another process has opened, and that is in use from here on."""
         free = self._free.get(bound.address.host)
         if free is not None:
             free.take(bound.address.port)

@@ -44,7 +44,7 @@ class ListeningSocket:
         try:
             self.socket.bind(socket_address(address))
             self.socket.listen(_BACKLOG)
-            # Only now, so that nobody else's socket has kept us from noticing: connect() binds to the same address.
+            # Only now, so that no other socket has hidden the failure: connect() binds to the same address.
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         except BaseException:
             self.socket.close()

@@ -56,7 +56,7 @@ class ExtendRelay:
 class Permit:
     """Install or refresh a permission for these ports of a peer's IP address; a deadline of 0 ends it.
 
-    Whatever the ports, it covers relayed transport addresses of this server at that host.
+    It always covers relayed transport addresses of this server at that host, at any port.
     """
 
     allocation: int

@@ -70,7 +70,7 @@ def failed(state: State, connection: PeerConnection, *, forbidden: bool) -> Reje
         return Reject(ErrorCode.CONNECTION_TIMEOUT_OR_FAILURE)
     allocation = state.allocations.get(connection.allocation)
     if allocation is not None:
-        refuse_peer(state, allocation, connection.peer, "a port of this server where nobody is relayed")
+        refuse_peer(state, allocation, connection.peer, "a port of this server where no client is relayed")
     return Reject(ErrorCode.FORBIDDEN)
 
 

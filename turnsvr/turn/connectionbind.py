@@ -35,7 +35,7 @@ def connection_bind(state: State, message: Message, five_tuple: FiveTuple, proof
 
 
 def allocation_of(state: State, message: Message) -> Allocation | None:
-    """The allocation whose connection a ConnectionBind request names, whoever asks; None where it names none."""
+    """The allocation whose connection a ConnectionBind request names, before its client is known; None for none."""
     try:
         number = message.get(a.CONNECTION_ID)
     except MalformedMessage:

@@ -1,4 +1,4 @@
-"""Mobility (RFC 8016): an allocation goes with its client to another five-tuple, over whatever transport.
+"""Mobility (RFC 8016): an allocation goes with its client to another five-tuple, over any transport.
 
 With a ticket, which is good once, a Refresh from another five-tuple announces it; the allocation is then found from
 both. Data still go to the old one, until the client has sent some from the new one or has closed the old connection. An

@@ -1,6 +1,6 @@
 """How many TCP connections to peers there may be, and how often one is asked for (RFC 6062 leaves both to the server).
 
-Without the second bound, whoever has credentials could look for open ports everywhere from the server's address.
+Without the second bound a user could look for open ports everywhere from the server's address.
 """
 
 from __future__ import annotations

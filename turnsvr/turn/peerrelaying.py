@@ -24,7 +24,7 @@ class PeerRelaying:
         state.end_connections = self.end
 
     def connected(self, number: int, now: float) -> None:
-        """One that was being made is there; one that nobody waits for any more is ended."""
+        """A connection is made; end it where no request waits for it any more."""
         connection = self._state.connections.get(number)
         allocation = self._state.allocations.get(connection.allocation) if connection is not None else None
         if connection is None or allocation is None or connection.request is None:
@@ -35,7 +35,7 @@ class PeerRelaying:
         self._responses.answer(request.message, allocation.five_tuple, response)
 
     def failed(self, number: int, now: float, *, forbidden: bool) -> None:
-        """One could not be made: 447, or 403."""
+        """A connection could not be made: answer 447, or 403."""
         connection = self._state.connections.get(number)
         allocation = self._state.allocations.get(connection.allocation) if connection is not None else None
         if connection is None or allocation is None or connection.request is None:
@@ -76,14 +76,14 @@ class PeerRelaying:
     def end(self, allocation: Allocation, family: Family | None = None, *, answer: bool = True) -> None:
         """End an allocation's connections, or those of one family: "the data connection MUST be closed" with it.
 
-        answer: whether the client that made the allocation is there to hear of those that it waits for.
+        answer: whether the client is still there, so that its Connect requests are answered.
         """
         for connection in self._state.connections.of(allocation.number):
             if family is None or connection.peer.family is family:
                 self._disconnect(connection, allocation, answer=answer)
 
     def _disconnect(self, connection: PeerConnection, allocation: Allocation, *, answer: bool = True) -> None:
-        """End a connection; who waits for it gets 447."""
+        """End a connection; a Connect request that waits for it gets 447."""
         connect.disconnect(self._state, connection)
         request = connection.request
         if request is not None and answer:

@@ -106,7 +106,7 @@ def _verdict(policy: PeerPolicy, host: str) -> HostVerdict:
 
 
 def _elsewhere(policy: PeerPolicy, address: IPAddress) -> HostVerdict:
-    """Of an address that is not this host's, whatever may be inside."""
+    """The same for an address that is not this host's, without regard to what is inside."""
     if address in policy.allow:
         return HostVerdict(None, EVERY_PORT)
     if address in policy.deny:

@@ -17,7 +17,7 @@ _WILDCARDS: Final = {Family.IPV4: "0.0.0.0", Family.IPV6: "::"}
 
 
 def of_request(config: ServerConfig, message: Message, five_tuple: FiveTuple) -> RealmConfig:
-    """The realm of a request, whatever it holds: an attribute that cannot be read counts as absent."""
+    """The realm that a request names; an attribute that cannot be read counts as absent."""
     named, origins = None, []
     with suppress(MalformedMessage):
         named = message.get(a.REALM)

@@ -203,7 +203,7 @@ class Server:
         return min([when for when in times if when is not None], default=None)
 
     def handle_timeout(self, now: float) -> None:
-        """End whatever has expired by now."""
+        """End what has expired by now."""
         allocations, reservations = self._state.allocations, self._state.reservations
         connections = self._state.connections
         if not (

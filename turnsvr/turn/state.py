@@ -51,7 +51,7 @@ class State:
     draining: bool = False
     connections: PeerConnections = field(default_factory=PeerConnections)
     end_connections: Callable[[Allocation, Family], None] = lambda allocation, family: None
-    """End an allocation's connections to peers of one family; set by whoever answers those that wait for one."""
+    """End an allocation's connections to peers of one family; PeerRelaying sets it."""
     pending: dict[int, PendingAllocation] = field(default_factory=dict)
     following: list[Command] = field(default_factory=list)
     """What is to be done right after the answer that is being made."""

@@ -33,7 +33,7 @@ from turnsvr.web.signalling import Signalling
 _MAX_BODY = 65_536
 _REST = (
     Parameter("service", "`turn`, in which case credentials are asked for."),
-    Parameter("username", "Whom they are for; random when absent."),
+    Parameter("username", "The user that they are for; random when absent."),
     Parameter("key", "The API key, in place of the Authorization header."),
 )
 _OUTCOMES = {400: "invalid", 401: "unauthorized", 403: "forbidden", 404: "unknown", 429: "limited", 503: "unavailable"}
@@ -118,7 +118,7 @@ class Web:
         async def root(request: Request) -> Response:
             if "service" in request.query_params:
                 if request.method == "HEAD":
-                    raise HTTPException(405, headers={"Allow": "GET"})  # credentials would be issued to no one
+                    raise HTTPException(405, headers={"Allow": "GET"})  # its credentials would be thrown away
                 return uberti(request)
             if self._settings.page:
                 return index.response(request)

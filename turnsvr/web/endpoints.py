@@ -22,7 +22,7 @@ class Parameter:
     name: str
     meaning: str = ""
     longest: int | None = None
-    """In characters; None for whatever HTTP lets through."""
+    """In characters; None for as many as HTTP lets through."""
 
     def of(self, request: Request) -> str | None:
         """What the request has for it, None when nothing; raises Refused."""

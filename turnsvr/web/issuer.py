@@ -22,7 +22,7 @@ from turnsvr.web.refusal import Refused
 _MAX_USER_CHARACTERS = 128
 _RANDOM_USER_BYTES = 9
 _TAG_END = ":"
-"""Between the caller's tag and its user, whatever the separator is: no tag holds one."""
+"""What stands between the caller's tag and its user under any separator; no tag holds one."""
 _CLOCK_STEP = 3_600
 """Seconds that the clock may have been set back since a credential was made."""
 
@@ -44,7 +44,7 @@ class Issued:
 
 
 class Issuer:
-    """Issues credentials to callers, whatever dialect they speak.
+    """Issues credentials to callers of every dialect.
 
     Times: now on any monotonic clock, wall_time in seconds since 1970.
     """

@@ -14,7 +14,7 @@ BoundListener = tuple[WebListen, socket.socket]
 """A listener and its bound socket."""
 
 Inherited = dict[tuple[str, int], int]
-"""Descriptors of listening sockets that another process has bound, by host and port; whoever takes one owns it."""
+"""Descriptors of listening sockets that another process has bound, by host and port; its taker owns it."""
 
 
 class ListenFailed(Exception):

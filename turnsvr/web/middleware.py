@@ -105,7 +105,7 @@ class _Gone(Exception):
 
 
 class _Replay:
-    """Gives the body in one piece, and after it whatever else comes."""
+    """Hands on the body in one piece, and after it every further event."""
 
     def __init__(self, body: bytes, receive: AsgiReceive) -> None:
         self._body: bytes | None = body

@@ -1,4 +1,4 @@
-"""Which signalling session ends where a new one finds no room. Pure, and of nobody's sockets.
+"""Which signalling session ends where a new one finds no room. Pure: it knows no sockets.
 
 It is the rule of turnsvr/eviction.py with one difference: a call may use its sessions at any time, so every one of them
 would be missed. A member in company ends only for a source that has fewer sessions than its own.
@@ -18,7 +18,7 @@ class HeldPlace:
     name: str
     source: bytes
     is_alone: bool
-    """Whether nobody else is in its room, or it is in none."""
+    """Whether it is alone in its room, or in none."""
     since: float
     """When that began."""
 

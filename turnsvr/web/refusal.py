@@ -1,4 +1,4 @@
-"""Why a caller gets nothing: one error, whatever dialect tells it."""
+"""Why a caller gets nothing: one error for all dialects."""
 
 from __future__ import annotations
 

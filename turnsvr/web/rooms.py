@@ -94,7 +94,7 @@ class SignallingRooms:
         return [] if member is None else self._leave(name, member, now)
 
     def company(self, name: str) -> tuple[bool, float]:
-        """Whether nobody is in a member's room but itself, and since when; whoever is no member always was alone."""
+        """Whether a member is alone in its room, and since when; a session that is no member has always been alone."""
         member = self._members.get(name)
         return (True, 0.0) if member is None else (self._alone(member), member.alone_since)
 

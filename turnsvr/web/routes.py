@@ -24,7 +24,7 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{1,5})?"
 _NO_STORE = {"Cache-Control": "no-store"}
 
 _TTL = WholeSeconds("ttl", "Lifetime in seconds; cut to what the caller may have.")
-_USER = Parameter("user", "Whom the credentials are for; random when absent.", 128)
+_USER = Parameter("user", "The user that the credentials are for; random when absent.", 128)
 _KEY = Parameter("key", "The API key, in place of the Authorization header.")
 _REVOKED = Parameter("username", "A user name that was given out.", 508)
 _ACCOUNT = Parameter("account", "It comes back in the answer.", 64)
@@ -64,7 +64,7 @@ class IceRequests:
         return self.issue(request, self.with_key(request, offered), user, ttl)
 
     def _admit(self, request: Request, find: Callable[[], ApiCaller]) -> ApiCaller:
-        """Admit the caller; an address that offered too many wrong keys is refused first, whatever it offers now."""
+        """Admit the caller. An address that offered too many wrong keys is refused, even with a right one."""
         client, now = request.client.host if request.client else "", time.monotonic()
         self._issuer.check_address(client, now)
         try:

@@ -56,7 +56,7 @@ class Accounting:
             self._task = asyncio.get_running_loop().create_task(self._tell_for_ever())
 
     def reopen(self) -> None:
-        """Go on in whatever file has the name now."""
+        """Go on in the file that has the name now."""
         if self.file is not None:
             try:
                 self.file.reopen()

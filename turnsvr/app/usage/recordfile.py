@@ -34,7 +34,7 @@ class RecordFile:
             self._trouble.ends(time.monotonic())
 
     def reopen(self) -> None:
-        """Go on in whatever file has the name now; raises OSError and keeps the old."""
+        """Go on in the file that has the name now; raises OSError and keeps the old."""
         self._file.reopen()
 
     def close(self) -> None:

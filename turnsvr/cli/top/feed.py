@@ -1,4 +1,4 @@
-"""Asks the server again and again, on a thread of its own, so that the keys answer at once whatever the server does."""
+"""Asks the server again and again, on a thread of its own, so that keys answer at once even if the server does not."""
 
 from __future__ import annotations
 

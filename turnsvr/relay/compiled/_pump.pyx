@@ -1,8 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True, freethreading_compatible=False
 """The data plane in C: what turnsvr.relay.compiled.pump wraps as a Pump.
 
-A PacketEngine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong to
-one control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
+A PacketEngine has lanes, each served by a thread in run(), which needs no GIL and takes none. All other methods belong
+to one control thread. It alone changes what lanes look up, each lane's part under that lane's lock.
 """
 
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize

@@ -77,7 +77,7 @@ class LaneReader:
 
     def hurry(self, five_tuple: FiveTuple) -> None:
         """As Pump.hurry()."""
-        message = None if self.is_frozen else self._engine.take(five_tuple)
+        message = None if self.is_frozen else self._engine.pop_message_of(five_tuple)
         if message is not None:
             self._judge([(five_tuple, message)])
 

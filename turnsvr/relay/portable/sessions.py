@@ -188,7 +188,7 @@ class Session:
             self._unbind(channel)
 
     def add(self, counters: Counters) -> None:
-        """Count what somebody else has relayed of it."""
+        """Count what another pump has relayed of it."""
         self.packets_from_client += counters.packets_from_client
         self.bytes_from_client += counters.bytes_from_client
         self.packets_to_client += counters.packets_to_client

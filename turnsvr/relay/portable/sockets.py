@@ -90,7 +90,7 @@ def open_listener(address: Address, answer: BindingAnswer, buffer: int, *, reuse
 
 
 def serve_listener(descriptor: int, address: Address, answer: BindingAnswer) -> UdpListener:
-    """A listener on a socket that somebody else has bound there, and that is its own from here on."""
+    """A listener on a socket that is bound there already, and that is its own from here on."""
     sock = socket.socket(fileno=descriptor)
     sock.setblocking(False)
     _receive_one_by_one(sock)

@@ -99,7 +99,7 @@ class WaitingClients:
         return self._clients.get(key) if self._clients else None
 
     def clients(self) -> list[WaitingClient]:
-        """Everybody of whom something waits."""
+        """Every client of which something waits."""
         return list(self._clients.values())
 
     def add(self, five_tuple: FiveTuple, queued: Queued, *, has_session: bool) -> WaitingClient | None:

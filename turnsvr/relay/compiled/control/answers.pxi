@@ -1,4 +1,4 @@
-# What lanes answer to strangers, as Python gives it and tries it out.
+# What lanes answer to strangers: its budget, and one answer for tests, as Python sees them.
 
 cdef class AnswerBudget:
     """The budget as a turnsvr.limits.AdjustableAnswerLimit."""

@@ -80,7 +80,7 @@ cdef class Clients(Lanes):
             added = index_add(&lane.streams, hash_key(&key), stream)
             if not added or not watch(lane, stream.slot, descriptor, EPOLLIN, EPOLL_CTL_ADD):
                 index_remove(&lane.streams, hash_key(&key), stream)
-                give_slot(lane, stream.slot)
+                release_slot(lane, stream.slot)
                 added = False
         if added:
             session = find_session(&lane.sessions, &key)
@@ -88,7 +88,7 @@ cdef class Clients(Lanes):
                 session.stream = stream
             self.batch.now = monotonic()
             if tls is not None:
-                tls.give(stream)
+                tls.hand_to(stream)
             feed_stream(lane, self.batch, stream, <const uint8_t *>first, len(first))
             if tls is not None and not stream.is_over:
                 open_records(lane, self.batch, stream, NULL, 0)

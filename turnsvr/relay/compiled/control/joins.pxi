@@ -2,7 +2,7 @@
 # to, so that its figures and its bandwidth are under one lock. For the control thread.
 
 cdef bint take_stream_off(Lane *lane, Stream *stream) noexcept nogil:
-    """Have a lane serve a stream no more, whose message the rules have judged or are judging; takes the lock.
+    """Take a stream off its lane, once the rules have its message or have judged it. Takes the lock.
 
     False where the stream is over, or is to end for another reason than the client's word; it stays as it is then.
     """
@@ -15,7 +15,7 @@ cdef bint take_stream_off(Lane *lane, Stream *stream) noexcept nogil:
         stream.queue = NULL
     index_remove(&lane.streams, hash_key(&stream.key), stream)
     watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
-    give_slot(lane, stream.slot)
+    release_slot(lane, stream.slot)
     lane_unlock(lane)
     return True
 
@@ -28,9 +28,9 @@ cdef bint put_on_lane(Lane *lane, Stream *stream, Splice *splice, Session *sessi
     peer = take_slot(lane, IS_PEER, stream) if client >= 0 else -1
     if peer < 0 or not index_add(&lane.streams, hash_key(&stream.key), stream):
         if peer >= 0:
-            give_slot(lane, <uint32_t>peer)
+            release_slot(lane, <uint32_t>peer)
         if client >= 0:
-            give_slot(lane, <uint32_t>client)
+            release_slot(lane, <uint32_t>client)
         lane_unlock(lane)
         return False
     stream.slot = <uint32_t>client
@@ -73,12 +73,12 @@ cdef void end_splice(Lane *lane, Stream *stream) noexcept nogil:
         at[0] = splice.next_paced
     stream.is_over = True
     watch_splice(lane, stream)
-    give_slot(lane, splice.slot)
+    release_slot(lane, splice.slot)
     if stream.dead and not splice.ended[<int>CLIENT_END]:
         reset_when_closed(splice.descriptor)
 
 
 cdef void forget_splices(Session *session) noexcept nogil:
-    """Have a session's connections know that it is gone; each ends when its lane looks at it, if nobody ends it before."""
+    """Part a session that ends from its joined connections; each ends at the latest when its lane looks at it."""
     while session.splices != NULL:
         unlink_splice(session.splices)

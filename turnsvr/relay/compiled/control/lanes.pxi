@@ -1,7 +1,7 @@
-# The Lanes: threads that move packets, as a whole. What the control thread says of a client or session is not here.
+# The lanes as a whole: how they are made, run, configured, counted and freed. Clients and sessions are not here.
 
 cdef class Lanes:
-    """Lanes that are made, told what to go by, run, counted and let go of.
+    """Threads that move packets, each with its part of the table.
 
     event: an eventfd that is written when a lane has sent something up. budget: of answers to strangers.
     """
@@ -17,6 +17,7 @@ cdef class Lanes:
     cdef uint32_t lane_count
 
     def __cinit__(self, int lanes, int event, AnswerBudget budget not None):
+        """Make lanes that nothing runs yet. Raises ValueError, OSError, MemoryError."""
         cdef uint32_t at
         if not 1 <= lanes <= MAX_LANES:
             raise ValueError(f"lanes: {lanes} is not within 1 to {MAX_LANES}")
@@ -57,6 +58,7 @@ cdef class Lanes:
         return 0
 
     def __dealloc__(self):
+        """No thread is in run() any more. Relays' and listeners' descriptors stay the caller's, those of streams close."""
         cdef uint32_t at
         cdef Lane *lane
         cdef Session *session

@@ -1,7 +1,7 @@
 # The loop of a lane: wait, take the lock, read what is ready, send what came of it, let go.
 
 cdef void unwatch_moved(Lane *lane, const Slot *slot, uint32_t at) noexcept nogil:
-    """Hear no more of what another pump serves."""
+    """Have epoll watch no more what another pump serves."""
     if slot.kind == IS_LISTENER:
         watch(lane, at, (<Listener *>slot.item).descriptor, 0, EPOLL_CTL_DEL)
     elif slot.kind == IS_RELAY:
@@ -49,7 +49,7 @@ cdef inline uint64_t packets_of(const Lane *lane) noexcept nogil:
 
 
 cdef int wait_for_events(Lane *lane, epoll_event *events, int64_t awake_until, int64_t due) noexcept nogil:
-    """As epoll_wait, which sleeps only when nothing comes until awake_until, and until due at the most; 0 for never."""
+    """As epoll_wait(), but it looks without sleeping until awake_until, then sleeps until due; each 0 for never."""
     cdef int count
     cdef int64_t left = -1
     while awake_until and monotonic() < awake_until:
@@ -102,7 +102,7 @@ cdef inline int64_t sooner(int64_t one, int64_t other) noexcept nogil:
 
 
 cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
-    """Serve until is_stopping."""
+    """Serve until is_stopping. The lane's thread, without the GIL; it holds the lane's lock for each look."""
     cdef epoll_event events[EVENTS]
     cdef int count, at
     cdef uint64_t ignored, packets

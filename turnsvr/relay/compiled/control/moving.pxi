@@ -1,7 +1,7 @@
 # Sessions that move from one pump to another, as turnsvr/relay/moving.py has it.
 #
 # A slot whose tenant has moved is served no more: the first event for it takes its descriptor out of epoll. So parting
-# costs a look at each slot, and nobody who stays waits for it.
+# costs a look at each slot, and clients that stay do not wait for it.
 
 cdef tuple moving_state(Session *session, int64_t now):
     """Counters, what its buckets hold now, and the bandwidth that is its own or None; under the lane's lock."""
@@ -21,7 +21,10 @@ cdef void fill_buckets(Session *session, double of_client, double of_peers, int6
 
 
 cdef bint moves(Lane *lane, const Slot *slot) noexcept nogil:
-    """Whether what is in a slot goes when the lane parts: all but sessions that stay, and connections over TLS or to peers."""
+    """Whether the tenant of a slot goes when the lane parts.
+
+    All go but the relays and connections of sessions that stay, and connections over TLS or to peers.
+    """
     cdef Session *session
     if slot.kind == IS_LISTENER:
         return True
@@ -86,11 +89,12 @@ cdef class MovingEngine(PacketEngine):
 
     # The giver
 
-    cdef uint32_t take_messages_of(self, Lane *lane) noexcept:
-        return 0 if self.is_frozen else PacketEngine.take_messages_of(self, lane)
+    cdef uint32_t pop_messages_of(self, Lane *lane) noexcept:
+        """None while frozen."""
+        return 0 if self.is_frozen else PacketEngine.pop_messages_of(self, lane)
 
     def freeze(self, bint frozen):
-        """Have drain() give no messages, or give them again."""
+        """Have drain() return no messages, or return them again."""
         self.is_frozen = frozen
 
     def state(self, uint64_t number):
@@ -150,8 +154,9 @@ cdef class MovingEngine(PacketEngine):
             lane_unlock(lane)
 
     def rest(self):
-        """After part(): (five-tuple, pending, output) of connections, and (five-tuple, messages) of UDP and attached
-        clients.
+        """After part(): what waits of connections, and of UDP and attached clients.
+
+        Returns two lists, of (five-tuple, pending, output) and of (five-tuple, messages).
         """
         cdef uint32_t at, lane
         cdef Stream *stream
@@ -223,6 +228,7 @@ cdef class MovingEngine(PacketEngine):
         return gone
 
     cdef bint has_moved(self, five_tuple) except -1:
+        """Whether part() has let go of this adopted connection."""
         cdef FiveTupleKey key
         cdef Stream *stream
         cdef Lane *lane
@@ -232,7 +238,10 @@ cdef class MovingEngine(PacketEngine):
         return stream != NULL and lane.slots[stream.slot].has_moved
 
     cdef int leave_listeners(self, Lane *lane) except -1:
-        """Under the lane's lock. What waits of UDP clients is the taker's now; DTLS clients are told that it is over."""
+        """Let go of listeners and of what waits of UDP clients, which the taker has; tell DTLS clients that it is over.
+
+        Under the lane's lock.
+        """
         cdef uint32_t at
         cdef ClientQueue *queue
         end_associations(lane, self.batch)
@@ -240,7 +249,7 @@ cdef class MovingEngine(PacketEngine):
         for at in range(lane.slot_count):
             if lane.slots[at].kind == IS_LISTENER:
                 watch(lane, at, (<Listener *>lane.slots[at].item).descriptor, 0, EPOLL_CTL_DEL)
-                give_slot(lane, at)
+                release_slot(lane, at)
         for at in range(lane.listener_count):
             free_listener(lane.listeners[at])
         lane.listener_count = 0
@@ -310,7 +319,7 @@ cdef class MovingEngine(PacketEngine):
         flush_foreign(self.lanes, self.batch)
 
     def receive(self, five_tuple, bytes data not None):
-        """Serve a datagram of a UDP client that somebody else has read."""
+        """Serve a datagram of a UDP client that another process has read."""
         cdef FiveTupleKey key
         cdef Lane *lane
         cdef Route route

@@ -49,7 +49,7 @@ cdef int add_relay(Lane *lane, Session *session, int descriptor, host, advertise
             raise OSError(errno, "epoll")
     except BaseException:
         if slot >= 0:
-            give_slot(lane, <uint32_t>slot)
+            release_slot(lane, <uint32_t>slot)
         free(relay)
         raise
     session.relays[relay.host.family - 1] = relay
@@ -147,7 +147,7 @@ cdef void end_relays(Lane *lane, Session *session, int family) noexcept nogil:
         index_remove(&lane.shared.relays, hash_endpoint(&relay.advertised, 0), relay)
         pthread_mutex_unlock(&lane.shared.mutex)
         watch(lane, relay.slot, relay.descriptor, 0, EPOLL_CTL_DEL)
-        give_slot(lane, relay.slot)
+        release_slot(lane, relay.slot)
         session.relays[at] = NULL
         free(relay)
 
@@ -206,7 +206,7 @@ cdef void leave_lane(Lane *lane, Session *session) noexcept nogil:
         relay = session.relays[at]
         if relay != NULL:
             watch(lane, relay.slot, relay.descriptor, 0, EPOLL_CTL_DEL)
-            give_slot(lane, relay.slot)
+            release_slot(lane, relay.slot)
 
 
 cdef bint enter_lane(Lane *lane, Session *session) noexcept nogil:
@@ -253,7 +253,7 @@ cdef void end_connection(Lane *lane, Stream *stream) noexcept nogil:
         end_splice(lane, stream)
     elif not stream.is_over:
         watch(lane, stream.slot, stream.descriptor, 0, EPOLL_CTL_DEL)
-    give_slot(lane, stream.slot)
+    release_slot(lane, stream.slot)
     lane_unlock(lane)
     if stream.splice != NULL:
         c_close(stream.splice.descriptor)

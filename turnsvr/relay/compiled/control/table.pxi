@@ -79,7 +79,7 @@ cdef class Sessions(Clients):
         lane_lock(self.lanes[session.lane])
         leave_lane(self.lanes[session.lane], session)
         lane_unlock(self.lanes[session.lane])
-        # Nobody finds it now, so that no lock is needed.
+        # No thread finds it now, so that no lock is needed.
         session.key = key
         listener = listener_of(lane, &key.server) if key.transport == UDP else NULL
         session.listener = <int>listener.number if listener != NULL else -1

@@ -155,8 +155,8 @@ cdef class TlsHandshake:
     def __dealloc__(self):
         link_free(self.link)
 
-    cdef void give(self, Stream *stream) noexcept:
-        """Let this stream have the connection."""
+    cdef void hand_to(self, Stream *stream) noexcept:
+        """Have this stream own the connection; the handshake is of no use any more."""
         self.link.stream = stream
         stream.tls = self.link
         self.link = NULL
@@ -185,7 +185,7 @@ cdef class TlsHandshake:
         raise ConnectionError(last_error() or "closed by the client")
 
     def receive(self, int most):
-        """What the client says, once hands are shaken, so many bytes at the most, a record's at once, and none twice.
+        """At most so many bytes of what the client says, once hands are shaken: those of one record, and none twice.
 
         None for nothing so far, b"" when it has closed the connection. Raises ConnectionError when that is broken.
         """

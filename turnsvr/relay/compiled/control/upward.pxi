@@ -3,7 +3,7 @@
 cdef class Upward(Sessions):
     """Sessions, and what lanes send up to Python."""
 
-    # Messages that drain() is reading, and whose they are.
+    # Messages that drain() is reading, each with its client's queue.
     cdef ClientQueue *whose[MESSAGES_AT_ONCE]
     cdef Queued *taken[MESSAGES_AT_ONCE]
 
@@ -24,8 +24,8 @@ cdef class Upward(Sessions):
         cdef list events = []
         for at in range(self.lane_count):
             lane_lock(self.lanes[at])
-            count = self.take_messages_of(self.lanes[at])
-            taken = up_take(&self.lanes[at].up, &used, count > 0)
+            count = self.pop_messages_of(self.lanes[at])
+            taken = up_drain(&self.lanes[at].up, &used, count > 0)
             lane_unlock(self.lanes[at])
             if count:
                 is_empty = False
@@ -39,9 +39,9 @@ cdef class Upward(Sessions):
                 free(taken)
         return None if is_empty else (messages, events)
 
-    cdef uint32_t take_messages_of(self, Lane *lane) noexcept:
+    cdef uint32_t pop_messages_of(self, Lane *lane) noexcept:
         """Take a lane's next messages into whose and taken; under the lane's lock."""
-        return take_messages(lane, self.whose, self.taken, max(1, MESSAGES_AT_ONCE // self.lane_count))
+        return pop_messages(lane, self.whose, self.taken, max(1, MESSAGES_AT_ONCE // self.lane_count))
 
     cdef int read_messages(self, uint32_t count, list messages) except -1:
         """Append the messages just taken; no lock is held."""
@@ -53,7 +53,7 @@ cdef class Upward(Sessions):
             )
         return 0
 
-    def take(self, five_tuple):
+    def pop_message_of(self, five_tuple):
         """The message of an attached client that waits, out of turn; None when there is none. judged() is to follow."""
         cdef FiveTupleKey key
         cdef Lane *lane
@@ -65,7 +65,7 @@ cdef class Upward(Sessions):
         queue = find_queue(&lane.queues, &key)
         if queue != NULL and queue.is_ready:
             leave_line(lane, queue)
-            taken = take_message(lane, queue)
+            taken = pop_message(lane, queue)
         lane_unlock(lane)
         return None if taken == NULL else queued_bytes(taken)[: taken.size]
 

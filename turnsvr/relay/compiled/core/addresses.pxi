@@ -42,14 +42,17 @@ cdef inline uint64_t hash_ip(const Ip *ip, uint64_t salt) noexcept nogil:
 
 
 cdef inline uint64_t hash_endpoint(const Endpoint *endpoint, uint64_t salt) noexcept nogil:
+    """As hash_ip(), of address and port; scope and family do not enter, and are compared."""
     return fold(hash_ip(&endpoint.ip, salt) ^ _hash_keys[2], <uint64_t>endpoint.port ^ _hash_keys[3])
 
 
 cdef inline uint64_t hash_key(const FiveTupleKey *key) noexcept nogil:
+    """The hash under which an index has what belongs to a five-tuple."""
     return hash_endpoint(&key.client, hash_endpoint(&key.server, <uint64_t>key.connection << 32 | key.transport))
 
 
 cdef inline uint64_t hash_number(uint64_t number) noexcept nogil:
+    """The hash under which an index has a session by its number."""
     return fold(number ^ _hash_keys[0], _hash_keys[1] | 1)
 
 
@@ -59,6 +62,7 @@ cdef inline bint is_datagram(uint32_t transport) noexcept nogil:
 
 
 cdef inline bint same_ip(const Ip *one, const Ip *other) noexcept nogil:
+    """Whether all 16 bytes are equal; the caller compares families."""
     return one.words[0] == other.words[0] and one.words[1] == other.words[1]
 
 

@@ -1,5 +1,5 @@
-# DTLS associations of a lane: how they are found, which may stay, whose handshake is next. Pure but for memory: time is
-# an argument, and what OpenSSL has of a link is for others to free. Under the lane's lock.
+# DTLS associations of a lane: how they are found, which may stay, which handshake is next. Pure but for memory: time is
+# an argument, and the caller frees what OpenSSL has of a link. Under the lane's lock.
 #
 # An association belongs to the source of its client, an IPv4 address or an IPv6 /64. Where a bound is reached, one
 # without an allocation goes: the oldest of the new one's own source where that has all it may, else the oldest of the
@@ -15,7 +15,7 @@ cdef enum:
     SHAKING_BYTES = 32768
 
 cdef struct Associations:
-    # By addresses of client and server, but for successors; by five-tuple those whose hands are shaken.
+    # All but successors by the addresses of client and server; those that are shaken by five-tuple.
     Index by_addresses
     Index by_key
     Index sources
@@ -28,8 +28,8 @@ cdef struct Associations:
     uint32_t most_shaking
     # Nanoseconds that a link may be in each state that has a list.
     int64_t longest[LISTED_STATES]
-    # What new handshakes begin with: a SSL_CTX, NULL while there is none; who listens for them, and where OpenSSL puts
-    # an address that we do not need.
+    # What new handshakes begin with: an SSL_CTX, NULL while there is none; the link that listens for them, and where
+    # OpenSSL puts an address that we do not need.
     void *context
     DtlsLink *door
     void *scrap
@@ -46,6 +46,7 @@ cdef struct Associations:
 
 
 cdef inline uint64_t hash_addresses(const FiveTupleKey *key) noexcept nogil:
+    """The hash of both addresses; transport and connection do not enter."""
     return hash_endpoint(&key.client, hash_endpoint(&key.server, DTLS))
 
 
@@ -66,6 +67,7 @@ cdef inline bint is_link_of(const void *item, const void *key) noexcept nogil:
 
 
 cdef DtlsLink *find_link(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    """The association of exactly this five-tuple."""
     return <DtlsLink *>index_find(index, hash_key(key), is_link_of, key)
 
 
@@ -77,7 +79,7 @@ cdef inline bint is_dtls_source(const void *item, const void *key) noexcept nogi
 
 
 cdef DtlsSource *dtls_source_for(Associations *all, const Endpoint *client) noexcept nogil:
-    """Whom a client belongs to, who may have nothing yet; NULL when there is no memory."""
+    """The source that a client belongs to, made where it has none yet; NULL when there is no memory."""
     cdef Endpoint host = client[0]
     cdef DtlsSource *source
     if host.family == IPV6:
@@ -148,7 +150,7 @@ cdef inline void wake_at(Associations *all, int64_t at) noexcept nogil:
 
 
 cdef bint add_association(Associations *all, DtlsLink *link, DtlsSource *source, int64_t now) noexcept nogil:
-    """Have one whose hands are to be shaken found by its addresses, or by the one that it is to replace.
+    """Have an association that is to shake hands found by its addresses, or by the one that it is to replace.
 
     False when there is no memory.
     """
@@ -166,7 +168,7 @@ cdef bint add_association(Associations *all, DtlsLink *link, DtlsSource *source,
 
 
 cdef void remove_association(Associations *all, DtlsLink *link) noexcept nogil:
-    """Have one found no more, and forget what waits of it. A successor is found in its place from now on."""
+    """Remove an association, and forget what waits of it. Its successor is found in its place from now on."""
     cdef DtlsDatagram *datagram
     cdef DtlsSource *source = link.source
     unlist_link(all, link)
@@ -270,7 +272,7 @@ cdef DtlsDatagram *next_datagram(DtlsLink *link) noexcept nogil:
 
 
 cdef void take_turn(Associations *all, DtlsLink *link) noexcept nogil:
-    """Stand in line for a step of the handshake; who does already stays where it is."""
+    """Stand in line for a step of the handshake; a link that does already keeps its place."""
     cdef DtlsSource *source = link.source
     if link.is_ready:
         return
@@ -312,7 +314,7 @@ cdef void leave_turn(DtlsLink *link) noexcept nogil:
 
 
 cdef DtlsLink *next_in_turn(Associations *all) noexcept nogil:
-    """Take the association out of line whose step it is; NULL when none has one to make."""
+    """Take the next association out of line, for its step; NULL when none has one to make."""
     cdef DtlsSource *source
     cdef DtlsLink *link
     while all.first != NULL:

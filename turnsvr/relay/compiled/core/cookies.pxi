@@ -1,5 +1,5 @@
-# Cookies of DTLS (RFC 6347 section 4.2.1): what a client brings back shows that it receives at its address. They are
-# made of nothing but a secret of the lane and the five-tuple, so that nothing is kept for who has not brought one.
+# Cookies of DTLS (RFC 6347 section 4.2.1): a client that brings one back shows that it receives at its address. They
+# are made of nothing but a secret of the lane and the five-tuple, so that nothing is kept of other clients.
 
 cdef enum:
     HELLO_COOKIE_SIZE = 16

@@ -1,6 +1,6 @@
 # Which packets leave together: the packets of a batch, as runs, by the socket that they leave from. Pure: it compares
-# destinations and sizes. A descriptor is a number here, and a run's session and relay are carried for those who send
-# it; bytes that packets point to are the caller's, and stay until grouping_reset().
+# destinations and sizes. A descriptor is a number here, and a run's session and relay are carried for the code
+# that sends it; bytes that packets point to are the caller's, and stay until grouping_reset().
 #
 # Packets to one destination form a run while they may be one UDP_SEGMENT message: all of one size, save the last,
 # which may be shorter. Packets of one destination keep their order; between destinations there is none to keep.

@@ -53,8 +53,10 @@ cdef void forget_others(Index *homes) noexcept nogil:
 
 
 cdef void known_as(const Homes *homes, Session *session, Endpoint *peer, int64_t now) noexcept nogil:
-    """Call a peer behind an advertised host as the client does: by the name that it has called it last, of those that
-    it has a permission for; by the outer one where it has called it by none.
+    """Rename a peer behind an advertised host as the client calls it.
+
+    Of the names that the client has a permission for, it is the one that the client has used last; the outer one where
+    it has used none.
     """
     cdef Home *home
     cdef Endpoint there

@@ -4,7 +4,7 @@
 # counts.
 
 cdef enum:
-    # Ports of which a session remembers by which name it has called them; of two with one place the later stays.
+    # Ports for which a session remembers the name that it has used; of two ports in one place the later one stays.
     NAMES = 64
 
 cdef struct Bucket:
@@ -47,7 +47,7 @@ cdef struct Relay:
     uint32_t lane
     uint32_t slot
     bint gso
-    # How the socket was last told to send, -1 where that is not known; only IPv4 needs telling.
+    # What the socket was last set to, -1 where that is not known; IPv4 alone needs it.
     int dont_fragment
 
 cdef struct TlsLink
@@ -59,7 +59,7 @@ cdef struct Queued:
     Queued *next
     uint32_t size
     uint8_t tos
-    # For the rules, as far as could be told when it came.
+    # Whether it is for the rules, as far as could be told when it came.
     bint is_message
 
 cdef enum:
@@ -68,7 +68,7 @@ cdef enum:
     WAITING_KINDS = 2
 
 cdef struct WaitingSource:
-    # Whose messages have turns: an address of strangers, or one session. Its clients with a message for the rules.
+    # What has turns with the rules: an address of strangers, or one session. It lists its clients with a message.
     Ip ip
     uint16_t family
     uint32_t kind
@@ -106,7 +106,7 @@ cdef struct Splice:
     bint is_paced
 
 cdef struct ClientQueue:
-    # A client of which something waits, or of whose messages the rules have one: out.
+    # A client of which something waits, or of which the rules have a message: out.
     FiveTupleKey key
     WaitingSource *source
     Stream *stream
@@ -123,8 +123,8 @@ cdef struct ClientQueue:
     bint is_gone
 
 cdef struct TlsLink:
-    # One connection's TLS. Hands are shaken over the socket itself; from then on records come from input, which must
-    # be taken whole, and go to the stream's output.
+    # One connection's TLS. The handshake goes over the socket itself; from then on records come from input, which must
+    # be read whole, and go to the stream's output.
     void *ssl
     int descriptor
     Stream *stream
@@ -166,7 +166,7 @@ cdef enum:
     HELLO_RANDOM = 32
 
 cdef enum LinkState:
-    # Hands are being shaken; they are, but there is no allocation; there is.
+    # Hands are being shaken; they are shaken, but there is no allocation; there is an allocation.
     SHAKES
     IDLES
     SERVES
@@ -256,7 +256,7 @@ cdef struct Session:
     Index permissions
     Index channels
     Index channels_by_peer
-    # By which name the client has called hosts of two names last, by port; NULL while it has called none.
+    # The name that the client has used last of hosts with two names, by port; NULL while it has used none.
     uint32_t *names
     # Its connections to peers that are joined.
     Splice *splices

@@ -129,8 +129,8 @@ cdef struct Lane:
     Index sessions
     Index streams
     Associations dtls
-    # Messages for the rules, by client and in the order of turns; those that went up and are not judged; whose turn was
-    # last; how many messages wait, and how many went up last.
+    # Messages for the rules, by client and in the order of turns; those that went up and are not judged; the kind that
+    # had the last turn; how many messages wait, and how many went up last.
     Index queues
     FairQueue waiting[WAITING_KINDS]
     ClientQueue *out
@@ -194,7 +194,7 @@ cdef inline void lane_unlock(Lane *lane) noexcept nogil:
 
 
 cdef inline void drop_packet(Lane *lane, Session *session, Drop reason) noexcept nogil:
-    """Count a packet that goes no further; session: whose it was, or NULL. Under the lane's lock."""
+    """Count a packet that goes no further; session: the one that it belonged to, or NULL. Under the lane's lock."""
     lane.counts.drops[<int>reason] += 1
     if session != NULL:
         session.traffic.dropped += 1
@@ -224,7 +224,7 @@ cdef int64_t take_slot(Lane *lane, uint32_t kind, void *item) noexcept nogil:
     return at
 
 
-cdef void give_slot(Lane *lane, uint32_t at) noexcept nogil:
+cdef void release_slot(Lane *lane, uint32_t at) noexcept nogil:
     """Free a slot that epoll no longer watches; events already read name another generation."""
     lane.slots[at].kind = IS_FREE
     lane.slots[at].generation += 1

@@ -25,6 +25,7 @@ cdef inline bint is_session_of(const void *item, const void *key) noexcept nogil
 
 
 cdef Session *find_session(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    """index: a lane's own under its lock, or Shared.sessions under its mutex."""
     return <Session *>index_find(index, hash_key(key), is_session_of, key)
 
 
@@ -33,6 +34,7 @@ cdef inline bint is_expected_at(const void *item, const void *key) noexcept nogi
 
 
 cdef Expected *find_expected(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    """index: Shared.expected, under its mutex."""
     return <Expected *>index_find(index, hash_key(key), is_expected_at, key)
 
 
@@ -41,6 +43,7 @@ cdef inline bint is_session_numbered(const void *item, const void *key) noexcept
 
 
 cdef Session *find_number(const Index *index, uint64_t number) noexcept nogil:
+    """index: Shared.numbers, which is the control thread's."""
     return <Session *>index_find(index, hash_number(number), is_session_numbered, &number)
 
 
@@ -49,6 +52,7 @@ cdef inline bint is_stream_of(const void *item, const void *key) noexcept nogil:
 
 
 cdef Stream *find_stream(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    """index: a lane's, under its lock; the control thread, which alone changes it, may read without."""
     return <Stream *>index_find(index, hash_key(key), is_stream_of, key)
 
 
@@ -57,6 +61,7 @@ cdef inline bint is_advertised_at(const void *item, const void *key) noexcept no
 
 
 cdef Relay *find_relay(const Index *index, const Endpoint *advertised) noexcept nogil:
+    """index: Shared.relays, under its mutex. The relay's session is another lane's, perhaps."""
     return <Relay *>index_find(index, hash_endpoint(advertised, 0), is_advertised_at, advertised)
 
 
@@ -83,7 +88,7 @@ cdef inline bint covers(const Permission *permission, uint16_t port) noexcept no
 
 
 cdef void remember_name(Session *session, uint16_t port, bint is_outer) noexcept nogil:
-    """The client has sent to this port of a host of two names, by the outer one or by the inner one."""
+    """Note that the client has sent to this port of a host of two names, by its outer or its inner one."""
     if session.names == NULL:
         session.names = <uint32_t *>calloc(NAMES, sizeof(uint32_t))
         if session.names == NULL:
@@ -102,6 +107,7 @@ cdef inline bint is_numbered(const void *item, const void *key) noexcept nogil:
 
 
 cdef inline Channel *find_channel(const Index *index, uint32_t number) noexcept nogil:
+    """index: a session's channels. One whose deadline has passed is found as well."""
     return <Channel *>index_find(index, number, is_numbered, NULL)
 
 
@@ -110,6 +116,7 @@ cdef inline bint is_bound_to(const void *item, const void *key) noexcept nogil:
 
 
 cdef Channel *find_channel_of(const Index *index, const Endpoint *peer) noexcept nogil:
+    """index: a session's channels_by_peer; as find_channel()."""
     return <Channel *>index_find(index, hash_endpoint(peer, 0), is_bound_to, peer)
 
 

@@ -56,7 +56,7 @@ cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
         control = CMSG_NXTHDR(header, control)
 
 
-cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
+cdef void serve_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
     """Everything in one received datagram of a client: one packet, or those that GRO has joined."""
     cdef uint8_t *data = <uint8_t *>batch.received_vectors[slot].iov_base
     cdef uint32_t left = batch.received[slot].msg_len
@@ -84,7 +84,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
         size = min(left, arrival.segment) if arrival.segment else left
         lane.counts.received += 1
         if listener.takes_dtls and is_record(data, size):
-            take_records(lane, batch, listener, &key, data, size, arrival.tos)
+            serve_records(lane, batch, listener, &key, data, size, arrival.tos)
         elif is_plain_binding(data, size):
             answer_binding(lane, batch, listener, &key, data)
         elif home != lane.number:
@@ -97,7 +97,7 @@ cdef void take_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t s
             return
 
 
-cdef void take_records(
+cdef void serve_records(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, const uint8_t *data, uint32_t size,
     uint8_t tos
 ) noexcept nogil:
@@ -123,11 +123,11 @@ cdef void read_listener(Lane *lane, Batch *batch, Listener *listener) noexcept n
         count = receive(lane, batch, listener.descriptor, BATCH_LISTENER)
         for at in range(first, first + count):
             bytes += batch.received[at].msg_len
-            take_datagram(lane, batch, listener, at)
+            serve_datagram(lane, batch, listener, at)
 
 
 cdef void read_relay(Lane *lane, Batch *batch, Relay *relay) noexcept nogil:
-    """Serve what peers have sent to this socket, BATCH_RELAY datagrams at the most."""
+    """Serve what peers have sent to this socket, at most BATCH_RELAY datagrams."""
     cdef uint32_t first, at, count
     cdef uint32_t left, size, headroom
     cdef uint8_t *data

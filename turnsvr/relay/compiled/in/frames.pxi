@@ -34,7 +34,7 @@ cdef uint32_t serve_frames(Lane *lane, Batch *batch, Stream *stream, uint8_t *da
     return at
 
 
-cdef void take_frames(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
+cdef void serve_input(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
     """Serve the frames in so many bytes of stream_input, and keep the rest."""
     cdef uint32_t at = serve_frames(lane, batch, stream, batch.stream_input, size)
     if not keep_pending(stream, batch.stream_input + at, size - at):
@@ -48,7 +48,7 @@ cdef void feed_stream(Lane *lane, Batch *batch, Stream *stream, const uint8_t *d
         chunk = <uint32_t>min(size, <size_t>STREAM_READ)
         recall_pending(batch, stream)
         memcpy(batch.stream_input + stream.pending_size, data, chunk)
-        take_frames(lane, batch, stream, stream.pending_size + chunk)
+        serve_input(lane, batch, stream, stream.pending_size + chunk)
         data += chunk
         size -= chunk
     if not stream.is_over and not append_pending(stream, data, <uint32_t>size):

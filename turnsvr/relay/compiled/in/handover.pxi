@@ -1,7 +1,7 @@
 # Packets that other lanes have put aside for this one's table (out/handover.pxi), processed under this one's lock.
 
-cdef void take_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcept nogil:
-    """Process one under the lock of the lane that it is for."""
+cdef void serve_foreign(Lane *lane, Batch *batch, const Foreign *foreign) noexcept nogil:
+    """Process a copied packet under the lock of the lane that it is for."""
     cdef const uint8_t *data = <const uint8_t *>foreign + sizeof(Foreign)
     cdef Session *session
     cdef Relay *inside
@@ -45,7 +45,7 @@ cdef void flush_foreign(Lane **lanes, Batch *batch) noexcept nogil:
         lane = lanes[foreign.lane]
         lane_lock(lane)
         while at < batch.foreign_used and foreign.lane == lane.number:
-            take_foreign(lane, batch, foreign)
+            serve_foreign(lane, batch, foreign)
             at += sizeof(Foreign) + ((foreign.size + 7) & ~<uint32_t>7)
             foreign = <Foreign *>(batch.foreign + at)
         flush(lane, batch)

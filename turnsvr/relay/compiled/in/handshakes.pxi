@@ -11,7 +11,7 @@ cdef enum:
 
 
 cdef int make_cookie(void *ssl, unsigned char *to, unsigned int *size) noexcept nogil:
-    """SSL_CTX_set_cookie_generate_cb: the cookie for the client of a ClientHello, unless it had its share of answers."""
+    """SSL_CTX_set_cookie_generate_cb: the cookie for a client, unless it has had its share of answers."""
     cdef DtlsLink *link = <DtlsLink *>_libssl.BIO_get_data(_libssl.SSL_get_rbio(ssl))
     cdef Lane *lane = <Lane *>link.lane
     cdef int64_t now = (<Batch *>link.batch).now
@@ -100,7 +100,7 @@ cdef void begin_handshake(Lane *lane, Batch *batch, DtlsLink *link) noexcept nog
 
 
 cdef void make_way(Lane *lane, Batch *batch, DtlsLink *link) noexcept nogil:
-    """End one that goes for another; it is told where it can understand that."""
+    """End an association that goes for another. One whose handshake is done is told."""
     lane.dtls.evicted += 1
     if link.state != SHAKES:
         part_from(link, batch)
@@ -108,7 +108,7 @@ cdef void make_way(Lane *lane, Batch *batch, DtlsLink *link) noexcept nogil:
 
 
 cdef void fail_handshake(Lane *lane, DtlsLink *link) noexcept nogil:
-    """One that comes to nothing."""
+    """End an association whose handshake has failed."""
     lane.dtls.failures += 1
     end_association(lane, link, CLOSED_BY_TLS)
 
@@ -141,7 +141,7 @@ cdef bint make_step(Lane *lane, Batch *batch) noexcept nogil:
 
 
 cdef void finish_handshake(Lane *lane, Batch *batch, DtlsLink *link) noexcept nogil:
-    """Hands are shaken: this is the client's association from now on, and what came early is served."""
+    """The handshake is done: make this the client's association from now on, and serve what came early."""
     cdef Associations *all = &lane.dtls
     cdef DtlsDatagram *datagram
     cdef FiveTupleKey key = link.key
@@ -165,7 +165,7 @@ cdef void finish_handshake(Lane *lane, Batch *batch, DtlsLink *link) noexcept no
 
 
 cdef void set_timer(Lane *lane, DtlsLink *link, int64_t now) noexcept nogil:
-    """Send what the client should have answered again when OpenSSL says so; the lane's clock measures the wait."""
+    """Note when to send again what the client has not answered: OpenSSL says how long, the lane's clock measures it."""
     cdef int64_t[2] left
     link.retransmit_at = 0
     if _libssl.SSL_ctrl(link.ssl, DTLS_CTRL_GET_TIMEOUT, 0, left) == 1:
@@ -174,7 +174,7 @@ cdef void set_timer(Lane *lane, DtlsLink *link, int64_t now) noexcept nogil:
 
 
 cdef bint send_flight_again(Lane *lane, Batch *batch, DtlsLink *link) noexcept nogil:
-    """The client has not answered in time; False when it had its last chance, and the link is freed."""
+    """Send once more what the client has not answered in time; False when it had its last chance, and is freed."""
     link.batch = batch
     if _libssl.SSL_ctrl(link.ssl, DTLS_CTRL_HANDLE_TIMEOUT, 0, NULL) < 0:
         _libssl.ERR_clear_error()

@@ -118,14 +118,14 @@ cdef bint release_first(Lane *lane, Batch *batch, Session *session, ClientQueue 
 
 
 cdef void go_on(Lane *lane, Batch *batch, ClientQueue *queue) noexcept nogil:
-    """The rules have judged the client's message: let go what came behind it, as far as the next one."""
+    """Serve what came behind a message that the rules have judged, as far as the next one; the queue may be freed."""
     cdef Session *session = find_session(&lane.sessions, &queue.key)
     cdef Queued *done = NULL
     cdef Queued *queued
     cdef Stream *stream
     queue.is_kept = False
     while queue.first != NULL and release_first(lane, batch, session, queue):
-        queued = take_first(lane, queue)
+        queued = pop_first(lane, queue)
         queued.next = done
         done = queued
     if done != NULL:

@@ -1,6 +1,6 @@
-# What epoll tells of the two ends of a joined connection: one read at the most of the end that is ready, and at once out
-# to the other (out/splices.pxi). Bytes are taken from the session's bandwidth as they come; an end that has overdrawn it
-# is read again when that is made good. Under the lane's lock, which is that of the session's lane.
+# What epoll reports of the two ends of a joined connection: at most one read of the end that is ready, and at once out
+# to the other (out/splices.pxi). Bytes are taken from the session's bandwidth as they come; an end that has overdrawn
+# it is read again when the debt is paid. Under the lock of the session's lane.
 
 cdef enum:
     # Bytes of a peer that are sealed together, for a TLS client.
@@ -45,7 +45,7 @@ cdef void count_moved(Lane *lane, Batch *batch, Stream *stream, int end, uint32_
 
 
 cdef int64_t resume_paced(Lane *lane, int64_t now) noexcept nogil:
-    """Read those again whose bandwidth is made good; when to look for the next, 0 for none."""
+    """Read the ends again that have paid their debt; returns when to look for the next, 0 for none."""
     cdef Splice **at = &lane.paced
     cdef Splice *splice
     cdef int end

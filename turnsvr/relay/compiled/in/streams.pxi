@@ -1,4 +1,4 @@
-# What epoll tells of a TCP or TLS client. While the rules have a message of one, its later frames stay in pending and
+# What epoll reports of a TCP or TLS client. While the rules have a message of one, its later frames stay in pending and
 # its socket is not read: TCP has the client wait. Under the lane's lock.
 
 cdef void resume_stream(Lane *lane, Batch *batch, Stream *stream) noexcept nogil:
@@ -34,7 +34,7 @@ cdef void wait_for_rules(Lane *lane, Stream *stream, uint32_t events) noexcept n
 
 
 cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events) noexcept nogil:
-    """Serve what epoll has told of a stream, one read at the most; the stream may have ended then."""
+    """Serve what epoll has reported of a stream, with at most one read; the stream may have ended then."""
     cdef ssize_t got
     cdef size_t most = STREAM_READ
     cdef uint64_t frames = lane.counts.received
@@ -57,7 +57,7 @@ cdef void read_stream(Lane *lane, Batch *batch, Stream *stream, uint32_t events)
         if stream.tls != NULL:
             open_records(lane, batch, stream, batch.records, <uint32_t>got)
         else:
-            take_frames(lane, batch, stream, stream.pending_size + <uint32_t>got)
+            serve_input(lane, batch, stream, stream.pending_size + <uint32_t>got)
         lane.pace.work += PACE_FRAME * <int64_t>(lane.counts.received - frames)
         lane.pace.more = lane.pace.more or got == <ssize_t>most
     elif got == 0:

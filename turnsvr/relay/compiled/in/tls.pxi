@@ -1,8 +1,8 @@
-# TLS records as they arrive. Under the lane's lock, since that is what keeps two threads off one connection. OpenSSL's
-# errors are kept by thread: the code that meets one clears them.
+# TLS records as they arrive. Under the lane's lock, which keeps two threads off one connection. OpenSSL keeps errors by
+# thread: the code that meets one clears them.
 
 cdef void fail_tls(Lane *lane, Stream *stream) noexcept nogil:
-    """End a connection whose client broke the protocol; it is told why where it can be told at once."""
+    """End a connection whose client broke the protocol, and tell it why if the socket takes that at once."""
     _libssl.ERR_clear_error()
     if not stream.wants_write:
         stream_write(lane, stream)
@@ -14,16 +14,16 @@ cdef inline uint32_t recall_plain(Batch *batch, Stream *stream) noexcept nogil:
     return recall_pending(batch, stream) if stream.queue == NULL else 0
 
 
-cdef inline void take_plain(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
-    """As take_frames(), or behind the frames that wait for the rules."""
+cdef inline void serve_plain(Lane *lane, Batch *batch, Stream *stream, uint32_t size) noexcept nogil:
+    """As serve_input(), or behind the frames that wait for the rules."""
     if stream.queue == NULL:
-        take_frames(lane, batch, stream, size)
+        serve_input(lane, batch, stream, size)
     elif not append_pending(stream, batch.stream_input, size):
         end_stream(lane, stream, ENOMEM)
 
 
 cdef void open_records(Lane *lane, Batch *batch, Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
-    """Take bytes that were read; an unfinished record is kept by OpenSSL, so nothing of them is needed any more."""
+    """Decrypt bytes that were read, and serve them. OpenSSL keeps an unfinished record, so that data is free then."""
     cdef TlsLink *link = stream.tls
     cdef uint32_t kept = recall_plain(batch, stream)
     cdef uint32_t at = kept
@@ -34,7 +34,7 @@ cdef void open_records(Lane *lane, Batch *batch, Stream *stream, const uint8_t *
     link.output_limit = lane.policy.stream_buffer + TLS_OWN_OUTPUT
     while True:
         if STREAM_INPUT - at < TLS_RECORD:
-            take_plain(lane, batch, stream, at)
+            serve_plain(lane, batch, stream, at)
             kept = at = recall_plain(batch, stream)
             if stream.is_over:
                 break
@@ -46,7 +46,7 @@ cdef void open_records(Lane *lane, Batch *batch, Stream *stream, const uint8_t *
     link.input = NULL
     link.input_size = 0
     if at != kept:
-        take_plain(lane, batch, stream, at)
+        serve_plain(lane, batch, stream, at)
     if error == SSL_ERROR_ZERO_RETURN:
         end_stream(lane, stream, CLOSED_BY_CLIENT)
     elif error != SSL_ERROR_WANT_READ:

@@ -1,5 +1,5 @@
 # DTLS records out, and one association as OpenSSL sees it: a BIO of datagrams, which reads the one that a lane has
-# received, and writes into the batch. Under the lane's lock. OpenSSL's errors are kept by thread: the code that meets one
+# received, and writes into the batch. Under the lane's lock. OpenSSL keeps errors by thread: the code that meets one
 # clears them.
 
 cdef enum:
@@ -129,7 +129,7 @@ cdef bint seal_record(
 ) noexcept nogil:
     """Have one message leave as a record of its own; False when it is too large for one, or OpenSSL refuses.
 
-    session: whose data are in the body; NULL for a message of the rules.
+    session: the one that the data in the body belong to; NULL for a message of the rules.
     """
     cdef uint32_t size = head_size + body_size + padding
     cdef const uint8_t *message = body
@@ -167,14 +167,14 @@ cdef void to_association(
 
 
 cdef void part_from(DtlsLink *link, Batch *batch) noexcept nogil:
-    """Say close_notify, to a client with whom hands are shaken."""
+    """Send close_notify to a client whose handshake is done."""
     link.batch = batch
     if _libssl.SSL_shutdown(link.ssl) < 0:
         _libssl.ERR_clear_error()
 
 
 cdef void end_association(Lane *lane, DtlsLink *link, uint32_t reason) noexcept nogil:
-    """Let go of one and free it; reason is one of CLOSED_…. Python hears of it where hands were shaken."""
+    """End an association and free it; reason is one of CLOSED_…. Python hears of it once hands were shaken."""
     cdef UpRecord record
     if link.state != SHAKES:
         memset(&record, 0, sizeof(record))

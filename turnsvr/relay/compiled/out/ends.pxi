@@ -1,6 +1,6 @@
-# What epoll looks for at both ends of a joined connection: it follows from what waits and what has ended, and is told
-# from there, in one place. An end that waits for nothing is not watched at all, so that no state of the other one, nor a
-# client that is slow, has epoll speak without need. Under the lane's lock.
+# What epoll looks for at both ends of a joined connection. It follows from what waits and what has ended, and this is
+# the one place that tells epoll. An end that waits for nothing is not watched at all, so that neither the other end nor
+# a slow client makes epoll report without need. Under the lane's lock.
 
 cdef enum:
     CLIENT_END = 0

@@ -1,5 +1,5 @@
-# Packets for another lane's table: whose they are, and their copies, which in/handover.pxi processes once our lock is
-# free. Under our lane's lock.
+# Packets for another lane's table: which lane that is, and their copies, which in/handover.pxi processes once our lock
+# is free. Under our lane's lock.
 
 cdef struct Foreign:
     # A packet for a session of another lane; size bytes follow, then what lacks to a multiple of eight.

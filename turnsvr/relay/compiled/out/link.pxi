@@ -3,7 +3,7 @@
 # stream under the lane's lock.
 
 cdef enum:
-    # Plain bytes of a record, and what a record adds to them at the most.
+    # Plain bytes of a record, and the most that a record adds to them.
     TLS_RECORD = 16384
     TLS_OVERHEAD = 128
     # What OpenSSL may write by itself, such as answers to key updates and alerts, beyond the bound on frames.

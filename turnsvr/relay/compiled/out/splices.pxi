@@ -1,5 +1,5 @@
-# Bytes out to both ends of a joined connection, each read's at once as far as the end takes them; the rest waits, in the
-# stream's pending for the peer and in its output for the client. Under the lane's lock.
+# Bytes out to both ends of a joined connection: what one read has brought leaves at once, as far as the end takes it.
+# The rest waits, in the stream's pending for the peer and in its output for the client. Under the lane's lock.
 
 cdef void to_peers_end(Lane *lane, Stream *stream, const uint8_t *data, uint32_t size) noexcept nogil:
     """Send bytes of the client, of which none wait; what the peer does not take is kept."""
@@ -56,7 +56,7 @@ cdef void write_pending(Lane *lane, Stream *stream) noexcept nogil:
 
 
 cdef void settle_splice(Lane *lane, Stream *stream) noexcept nogil:
-    """Pass on the end of a direction behind its last byte, end the stream with the second, and watch for what is next."""
+    """Pass on the end of each direction behind its last byte; when both have ended, end the stream."""
     cdef Splice *splice = stream.splice
     if stream.is_over:
         return

@@ -18,10 +18,10 @@ cdef inline uint64_t stream_name(const Lane *lane, const Stream *stream) noexcep
 
 
 cdef void end_stream(Lane *lane, Stream *stream, uint32_t reason) noexcept nogil:
-    """Read from it no more and say so; reason is an errno or one of CLOSED_….
+    """Read from a stream no more, and tell Python; reason is an errno or one of CLOSED_….
 
-    Answers to what came before the end are still written, unless the connection has failed. What was read
-    before has its turn yet: while the rules have a message of it, the end waits.
+    Answers to what came before the end are still written, unless the connection has failed. While the rules have a
+    message of it, or will, the end waits.
     """
     cdef UpRecord record
     if reason != CLOSED_BY_CLIENT and reason != CLOSED_MALFORMED and reason != CLOSED_WITH_SESSION:
@@ -84,7 +84,7 @@ cdef bint stream_write(Lane *lane, Stream *stream) noexcept nogil:
 
 
 cdef void watch_stream(Lane *lane, const Stream *stream) noexcept nogil:
-    """Have epoll look for what the stream waits for now. Errors it tells of always."""
+    """Have epoll look for what the stream waits for now. It always reports errors."""
     if stream.splice != NULL:
         watch_splice(lane, <Stream *>stream)
         return

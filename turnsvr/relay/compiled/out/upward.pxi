@@ -1,5 +1,5 @@
 # What goes up to Python beside messages for the rules: records in one growing buffer a lane, taken whole by the
-# reader, bounded in bytes; and the one way to wake the reader, who is told once for all that waits.
+# reader, bounded in bytes; and the one way to wake the reader, once for all that waits.
 
 cdef enum:
     UP_FRAME = 1
@@ -11,16 +11,16 @@ cdef enum:
 
 cdef enum:
     UP_LIMIT = 4194304
-    # Ends of streams and associations are no more than there are of these, and may not be lost.
+    # Ends of streams and associations must not be lost; there are no more of them than of these.
     UP_EVENT_LIMIT = 16777216
     UP_FIRST_ROOM = 16384
-    # Nanoseconds that Python takes for a message at the least, and what a lane gives it in one go at the most.
+    # Nanoseconds that Python takes for a message at least, and the most that a lane leaves it in one go.
     UP_JUDGING = 12000
     UP_LONGEST = 600000
 
 cdef struct UpRecord:
     # size bytes follow it, then what lacks to a multiple of eight. session and peer, or stream and reason, by kind.
-    # Sessions are named by numbers that are never used again, streams by slot and generation: who reads may come late.
+    # Sessions are named by numbers that are never used again, streams by slot and generation: the reader may come late.
     FiveTupleKey key
     uint64_t session
     uint32_t kind
@@ -86,7 +86,7 @@ cdef void up_wake(UpQueue *queue) noexcept nogil:
         eventfd_write(queue.event, 1)
 
 
-cdef uint8_t *up_take(UpQueue *queue, uint32_t *used, bint reads_on) noexcept nogil:
+cdef uint8_t *up_drain(UpQueue *queue, uint32_t *used, bint reads_on) noexcept nogil:
     """Everything queued, for the caller to free; NULL when there is nothing.
 
     Unless the reader reads on then, whatever comes next wakes it again.

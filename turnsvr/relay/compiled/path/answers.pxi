@@ -23,7 +23,7 @@ cdef Packet *join_answer(
 cdef void answer_binding(
     Lane *lane, Batch *batch, Listener *listener, const FiveTupleKey *key, uint8_t *request
 ) noexcept nogil:
-    """Answer a plain Binding request, unless its sender had its share."""
+    """Answer a plain Binding request, unless its sender has had its share of answers."""
     cdef Packet *packet
     cdef uint8_t *head
     cdef uint32_t size

@@ -12,7 +12,7 @@ cdef bint shows_move(
 ) noexcept nogil:
     """Whether these are ChannelData from where a session is about to move, which the rules are to see."""
     cdef bint found
-    # One word, written under the mutex: nearly always there is nobody to look for.
+    # One word, written under the mutex: nearly always no client is expected.
     if session != NULL or lane.shared.expected.used == 0 or size == 0 or not 0x40 <= data[0] <= 0x7F:
         return False
     pthread_mutex_lock(&lane.shared.mutex)

@@ -15,7 +15,7 @@
 
 cdef enum:
     # Bytes that may wait in each of the two queues, with what it takes to keep them. A source may take a quarter of
-    # what is still free: one alone a fifth of all, and however many there are, a further one finds room.
+    # what is still free. So one that is alone has a fifth of all, and a further one always finds room.
     WAITING_LIMIT = 4194304
     WAITING_SHARE = 4
     # Messages of one client that may wait, datagrams for peers, and the bytes of both. One more is dropped: data that
@@ -23,7 +23,7 @@ cdef enum:
     CLIENT_MESSAGES = 64
     CLIENT_DATAGRAMS = 32
     CLIENT_BYTES = 131072
-    # Messages that go up together: so long does a source wait that comes first now.
+    # Messages that go up together; a source that is first now waits for no more than these.
     MESSAGES_AT_ONCE = 32
 
 
@@ -32,6 +32,7 @@ cdef inline bint is_queue_of(const void *item, const void *key) noexcept nogil:
 
 
 cdef ClientQueue *find_queue(const Index *index, const FiveTupleKey *key) noexcept nogil:
+    """index: the lane's queues."""
     if index.used == 0:
         return NULL
     return <ClientQueue *>index_find(index, hash_key(key), is_queue_of, key)
@@ -58,6 +59,7 @@ cdef inline bint is_source_at(const void *item, const void *key) noexcept nogil:
 
 
 cdef WaitingSource *find_source(const Index *index, const Ip *ip, uint16_t family) noexcept nogil:
+    """The source of strangers at an address, an IPv6 one without its last 64 bits."""
     cdef WaitingSource wanted
     if index.used == 0:
         return NULL
@@ -167,10 +169,12 @@ cdef bint is_repeated(const ClientQueue *queue, const uint8_t *message, uint32_t
 
 
 cdef inline bint is_same(const Queued *queued, const uint8_t *message, uint32_t size) noexcept nogil:
+    """Whether this message waits here, byte for byte."""
     return queued.is_message and queued.size == size and memcmp(queued_bytes(queued), message, size) == 0
 
 
 cdef inline uint8_t *queued_bytes(const Queued *queued) noexcept nogil:
+    """The size bytes that follow the head; they live as long as it does."""
     return <uint8_t *>queued + sizeof(Queued)
 
 
@@ -209,7 +213,7 @@ cdef bint enqueue(
     return True
 
 
-cdef Queued *take_first(Lane *lane, ClientQueue *queue) noexcept nogil:
+cdef Queued *pop_first(Lane *lane, ClientQueue *queue) noexcept nogil:
     """What came first of this client, which is the caller's to free."""
     cdef Queued *queued = queue.first
     queue.first = queued.next
@@ -251,7 +255,7 @@ cdef void list_source(FairQueue *fair, WaitingSource *source) noexcept nogil:
 
 
 cdef ClientQueue *next_ready(FairQueue *fair) noexcept nogil:
-    """Take the client out of line whose turn it is; NULL when none stands in it."""
+    """Take the next client out of line; NULL when none stands in it."""
     cdef WaitingSource *source = fair.first
     cdef ClientQueue *queue
     if source == NULL:
@@ -300,15 +304,15 @@ cdef void leave_line(Lane *lane, ClientQueue *queue) noexcept nogil:
     source.is_listed = False
 
 
-cdef Queued *take_message(Lane *lane, ClientQueue *queue) noexcept nogil:
+cdef Queued *pop_message(Lane *lane, ClientQueue *queue) noexcept nogil:
     """The message that is first of this client, which the rules have from now on."""
-    queue.out = take_first(lane, queue)
+    queue.out = pop_first(lane, queue)
     queue.next = lane.out
     lane.out = queue
     return queue.out
 
 
-cdef uint32_t take_messages(Lane *lane, ClientQueue **whose, Queued **taken, uint32_t most) noexcept nogil:
+cdef uint32_t pop_messages(Lane *lane, ClientQueue **whose, Queued **taken, uint32_t most) noexcept nogil:
     """At most so many messages for the rules, one of a client, sessions and strangers alternately; returns how many."""
     cdef uint32_t count = 0
     cdef uint32_t misses = 0
@@ -324,7 +328,7 @@ cdef uint32_t take_messages(Lane *lane, ClientQueue **whose, Queued **taken, uin
             free_queue(lane, queue)
             continue
         whose[count] = queue
-        taken[count] = take_message(lane, queue)
+        taken[count] = pop_message(lane, queue)
         count += 1
     lane.handed = count
     return count
@@ -350,7 +354,7 @@ cdef void free_queue(Lane *lane, ClientQueue *queue) noexcept nogil:
     """Free a queue that nothing finds any more, with what is left in it."""
     free(queue.out)
     while queue.first != NULL:
-        free(take_first(lane, queue))
+        free(pop_first(lane, queue))
     charge(lane, queue, -<int64_t>sizeof(ClientQueue))
     leave_source(lane, queue.source)
     free(queue)
@@ -360,7 +364,7 @@ cdef void abandon_queue(Lane *lane, ClientQueue *queue) noexcept nogil:
     """The client is gone: forget what waits of it. The owner of the list that the queue is in frees it."""
     remove_queue(lane, queue)
     while queue.first != NULL:
-        free(take_first(lane, queue))
+        free(pop_first(lane, queue))
     queue.is_gone = True
     if not queue.is_ready and (queue.out == NULL or queue.is_kept):
         free_queue(lane, queue)
