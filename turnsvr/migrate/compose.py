@@ -30,7 +30,7 @@ def command_in_compose(data: bytes, read: ReadText = lambda name: "") -> Command
     """What coturn is told in a compose file; None where the data are no such file.
 
     The command may be a list or text for a shell. Variables are put in: those of `.env` where compose has them, and
-    those of the service, its env_file among them, where the image's shell has. One that nobody has set stays as it is
+    those of the service, its env_file among them, where the image's shell has. One that is not set stays as it is
     written. Raises SourceError where coturn is told nothing.
     """
     try:
