@@ -14,7 +14,7 @@ import pytest
 from tests.conftest import PATIENCE
 from tests.net.test_streams import hang_up
 from turnsvr.web.connections import HttpConnections, HttpLimits
-from turnsvr.web.middleware import Receive, Scope, Send, answer
+from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend, answer
 from turnsvr.web.requestturns import AT_ONCE
 from turnsvr.web.serving import HttpServers
 
@@ -38,7 +38,7 @@ class Busy:
             self._turn += 1
             await asyncio.sleep(0)
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         self.began.append((self._turn, scope["client"][0]))
         if scope["type"] == "websocket":
             await send({"type": "websocket.close"})

@@ -10,7 +10,7 @@ from typing import Final
 
 from turnsvr.net.turns import Turns
 from turnsvr.web.connections import HttpConnection
-from turnsvr.web.middleware import AsgiApp, Receive, Scope, Send
+from turnsvr.web.middleware import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 
 AT_ONCE: Final = 2
 """Requests that begin in one turn of the loop."""
@@ -25,7 +25,7 @@ def told_by(place: HttpConnection) -> dict[str, HttpConnection]:
 def in_turn(application: AsgiApp, turns: Turns) -> AsgiApp:
     """The application; requests whose connections are gone before their turn never reach it."""
 
-    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         place: HttpConnection = scope["state"].pop(_PLACE)
         if await place.turn(turns):
             await application(scope, receive, send)
