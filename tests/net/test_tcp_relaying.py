@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of
+from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of, free_port
 from tests.net.test_streams import insecure, until
 from turnsvr import relay
 from turnsvr.app.application import Application
@@ -49,7 +49,7 @@ class World:
             pump={"kind": self._kind},
             listen=["tcp://127.0.0.1:0", "tls://127.0.0.1:0"],
             relay={"addresses": ["127.0.0.1", "::1"], "tcp": True},
-            peers={"allow": ["127.0.0.1", "::1"]},
+            peers=sections.pop("peers", {"allow": ["127.0.0.1", "::1"]}),
             limits=limits,
             **sections,
         )
@@ -454,6 +454,34 @@ async def test_the_server_stops_with_connections_open(world: World) -> None:
     await world.application.stop()
     assert await is_closed(accepted)
     assert await is_over(stream)
+
+
+async def test_a_service_of_this_host_is_reached_at_its_named_ports_alone(world: World) -> None:
+    """In every spelling, and so is one that connects."""
+    named, other, source = Peer(world), Peer(world), free_port()
+    ports = [f"127.0.0.1:{named.address.port}", f"127.0.0.1:{source}"]
+    await world.start(peers={"allow": ports})
+    client, client6 = await world.allocated(), await world.allocated(Family.IPV6)
+    assert isinstance(await client.connect(named.address), int)
+    await named.accept()
+    port = named.address.port
+    for host in ("::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1", "::"):
+        with pytest.raises(TransactionFailed, match="403"):
+            await client6.connect(Address(host, port))
+    for peer in (other.address, Address("127.0.0.2", port), Address("224.0.0.1", port), Address("0.0.0.0", port)):
+        with pytest.raises(TransactionFailed, match="403"):
+            await client.connect(peer)
+    for each in (named, other):
+        with pytest.raises(BlockingIOError):  # nobody has been there since
+            each.listener.accept()
+    await client.permit(Address("127.0.0.1", 0))
+    relayed = client.relayed[0]
+    assert await is_closed(world.keep(socket.create_connection(relayed)))
+    assert await is_closed(world.keep(socket.create_connection(relayed, source_address=("127.0.0.2", source))))
+    world.keep(socket.create_connection(relayed, source_address=("127.0.0.1", source)))
+    event = await asyncio.wait_for(client.receive(), PATIENCE)
+    assert isinstance(event, PeerConnected)
+    assert event.peer == Address("127.0.0.1", source)
 
 
 async def test_a_user_cannot_look_for_open_ports(world: World) -> None:
