@@ -4,167 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.conftest import PASSWORD, PATIENCE, USER, Serve, address_of, free_port
-from tests.net.test_streams import insecure, until
-from turnsvr import relay
-from turnsvr.app.application import Application
-from turnsvr.client.credentials import Login
+from tests.conftest import PATIENCE
+from tests.net.tcpworld import RESET, Peer, World, is_closed, is_over, read, read_all, receive, receive_all, send
+from tests.net.test_streams import until
 from turnsvr.client.link import StreamLink, new_request
-from turnsvr.client.rawstream import RawStream
 from turnsvr.client.transaction import TransactionFailed
-from turnsvr.client.turn import TCP_PROTOCOL, AllocateOptions, PeerConnected, TurnClient
-from turnsvr.relay.compiled import tls as pump_tls
+from turnsvr.client.turn import PeerConnected
 from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family
 from turnsvr.stun.message import Class, Method
-
-KINDS = ["portable", "compiled", "compiled, but for TLS"]
-WAYS = ["tcp", "tls"]
-RESET = b"\1\0\0\0\0\0\0\0"
-"""SO_LINGER of a socket that resets its connection when it is closed."""
-
-
-class World:
-    """A server, and whoever talks to it."""
-
-    def __init__(self, serve: Serve, kind: str, way: str) -> None:
-        self.way = way
-        self._serve = serve
-        self._kind = kind.partition(",")[0]
-        self._links: list[StreamLink] = []
-        self._sockets: list[socket.socket] = []
-        self.application: Application
-
-    async def start(self, **sections: Any) -> None:
-        limits = {"allocations_per_user": 100, **sections.pop("limits", {})}
-        self.application = await self._serve(
-            pump={"kind": self._kind},
-            listen=["tcp://127.0.0.1:0", "tls://127.0.0.1:0"],
-            relay={"addresses": ["127.0.0.1", "::1"], "tcp": True},
-            peers=sections.pop("peers", {"allow": ["127.0.0.1", "::1"]}),
-            limits=limits,
-            **sections,
-        )
-
-    async def client(self) -> TurnClient:
-        address = address_of(self.application, self.way)
-        link = await StreamLink.open(address, tls=insecure() if self.way == "tls" else None)
-        self._links.append(link)
-        return TurnClient(link, Login(USER, PASSWORD))
-
-    async def allocated(self, family: Family = Family.IPV4) -> TurnClient:
-        client = await self.client()
-        await client.allocate(AllocateOptions(transport=TCP_PROTOCOL, family=family))
-        return client
-
-    async def bound(self, connection: int) -> RawStream:
-        return await (await self.client()).bind_connection(connection)
-
-    @property
-    def connections(self) -> int:
-        return self.application.rooms.engine.server.peer_connections()
-
-    def keep(self, sock: socket.socket) -> socket.socket:
-        """One that does not block, and is closed in the end."""
-        sock.setblocking(False)
-        self._sockets.append(sock)
-        return sock
-
-    def end(self) -> None:
-        for link in self._links:
-            link.abort()
-        for sock in self._sockets:
-            sock.close()
-
-
-class Peer:
-    """A listening socket of a peer, and what it has accepted; all are closed with the world."""
-
-    def __init__(self, world: World, host: str = "127.0.0.1") -> None:
-        self._world = world
-        self.listener = world.keep(socket.create_server((host, 0), family=Address(host, 0).family.socket_family))
-        self.address = Address(*self.listener.getsockname()[:2])
-
-    async def accept(self) -> socket.socket:
-        async with asyncio.timeout(PATIENCE):
-            accepted, _ = await asyncio.get_running_loop().sock_accept(self.listener)
-        return self._world.keep(accepted)
-
-
-async def receive(sock: socket.socket, size: int = 65_536) -> bytes:
-    async with asyncio.timeout(PATIENCE):
-        return await asyncio.get_running_loop().sock_recv(sock, size)
-
-
-async def receive_all(sock: socket.socket) -> bytes:
-    parts = []
-    while data := await receive(sock):
-        parts.append(data)
-    return b"".join(parts)
-
-
-async def send(sock: socket.socket, data: bytes) -> None:
-    async with asyncio.timeout(PATIENCE):
-        await asyncio.get_running_loop().sock_sendall(sock, data)
-
-
-async def read(stream: RawStream, size: int) -> bytes:
-    async with asyncio.timeout(PATIENCE):
-        return await stream.read_exactly(size)
-
-
-async def read_all(stream: RawStream) -> bytes:
-    parts = []
-    async with asyncio.timeout(PATIENCE):
-        while data := await stream.read():
-            parts.append(data)
-    return b"".join(parts)
-
-
-async def is_over(stream: RawStream) -> bool:
-    try:
-        return await read_all(stream) == b""
-    except ConnectionError:
-        return True
-
-
-async def is_closed(sock: socket.socket) -> bool:
-    try:
-        return await receive(sock) == b""
-    except ConnectionError:
-        return True
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    way: str = request.param
-    return way
-
-
-@pytest.fixture(params=KINDS)
-async def world(
-    serve: Serve, request: pytest.FixtureRequest, way: str, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[World]:
-    kind: str = request.param
-    if kind.startswith("compiled") and relay.describe().startswith("portable"):
-        if os.environ.get("TURNSVR_REQUIRE_PUMP") == "1":
-            pytest.fail(relay.describe())
-        pytest.skip(relay.describe())
-    if kind.endswith("TLS"):
-        if way != "tls":
-            pytest.skip("as without TLS")
-        monkeypatch.setattr(pump_tls, "missing", lambda: "OpenSSL is out of reach")
-    world = World(serve, kind, way)
-    yield world
-    world.end()
 
 
 @pytest.mark.parametrize("family", list(Family))
@@ -410,30 +265,6 @@ async def test_two_clients_of_this_server_meet(world: World) -> None:
     assert await read(here, 5) == b"world"
 
 
-async def test_a_user_is_held_to_the_bandwidth_of_the_allocation(world: World) -> None:
-    await world.start(limits={"bandwidth_per_allocation": "1 MB/s"})
-    peer = Peer(world)
-    client = await world.allocated()
-    stream = await world.bound(await client.connect(peer.address))
-    accepted = await peer.accept()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    size = 1_500_000
-    writing = asyncio.create_task(stream.write(bytes(size)))
-    got = 0
-    while got < size:
-        got += len(await receive(accepted))
-    await writing
-    assert 0.3 < loop.time() - began < 2.0
-    began = loop.time()
-    sending = asyncio.create_task(loop.sock_sendall(accepted, bytes(size)))
-    got = 0
-    while got < size:
-        got += len(await asyncio.wait_for(stream.read(), PATIENCE))
-    await sending
-    assert 0.3 < loop.time() - began < 2.0
-
-
 async def test_a_bound_connection_stays_when_idle_ones_go(world: World) -> None:
     await world.start(limits={"idle_timeout": "1s"})
     peer = Peer(world)
@@ -454,56 +285,3 @@ async def test_the_server_stops_with_connections_open(world: World) -> None:
     await world.application.stop()
     assert await is_closed(accepted)
     assert await is_over(stream)
-
-
-async def test_a_service_of_this_host_is_reached_at_its_named_ports_alone(world: World) -> None:
-    """In every spelling, and so is one that connects."""
-    named, other, source = Peer(world), Peer(world), free_port()
-    ports = [f"127.0.0.1:{named.address.port}", f"127.0.0.1:{source}"]
-    await world.start(peers={"allow": ports})
-    client, client6 = await world.allocated(), await world.allocated(Family.IPV6)
-    assert isinstance(await client.connect(named.address), int)
-    await named.accept()
-    port = named.address.port
-    for host in ("::1", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "ff02::1", "::"):
-        with pytest.raises(TransactionFailed, match="403"):
-            await client6.connect(Address(host, port))
-    for peer in (other.address, Address("127.0.0.2", port), Address("224.0.0.1", port), Address("0.0.0.0", port)):
-        with pytest.raises(TransactionFailed, match="403"):
-            await client.connect(peer)
-    for each in (named, other):
-        with pytest.raises(BlockingIOError):  # nobody has been there since
-            each.listener.accept()
-    await client.permit(Address("127.0.0.1", 0))
-    relayed = client.relayed[0]
-    assert await is_closed(world.keep(socket.create_connection(relayed)))
-    assert await is_closed(world.keep(socket.create_connection(relayed, source_address=("127.0.0.2", source))))
-    world.keep(socket.create_connection(relayed, source_address=("127.0.0.1", source)))
-    event = await asyncio.wait_for(client.receive(), PATIENCE)
-    assert isinstance(event, PeerConnected)
-    assert event.peer == Address("127.0.0.1", source)
-
-
-async def test_a_user_cannot_look_for_open_ports(world: World) -> None:
-    await world.start(limits={"peer_connect_rate_per_user": "6/min"})
-    peer = Peer(world)
-    client = await world.allocated()
-    await client.connect(peer.address)
-    before = Peer(world)
-    for each in (client, await world.allocated()):
-        with pytest.raises(TransactionFailed, match="508"):
-            await each.connect(before.address)
-    with pytest.raises(BlockingIOError):  # nobody has been there
-        before.listener.accept()
-
-
-async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> None:
-    await world.start(limits={"peer_attempts_per_allocation": 4})
-    client = await world.allocated()
-    await client.permit(client.relayed[0])
-    flood = [world.keep(socket.create_connection(client.relayed[0])) for _ in range(12)]
-    waiting = [await asyncio.wait_for(client.receive(), PATIENCE) for _ in range(2)]
-    for late in flood[2:]:
-        assert await is_closed(late)
-    assert world.connections == 2
-    assert {each.peer for each in waiting} == {Address(*each.getsockname()) for each in flood[:2]}
