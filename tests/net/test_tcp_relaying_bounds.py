@@ -12,6 +12,7 @@ from tests.conftest import PASSWORD, PATIENCE, USER, free_port
 from tests.net.tcpworld import Peer, World, is_closed, read, receive, send
 from tests.net.test_proxied import CLIENT, HERE, link, version_1, version_2
 from turnsvr.client.credentials import Login
+from turnsvr.client.link import StreamLink
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import TCP_PROTOCOL, AllocateOptions, PeerConnected, TurnClient
 from turnsvr.stun.address import Address, Family
