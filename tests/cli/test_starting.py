@@ -43,7 +43,7 @@ HTTP = {
     "turnsvr.admin.server",
     "turnsvr.web.server",
 }
-HEAVY = {"cryptography", "sqlalchemy", "httpx", "aioice", "turnsvr.client", "turnsvr.migrate", "ssl"}
+HEAVY = {"cryptography", "greenlet", "sqlalchemy", "httpx", "aioice", "turnsvr.client", "turnsvr.migrate", "ssl"}
 
 
 def loaded(tmp_path: Path, *arguments: str | Path) -> set[str]:

@@ -8,7 +8,7 @@ from importlib import import_module
 
 import pytest
 
-from turnsvr.web.sparing import absent
+from turnsvr.sparing import absent
 
 FRESH = """
 import sys, json
@@ -26,7 +26,7 @@ def test_nothing_is_left_hidden() -> None:
 
 def test_a_package_is_absent_for_as_long_as_it_lasts_unless_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
-    with absent(("colorsys", "sys")):
+    with absent("colorsys", "sys"):
         with pytest.raises(ImportError):
             import_module("colorsys")
         assert import_module("sys") is sys

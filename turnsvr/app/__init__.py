@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from turnsvr.sparing import absent
+
+with absent("greenlet"):  # which structlog would ask for its threads' names: 1.5 MB, most of it libstdc++
+    import structlog as structlog
+
 from turnsvr.app.application import Application
 from turnsvr.app.errors import StartError
 from turnsvr.app.process import run
