@@ -242,13 +242,29 @@ def test_a_driver_that_is_not_installed_fails(
         ("admin: {listen: 'http://192.0.2.77:8080', token: a token long enough}", "admin.listen"),
         ("credentials: {secret: long enough for a test, tokens: {keys: nowhere.pem}}", "credentials.tokens.keys"),
         ("log: {file: .}", "log.file"),
+        ("log: {file: nowhere/turn.log}", "log.file"),
+        ("usage: {file: nowhere/usage.jsonl}", "usage.file"),
+        ("admin: {socket: nowhere/admin.sock}", "admin.socket"),
+        (f"admin: {{socket: {'n' * 108}}}", "admin.socket"),
+        ("admin: {socket: .}", "admin.socket"),
+        ("admin: {socket: HERE/open/admin.sock}", "admin.socket"),
     ],
 )
 def test_what_else_would_keep_run_from_starting_fails(run: Run, settings_file: Path, text: str, setting: str) -> None:
+    text = text.replace("HERE", str(settings_file.parent))
     settings_file.write_text(text if "credentials" in text else f"{SECRET}{text}")
+    everybody_s = settings_file.with_name("open")
+    everybody_s.mkdir()
+    everybody_s.chmod(0o777)
     checked, ran = run("check", settings_file), run("run", settings_file)
     assert (checked.exit_code, ran.exit_code) == (1, 1), checked.output
     assert f"{settings_file}: error: {setting}: " in checked.stderr
+
+
+@pytest.mark.parametrize("text", ["log: {file: /var/log/turnsvr/turn.log}", "admin: {socket: /run/turnsvr/a.sock}"])
+def test_what_systemd_makes_for_the_service_may_be_missing(run: Run, settings_file: Path, text: str) -> None:
+    settings_file.write_text(f"{SECRET}{text}\n")
+    assert run("check", settings_file).exit_code == 0
 
 
 def test_what_a_running_server_holds_does_not_fail(run: Run, settings_file: Path) -> None:

@@ -35,9 +35,9 @@ class UnixListener:
 
         succeeds: the place is a living server's until replace() is called; until then the socket is beside it.
         """
+        check(path)
         self.path = path
         self._at = path.with_name(f"{path.name}.next") if succeeds else path
-        _check(path.parent)
         with _alone_at(self._at):
             _clear(self._at)
             self.socket = _bind(self._at)
@@ -56,9 +56,11 @@ class UnixListener:
                 self._at.unlink()
 
 
-def _check(directory: Path) -> None:
-    """Raises OSError where every user may replace our socket by another."""
-    mode = directory.stat().st_mode
+def check(path: Path) -> None:
+    """Raises OSError where a directory is, or every user may replace our socket by another."""
+    if path.is_dir():
+        raise OSError(errno.EISDIR, "it is a directory")
+    mode = path.parent.stat().st_mode
     if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
         raise OSError(errno.EINVAL, "every user may write to its directory; name another, or have it chmod o-w")
 

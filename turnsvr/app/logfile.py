@@ -8,6 +8,8 @@ from pathlib import Path
 
 _MODE = 0o640
 """Of a new file; the log names users and their addresses."""
+_DIRECTORIES = ("/var/log/turnsvr", "/var/lib/turnsvr", "/run/turnsvr")
+_VARIABLES = ("LOGS_DIRECTORY", "STATE_DIRECTORY", "RUNTIME_DIRECTORY")
 
 
 class LogFile:
@@ -40,16 +42,30 @@ class LogFile:
 
 
 def unwritable(path: Path) -> str:
-    """Why this process could not write the file, "" where it could; no file is made.
-
-    A directory that is missing is no reason: systemd makes that of LogsDirectory as it starts the service.
-    """
+    """Why this process could not write the file, "" where it could; no file is made."""
     if path.is_dir():
         return os.strerror(errno.EISDIR)
-    wanted = path if path.exists() else path.parent
-    if wanted.exists() and not os.access(wanted, os.W_OK):
-        return os.strerror(errno.EACCES)
-    return ""
+    return lacks(path.parent) if not path.exists() or not path.parent.exists() else _refuses(path)
+
+
+def lacks(directory: Path) -> str:
+    """Why this process could not put a file into a directory, "" where it could.
+
+    That one of the service's own is missing is no reason: systemd makes it as it starts the service.
+    """
+    if not directory.exists():
+        return "" if directory in _of_the_service() else os.strerror(errno.ENOENT)
+    return _refuses(directory) if directory.is_dir() else os.strerror(errno.ENOTDIR)
+
+
+def _of_the_service() -> set[Path]:
+    """What systemd/turnsvr.service has made, and what a service manager says that it has."""
+    named = [name for variable in _VARIABLES for name in os.environ.get(variable, "").split(":") if name]
+    return {Path(name) for name in (*_DIRECTORIES, *named)}
+
+
+def _refuses(path: Path) -> str:
+    return "" if os.access(path, os.W_OK) else os.strerror(errno.EACCES)
 
 
 def _open(path: Path) -> int:

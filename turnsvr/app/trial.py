@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from turnsvr import relay
+from turnsvr.admin import unixsocket
 from turnsvr.app import assemble, logfile
 from turnsvr.app.extras import not_installed
 from turnsvr.app.identities import Identities, IdentityError
@@ -26,6 +27,8 @@ from turnsvr.credentials.revoked import Revocations
 from turnsvr.net import hosts
 from turnsvr.net.tls import CertificateError, TlsFiles, make_context
 from turnsvr.relay.counts import Counters
+
+_LONGEST_SOCKET = 107
 
 
 def obstacles(settings: Settings) -> list[Advice]:
@@ -145,7 +148,24 @@ def _admin(settings: Settings) -> Problems:
             import_module("turnsvr.admin.server")
         except ModuleNotFoundError as error:
             yield _missing(error, "admin", "web")
+    if isinstance(admin.socket, Path) and (reason := _no_socket(admin.socket)):
+        yield "admin.socket", f"{admin.socket}: {reason}"
     yield from _absent("admin.listen", [each for named in admin.listen for each in named.expand()])
+
+
+def _no_socket(place: Path) -> str:
+    """Why no Unix socket could be there; one that is there may be the running server's."""
+    if len(os.fsencode(place)) > _LONGEST_SOCKET:
+        return f"the name is longer than the {_LONGEST_SOCKET} bytes that a socket's may have"
+    if reason := logfile.lacks(place.parent):
+        return reason
+    try:
+        unixsocket.check(place)
+    except FileNotFoundError:
+        return ""  # the service's own directory, before its first start
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def _missing(error: ModuleNotFoundError, section: str, extra: str) -> tuple[str, str]:
