@@ -51,12 +51,19 @@ def zoned(host: str, scope: int) -> str:
 
 
 def open_udp(address: Address, buffer: int = 0, *, reuse_port: bool = False) -> socket.socket:
-    """A bound, nonblocking socket; IPv6 ones carry IPv6 only. reuse_port: it may be one of several. Raises OSError."""
+    """A bound, nonblocking socket; IPv6 ones carry IPv6 only. reuse_port: it may be one of several. Raises OSError.
+
+    What it sends to a multicast group does not come back to this host, whose every socket at a wildcard address would
+    hear what is for all hosts.
+    """
     sock = socket.socket(address.family.socket_family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if address.family is Family.IPV6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 0)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if buffer:

@@ -90,8 +90,10 @@ cdef extern from "<netinet/in.h>" nogil:
     const int IP_RECVTOS
     const int IP_RECVERR
     const int IP_MTU_DISCOVER
+    const int IP_MULTICAST_LOOP
     const int IP_PMTUDISC_DO
     const int IP_PMTUDISC_DONT
+    const int IPV6_MULTICAST_LOOP
     const int IPV6_V6ONLY
     const int IPV6_PKTINFO
     const int IPV6_RECVPKTINFO

@@ -58,11 +58,16 @@ def open_relay(address, bint gro, int buffer, int room):
 
 
 def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
-    """Set on a relay socket what the engine expects; raises OSError. room: as for open_relay()."""
+    """Set on a relay socket what the engine expects, and keep multicast from coming back to this host, as open_udp().
+
+    Raises OSError. room: as for open_relay().
+    """
     enlarge(descriptor, room)
     if ipv6:
         set_number(descriptor, IPPROTO_IPV6, IPV6_RECVTCLASS, 1)
+        set_number(descriptor, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, 0)
     else:
+        set_number(descriptor, IPPROTO_IP, IP_MULTICAST_LOOP, 0)
         set_number(descriptor, IPPROTO_IP, IP_RECVTOS, 1)
         set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
     if gro:
