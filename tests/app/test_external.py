@@ -19,7 +19,7 @@ from turnsvr.client.turn import TurnClient
 from turnsvr.config.settings import RelaySettings
 from turnsvr.stun.address import Address
 
-PRIVATE, OTHER, PUBLIC, NEW = "10.0.0.5", "10.0.0.6", "8.8.8.8", "8.8.4.4"
+PRIVATE, OTHER, PUBLIC, NEW, OWN = "10.0.0.5", "10.0.0.6", "8.8.8.8", "8.8.4.4", "9.9.9.9"
 
 
 def auto(**more: object) -> RelaySettings:
@@ -55,7 +55,7 @@ class World:
 
 async def test_what_is_found_is_known_until_something_else_is() -> None:
     world = World()
-    world.external.go_by(auto(), [PRIVATE, PUBLIC])
+    world.external.go_by(auto(), [PRIVATE, OWN])
     assert await world.asked_for() == (PRIVATE,), "a public address stands for itself"
     assert world.external.described == [f"none for {PRIVATE}, being looked for"]
     world.answer({PRIVATE: PUBLIC})
@@ -70,6 +70,24 @@ async def test_what_is_found_is_known_until_something_else_is() -> None:
     world.answer({PRIVATE: NEW})
     assert await world.changed() == {PRIVATE: NEW}
     assert world.external.former == {PRIVATE, PUBLIC}, "sessions may live that were given these"
+    world.external.stop()
+
+
+async def test_no_address_stands_for_two_relay_addresses() -> None:
+    world = World()
+    world.external.go_by(auto(), [OWN, PRIVATE, OTHER])
+    await world.asked_for()
+    world.answer({PRIVATE: OWN, OTHER: PUBLIC})
+    assert await world.changed() == {OTHER: PUBLIC}
+    assert f"{OWN}, which somebody tells of {PRIVATE}, stands for {OWN}" in world.external.described[0]
+    world.external.look_again()
+    await world.asked_for()
+    world.answer({PRIVATE: NEW, OTHER: NEW})
+    assert await world.changed() == {PRIVATE: NEW, OTHER: PUBLIC}
+    world.external.look_again()
+    await world.asked_for()
+    world.answer({PRIVATE: PUBLIC})
+    assert await world.changed() == {PRIVATE: PUBLIC}, "the later one"
     world.external.stop()
 
 

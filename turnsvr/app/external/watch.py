@@ -131,6 +131,8 @@ class ExternalAddresses:
         self._find = finder
         self._relay = RelaySettings()
         self._addresses: tuple[str, ...] = ()
+        self._plain: tuple[str, ...] = ()
+        """Relay addresses that need no other, and are given to clients as they are."""
         self._found: dict[str, FoundAddress] = {}
         self._reasons: list[str] = []
         self._looked = False
@@ -167,6 +169,7 @@ class ExternalAddresses:
         if relay.external_source != self._relay.external_source:
             self._found.clear()
         self._relay, self._addresses = relay, needed
+        self._plain = tuple(each for each in addresses if each not in needed)
         self._found = {each: found for each, found in self._found.items() if each in needed}
         if not needed:
             self._cancel()
@@ -201,12 +204,31 @@ class ExternalAddresses:
                 async with asyncio.timeout(min(interval, _SOON) if missing else interval):
                     await self._wake.wait()
 
+    def _unshared(self, look: Look) -> Look:
+        """What was found, but for what stands for another relay address: two clients would be given one address.
+
+        So it is where a NAT has one public address for several private ones.
+        """
+        found: dict[str, FoundAddress] = {}
+        reasons = look.reasons.copy()
+        standing = dict(zip(self._plain, self._plain, strict=True))
+        for relay, each in look.found.items():
+            other = standing.setdefault(each.address, relay)
+            if other == relay:
+                found[relay] = each
+            else:
+                reasons.append(f"{each.address}, which {each.by} tells of {relay}, stands for {other}")
+        return Look(found, reasons)
+
     def _take(self, look: Look) -> None:
         before = self.known
+        look = self._unshared(look)
         news = look.reasons != self._reasons or not self._looked
         self._looked = True
         self._reasons = look.reasons
-        self._found |= look.found
+        taken = {found.address for found in look.found.values()}
+        earlier = {relay: found for relay, found in self._found.items() if found.address not in taken}
+        self._found = earlier | look.found
         for relay, found in look.found.items():
             if before.get(relay) != found.address:
                 _log.info(
