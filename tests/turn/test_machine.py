@@ -1,6 +1,7 @@
 """Everything at once: clients, users, time and hostile bytes in any order, and what must hold after each step.
 
-TURNSVR_MACHINE_EXAMPLES sets how many random histories are tried; without it the same 100 are.
+TURNSVR_MACHINE_EXAMPLES sets how many random histories are tried; without it 100 are, the same each time that the same
+modules are loaded: Hypothesis also tries constants which it finds in those.
 """
 
 from __future__ import annotations
