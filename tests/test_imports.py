@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "net": {"stun", "plane", "turn", "relay", "credentials", "eviction", "histogram", "limits", "ranges"},
     "client": {"stun"},
     "web": {"config", "credentials", "eviction", "histogram", "limits", "net", "ranges", "relay", "sparing", "stun"},
-    "admin": {"config", "credentials", "limits", "relay", "stun", "web"},
+    "admin": {"config", "credentials", "limits", "net", "relay", "stun", "web"},
     "migrate": {"config", "special_purpose"},
     "app": {
         "admin",

@@ -14,7 +14,7 @@ from pathlib import Path
 from turnsvr import relay
 from turnsvr.app import firstrun
 from turnsvr.client.dtls import DtlsContext, DtlsEnd
-from turnsvr.relay.api import PumpSettings
+from turnsvr.relay.api import PumpSettings, Relayed
 from turnsvr.relay.compiled import tls
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.stun.message import Class, Message, Method
@@ -87,6 +87,9 @@ class DtlsPump:
 
     def peer_error(self, session: int, peer: Address, icmp_type: int, icmp_code: int, data: bytes) -> None:
         raise AssertionError("there are no peers")
+
+    def relayed(self, packet: Relayed) -> None:
+        raise AssertionError(packet)
 
     def peer_fenced(self, session: int, peer: Address) -> None:
         raise AssertionError("there are no peers")

@@ -14,7 +14,7 @@ from turnsvr import relay
 from turnsvr.plane import OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay import PumpKind
-from turnsvr.relay.api import Opened, PumpSettings, RelayAddress
+from turnsvr.relay.api import Opened, PumpSettings, RelayAddress, Relayed
 from turnsvr.relay.counts import Drop, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.attributes import DATA, XOR_PEER_ADDRESS
@@ -52,6 +52,7 @@ class Notes:
         self.errors: list[PeerError] = []
         self.fenced: list[tuple[int, Address]] = []
         self.closed: list[tuple[FiveTuple, str]] = []
+        self.told: list[Relayed] = []
         self.arrived: list[tuple[int, Address, bool]] = []
         self.connected: list[int] = []
         self.failed: list[tuple[int, bool]] = []
@@ -75,6 +76,9 @@ class Notes:
 
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         self.closed.append((five_tuple, reason))
+
+    def relayed(self, packet: Relayed) -> None:
+        self.told.append(packet)
 
     def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
         self.arrived.append((session, peer, inside))

@@ -16,8 +16,9 @@ from starlette.routing import Route
 
 from turnsvr.admin.context import Context
 from turnsvr.admin.listing import BadRequest
+from turnsvr.admin.operation import Operation
 from turnsvr.admin.rates import Rates
-from turnsvr.admin.routes import Mistaken, Operation, operations
+from turnsvr.admin.routes import Mistaken, operations
 from turnsvr.web.middleware import AsgiApp, BoundedBody
 from turnsvr.web.refusal import Refused
 

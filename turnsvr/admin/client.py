@@ -90,6 +90,16 @@ class AdminClient:
     def end_user(self, user: str, *, realm: str | None = None, revoke: bool = False) -> Answer:
         return self._call("DELETE", "/sessions", user=user, realm=realm, revoke=revoke)
 
+    def begin_trace(self, **wanted: Any) -> int:
+        """As POST /traces has it, what is None left out; returns the number of the trace."""
+        return int(self._call("POST", "/traces", **wanted)["id"])
+
+    def read_trace(self, number: int, **query: Any) -> Answer:
+        return self._call("GET", f"/traces/{number}", **query)
+
+    def end_trace(self, number: int) -> Answer:
+        return self._call("DELETE", f"/traces/{number}")
+
     def drain(self) -> Answer:
         return self._call("POST", "/drain")
 
@@ -97,21 +107,21 @@ class AdminClient:
         return self._call("DELETE", "/drain")
 
     def reload(self) -> Answer:
-        return self._call("POST", "/reload", seconds=_UPGRADING)
+        return self._call("POST", "/reload", limit_seconds=_UPGRADING)
 
     def upgrade(self, program: str | None) -> Answer:
         """Over the Unix socket alone."""
-        return self._call("POST", "/upgrade", program=program, seconds=_UPGRADING)
+        return self._call("POST", "/upgrade", program=program, limit_seconds=_UPGRADING)
 
     def set_log_level(self, level: str, seconds: float | None) -> Answer:
         return self._call("PUT", "/log-level", {"level": level, "for": seconds})
 
     def _call(
-        self, method: str, path: str, body: Answer | None = None, *, seconds: float = _TIMEOUT, **query: Any
+        self, method: str, path: str, body: Answer | None = None, *, limit_seconds: float = _TIMEOUT, **query: Any
     ) -> Answer:
         asked = {name: _text(value) for name, value in query.items() if value is not None}
         target = f"{self._path}{path}?{urlencode(asked)}".rstrip("?")
-        status, answer = self._exchange(method, target, body, seconds)
+        status, answer = self._exchange(method, target, body, limit_seconds)
         if status < 300 and isinstance(answer, dict):
             return answer
         text = str(answer.get("error", "")) if isinstance(answer, dict) else ""

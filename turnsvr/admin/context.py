@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal, Protocol
 
+from turnsvr.net.tracing.traces import Traces
 from turnsvr.relay.counts import Counters, Totals
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.web.figures import Figures
@@ -194,6 +195,10 @@ class Context(Protocol):
 
         until: when an access token of this id ends, by the loop's clock; it is refused instead. Raises TooManyRevoked.
         """
+
+    @property
+    def traces(self) -> Traces:
+        """What operators follow of clients."""
 
     def drain(self) -> None:
         """Take no new sessions; the server ends with the last one."""

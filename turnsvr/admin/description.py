@@ -11,14 +11,14 @@ from pydantic.json_schema import models_json_schema
 
 from turnsvr import __version__
 from turnsvr.admin import models
-from turnsvr.admin.routes import Operation
+from turnsvr.admin.operation import Operation
 
 _REF = "#/components/schemas/{model}"
 _REFUSALS: Mapping[int, str] = {
     400: "Something in the request means nothing.",
     401: "The token is missing or wrong; not on the Unix socket.",
     403: "A web page calls, or a name where an address is wanted; not on the Unix socket.",
-    404: "There is no such session.",
+    404: "There is no such session, or trace.",
     409: "It cannot be done as things are.",
     422: "The settings have mistakes, and nothing has changed.",
 }
@@ -50,7 +50,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     refusals = dict.fromkeys(_EVERYWHERE, models.Mistake) | dict(operation.refusals)
     described: dict[str, Any] = {
         "summary": operation.summary,
-        "tags": ["sessions" if operation.path.startswith("/sessions") else "server"],
+        "tags": [_tag(operation.path)],
         "responses": {
             "200": _response("It is done, or this is it.", operation.answer),
             **{str(status): _response(_REFUSALS[status], model) for status, model in sorted(refusals.items())},
@@ -63,6 +63,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     elif parameters := list(_parameters(operation)):
         described["parameters"] = parameters
     return described
+
+
+def _tag(path: str) -> str:
+    first = path.split("/")[1]
+    return first if first in ("sessions", "traces") else "server"
 
 
 def _has_body(operation: Operation) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
@@ -12,32 +10,14 @@ from turnsvr.admin import models, views
 from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UpgradeWanted, UserToEnd
 from turnsvr.admin.context import Allocation, CannotReload, CannotUpgrade, Context, Ending, Upgraded
 from turnsvr.admin.listing import EndpointFilter, Filter, page
+from turnsvr.admin.operation import Operation
 from turnsvr.admin.rates import Rates
+from turnsvr.admin.tracing import tracing
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.web.refusal import Refused
 
 _MAX_NAMES = 100
 """User names that one answer lists."""
-
-HttpMethod = Literal["GET", "POST", "PUT", "DELETE"]
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """What one method does at one path. Its description is the text under `run`."""
-
-    method: HttpMethod
-    path: str
-    summary: str
-    run: Callable[[Any], Awaitable[BaseModel]]
-    """Takes what `asked` makes of the request; may raise Refused, BadRequest and Mistaken."""
-    answer: type[BaseModel]
-    asked: type[BaseModel] = Asked
-    """Model of the parameters in path and query or, where the method is PUT, of the body."""
-    refusals: Mapping[int, type[BaseModel]] = field(default_factory=dict)
-    """Besides those of every operation."""
-    sparse: bool = False
-    """Whether the answer leaves out what was not set."""
 
 
 class Mistaken(Exception):
@@ -51,7 +31,7 @@ class Mistaken(Exception):
 def operations(context: Context, rates: Rates, *, local: bool = False) -> tuple[Operation, ...]:
     """local: for callers on this host, over the Unix socket, who may also start another program."""
     others = (_upgrade(context),) if local else ()
-    return (*_sessions(context, rates), *_control(context, rates), *others)
+    return (*_sessions(context, rates), *_control(context, rates), *tracing(context), *others)
 
 
 def _upgrade(context: Context) -> Operation:

@@ -26,6 +26,7 @@ from turnsvr.app import snapshot
 from turnsvr.app.handover.succession import Succession
 from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
 from turnsvr.app.rooms import Rooms
+from turnsvr.net.tracing.traces import Traces
 from turnsvr.relay.counts import Counters, Totals
 from turnsvr.stun.address import FiveTuple
 from turnsvr.turn.commands import EndReason
@@ -126,6 +127,10 @@ class AdminContext:
         now = time.time()
         expiry = None if until is None else math.ceil(now + until - time.monotonic())
         return self._rooms.revocations.add(username, now, expiry=expiry)
+
+    @property
+    def traces(self) -> Traces:
+        return self._rooms.traces
 
     def drain(self) -> None:
         self._application.drain()

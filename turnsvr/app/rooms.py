@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from turnsvr.app import firstrun
     from turnsvr.app.sessionstatus import SessionStatus
     from turnsvr.app.usage.accounting import Accounting
+    from turnsvr.net.tracing.traces import Traces
 
 
 class Rooms:
@@ -72,6 +73,7 @@ class Rooms:
         """Tells Redis of sessions, where the settings say so."""
         self.accounting: Accounting | None = None
         """Records what each session used, where the settings say so."""
+        self._traces: Traces | None = None
         self.revocations = Revocations()
         """User names that are refused until they expire."""
         self.sessions = SessionCounter()
@@ -85,6 +87,15 @@ class Rooms:
     @property
     def pump(self) -> MovablePump:
         return self.engine.pump
+
+    @property
+    def traces(self) -> Traces:
+        """What operators follow of clients."""
+        if self._traces is None:
+            from turnsvr.net.tracing.traces import Traces  # for the few servers where somebody traces
+
+            self._traces = Traces(self.engine, loop=asyncio.get_running_loop())
+        return self._traces
 
     async def open(self, taker: Taker | None = None, others: Others | None = None) -> None:
         """Build everything and serve; with a taker what it brings, which serves from taker.serve() on.
@@ -152,6 +163,8 @@ class Rooms:
         """End every allocation and close everything. Closing twice is fine."""
         await self.take_leave()
         await self.streams.close()
+        if self._traces is not None:
+            self._traces.close_all()
         self.engine.close()
         await self.identities.stop()
 

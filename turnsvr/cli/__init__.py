@@ -33,6 +33,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "sessions": ("control.sessions", "List the sessions of the running server."),
     "status": ("control.status", "Show how the running server is."),
     "top": ("top.top", "Watch the sessions of the running server, and end them."),
+    "trace": ("trace.trace", "Show what one client asks and is answered, as it happens."),
     "upgrade": ("control.upgrade", "Start the program anew, and have it go on with the sessions."),
     "user": ("users.user", "Add, list and remove users of the database."),
     "version": ("serve.version", "Print versions, and what runs compiled and why."),

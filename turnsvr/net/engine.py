@@ -11,8 +11,9 @@ import structlog
 
 from turnsvr.credentials.api import Credential, Source
 from turnsvr.net.lookup import Lookups
+from turnsvr.net.observer import Observer
 from turnsvr.plane import ConnectPeer, OpenRelay
-from turnsvr.relay.api import Handler, RelayFailure
+from turnsvr.relay.api import Handler, Relayed, RelayFailure
 from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -93,6 +94,8 @@ class Engine:
         self.lookups = Lookups(credentials, self._found, self._not_found, wall_time=wall_time)
         self.on_stream_closed: Callable[[FiveTuple], None] = lambda five_tuple: None
         """Called when a connection that the pump had adopted is gone."""
+        self.observer: Observer | None = None
+        """An operator's trace; usually there is none."""
         self._events = events
         self._loop = loop
         self._running = False
@@ -105,6 +108,8 @@ class Engine:
         now = self._loop.time()
         for five_tuple, data in batch:
             try:
+                if self.observer is not None:
+                    self.observer.received(five_tuple, data)
                 self.server.receive(data, five_tuple, now)
             except Exception:
                 _log.exception("a message could not be judged", client=str(five_tuple.client))
@@ -135,6 +140,10 @@ class Engine:
         except Exception:
             _log.exception("a packet that went nowhere could not be told of")
         self.carry_out()
+
+    def relayed(self, packet: Relayed) -> None:
+        if self.observer is not None:
+            self.observer.relayed(packet)
 
     def peer_arrived(self, session: int, peer: Address, inside: bool) -> int | None:
         number = None
@@ -233,7 +242,7 @@ class Engine:
         pump = self.pump
         match command:
             case Send():
-                pump.send(command.five_tuple, command.data)
+                self._send(command)
             case FindCredential():
                 self.lookups.ask(command)
             case OpenRelay():
@@ -264,6 +273,11 @@ class Engine:
                 self._tell(command)
             case _:
                 assert_never(command)
+
+    def _send(self, command: Send) -> None:
+        if self.observer is not None:
+            self.observer.sent(command.five_tuple, command.data)
+        self.pump.send(command.five_tuple, command.data)
 
     def _steer(self, command: ExpectClient | MoveRelay | ConnectPeer | JoinPeer | DisconnectPeer) -> None:
         """Clients that move, and connections to peers."""

@@ -56,6 +56,9 @@ Behind one-to-one NAT, what a permission covers at an advertised host goes to th
 comes from there is from the one of both names by which the client has sent to that port last, of those that it has a
 permission for; from the advertised one where it has not sent.
 
+Observing. For an operator's trace the Handler can be told of each packet of a session, as a copy: tell(); and see what
+the pump would answer by itself to some hosts: observe(). Nobody's packets wait for that; what finds no room is counted.
+
 Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
 a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.
 
@@ -87,6 +90,12 @@ from turnsvr.relay.joining import Joiner
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 NO_DTLS = "this pump serves no DTLS"
+
+MAX_OBSERVED = 8
+"""Hosts that observe() takes at once."""
+
+TOLD_BYTES = 2048
+"""Bytes of a packet that a Handler hears at the most."""
 
 StreamWriter = Callable[[bytes], bool]
 """Queues one whole frame for a stream client; False when its buffer is full and the frame was dropped."""
@@ -204,6 +213,21 @@ class TlsContext(Protocol):
         """Begin on a connected socket, which stays the caller's until Pump.adopt() takes both."""
 
 
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A packet of a session that is observed: application data between the client and a peer, without headers."""
+
+    session: int
+    peer: Address
+    from_client: bool
+    data: bytes
+    """The first bytes, TOLD_BYTES at the most."""
+    size: int
+    """Of all its data."""
+    untold: int
+    """Packets of the session before this one that went untold, since too many waited."""
+
+
 class Handler(Protocol):
     """Who hears what the table does not cover."""
 
@@ -222,6 +246,9 @@ class Handler(Protocol):
 
     def peer_fenced(self, session: int, peer: Address) -> None:
         """A packet for this peer went nowhere, since the permission does not cover its port; once a permission."""
+
+    def relayed(self, packet: Relayed) -> None:
+        """A packet passed of a session that tell() names."""
 
     def stream_closed(self, five_tuple: FiveTuple, reason: str) -> None:
         """A connection given to adopt() is gone, or a DTLS association."""
@@ -283,6 +310,18 @@ class Pump(Protocol):
 
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         """Answer plain Allocate requests that come in at this UDP listener from now on; with None send them up."""
+
+    def observe(self, hosts: Sequence[str]) -> None:
+        """Send up everything that clients at these IP addresses say from now on, also what would be answered here.
+
+        MAX_OBSERVED at the most, else ValueError.
+        """
+
+    def tell(self, session: int, wanted: bool) -> None:
+        """Whether the Handler hears of each packet that passes for this session, from now on. Unknown ones are fine.
+
+        Packets over TCP to peers are not told, nor what another path than the pump carries.
+        """
 
     def open(self, request: OpenRelay) -> Opened:
         """Open relay sockets and the session. Never raises for want of ports or of a family: see Opened.

@@ -300,6 +300,24 @@ class Server:
         """The allocation of a client, if it has one."""
         return self._state.allocations.number_of(five_tuple)
 
+    def about(self, data: bytes, five_tuple: FiveTuple) -> Allocation | None:
+        """The allocation that a message from or to here belongs to: to be read, never changed.
+
+        It is the one of the five-tuple, or what a ConnectionBind or a Refresh with a ticket names.
+        """
+        found = self._state.allocations.of(five_tuple)
+        if found is not None or is_channel_data(data):
+            return found
+        try:
+            message = Message.parse(data)
+            if message.method == Method.CONNECTION_BIND:
+                return connectionbind.allocation_of(self._state, message)
+            if message.method == Method.REFRESH and a.MOBILITY_TICKET in message:
+                return mobility.allocation_of(self._state, message)
+        except MalformedMessage:
+            pass
+        return None
+
     def serves(self, five_tuple: FiveTuple) -> bool:
         """Whether this connection of a client has an allocation, or is bound to one to a peer."""
         state = self._state

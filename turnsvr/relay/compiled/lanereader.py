@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from turnsvr.relay.api import Handler
+from turnsvr.relay.api import Handler, Relayed
 from turnsvr.relay.compiled._pump import MovingEngine
 from turnsvr.stun.address import FiveTuple
 
@@ -136,6 +136,8 @@ class LaneReader:
                 self._handler.peer_error(session, peer, icmp_type, icmp_code, data)
             case ("fenced", session, peer):
                 self._handler.peer_fenced(session, peer)
+            case ("relayed", session, peer, from_client, data, size, untold):
+                self._handler.relayed(Relayed(session, peer, from_client, data, size, untold))
             case ("closed", five_tuple, reason, name) if self._engine.hang_up(five_tuple, name):
                 self._ended(five_tuple)
                 self._handler.stream_closed(five_tuple, _why(reason))

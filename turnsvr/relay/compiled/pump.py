@@ -125,6 +125,12 @@ class CompiledPump:
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         self._engine.challenge(listener, challenge)
 
+    def observe(self, hosts: Sequence[str]) -> None:
+        self._engine.observe(hosts)
+
+    def tell(self, session: int, wanted: bool) -> None:
+        self._engine.tell(session, wanted)
+
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._engine.send(five_tuple, data)
 

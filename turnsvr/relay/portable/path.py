@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from turnsvr.relay.api import Handler, PumpSettings
+from turnsvr.relay.api import TOLD_BYTES, Handler, PumpSettings, Relayed
 from turnsvr.relay.counts import Drop
 from turnsvr.relay.portable.messages import (
     MAX_DATA,
@@ -100,6 +100,8 @@ class Path:
         if session.from_client is not None and not session.from_client.take(size, now):
             self._drop(Drop.BANDWIDTH, session)
             return
+        if session.is_observed:
+            self._tell(session, peer, data, from_client=True)
         relay = session.relays.get(peer.family)
         inside = self._by_relayed.get(peer)
         if relay is not None and inside is not None and now <= inside.session.deadline and not inside.session.has_moved:
@@ -113,6 +115,12 @@ class Path:
             session.bytes_from_client += size
         else:
             self._drop(Drop.SEND_FAILED, session)
+
+    def _tell(self, session: Session, peer: HostAndPort, data: bytes, *, from_client: bool) -> None:
+        """Have the Handler hear of a packet of an observed session."""
+        if not self.is_closed:
+            told = Relayed(session.number, Address(*peer), from_client, data[:TOLD_BYTES], len(data), 0)
+            self._handler.relayed(told)
 
     def _covers(self, session: Session, peer: Address) -> bool:
         """Whether the permission covers the peer's port; the Handler hears of the first that it does not."""
@@ -199,6 +207,8 @@ class Path:
         except ValueError:
             self._drop(Drop.SEND_FAILED, session)
             return
+        if session.is_observed:
+            self._tell(session, peer, data, from_client=False)
         five_tuple = session.five_tuple
         if session.is_stream:
             sent = self._out.write(five_tuple, frame, session)

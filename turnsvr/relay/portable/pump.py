@@ -15,6 +15,7 @@ from turnsvr.limits import ANSWERS_SAVED, AnswerLimit, AnswerLimiter
 from turnsvr.plane import Challenge, ConnectPeer, OpenRelay
 from turnsvr.ranges import EVERY_PORT, Ports
 from turnsvr.relay.api import (
+    MAX_OBSERVED,
     NO_DTLS,
     Handler,
     Opened,
@@ -81,6 +82,8 @@ class PortablePump:
         self._order = Order(self._table, self._path, self._out, handler, loop=loop, clock=clock)
         self._tcp = TcpRelays(settings, handler, self._ports, loop=loop)
         self._joiners: dict[FiveTuple, Joiner] = {}
+        self._observed: frozenset[str] = frozenset()
+        """Clients, by IP address, whose Binding requests the Handler sees."""
 
     # Listeners and clients
 
@@ -111,6 +114,16 @@ class PortablePump:
 
     def challenge(self, listener: Address, challenge: Challenge | None) -> None:
         pass
+
+    def observe(self, hosts: Sequence[str]) -> None:
+        if len(hosts) > MAX_OBSERVED:
+            raise ValueError(f"{len(hosts)} hosts are more than {MAX_OBSERVED}")
+        self._observed = frozenset(hosts)
+
+    def tell(self, session: int, wanted: bool) -> None:
+        found = self._table.sessions.get(session)
+        if found is not None:
+            found.is_observed = wanted
 
     def send(self, five_tuple: FiveTuple, data: bytes) -> None:
         self._out.send(five_tuple, data)
@@ -272,7 +285,7 @@ class PortablePump:
                 continue
             self._out.counts.received += 1
             self._out.counts.batches += 1
-            if data.startswith(BINDING_REQUEST) and len(data) == 20:
+            if data.startswith(BINDING_REQUEST) and len(data) == 20 and client[0] not in self._observed:
                 self._answer_binding(listener, data, client, server, now)
             else:
                 self._order.from_udp_client(client, server, data, now)

@@ -62,6 +62,7 @@ class Session:
         "five_tuple",
         "from_client",
         "has_moved",
+        "is_observed",
         "is_stream",
         "limited_by_itself",
         "listener",
@@ -82,6 +83,8 @@ class Session:
         self.deadline = deadline
         self.has_moved = False
         """Whether another pump serves it, and it is only to be forgotten here."""
+        self.is_observed = False
+        """Whether the Handler hears of each of its packets."""
         self.permissions: dict[str, Permission] = {}
         self.channels: dict[int, Channel] = {}
         self.channels_by_peer: dict[HostAndPort, Channel] = {}

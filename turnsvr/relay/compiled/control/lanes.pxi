@@ -135,6 +135,21 @@ cdef class Lanes:
             finally:
                 lane_unlock(lane)
 
+    def observe(self, hosts):
+        """Answer nothing of clients at these IP addresses from now on; raises ValueError for more than there is room."""
+        cdef uint32_t at
+        cdef Observed observed
+        if len(hosts) > OBSERVED_HOSTS:
+            raise ValueError(f"{len(hosts)} hosts are more than {OBSERVED_HOSTS}")
+        memset(&observed, 0, sizeof(observed))
+        for host in hosts:
+            read_peer(&observed.hosts[observed.count], host, 0)
+            observed.count += 1
+        for at in range(self.lane_count):
+            lane_lock(self.lanes[at])
+            self.lanes[at].observed = observed
+            lane_unlock(self.lanes[at])
+
     def add_listener(
         self, uint32_t lane, int descriptor, address, bytes suffix not None, bint mapped_address, bint dtls
     ):

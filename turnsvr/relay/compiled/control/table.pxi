@@ -119,6 +119,15 @@ cdef class Sessions(Clients):
             session.deadline = nanoseconds(deadline)
             lane_unlock(self.lanes[session.lane])
 
+    def tell(self, uint64_t number, bint wanted):
+        """Whether Python hears of each packet of a session; an unknown session is fine."""
+        cdef Session *session = find_number(&self.shared.numbers, number)
+        if session != NULL:
+            lane_lock(self.lanes[session.lane])
+            session.is_observed = wanted
+            session.untold = 0
+            lane_unlock(self.lanes[session.lane])
+
     def permit(self, uint64_t number, str host not None, double deadline, tuple ports not None, uint32_t most):
         """ports: spans as (low, high). Raises RuntimeError when there are `most` live permissions already."""
         cdef Session *session = find_number(&self.shared.numbers, number)

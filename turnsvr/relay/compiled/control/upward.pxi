@@ -11,7 +11,7 @@ cdef class Upward(Sessions):
         """What lanes have sent up: messages as (five-tuple, bytes), at most one of a client, and the other events.
 
         judged() is to follow before the next call. Events: ("error", session, peer, type, code, data), ("fenced",
-        session, peer), ("closed", five-tuple, reason, name), ("parted", five-tuple, reason) of a DTLS association that
+        session, peer), ("relayed", session, peer, from the client, data, size, untold before), ("closed", five-tuple, reason, name), ("parted", five-tuple, reason) of a DTLS association that
         is gone, ("no_gso", errno). A client that is closed can be sent answers to what it said before, until hang_up().
         Messages of streams that were hung up are left out.
         Frames for attached clients have gone to their writers. None when there was nothing; only then will the next
@@ -156,6 +156,13 @@ cdef class Upward(Sessions):
                 )
             elif record.kind == UP_FENCED:
                 events.append(("fenced", record.session, address_of(&record.key.client)))
+            elif record.kind == UP_RELAYED:
+                events.append(
+                    (
+                        "relayed", record.session, address_of(&record.key.client), record.first != 0, data,
+                        record.key.connection, record.second,
+                    )
+                )
             elif record.kind == UP_STREAM_CLOSED:
                 events.append(("closed", five_tuple_of(&record.key), record.first, record.session))
             elif record.kind == UP_ASSOCIATION_CLOSED:

@@ -250,6 +250,9 @@ cdef struct Session:
     # Whether it keeps its pump when others move, and whether it has moved to another one.
     bint stays
     bint has_moved
+    # Whether Python hears of each of its packets, and of how many it has not heard since the last.
+    bint is_observed
+    uint32_t untold
     # The StreamWriter of an attached client, borrowed from PacketEngine.writers; only the control thread calls it.
     void *writer
     bint gso

@@ -77,6 +77,14 @@ cdef struct Policy:
     uint32_t stream_buffer
     Homes homes
 
+cdef enum:
+    OBSERVED_HOSTS = 8
+
+cdef struct Observed:
+    # Clients of whom the rules see everything, also what a lane would answer itself; by IP address.
+    Endpoint hosts[OBSERVED_HOSTS]
+    uint32_t count
+
 cdef struct LaneCounts:
     # bytes and packets of sessions that ended, and what no session has.
     Traffic ended
@@ -138,6 +146,7 @@ cdef struct Lane:
     uint32_t messages
     uint32_t handed
     Policy policy
+    Observed observed
     LaneCounts counts
     Pace pace
     UpQueue up

@@ -85,7 +85,7 @@ cdef void serve_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t 
         lane.counts.received += 1
         if listener.takes_dtls and is_record(data, size):
             serve_records(lane, batch, listener, &key, data, size, arrival.tos)
-        elif is_plain_binding(data, size):
+        elif is_plain_binding(data, size) and not is_observed(lane, &key.client):
             answer_binding(lane, batch, listener, &key, data)
         elif home != lane.number:
             put_foreign(lane, batch, home, number, listener, &key, NULL, NULL, data, size, arrival.tos)

@@ -80,7 +80,11 @@ cdef void from_udp_client(
             return
         wait = WAITS_AS_MESSAGE
     if wait == WAITS_AS_MESSAGE:
-        if listener != NULL and answer_allocate(lane, batch, listener, key, data, size):
+        if (
+            listener != NULL
+            and not is_observed(lane, &key.client)
+            and answer_allocate(lane, batch, listener, key, data, size)
+        ):
             return
         if queue != NULL and is_repeated(queue, data, size):
             lane.counts.sent_up += 1

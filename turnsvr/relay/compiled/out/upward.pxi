@@ -8,6 +8,7 @@ cdef enum:
     UP_NO_GSO = 4
     UP_FENCED = 5
     UP_ASSOCIATION_CLOSED = 6
+    UP_RELAYED = 7
 
 cdef enum:
     UP_LIMIT = 4194304

@@ -37,6 +37,8 @@ cdef void to_client(
     if size > MAX_DATA or (route.channel == NULL and head_size + size + padding > HEADER_SIZE + 0xFFFF):
         drop_packet(lane, session, SEND_FAILED)
         return
+    if session.is_observed:
+        tell_relayed(lane, session, peer, data, size, False)
     if grouping_full(&batch.grouping):
         flush(lane, batch)
     if head_size <= headroom:

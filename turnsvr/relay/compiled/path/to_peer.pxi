@@ -86,6 +86,8 @@ cdef void to_peer(
     ):
         drop_packet(lane, session, BANDWIDTH)
         return
+    if session.is_observed:
+        tell_relayed(lane, session, peer, data, size, True)
     relay = session.relays[peer.family - 1]
     home = find_home(&lane.policy.homes.advertised, peer)
     if relay != NULL and home != NULL:
