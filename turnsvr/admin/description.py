@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -49,6 +50,7 @@ def describe(operations: Iterable[Operation]) -> dict[str, Any]:
 def _operation(operation: Operation) -> dict[str, Any]:
     refusals = dict.fromkeys(_EVERYWHERE, models.Mistake) | dict(operation.refusals)
     described: dict[str, Any] = {
+        "operationId": "_".join([operation.method.lower(), *re.findall(r"[a-z]+", operation.path)]),
         "summary": operation.summary,
         "tags": [_tag(operation.path)],
         "responses": {
@@ -56,13 +58,26 @@ def _operation(operation: Operation) -> dict[str, Any]:
             **{str(status): _response(_REFUSALS[status], model) for status, model in sorted(refusals.items())},
         },
     }
-    if text := inspect.getdoc(operation.run):
-        described["description"] = text
+    curl = _curl(operation)
+    described["description"] = "\n\n".join(filter(None, (inspect.getdoc(operation.run), f"```shell\n{curl}\n```")))
+    described["x-codeSamples"] = [{"lang": "shell", "label": "curl", "source": curl}]
     if _has_body(operation):
         described["requestBody"] = {"required": True, "content": _content(operation.asked)}
     elif parameters := list(_parameters(operation)):
         described["parameters"] = parameters
     return described
+
+
+def _curl(operation: Operation) -> str:
+    """An example over the Unix socket, where no token is needed."""
+    method = [] if operation.method == "GET" else ["-X", operation.method]
+    body = ["-d", """'{"level": "debug", "for": "10m"}'"""] if _has_body(operation) else []
+    wanted = operation.asked.model_json_schema().get("required", ())
+    asked = [f"{name}=alice" for name in wanted if f"{{{name}}}" not in operation.path and not body]
+    if operation.path == "/traces":
+        asked = ["user=alice"]
+    target = operation.path.replace("{id}", "17") + ("?" + "&".join(asked) if asked else "")
+    return " ".join(["curl", "--unix-socket /run/turnsvr/admin.sock", *method, *body, f'"http://localhost{target}"'])
 
 
 def _tag(path: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from turnsvr.limits import AnswerLimit
 from turnsvr.plane import Challenge
+from turnsvr.stun import attributes as a
 from turnsvr.stun.address import Address, Family, FiveTuple
 from turnsvr.stun.errors import ErrorCode, MalformedMessage
 from turnsvr.stun.framing import is_channel_data
@@ -18,6 +19,7 @@ from turnsvr.turn import (
     allocate,
     binding,
     channel,
+    connectionbind,
     icmp,
     mobility,
     moving,

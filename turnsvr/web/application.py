@@ -104,7 +104,7 @@ class Web:
             expose_headers=("Retry-After", "Link"),
         )
         app = Starlette(
-            routes=[each.route() for each in (*every, _description(every))],
+            routes=[each.route() for each in (*every, _description(every, public=settings.public))],
             middleware=[cors],
             exception_handlers={Refused: self._refuse, HTTPException: self._refuse_http},
         )
@@ -169,10 +169,10 @@ class Web:
         return response
 
 
-def _description(every: Sequence[Endpoint]) -> Endpoint:
+def _description(every: Sequence[Endpoint], *, public: bool) -> Endpoint:
     async def describe(request: Request) -> Response:
         from turnsvr.web.description import describe  # made when it is asked for
 
-        return JSONResponse(describe(every))
+        return JSONResponse(describe(every, public=public))
 
     return Endpoint("GET", "/openapi.json", describe, head=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -18,6 +19,7 @@ _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
+_VIEWER = ("swagger-ui-bundle.js", "swagger-ui.css")
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self' blob:; "
@@ -57,6 +59,12 @@ def static_files() -> dict[str, StaticFile]:
     }
 
 
+@cache
+def viewer_file(name: str) -> StaticFile:
+    """One of the files of Swagger UI, which are large and read when they are asked for first."""
+    return StaticFile(name, files("turnsvr.web").joinpath("viewer", name).read_bytes())
+
+
 def endpoints(
     found: dict[str, StaticFile], about: Callable[[Request], dict[str, Any]], *, page: bool
 ) -> tuple[Endpoint, ...]:
@@ -64,6 +72,10 @@ def endpoints(
 
     async def docs(request: Request) -> Response:
         return found["docs.html"].response(request)
+
+    async def viewer(request: Request) -> Response:
+        name = request.path_params["name"]
+        return viewer_file(name).response(request) if name in _VIEWER else Response("no such file", status_code=404)
 
     async def static(request: Request) -> Response:
         file = found.get(request.path_params["name"])
@@ -75,7 +87,7 @@ def endpoints(
     async def page_facts(request: Request) -> Response:
         return JSONResponse(about(request), headers={"Cache-Control": "no-store"})
 
-    served = {"/docs": docs, "/static/{name}": static, "/favicon.ico": favicon}
+    served = {"/docs": docs, "/docs/{name}": viewer, "/static/{name}": static, "/favicon.ico": favicon}
     if page:
         served["/page.json"] = page_facts
     return tuple(Endpoint("GET", path, run, head=True) for path, run in served.items())

@@ -8,6 +8,8 @@ Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
 _SECONDS: Schema = {"type": "number", "description": "Seconds."}
+_SENTENCE: Schema = {"type": "string", "description": "One sentence."}
+_INTEGER: Schema = {"type": "integer"}
 _URLS: Schema = {"type": "array", "items": _TEXT}
 
 
@@ -59,6 +61,20 @@ SHAPES: dict[str, Schema] = {
         {"IceServerList": _list(_object({"Username": _TEXT, "Password": _TEXT, "Ttl": _SECONDS, "Uris": _URLS}))}
     ),
     "matrix": _object({"username": _TEXT, "password": _TEXT, "uris": _URLS, "ttl": _SECONDS}),
+    "error": _object({"error": _SENTENCE}),
+    "twilio_error": _object(
+        {"code": _INTEGER, "message": _SENTENCE, "more_info": _TEXT, "status": {"type": "integer"}}
+    ),
+    "cloudflare_error": _object(
+        {
+            "success": {"const": False},
+            "errors": _list(_object({"code": _INTEGER, "message": _SENTENCE})),
+            "result": {"type": "null"},
+        }
+    ),
+    "xirsys_error": _object({"s": {"const": "error"}, "v": _SENTENCE}),
+    "aws_error": _object({"Message": _SENTENCE}),
+    "matrix_error": _object({"errcode": _TEXT, "error": _SENTENCE}, retry_after_ms=_INTEGER),
     "healthz": _object({"status": {"const": "ok"}}),
     "readyz": _object({"status": {"enum": ["ready", "not ready", "draining"]}}, problems=_list(_TEXT)),
 }

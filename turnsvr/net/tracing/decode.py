@@ -83,7 +83,7 @@ def masked(data: bytes, *, keeps_data: bool = False) -> bytes:
     if is_channel_data(data):
         return data if keeps_data else data[:4] + bytes(len(data) - 4)
     if not is_stun(data) or len(data) < HEADER_SIZE:
-        return bytes(len(data))
+        return data[:1] + bytes(max(0, len(data) - 1))
     copy = bytearray(data)
     for each in _fields(data):
         value = data[each.begin : each.end]

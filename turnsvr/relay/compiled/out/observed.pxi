@@ -16,7 +16,7 @@ cdef inline bint is_observed(const Lane *lane, const Endpoint *client) noexcept 
 
 
 cdef void tell_relayed(
-    Lane *lane, Session *session, const Endpoint *peer, const uint8_t *data, uint32_t size, bint from_client
+    Lane *lane, Session *session, const Endpoint *peer, const uint8_t *data, uint32_t size, bint is_of_client
 ) noexcept nogil:
     """Have Python hear of a packet of an observed session, or of how many it has not heard of."""
     cdef UpRecord record
@@ -25,7 +25,7 @@ cdef void tell_relayed(
     record.session = session.number
     record.key.client = peer[0]
     record.key.connection = size
-    record.first = from_client
+    record.first = is_of_client
     record.second = session.untold
     if lane.up.used < TOLD_WAITING and up_push(&lane.up, &record, NULL, 0, data, min(size, TOLD_BYTES), 0):
         session.untold = 0
