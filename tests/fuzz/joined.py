@@ -74,6 +74,8 @@ class JoinedConnections:
         finally:
             peer.close()
             writer.transport.abort()
+            while self._application.server.peer_connections():  # noqa: ASYNC110 - the next one has the same addresses
+                await asyncio.sleep(0.0005)
 
     def close(self) -> None:
         self._run(self._client.close())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import logging
 import re
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+import structlog
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz.inputs import ANYTHING
@@ -147,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     atheris = importlib.util.find_spec("atheris") is not None
     if not atheris:
         print("fuzz: no atheris for this Python; hypothesis takes all of the time")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     started = time.monotonic()
     targets = {name: TARGETS[name] for name in options.target or TARGETS}
     results = run(targets, options.seconds, first_seed, atheris=atheris)
