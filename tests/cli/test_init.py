@@ -6,9 +6,14 @@ import re
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.cli.conftest import Run
 from tests.conftest import ServerProcess, need
@@ -82,6 +87,38 @@ def test_what_cannot_be_writes_nothing(run: Run, place: Path, arguments: tuple[s
     assert result.exit_code != 0
     assert said in result.stderr
     assert not place.exists()
+
+
+@pytest.mark.parametrize(
+    ("days", "name", "doubt"),
+    [
+        ((-20, -10), DOMAIN, "expired on "),
+        ((10, 90), DOMAIN, "is not valid before "),
+        ((-1, 2), DOMAIN, "expires on "),
+        ((-1, 90), "www.example.org", f"is not for {DOMAIN}"),
+        ((-1, 90), "*.example.org", ""),
+    ],
+)
+def test_a_certificate_that_clients_refuse_is_told(
+    run: Run, place: Path, tmp_path: Path, days: tuple[int, int], name: str, doubt: str
+) -> None:
+    files = "--certificate", tmp_path / "c.pem", "--key", tmp_path / "k.pem"
+    write_certificate(files[1], files[3], name, days)
+    result = run("init", "--domain", DOMAIN, *files, "--directory", place, "--no-unit")
+    assert result.exit_code == 0, result.output
+    assert (f"{tmp_path}/c.pem: {doubt}" in result.stderr) if doubt else not result.stderr
+
+
+def write_certificate(certificate: Path, key: Path, name: str, days: tuple[int, int]) -> None:
+    """A self-signed one for a name, valid from and to these days from now."""
+    made = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    begin, end = (datetime.now(UTC) + timedelta(days=each) for each in days)
+    builder = x509.CertificateBuilder(subject, subject, made.public_key(), 7, begin, end)
+    names = x509.SubjectAlternativeName([x509.DNSName(name)])
+    signed = builder.add_extension(names, critical=False).sign(made, hashes.SHA256())
+    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
+    key.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
 def test_a_key_of_another_certificate_is_refused(run: Run, place: Path, certificate: TlsFiles, tmp_path: Path) -> None:

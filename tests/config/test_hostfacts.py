@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 from datetime import UTC, datetime, timedelta
@@ -61,7 +62,25 @@ def tls(tmp_path: Path) -> TlsSettings:
 
 def test_a_good_certificate(tls: TlsSettings) -> None:
     facts = hostfacts.read_certificate(tls)
-    assert facts == hostfacts.CertificateFacts(not_before=START.timestamp(), not_after=END.timestamp())
+    expected = hostfacts.CertificateFacts(not_before=START.timestamp(), not_after=END.timestamp())
+    assert facts == dataclasses.replace(expected, names=frozenset({"turn.test"}))
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "fits"),
+    [
+        ("turn.example.org", ["turn.example.org"], True),
+        ("Turn.Example.ORG.", ["turn.EXAMPLE.org"], True),
+        ("turn.example.org", ["*.example.org"], True),
+        ("a.turn.example.org", ["*.example.org"], False),
+        ("example.org", ["*.example.org"], False),
+        ("turn.example.org", ["example.org", "www.example.org"], False),
+        ("org", ["*."], False),
+    ],
+)
+def test_for_which_host_it_is(tls: TlsSettings, host: str, names: list[str], fits: bool) -> None:
+    tls.certificate.write_bytes(certificate(new_key(), names))
+    assert hostfacts.read_certificate(tls).is_for(host) is fits
 
 
 def test_the_key_of_another_certificate(tls: TlsSettings) -> None:

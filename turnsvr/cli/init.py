@@ -189,11 +189,12 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 
 def _check_certificate(answers: Answers) -> None:
-    """Raises Impossible."""
+    """Say why clients would refuse it. Raises Impossible where the server would."""
     if answers.acme is not None and find_spec("acme") is None:
         raise Impossible("--acme needs a package of its own: pip install 'turnsvr[acme]'")
     if answers.certificate is None or answers.key is None:
         return
+    from turnsvr.config.advice import about_certificate
     from turnsvr.config.hostfacts import read_certificate
     from turnsvr.config.settings import TlsSettings
 
@@ -202,6 +203,11 @@ def _check_certificate(answers: Answers) -> None:
         raise Impossible(facts.problem)
     if not facts.key_matches:
         raise Impossible(f"{answers.key} is not the key of {answers.certificate}")
+    doubts = [each.text for each in about_certificate(facts, time.time())]
+    if facts.has_names and not facts.is_for(answers.domain):
+        doubts.append(f"is not for {answers.domain}, so that clients refuse it")
+    for each in doubts:
+        click.echo(f"turnsvr: warning: {answers.certificate}: {each}", err=True)
 
 
 def _credentials(answers: Answers) -> tuple[str, str]:

@@ -123,7 +123,8 @@ def advice(answers: Answers, username: str, password: str) -> Iterator[str]:
         yield f"  turnsvr run -c {answers.settings}"
     else:
         yield "  systemctl daemon-reload && systemctl enable turnsvr && systemctl restart turnsvr && turnsvr status"
-    yield f"  turnsvr probe -c {answers.settings} turn:{answers.domain}, here and on a machine elsewhere"
+    yield f"  turnsvr probe -c {answers.settings} turn:{answers.domain}"
+    yield f"  and on a machine elsewhere, with the secret: turnsvr probe --secret-file FILE turn:{answers.domain}"
 
 
 def _settings(answers: Answers, secret: str) -> str:

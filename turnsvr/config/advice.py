@@ -80,7 +80,7 @@ def advise(
     """
     return [
         *_listeners(settings, lowest_port, host_addresses),
-        *_certificate(settings, now, certificate),
+        *(about_certificate(certificate, now) if settings.tls is not None and certificate is not None else ()),
         *_relay(settings, host_addresses, relays),
         *_credentials(settings, file_is_public),
         *_realms(settings, own),
@@ -143,9 +143,8 @@ def _missing(
         yield severity(setting, f"{address} is not an address of this host")
 
 
-def _certificate(settings: Settings, now: float, certificate: CertificateFacts | None) -> Iterator[Advice]:
-    if settings.tls is None or certificate is None:
-        return
+def about_certificate(certificate: CertificateFacts, now: float) -> Iterator[Advice]:
+    """Why clients refuse it, or soon will. now: seconds since 1970."""
     if certificate.problem:
         yield _warning(certificate.problem_setting, certificate.problem)
         return

@@ -32,6 +32,14 @@ class CertificateFacts:
     not_after: float = 0
     key_matches: bool = True
     has_names: bool = True
+    names: frozenset[str] = frozenset()
+    """DNS names, in small letters."""
+
+    def is_for(self, host: str) -> bool:
+        """Whether a client that connects to this name takes it (RFC 6125 section 6.4)."""
+        name = host.lower().rstrip(".")
+        label, _, domain = name.partition(".")
+        return name in self.names or (bool(label and domain) and f"*.{domain}" in self.names)
 
 
 def read_certificate(tls: TlsSettings) -> CertificateFacts:
@@ -56,18 +64,18 @@ def read_certificate(tls: TlsSettings) -> CertificateFacts:
         not_before=certificate.not_valid_before_utc.timestamp(),
         not_after=certificate.not_valid_after_utc.timestamp(),
         key_matches=key.public_key().public_bytes(*form) == certificate.public_key().public_bytes(*form),
-        has_names=_has_names(certificate),
+        has_names=len(names := _names(certificate)) > 0,
+        names=frozenset(each.value.lower() for each in names if isinstance(each, x509.DNSName)),
     )
 
 
-def _has_names(certificate: x509.Certificate) -> bool:
+def _names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     from cryptography import x509
 
     try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except (x509.ExtensionNotFound, ValueError):
-        return False
-    return len(list(names)) > 0
+        return []
 
 
 def addresses_in(settings: Settings) -> set[str]:
