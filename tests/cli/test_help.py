@@ -57,12 +57,13 @@ def test_every_option_is_explained() -> None:
 def test_version_says_what_runs_compiled_and_why(run: Run) -> None:
     result = run("version")
     assert result.exit_code == 0
-    first, second, third, fourth, fifth = result.stdout.splitlines()
+    first, second, third, fourth, fifth, sixth = result.stdout.splitlines()
     assert first == f"turnsvr {__version__}"
     assert second.startswith(f"python {sys.version_info.major}.{sys.version_info.minor}")
     assert third.startswith("pump ")
-    assert fourth.startswith("rules ")
-    assert fifth.startswith(("TLS in the pump (OpenSSL ", "TLS in asyncio ("))
+    assert fourth.startswith(("offload programs for ", "offload none ("))
+    assert fifth.startswith("rules ")
+    assert sixth.startswith(("TLS in the pump (OpenSSL ", "TLS in asyncio ("))
 
 
 def test_version_option(run: Run) -> None:

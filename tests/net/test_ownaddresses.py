@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from tests.lab.netlab import Node, laboratory, require
 from turnsvr.net import hosts, netlink
 from turnsvr.net.ownaddresses import OwnAddresses, delivered_here
+from turnsvr.netlink import HEADER
 
 PATIENCE = 10.0
 
@@ -135,7 +136,7 @@ def test_a_route_elsewhere_is_no_news() -> None:
     local = netlink._ROUTE.pack(2, 32, 0, 0, 255, 3, 0, 2, 0)
 
     def message(kind: int, body: bytes) -> bytes:
-        return netlink._HEADER.pack(16 + len(body), kind, 0, 0, 0) + body
+        return HEADER.pack(16 + len(body), kind, 0, 0, 0) + body
 
     assert not netlink.concerns_delivery(message(24, route) + message(25, route))
     assert netlink.concerns_delivery(message(24, route) + message(25, local))

@@ -135,6 +135,8 @@ class Facts:
     version: str
     pump: str
     """Which, and why where there was a choice."""
+    offload: tuple[str, ...]
+    """What carries channels in the kernel, for people; empty where the settings ask for nothing."""
     uptime: float
     listening: tuple[str, ...]
     admin: tuple[str, ...]

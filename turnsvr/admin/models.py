@@ -178,6 +178,9 @@ class Status(_Model):
     draining: bool
     problems: list[str] = Field(description="What is wrong, a sentence each.")
     pump: str
+    offload: list[str] = Field(
+        description="What carries channels in the kernel, by interface, and how much; empty without pump.offload."
+    )
     listening: list[str]
     admin: list[str] = Field(description="Where this interface is served.")
     relay: list[str] = Field(description="Addresses of relays, as clients are told them.")

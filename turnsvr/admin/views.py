@@ -26,6 +26,7 @@ async def status(context: Context, rates: Rates) -> models.Status:
         draining=figures.draining,
         problems=list(facts.problems),
         pump=facts.pump,
+        offload=list(facts.offload),
         listening=list(facts.listening),
         admin=list(facts.admin),
         relay=list(facts.relay),

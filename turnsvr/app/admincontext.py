@@ -28,6 +28,7 @@ from turnsvr.app.loglevel import LogLevelSwitch as LogLevelInUse
 from turnsvr.app.rooms import Rooms
 from turnsvr.net.tracing.traces import Traces
 from turnsvr.relay.counts import Counters, Totals
+from turnsvr.relay.offload.settings import OffloadStatus
 from turnsvr.stun.address import FiveTuple
 from turnsvr.turn.commands import EndReason
 
@@ -108,6 +109,7 @@ class AdminContext:
         return Facts(
             version=__version__,
             pump=relay.describe() if settings.pump.kind == "auto" else rooms.pump.name,
+            offload=tuple(_offload(relay.offloaded(rooms.pump))),
             uptime=time.monotonic() - self._started,
             listening=tuple(map(str, rooms.listening)),
             admin=admin.listening if admin is not None else (),
@@ -176,3 +178,16 @@ class AdminContext:
             self._asked_at = now
             self._alive = await self._rooms.is_alive()
         return self._alive
+
+
+def _offload(status: OffloadStatus | None) -> Iterator[str]:
+    if status is None:
+        return
+    if status.problem:
+        yield status.problem
+    for each in status.interfaces:
+        yield f"{each.name} by {each.path}" + (f" ({each.reason})" if each.reason else "")
+    carried = status.carried.packets_from_client + status.carried.packets_to_client
+    yield f"{status.channels} channels, {carried} packets carried"
+    if status.full:
+        yield f"no room for {status.full} channels"

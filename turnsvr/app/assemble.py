@@ -28,6 +28,7 @@ from turnsvr.net.tls import TlsFiles
 from turnsvr.own import OwnHosts
 from turnsvr.ranges import RangeSet
 from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.relay.offload.settings import OffloadSettings
 from turnsvr.stores.api import Tables
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import OtherAddress, Redirect, ServerConfig
@@ -57,6 +58,8 @@ class Plan:
 
     server: ServerConfig
     pump: PumpSettings
+    offload: OffloadSettings | None
+    """Programs of the kernel below the pump; None for none."""
     streams: StreamLimits
     splices: SpliceLimits
     doors: Doors
@@ -70,6 +73,7 @@ def plan(settings: Settings, host: Host, *, traits: Traits, tables: Tables = _NO
     return Plan(
         server=_server_config(settings, relays, realms.join(settings, tables, own, advertised), traits),
         pump=_pump_settings(settings, host, relays),
+        offload=_offload_settings(settings),
         streams=StreamLimits(
             connections=settings.limits.connections,
             connections_per_address=settings.limits.connections_per_address,
@@ -270,3 +274,8 @@ def _pump_settings(settings: Settings, host: Host, relays: tuple[RelayAddress, .
         associations_per_address=limits.connections_per_address,
         idle_timeout=limits.idle_timeout,
     )
+
+
+def _offload_settings(settings: Settings) -> OffloadSettings | None:
+    mode, interfaces = settings.pump.offload, settings.pump.interfaces
+    return None if mode == "off" else OffloadSettings(mode, None if interfaces == "auto" else interfaces)

@@ -225,7 +225,13 @@ class Rooms:
             self.engine = Engine(
                 server,
                 lambda handler: relay.make(
-                    plan.pump, handler, settings.pump.kind, loop=loop, limiter=answers, is_armed=is_armed
+                    plan.pump,
+                    handler,
+                    settings.pump.kind,
+                    loop=loop,
+                    limiter=answers,
+                    is_armed=is_armed,
+                    offload=plan.offload,
                 ),
                 self.identities.source,
                 self.events,

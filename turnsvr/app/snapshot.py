@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from turnsvr import relay
 from turnsvr.app.rooms import Rooms
+from turnsvr.relay.offload.layout import Reason
 from turnsvr.stun.message import Method
 from turnsvr.web.figures import Figures
 
@@ -22,7 +24,7 @@ def figures(rooms: Rooms) -> Figures:
     """Figures of rooms that are open."""
     server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
     totals, usage = rooms.elsewhere.totals(rooms.pump.totals()), rooms.accounting
-    associations = rooms.pump.associations()
+    associations, offload = rooms.pump.associations(), relay.offloaded(rooms.pump)
     return Figures(
         pump=rooms.pump.name,
         ready=not server.draining and not rooms.problems,
@@ -52,6 +54,9 @@ def figures(rooms: Rooms) -> Figures:
         usage_records_left_out=None if usage is None else usage.left_out,
         usage_requests_failed=None if usage is None or usage.sender is None else usage.sender.failures,
         usage_waiting=None if usage is None or usage.sender is None else usage.sender.waiting,
+        offload_channels=0 if offload is None else offload.channels,
+        offload_packets=dict.fromkeys((each.name.lower() for each in Reason), 0)
+        | dict(() if offload is None else offload.reasons),
         sessions=rooms.sessions.value,
         requests=_requests(server.answers),
         queues={

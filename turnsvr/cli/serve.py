@@ -185,5 +185,6 @@ def version() -> None:
     click.echo(f"turnsvr {__version__}")
     click.echo(f"python {platform.python_version()} on {platform.system()} {platform.machine()}")
     click.echo(f"pump {relay.describe()}")
+    click.echo(f"offload {relay.describe_offload()}")
     click.echo(f"rules {compiled_modules.describe()}")
     click.echo(f"TLS {tls.describe()}")

@@ -15,6 +15,7 @@ def lines(status: dict[str, Any]) -> list[str]:
         "state": "; ".join([state(status), *map(printable, status["problems"])]),
         "server": f"turnsvr {status['version']}, process {status['pid']}, up {duration(status['uptime'])}",
         "pump": status["pump"],
+        "offload": "; ".join(map(printable, status.get("offload", ()))),
         "listening": ", ".join(status["listening"]),
         "relay": ", ".join(status["relay"]) or "none",
         "external": "; ".join(map(printable, status.get("external", ()))),

@@ -87,6 +87,7 @@ def advise(
         *_peers(settings, settings.peers, own),
         *(Advice(*each) for each in on_doors(settings)),
         *_limits(settings),
+        *_pump(settings),
         *_other_servers(settings),
         *_nat_discovery(settings, host_addresses),
         *_web(settings),
@@ -277,6 +278,16 @@ def _limits(settings: Settings) -> Iterator[Advice]:
         yield _note("limits.allocations_per_user", "is above limits.allocations, so one user can take them all")
     if limits.connections_per_address > limits.connections:
         yield _note("limits.connections_per_address", "is above limits.connections, so one address can take them all")
+
+
+def _pump(settings: Settings) -> Iterator[Advice]:
+    if settings.pump.offload != "off":
+        yield _note(
+            "pump.offload",
+            "packets of channels pass by nftables and conntrack of this host, which neither filter nor count them",
+        )
+    elif settings.pump.interfaces != "auto":
+        yield _warning("pump.interfaces", "nothing is offloaded; set pump.offload to auto")
 
 
 def _other_servers(settings: Settings) -> Iterator[Advice]:

@@ -170,6 +170,9 @@ class NatDiscoverySettings(fields.Section):
         )
 
 
+InterfaceName = Annotated[str, Field(min_length=1, max_length=15, pattern=r"^[^\s/]+$")]
+
+
 class PumpSettings(fields.Section):
     """What moves relayed packets."""
 
@@ -181,6 +184,11 @@ class PumpSettings(fields.Section):
     """Send equal packets to one destination as one (UDP_SEGMENT) where the kernel can."""
     busy_poll: int = Field(default=0, ge=0, le=1_000)
     """Microseconds for which a thread of the compiled pump looks for another packet before it sleeps."""
+
+    offload: Annotated[Literal["off", "auto", "xdp", "tc"], RESTART] = "off"
+    """Programs of the kernel that carry channels of UDP clients; auto takes native XDP where there is, else TC."""
+    interfaces: Annotated[Literal["auto"] | tuple[InterfaceName, ...], RESTART] = "auto"
+    """Where `offload` carries; auto is every Ethernet interface with an address."""
 
     def thread_count(self, cores: int) -> int:
         """Threads to start on a host that lends us this many cores."""

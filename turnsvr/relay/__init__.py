@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from turnsvr.limits import ANSWERS_SAVED, AdjustableAnswerLimit, AnswerLimit, AnswerLimiter
 from turnsvr.relay.api import Handler, PumpSettings
 from turnsvr.relay.compiled import tls
 from turnsvr.relay.moving import MovablePump
 from turnsvr.relay.portable.group import GROUP
+
+if TYPE_CHECKING:
+    from turnsvr.relay.offload.settings import OffloadSettings, OffloadStatus
 
 PumpKind = Literal["auto", "compiled", "portable"]
 
@@ -28,14 +31,32 @@ def make(
     loop: asyncio.AbstractEventLoop | None = None,
     limiter: AnswerLimit | None = None,
     is_armed: bool = True,
+    offload: OffloadSettings | None = None,
 ) -> MovablePump:
     """The pump of that kind, on the running loop unless told another; "auto" is the compiled one where it loads.
 
     Raises PumpUnavailable when the compiled pump is asked for and cannot be loaded. limiter: of budget() for the
-    same kind, where others spend it as well. is_armed: else it serves nothing before arm().
+    same kind, where others spend it as well. is_armed: else it serves nothing before arm(). offload: have programs of
+    the kernel carry channels, where they can.
     """
     loop = loop or asyncio.get_running_loop()
     look(kind)
+    pump = _make(settings, handler, kind, loop, limiter, is_armed)
+    if offload is None:
+        return pump
+    from turnsvr.relay.offload.pump import OffloadedPump  # which a server without it starts without
+
+    return cast(MovablePump, OffloadedPump(pump, settings, offload, loop=loop, is_armed=is_armed))
+
+
+def _make(
+    settings: PumpSettings,
+    handler: Handler,
+    kind: PumpKind,
+    loop: asyncio.AbstractEventLoop,
+    limiter: AnswerLimit | None,
+    is_armed: bool,
+) -> MovablePump:
     if kind != "portable" and not isinstance(_compiled(), str):
         compiled: Any = import_module("turnsvr.relay.compiled.movable")
         pump: MovablePump = compiled.MovableCompiledPump(
@@ -45,6 +66,12 @@ def make(
     from turnsvr.relay.portable.movable import MovablePortablePump  # which a server with the other starts without
 
     return MovablePortablePump(settings, handler, loop=loop, limiter=limiter, is_armed=is_armed)
+
+
+def offloaded(pump: MovablePump) -> OffloadStatus | None:
+    """What the programs below a pump do; None where none were asked for."""
+    status: OffloadStatus | None = getattr(pump, "offload", None)
+    return status
 
 
 def budget(rate: float, kind: PumpKind = "auto") -> AdjustableAnswerLimit:
@@ -79,6 +106,14 @@ def describe() -> str:
     """Which pump "auto" gives, and why."""
     compiled = _compiled()
     return f"portable (no compiled pump: {compiled})" if isinstance(compiled, str) else "compiled"
+
+
+def describe_offload() -> str:
+    """Whether the programs for the kernel were built, and why not."""
+    from turnsvr.relay.offload import programs
+
+    reason = programs.missing()
+    return f"none ({reason})" if reason else "programs for XDP and TC"
 
 
 def _compiled() -> Any:

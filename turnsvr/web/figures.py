@@ -125,6 +125,9 @@ class Figures:
     usage_waiting: int | None = gauge(
         "Usage records that the service has not taken yet, in bytes.", "usage_waiting_bytes"
     )
+    offload_channels: int = gauge("Channels that programs of the kernel carry now (pump.offload).")
+    offload_packets: Mapping[str, int]
+    """Packets of such channels, by what became of them: carried, or why the pump had them."""
     sessions: SessionFigures
     requests: Mapping[tuple[str, str], int]
     """Requests that the rules took since the start, by method and outcome: 200, an error code, or none."""

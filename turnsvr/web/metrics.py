@@ -125,6 +125,12 @@ def _state(figures: Figures, connections: HttpConnections) -> Iterator[Metric]:
         ("queue",),
         _by_one(figures.queues),
     )
+    yield _counters(
+        "turnsvr_offload_packets",
+        "Packets of channels that programs of the kernel carry, by what became of them; docs/offload.md explains each.",
+        ("outcome",),
+        _by_one(figures.offload_packets),
+    )
 
 
 def _sessions(sessions: SessionFigures) -> Iterator[Metric]:

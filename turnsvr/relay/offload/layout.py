@@ -15,6 +15,8 @@ NUMBER: Final = Struct("=I")
 RULES: Final = Struct("=I4x")
 FLOW_KEY: Final = Struct("=16s16s2s2s2s2x")
 FLOW: Final = Struct("=QQQIIII16s16s2s2s2s2s4sHBBB7xQQQ")
+_ORDER: Final = Struct("=QQQ")
+"""The last part of a flow, which the programs write."""
 SESSION: Final = Struct("=QQQQQ")
 BUCKET: Final = Struct("=QQ")
 TRAFFIC: Final = Struct("=QQQQQ")
@@ -68,10 +70,13 @@ class Hop:
     interface: int = 0
     own: bytes = bytes(6)
     neighbour: bytes = bytes(6)
+    returns_frames: bool = False
+    """XDP: whether frames may leave by the interface that they came in by."""
     takes_frames: bool = False
+    """XDP: whether frames of other interfaces may leave by this one."""
 
     def pack(self) -> bytes:
-        return HOP.pack(self.interface, int(self.takes_frames), self.own, self.neighbour)
+        return HOP.pack(self.interface, self.returns_frames | self.takes_frames << 1, self.own, self.neighbour)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,11 @@ def pack_flow(flow: Flow, state: FlowState) -> bytes:
         state.held_at,
         0,
     )
+
+
+def with_order_of(old: bytes, new: bytes) -> bytes:
+    """A flow's new value that goes on where the old one is: held back by what went to the pump, or not."""
+    return new[: FLOW.size - _ORDER.size] + old[FLOW.size - _ORDER.size :]
 
 
 def pack_session(until: int, number: int, bandwidth: float, debts: tuple[int, int] = (0, 0)) -> bytes:

@@ -67,11 +67,12 @@ class Programs:
         flags = system.XDP_DRIVER_MODE if kind == "xdp" else 0
         self._links[interface] = system.attach(self.programs[kind], interface, _TYPES[kind][1], flags)
 
-    def detach(self) -> None:
-        """From every interface. Not being attached is fine."""
-        for link in self._links.values():
-            os.close(link)
-        self._links.clear()
+    def detach(self, interface: int | None = None) -> None:
+        """From one interface, or from every one. Not being attached is fine."""
+        for each in list(self._links) if interface is None else [interface]:
+            link = self._links.pop(each, None)
+            if link is not None:
+                os.close(link)
 
     def update(self, table: str, key: bytes | int, value: bytes) -> None:
         """Raises OSError: E2BIG where the table is full."""

@@ -15,6 +15,7 @@ _CALL_NUMBERS: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarc
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _PROG_LOAD = 0, 1, 2, 3, 5
 _PROG_TEST_RUN: Final = 10
 _MAP_LOOKUP_BATCH: Final = 24
+_PROG_QUERY: Final = 16
 _LINK_CREATE: Final = 28
 
 PROGRAM_TC: Final = 3
@@ -138,6 +139,13 @@ def _load(kind: int, code: bytes, name: str, attach_type: int, log: ctypes.Array
 def attach(program: int, interface: int, attach_type: int, flags: int = 0) -> int:
     """A link that holds the program at an interface until its descriptor is closed. Raises BpfError."""
     return _bpf(_LINK_CREATE, Struct("=IIII16x").pack(program, interface, attach_type, flags))
+
+
+def attached(interface: int, attach_type: int) -> int:
+    """How many programs an interface has at TCX. Raises BpfError."""
+    room = ctypes.create_string_buffer(Struct("=IIIIQI4xQQQQ").pack(interface, attach_type, 0, 0, 0, 0, 0, 0, 0, 0), 72)
+    _bpf(_PROG_QUERY, room)
+    return int(Struct("=I").unpack_from(room.raw, 24)[0])
 
 
 def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, flags: int = 0) -> tuple[int, bytes, int]:

@@ -144,19 +144,28 @@ INLINE int pays(const struct way *way, struct session *session, u32 slot, u64 no
     if (bucket && take_bandwidth(session->price, *of_direction(session->debts, way),
             of_direction(bucket->paid_until, way), way->size, now))
         return 1;
-    counted = bpf_map_lookup_elem(&traffic, &slot);
-    if (counted)
-        counted->dropped += 1;
+    for (u32 i = 0; i < 2; i++) {
+        counted = bpf_map_lookup_elem(&traffic, &slot);
+        if (counted)
+            counted->dropped += 1;
+        slot = ALL;
+    }
     count(OVER_BANDWIDTH);
     return 0;
 }
 
-INLINE void account(const struct way *way, u32 slot)
+INLINE void account_at(const struct way *way, u32 slot)
 {
     struct traffic *counted = bpf_map_lookup_elem(&traffic, &slot);
     if (counted) {
         *of_direction(counted->packets, way) += 1;
         *of_direction(counted->bytes, way) += way->size;
     }
+}
+
+INLINE void account(const struct way *way, u32 slot)
+{
+    account_at(way, slot);
+    account_at(way, ALL);
     count(CARRIED);
 }

@@ -88,6 +88,9 @@ struct bucket {
     u64 paid_until[DIRECTIONS];
 };
 
+// The slot of `traffic` in which everything is counted; no session has it.
+enum { ALL = 0 };
+
 struct traffic {
     u64 packets[DIRECTIONS];
     u64 bytes[DIRECTIONS];
@@ -95,8 +98,9 @@ struct traffic {
 };
 
 enum {
-    // Frames leave by XDP for this interface too, where they have come in by another.
-    TAKES_FRAMES = 1,
+    // XDP: frames may leave by this interface where they have come in by it, and where by another.
+    RETURNS_FRAMES = 1,
+    TAKES_FRAMES = 2,
 };
 
 // A neighbour, and the interface that it is reached by. 0 for the interface: not known.

@@ -74,8 +74,7 @@ SECTION("xdp") int carry_xdp(struct xdp_md *ctx)
     u64 now = bpf_ktime_get_boot_ns();
     u32 interface = ctx->ingress_ifindex;
     u32 reason = judge_flow(&packet, &way, session, interface, now);
-    // Where frames cannot be handed to the other interface.
-    if (reason == CARRIED && way.hop->interface != interface && !(way.hop->flags & TAKES_FRAMES))
+    if (reason == CARRIED && !(way.hop->flags & (way.hop->interface == interface ? RETURNS_FRAMES : TAKES_FRAMES)))
         reason = NO_TRANSMIT;
     if (UNLIKELY(reason != CARRIED)) {
         hold(way.flow, reason, now);
