@@ -9,7 +9,6 @@ import pytest
 
 from tests.app.test_certificates import DOMAINS, acme, issued, start_authority
 from tests.conftest import Serve, free_port
-from tests.net.test_pass_through import noting
 from tests.net.test_sharing import backend
 
 
@@ -50,7 +49,7 @@ async def test_names_are_proven(serve: Serve, tmp_path: Path, share: str, challe
 async def test_a_name_that_is_passed_through_is_proven_by_its_server(serve: Serve, tmp_path: Path) -> None:
     """Unless it is one of ours."""
     port = free_port()
-    async with noting() as (behind, told):
+    async with backend(b"ok", always=True) as (behind, told):
         with start_authority(tmp_path, tls_port=port) as authority:
             names = dict.fromkeys((*DOMAINS, "shop.example.org"), f"tcp://127.0.0.1:{behind}")
             application = await serve(

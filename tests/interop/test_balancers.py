@@ -47,7 +47,8 @@ async def running(*command: str, port: int) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def haproxy(directory: Path, header: str, server: Address) -> AsyncIterator[Address]:
+async def haproxy(directory: Path, header: str, server: Address, bind: str = "") -> AsyncIterator[Address]:
+    """A balancer in front of the server. header: how it tells the client; bind: more words for its own listener."""
     port = free_port()
     file = directory / "haproxy.cfg"
     file.write_text(f"""
@@ -57,7 +58,7 @@ defaults
     timeout client 1m
     timeout server 1m
 listen turn
-    bind 127.0.0.1:{port}
+    bind 127.0.0.1:{port} {bind}
     server turnsvr {server} {header} check inter 200ms
 """)
     async with running(need("haproxy"), "-db", "-f", str(file), port=port):
@@ -168,19 +169,8 @@ async def test_haproxy_tells_names_apart_from_ours(serve: Serve, tmp_path: Path)
     assert files is not None
     pem = tmp_path / "both.pem"
     pem.write_bytes(files.certificate.read_bytes() + files.key.read_bytes())
-    port, file = free_port(), tmp_path / "haproxy.cfg"
-    file.write_text(f"""
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 1m
-    timeout server 1m
-listen turn
-    bind 127.0.0.1:{port} ssl crt {pem}
-    server turnsvr {address_of(application, "tcp")} send-proxy-v2-ssl
-""")
-    async with running(need("haproxy"), "-db", "-f", str(file), port=port):
-        streams = await connect(Address("127.0.0.1", port), insecure(maximum=ssl.TLSVersion.TLSv1_3))
+    async with haproxy(tmp_path, "send-proxy-v2-ssl", address_of(application, "tcp"), f"ssl crt {pem}") as front:
+        streams = await connect(front, insecure(maximum=ssl.TLSVersion.TLSv1_3))
         streams[1].write(binding())
         assert (await read_message(streams[0])).get(a.XOR_MAPPED_ADDRESS) == streams[1].get_extra_info("sockname")
         await hang_up(streams)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.conftest import PATIENCE, Serve, accepting, address_of, free_port
 from tests.net.test_clienthello import ENCRYPTED, GREASE, hello, in_records, made, server_name
 from tests.net.test_proxied import CLIENT, HERE, version_2
-from tests.net.test_sharing import everything, request
+from tests.net.test_sharing import backend, everything, request
 from tests.net.test_streams import Streams, binding, connect, ends, hang_up, insecure, read_message, until
 from turnsvr.app import firstrun
 from turnsvr.app.application import Application
@@ -24,23 +24,6 @@ from turnsvr.net.tls import TlsFiles
 from turnsvr.stun.message import Class
 
 SHOP = "shop.example.org"
-
-
-@contextlib.asynccontextmanager
-async def noting() -> AsyncIterator[tuple[int, list[bytes]]]:
-    """A server that notes what comes, and answers each piece with `ok`."""
-    told: list[bytes] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        told.append(b"")
-        number = len(told) - 1
-        with contextlib.suppress(OSError):
-            while data := await reader.read(65_536):
-                told[number] += data
-                writer.write(b"ok")
-
-    async with accepting(serve) as port:
-        yield port, told
 
 
 @contextlib.asynccontextmanager
@@ -102,7 +85,7 @@ HELLOS = {
 async def test_every_byte_arrives(serve: Serve, said: bytes, size: int) -> None:
     if size == 1 and len(said) > 5_000:
         size = 400
-    async with noting() as (port, told):
+    async with backend(b"ok", always=True) as (port, told):
         application = await serve(share={"pass_through": {SHOP: f"tcp://127.0.0.1:{port}"}})
         streams = await connect(address_of(application, "tcp"))
         for at in range(0, len(said), size):
@@ -126,7 +109,7 @@ async def test_every_byte_arrives(serve: Serve, said: bytes, size: int) -> None:
     ids=["without a name", "another name", "too large", "no ClientHello", "no TLS"],
 )
 async def test_everything_else_is_ours_to_judge(serve: Serve, said: bytes) -> None:
-    async with noting() as (port, told):
+    async with backend(b"ok", always=True) as (port, told):
         application = await serve(share={"pass_through": {SHOP: f"tcp://127.0.0.1:{port}"}})
         streams = await connect(address_of(application, "tls"))
         streams[1].write(said)
@@ -156,7 +139,7 @@ async def test_a_hello_that_nobody_finishes_has_an_end(serve: Serve, monkeypatch
 
 
 async def test_names_below_a_name(serve: Serve) -> None:
-    async with noting() as (port, told):
+    async with backend(b"ok", always=True) as (port, told):
         names = {"*.example.org": f"tcp://127.0.0.1:{port}", "turn.example.org": "tcp://127.0.0.1:1"}
         application = await serve(share={"pass_through": names})
         for name, is_theirs in (("a.b.example.org", True), ("example.org", False), ("turn.example.org", False)):
@@ -169,7 +152,7 @@ async def test_names_below_a_name(serve: Serve) -> None:
 
 
 async def test_it_is_told_the_client(serve: Serve) -> None:
-    async with noting() as (port, told):
+    async with backend(b"ok", always=True) as (port, told):
         share = {"pass_through": {SHOP: f"proxy+tcp://127.0.0.1:{port}"}}
         application = await serve(share=share, proxy=HERE)
         streams = await connect(address_of(application, "tls"))
@@ -193,7 +176,7 @@ async def test_one_that_is_down_says_nothing(serve: Serve) -> None:
 
 async def test_without_a_certificate_of_ours(serve: Serve) -> None:
     """A port for plain TURN that passes TLS on."""
-    async with noting() as (port, _):
+    async with backend(b"ok", always=True) as (port, _):
         application = await serve(
             listen=["tcp://127.0.0.1:0"], tls=None, share={"pass_through": {SHOP: f"tcp://127.0.0.1:{port}"}}
         )

@@ -78,8 +78,10 @@ async def reach(application: Application, speech: Speech) -> Streams:
 
 
 @contextlib.asynccontextmanager
-async def backend(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi") -> AsyncIterator[Any]:
-    """A server that notes what it is told, answers once, and closes when the client does."""
+async def backend(
+    answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", *, always: bool = False
+) -> AsyncIterator[tuple[int, list[bytes]]]:
+    """A server that notes what each client says, answers once or always, and closes when the client does."""
     told: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,7 +89,7 @@ async def backend(answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n
         number = len(told) - 1
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
-                if not told[number]:
+                if always or not told[number]:
                     writer.write(answer)
                 told[number] += data
 

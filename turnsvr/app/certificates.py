@@ -15,6 +15,7 @@ from tempfile import NamedTemporaryFile
 
 import structlog
 
+from turnsvr.backoff import Backoff
 from turnsvr.config.acmesettings import AcmeSettings
 from turnsvr.net.proofs import MAX_REQUEST, REQUEST_SECONDS, Proofs, answer
 
@@ -126,16 +127,15 @@ class Keeper:
             self._task.cancel()
 
     async def _keep(self) -> None:
-        retry = _FIRST_RETRY
+        retries = Backoff(_FIRST_RETRY, _LAST_RETRY)
         while True:
             wait = self._due_at() - self._wall_time()
             if wait > 0:
                 await self._sleep(min(wait, _LOOK))
             elif await self._try():
-                retry = _FIRST_RETRY
+                retries.reset()
             else:
-                await self._sleep(retry)
-                retry = min(2 * retry, _LAST_RETRY)
+                await self._sleep(retries.pause())
 
     def _due_at(self) -> float:
         if self._held is None or self._held.temporary or self._held.names != frozenset(self.settings.domains):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from turnsvr.app.sinks import PartialSink
 from turnsvr.config.settings import StatusSettings
 from turnsvr.relay.counts import Counters
 from turnsvr.stores.status import CoturnTraffic, Names, StatusMessage, StatusWriter
@@ -16,10 +17,7 @@ from turnsvr.turn.commands import (
     AllocationMoved,
     AllocationRefreshed,
     AllocationStarted,
-    AuthenticationFailed,
     EndReason,
-    PeerRefused,
-    RequestRefused,
 )
 
 _AT_A_TIME = 200
@@ -39,8 +37,11 @@ class _Session:
     """What traffic messages have covered."""
 
 
-class SessionStatus:
-    """An EventSink. Bounded by the allocations, and what waits for Redis by a bound of its own."""
+class SessionStatus(PartialSink):
+    """Publishes what coturn publishes of sessions, which is no failure.
+
+    It is bounded by the allocations, and what waits for Redis by a bound of its own.
+    """
 
     def __init__(
         self,
@@ -118,15 +119,6 @@ class SessionStatus:
         if event.reason is EndReason.REFRESHED_TO_ZERO:
             messages.insert(0, StatusMessage(f"{session.name}/status", f"refreshed lifetime=0, {session.where}"))
         self._writer.put(*messages)
-
-    def authentication_failed(self, event: AuthenticationFailed) -> None:
-        """coturn publishes nothing for it."""
-
-    def peer_refused(self, event: PeerRefused) -> None:
-        """coturn publishes nothing for it."""
-
-    def request_refused(self, event: RequestRefused) -> None:
-        """coturn publishes nothing for it."""
 
     async def tell_traffic(self) -> None:
         """Publish what each session has relayed since the last time; what finds no room is told with the next."""

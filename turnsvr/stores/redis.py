@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import ConnectionError, NoPermissionError, RedisError, ResponseError
 
+from turnsvr.backoff import Backoff
 from turnsvr.config.locations import StoreUrl
 from turnsvr.credentials.accesstokenkeys import AccessTokenKey
 from turnsvr.credentials.api import Unavailable
@@ -40,7 +41,7 @@ _QUIET = 10.0
 _GATHER = 0.1
 """Seconds in which changes count as one."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 5.0
-"""Seconds between attempts to watch again; each is twice the one before."""
+"""Seconds between attempts to watch again."""
 
 _REALMS = "turn/realm/"
 _ORIGINS = "turn/origin/"
@@ -106,21 +107,20 @@ class RedisStore:
 
         Ends where the server does not tell of changes (its setting notify-keyspace-events).
         """
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while True:
             watch = self._client.pubsub()
             try:
                 await self._ask(watch.psubscribe(*self._patterns()))
                 if not await self._tells_of_changes():
                     return
-                pause = _FIRST_PAUSE
+                pauses.reset()
                 yield
                 while True:
                     await self._await_change(watch)
                     yield
             except (Unavailable, RedisError, OSError):
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(pauses.pause())
             finally:
                 with contextlib.suppress(RedisError, OSError):
                     await watch.aclose()  # type: ignore[no-untyped-call]

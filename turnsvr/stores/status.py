@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import RedisError
 
+from turnsvr.backoff import Backoff
 from turnsvr.config.locations import StoreUrl
 from turnsvr.stores.options import parse, place
 from turnsvr.stores.redislink import database_number, pool, reason
@@ -162,16 +163,15 @@ class StatusWriter:
                 await self._client.aclose(close_connection_pool=True)
 
     async def _send_all(self) -> None:
-        pause = _FIRST_PAUSE
+        pauses = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
         while self._queue or not self._closing:
             try:
                 await self._send_some()
             except (RedisError, OSError, TimeoutError) as error:
                 self._failed(error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(pauses.pause())
             else:
-                pause = _FIRST_PAUSE
+                pauses.reset()
 
     async def _send_some(self) -> None:
         if self._queue:

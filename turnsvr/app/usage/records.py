@@ -9,17 +9,12 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
+from turnsvr.app.sinks import PartialSink
 from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import (
     AllocationEnded,
-    AllocationMoved,
-    AllocationRefreshed,
-    AllocationStarted,
-    AuthenticationFailed,
-    PeerRefused,
-    RequestRefused,
 )
 
 _AT_A_TIME = 200
@@ -49,7 +44,7 @@ class Live(Protocol):
     def counters(self, allocation: int) -> Counters: ...
 
 
-class Usage:
+class Usage(PartialSink):
     """Writes a record at the end of each session; tell_live() one for each that lasts."""
 
     def __init__(
@@ -69,15 +64,6 @@ class Usage:
         self._run = secrets.token_hex(6)
         self._waiting: list[bytes] = []
 
-    def started(self, event: AllocationStarted) -> None:
-        """It has used nothing yet."""
-
-    def refreshed(self, event: AllocationRefreshed) -> None:
-        """The records at intervals say that it lasts."""
-
-    def moved(self, event: AllocationMoved) -> None:
-        """The next record says where its client is."""
-
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
         self._write(
             event.allocation,
@@ -89,15 +75,6 @@ class Usage:
             counters,
             event.reason.value,
         )
-
-    def authentication_failed(self, event: AuthenticationFailed) -> None:
-        """Nothing was used."""
-
-    def peer_refused(self, event: PeerRefused) -> None:
-        """Nothing was used."""
-
-    def request_refused(self, event: RequestRefused) -> None:
-        """Nothing was used."""
 
     async def tell_live(self) -> None:
         """One record for each session that lives, with what it has relayed so far."""

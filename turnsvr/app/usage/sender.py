@@ -11,6 +11,7 @@ import httpx
 import structlog
 
 from turnsvr.app.usage.spool import Spool, SpooledLines
+from turnsvr.backoff import Backoff
 from turnsvr.config.locations import shown_url
 from turnsvr.credentials.health import Trouble
 from turnsvr.credentials.hook import signed
@@ -102,18 +103,17 @@ class UsageSender:
         await self._client.aclose()
 
     async def _send_for_ever(self) -> None:
-        pause = self._first_pause
+        pauses = Backoff(self._first_pause, _LONGEST_PAUSE)
         while True:
             try:
                 self._wake.clear()
                 await self._send_all()
-                pause = self._first_pause
+                pauses.reset()
             except (_NotTaken, OSError) as error:
                 self.failures += 1
                 if self._trouble.begins(time.monotonic()):
                     _log.warning("usage records are not taken", service=self._name, reason=str(error))
-                await asyncio.sleep(max(pause, getattr(error, "pause", 0.0)))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(max(pauses.pause(), getattr(error, "pause", 0.0)))
             else:
                 try:
                     async with asyncio.timeout(_LOOK):
