@@ -1,7 +1,7 @@
 """HTTP requests begin in turns, a few in each turn of the loop and one source after the other.
 
 The loop serves TURN as well. However many requests there are, and whatever each costs, the rules have their time
-between two of them, and who asks once waits for one request of each other source.
+between two of them, and a client that asks once waits for one request of each other source.
 """
 
 from __future__ import annotations
