@@ -1,8 +1,8 @@
 """python -m tests.marathon --minutes 60: a crowd on one server; exit status 1, with reasons, when something was wrong.
 
-Thousands of sessions come and go over UDP, TCP and TLS while strangers flood, the settings are reloaded, HTTP is asked
-and other servers are drained. In the end the server must hold what it held before, every session and packet must be
-accounted for, and no client may have seen what was not meant for it.
+Thousands of sessions come and go over UDP, TCP, TLS and DTLS while strangers flood, the settings are reloaded, HTTP is
+asked and other servers are drained. In the end the server must hold what it held before, every session and packet must
+be accounted for, and no client may have seen what was not meant for it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from tests.marathon import crowd, place
 from tests.marathon.crowd import LIFETIME, Seen, World, live
 from tests.marathon.peers import Peer
 from tests.marathon.server import SETTINGS, Server, ServerGone, Use
+from turnsvr import relay
 from turnsvr.app import firstrun
 from turnsvr.client.credentials import Login
+from turnsvr.client.dtls import DtlsContext
 from turnsvr.client.link import tls_context
 from turnsvr.stun.address import Address, Transport
 
+_HAS_DTLS = relay.describe().startswith("compiled")
 _SERVER, _FORBIDDEN, _INTRUDER, _PEERS = 1, 2, 3, (4, 5, 6)
 """The last numbers of hosts."""
 _USERS = 40
@@ -43,7 +46,7 @@ _DRAIN = 120.0
 _DRAINED_CLIENTS = 20
 _MOST_GROWTH = 8 << 20
 """Bytes that the process may grow from the second third of the run to its last sixth: allocators breathe."""
-_GRACE = 20.0
+_GRACE = 30.0
 """Seconds beyond the longest life and lifetime until all is gone."""
 
 
@@ -80,7 +83,8 @@ class Marathon:
         return f"{self._prefix}.{number}"
 
     def _settings(self, directory: Path, ports: dict[str, int], allocations: int = 20_000) -> str:
-        values = self._values | ports | {"socket": directory / "admin.sock", "allocations": allocations}
+        dtls = f', "dtls://{self._host}:{ports["tls_port"]}"' if _HAS_DTLS else ""
+        values = self._values | ports | {"dtls": dtls, "socket": directory / "admin.sock", "allocations": allocations}
         return SETTINGS.format_map(values)
 
     def _start(self, name: str, ports: dict[str, int]) -> Server:
@@ -96,9 +100,12 @@ class Marathon:
             Transport.TCP: Address(self._host, ports["port"]),
             Transport.TLS: Address(self._host, ports["tls_port"]),
         }
+        if _HAS_DTLS:
+            servers[Transport.DTLS] = servers[Transport.TLS]
         return World(
             servers,
             tls_context(insecure=True),
+            DtlsContext(insecure=True),
             self._logins,
             peers,
             self._forbidden,

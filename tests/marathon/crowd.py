@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from tests.marathon.peers import TOKEN_SIZE, Peer
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import ClientLink, DatagramLink, StreamLink, new_request
+from turnsvr.client.dtls import DtlsContext
+from turnsvr.client.link import ClientLink, DatagramLink, DtlsLink, StreamLink, new_request
 from turnsvr.client.transaction import ClientError, Timers, TransactionFailed
 from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.stun import attributes as a
@@ -69,7 +70,9 @@ class World:
     """Where the clients are."""
 
     servers: dict[Transport, Address]
+    """With DTLS where the compiled pump is."""
     tls: ssl.SSLContext
+    dtls: DtlsContext
     logins: Sequence[Login]
     peers: Sequence[Peer]
     forbidden: Peer
@@ -83,13 +86,15 @@ class World:
         timers = Timers.within(_PATIENCE)
         if transport is Transport.UDP:
             return await DatagramLink.open(self.servers[transport], local=local, timers=timers)
+        if transport is Transport.DTLS:
+            return await DtlsLink.connect(self.servers[transport], self.dtls, local=local, timers=timers)
         tls = self.tls if transport is Transport.TLS else None
         return await StreamLink.open(self.servers[transport], tls=tls, local=local, timers=timers)
 
 
 async def live(world: World) -> None:
     """One client's life from its first packet to its end; nothing that the server answers raises."""
-    transport = world.random.choice((Transport.UDP, Transport.UDP, Transport.TCP, Transport.TLS))
+    transport = world.random.choice((Transport.UDP, *world.servers))
     end = world.random.choice(tuple(_ENDS))
     try:
         link = await world.connect(transport)
@@ -175,8 +180,11 @@ async def _leave(world: World, client: TurnClient) -> None:
 
 
 async def _vanish(world: World, client: TurnClient) -> None:
-    """Without a word: a UDP session ends by its deadline, a connection's with the connection."""
-    await client.link.close()
+    """Without a word: a session over UDP or DTLS ends by its deadline, a connection's with the connection."""
+    if isinstance(client.link, DtlsLink):
+        await client.link.vanish()
+    else:
+        await client.link.close()
 
 
 async def _reset(world: World, client: TurnClient) -> None:
@@ -189,6 +197,8 @@ async def _come_back(world: World, client: TurnClient) -> None:
     local, transport = client.link.local, client.link.transport
     if isinstance(client.link, StreamLink):
         await _abort(client.link)
+    elif isinstance(client.link, DtlsLink):
+        await client.link.vanish()  # the new association takes the place of the one before
     else:
         await client.close()
     try:

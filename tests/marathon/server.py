@@ -21,13 +21,13 @@ _PATIENCE = 60.0
 
 SETTINGS = """\
 realm: example.org
-listen: ["udp://{host}:{port}", "tcp://{host}:{port}", "tls://{host}:{tls_port}"]
+listen: ["udp://{host}:{port}", "tcp://{host}:{port}", "tls://{host}:{tls_port}"{dtls}]
 tls: {{certificate: {certificate}, key: {key}}}
 relay: {{addresses: [{relay}]}}
 peers: {{allow: [{peers}]}}
 credentials: {{secret: {secret}, users: {{{users}}}}}
 limits: {{lifetime: 60s, allocations_per_user: 100000, allocations: {allocations}, connections: 8000,
-  connections_per_address: 8000, answers_per_address: 0}}
+  connections_per_address: 8000, answers_per_address: 0, idle_timeout: 8s}}
 web: {{listen: "http://{host}:{web_port}", public: true}}
 admin: {{socket: {socket}}}
 log: {{level: warning}}

@@ -265,15 +265,23 @@ class DtlsLink(DatagramLink):
 
     @classmethod
     async def connect(
-        cls, remote: Address, context: DtlsContext, *, server_name: str | None = None, timers: Timers | None = None
+        cls,
+        remote: Address,
+        context: DtlsContext,
+        *,
+        server_name: str | None = None,
+        local: Address | None = None,
+        timers: Timers | None = None,
     ) -> DtlsLink:
         """Shake hands, within timers.ti seconds; server_name is what the certificate has to be for.
 
-        Raises OSError, of which TimeoutError and TlsError are kinds.
+        local: where the client is; anywhere when absent. Raises OSError, of which TimeoutError and TlsError are kinds.
         """
         timers = timers or Timers()
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_datagram_endpoint(lambda: cls(Transport.DTLS, timers), remote_addr=remote)
+        _, link = await loop.create_datagram_endpoint(
+            lambda: cls(Transport.DTLS, timers), local_addr=local, remote_addr=remote
+        )
         link.remote = remote
         link._end = DtlsEnd(context, server_name or remote.host)
         link._ready = loop.create_future()
@@ -308,10 +316,14 @@ class DtlsLink(DatagramLink):
         super().error_received(exc)
 
     async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         if self._end.is_shaken and not self.closed.done():
             self._carry_out(self._end.close())
+        await self.vanish()
+
+    async def vanish(self) -> None:
+        """End without a word to the server."""
+        if self._timer is not None:
+            self._timer.cancel()
         await super().close()
 
     def _transmit(self, data: bytes, to: Address) -> None:

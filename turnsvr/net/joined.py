@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from turnsvr.net.halfclose import end_writing
 from turnsvr.relay.joining import Joint
 
 
@@ -40,13 +41,7 @@ class Joined:
             self._transport.pause_reading()
 
     def finish(self) -> None:
-        """asyncio cannot end one direction of TLS alone: the connection ends behind what was written."""
-        if self._transport.is_closing():
-            return
-        if self._transport.can_write_eof():
-            self._transport.write_eof()
-        else:
-            self._transport.close()
+        end_writing(self._transport)
 
     def close(self) -> None:
         self._transport.close()

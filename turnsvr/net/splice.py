@@ -18,6 +18,7 @@ import structlog
 from turnsvr.eviction import Evictable
 from turnsvr.limits import client_of
 from turnsvr.net.doors import Backend
+from turnsvr.net.halfclose import end_writing
 from turnsvr.net.proxyheader import write_header
 from turnsvr.net.stream import ReadBuffer
 from turnsvr.stun.address import Address, pack_host
@@ -279,12 +280,8 @@ class End(asyncio.BufferedProtocol):
 
     def end(self) -> None:
         """The other end says no more."""
-        if self.transport is None or self.transport.is_closing():
-            return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        else:
-            self.transport.close()
+        if self.transport is not None:
+            end_writing(self.transport)
 
     def eof_received(self) -> bool:
         """Whether the connection stays, for what comes the other way."""
