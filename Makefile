@@ -15,6 +15,7 @@
 # make help    these lines
 PYTHON ?= python3
 VENV ?= .venv
+# More than cores: tests wait more than they compute.
 WORKERS ?= 4
 FUZZ_SECONDS ?= 60
 MINUTES ?= 60
