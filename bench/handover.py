@@ -1,6 +1,7 @@
 """What clients notice of an upgrade: `python -m bench.handover` has flows run through a server, and upgrades that.
 
-With --restart systemd restarts it, one of this host's that runs beside everything else, as root.
+With --restart systemd restarts it, one of this host's that runs beside everything else, as root; with --kill the server
+is killed, and systemd starts it again.
 
 Each packet carries its number and the time when it was sent; the kernel notes when it arrived. So a sender that is late
 costs nothing, and what a packet has waited is known to some microseconds. Over TCP the client's program notes it.
@@ -25,6 +26,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from bench.systemd import Systemd
 from turnsvr.client.credentials import Login
@@ -182,13 +184,16 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         f"realm: bench\nlisten: [udp://{_HOST}:{port}, tcp://{_HOST}:{port}]\nrelay: {{addresses: [{_HOST}]}}\n"
         f"peers: {{allow: [{_HOST}]}}\ncredentials: {{users: {{{_USER}: {_PASSWORD}}}}}\n"
         f"pump: {{kind: {arguments.kind}}}\nadmin: {{socket: {directory}/admin.sock}}\n"
+        f"survive: {'crash' if arguments.kill else 'restart'}\n"
         "limits: {allocations: 20000, allocations_per_user: 20000, allocation_rate_per_user: 0}\n"
     )
-    running = Restarted(file, directory) if arguments.restart else Upgraded(file, directory)
+    running = (
+        Restarted(file, directory, arguments.kill) if arguments.restart or arguments.kill else Upgraded(file, directory)
+    )
     with running:
         server = Address(_HOST, port)
         idle = await _idle(server, arguments.sessions)
-        opened = [await _open(transport, server) for transport in ("udp", "tcp")]
+        opened = [await _open(transport, server) for transport in (("udp",) if arguments.kill else ("udp", "tcp"))]
         for flow, _ in opened:
             flow.start(arguments.rate)
         for _ in range(arguments.upgrades):
@@ -212,13 +217,14 @@ class Upgraded:
     def __init__(self, file: Path, directory: Path) -> None:
         self._file, self._directory = file, directory
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         with (self._directory / "log").open("wb") as errors:
             self._first = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", "turnsvr", "run", "-c", str(self._file)], stderr=errors
             )
         while " serving " not in self.log:
             time.sleep(0.1)
+        return self
 
     def again(self) -> None:
         command = [sys.executable, "-m", "turnsvr", "upgrade", "--socket", f"{self._directory}/admin.sock"]
@@ -236,26 +242,33 @@ class Upgraded:
 
 
 class Restarted:
-    """A server that systemd restarts."""
+    """A server that systemd restarts, or starts again after it was killed."""
 
-    tells = r"sessions wait for the next process.*|session ended.*"
+    tells = r"sessions wait for the next process.*|the process before this one has crashed.*|session ended.*"
 
-    def __init__(self, file: Path, directory: Path) -> None:
+    def __init__(self, file: Path, directory: Path, is_killed: bool) -> None:
+        self._is_killed = is_killed
         self._log = directory / "log"
         self._systemd = Systemd(directory / "units", f"{sys.executable} -m turnsvr run -c {file}", self._log)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._systemd.__enter__()
         try:
             self._systemd.systemctl("start", "turnsvr.service")
         except BaseException:
             self._systemd.__exit__()
             raise
+        return self
 
     def again(self) -> None:
-        began = time.monotonic()
-        self._systemd.systemctl("restart", "turnsvr.service")
-        print(f"systemctl restart took {time.monotonic() - began:.2f} s")
+        served, began = self.log.count(" serving "), time.monotonic()
+        if self._is_killed:
+            os.kill(self._systemd.main_pid(), signal.SIGKILL)
+            while self.log.count(" serving ") == served:
+                time.sleep(0.01)
+        else:
+            self._systemd.systemctl("restart", "turnsvr.service")
+        print(f"the next process served after {time.monotonic() - began:.2f} s")
 
     def __exit__(self, *exception: object) -> None:
         self._systemd.__exit__()
@@ -272,6 +285,7 @@ def main() -> None:
     parser.add_argument("--upgrades", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=3.0, help="before, between and after them")
     parser.add_argument("--restart", action="store_true", help="by systemctl restart in place of upgrades")
+    parser.add_argument("--kill", action="store_true", help="by SIGKILL, with survive: crash; UDP alone goes on")
     parser.add_argument("--kind", default="auto", help="of the pump")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

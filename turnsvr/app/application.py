@@ -15,6 +15,7 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.handover import store
 from turnsvr.app.handover.crossing import Crossing
 from turnsvr.app.handover.giver import CannotHandOver
+from turnsvr.app.handover.journal import Journal
 from turnsvr.app.handover.succession import Succession
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.loglevel import LogLevelSwitch
@@ -66,6 +67,7 @@ class Application:
         """Whether a service manager goes on with a successor that this process starts."""
         self.succeeded: Callable[[int], None] = lambda pid: None
         """Called with the number of the process that serves in the place of this one; app/process.py sets it."""
+        self._journal: Journal | None = None
         self._housekeeping: asyncio.TimerHandle | None = None
         self._leaving: asyncio.Task[None] | None = None
 
@@ -142,6 +144,15 @@ class Application:
             self.tell(self.activity)
             self.server.drain(False)
 
+    async def keep_journal(self, manager: store.Manager) -> None:
+        """Have sessions outlive a crash from here on, as far as the service manager lets them."""
+        self._journal = Journal(self.rooms, self._crossing, manager)
+        await self._journal.start()
+
+    def _close_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
+
     async def leave(self, manager: store.Manager) -> None:
         """Leave sessions with the service manager for the process that it starts next; what cannot be left stays.
 
@@ -152,6 +163,7 @@ class Application:
         try:
             await self._stop_http()
             left = await store.leave(self.rooms, self._crossing, manager)
+            self._close_journal()
             _log.info("sessions wait for the next process", sessions=left)
         except CannotHandOver as error:
             _log.error("sessions end with this process", reason=str(error))
@@ -164,6 +176,7 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
+        self._close_journal()
         await self.succession.end()
         http = [each.stop() for each in (self.admin, self.web) if each is not None]
         await asyncio.gather(self.rooms.take_leave(), *http)
@@ -192,6 +205,7 @@ class Application:
 
     def _left(self, pid: int) -> None:
         """Another process serves; this one goes on with the clients of TLS that it has, and ends with the last."""
+        self._close_journal()
         self.succeeded(pid)
         self.rooms.tls.stop()
         self._leaving = asyncio.create_task(self._end_with_the_last())

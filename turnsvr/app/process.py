@@ -19,7 +19,7 @@ from turnsvr.app import log
 from turnsvr.app.application import Application
 from turnsvr.app.descriptors import raise_limit, share_out
 from turnsvr.app.errors import StartError
-from turnsvr.app.handover import store
+from turnsvr.app.handover.found import find
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.lastresort import LastResort
 from turnsvr.app.logfile import LogFile
@@ -126,7 +126,7 @@ class Service:
 
     async def _start(self, take_over: str | None) -> None:
         """In the place of another process where there is one, or with what one has left. Raises StartError."""
-        stored = store.find(inherited())
+        stored, names = find(inherited())
         if stored is not None and (take_over is not None or self._settings.survive == "none"):
             stored.discard()
         if take_over is not None:
@@ -141,8 +141,10 @@ class Service:
                 stored.discard()
                 self._application = self._make()
                 await self._application.start()
-        if stored is not None:
-            self._manager.forget(store.NAME)
+        for name in names:
+            self._manager.forget(name)
+        if self._application.settings.survive == "crash" and self._manager.is_there:
+            await self._application.keep_journal(self._manager)
 
     def _handle_signals(self) -> None:
         handlers: dict[str, Callable[[], None]] = {

@@ -275,8 +275,8 @@ class Settings(fields.Section):
     """Sessions as coturn tells of them in Redis; off when absent."""
     usage: Annotated[UsageSettings | None, RESTART] = None
     """A record of what each session relayed; off when absent."""
-    survive: Literal["none", "restart"] = "restart"
-    """What sessions outlive beside `turnsvr upgrade`: a restart by systemd; none: neither."""
+    survive: Annotated[Literal["none", "restart", "crash"], RESTART] = "restart"
+    """What sessions outlive beside `turnsvr upgrade`: a restart by systemd, a crash of the server as well, or none."""
     log: LogSettings = Field(default_factory=LogSettings)
     """Log on standard error."""
 

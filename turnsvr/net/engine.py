@@ -96,6 +96,8 @@ class Engine:
         """Called when a connection that the pump had adopted is gone."""
         self.observer: Observer | None = None
         """An operator's trace; usually there is none."""
+        self.changed: Callable[[int], None] = lambda number: None
+        """Called with the number of an allocation whose permissions, channels or relays are others."""
         self._events = events
         self._loop = loop
         self._running = False
@@ -249,12 +251,15 @@ class Engine:
                 self._open(command)
             case CloseRelay():
                 pump.close(command.allocation, command.family)
+                self.changed(command.allocation)
             case ExtendRelay():
                 pump.refresh(command.allocation, command.deadline)
             case Permit():
                 pump.permit(command.allocation, command.host, command.deadline, command.ports)
+                self.changed(command.allocation)
             case BindChannel():
                 pump.bind_channel(command.allocation, command.channel, command.peer, command.deadline)
+                self.changed(command.allocation)
             case SendToPeer():
                 pump.send_to_peer(command.allocation, command.peer, command.data, dont_fragment=command.dont_fragment)
             case ExpectClient() | MoveRelay() | ConnectPeer() | JoinPeer() | DisconnectPeer():

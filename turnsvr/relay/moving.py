@@ -99,6 +99,9 @@ class MovablePump(Pump, Protocol):
     def belongings(self, stays: Collection[int]) -> Belongings:
         """What can be given; stays: numbers of the sessions that are not."""
 
+    def state_of(self, session: int) -> SessionState | None:
+        """What belongings() says of one session; None for an unknown one. At any time."""
+
     def part(self, stays: Collection[int]) -> Rest:
         """Neither read nor write, from here on, what belongs to sessions that do not stay, nor any listener."""
 

@@ -21,6 +21,7 @@ from tests.conftest import PASSWORD, PATIENCE, USER, free_port
 from turnsvr.app.application import Application
 from turnsvr.app.errors import StartError
 from turnsvr.app.handover import document, records, store
+from turnsvr.app.handover.found import find
 from turnsvr.app.handover.store import NAME, Moment, StoredTaker
 from turnsvr.config.settings import Settings
 from turnsvr.relay import PumpKind
@@ -82,7 +83,8 @@ async def leave(application: Application, keeper: Keeper) -> int:
 
 
 def taken(kept: int) -> StoredTaker:
-    found = store.find({NAME: [kept]})
+    found, names = find({NAME: [kept]})
+    assert names == [NAME]
     assert found is not None
     return found
 
@@ -297,7 +299,7 @@ async def test_without_its_sockets_it_is_not_taken_up() -> None:
 def test_what_is_no_socket_pair_is_not_taken_up() -> None:
     ours, its = os.pipe()
     os.close(its)
-    assert store.find({NAME: [ours]}) is None
+    assert find({NAME: [ours]}) == (None, [NAME])
     assert ours not in open_descriptors()
 
 
@@ -323,7 +325,8 @@ async def test_a_server_that_cannot_take_it_up_leaves_nothing_open(place: Place,
 
 def test_other_names_are_left_alone_and_those_of_other_versions_are_closed() -> None:
     one, other, theirs = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
-    assert store.find({NAME: [], "turnsvr-of-9.0": [one, other], "": [theirs]}) is None
+    found = find({NAME: [], "turnsvr-of-9.0": [one, other], "": [theirs]})
+    assert found == (None, [NAME, "turnsvr-of-9.0"])
     assert theirs in open_descriptors()
     assert not {one, other} & open_descriptors()
     os.close(theirs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ import pytest
 
 from bench.systemd import SYSTEMD, Systemd
 from tests.app.handover.rig import Flow
-from tests.app.handover.test_upgrade import off_loop
-from tests.conftest import PASSWORD, USER, free_port, need
+from tests.app.handover.test_upgrade import a_call, ended, off_loop, talks
+from tests.conftest import PASSWORD, PATIENCE, USER, free_port, need
+from turnsvr.client.turn import PeerData
 
 
 class Service:
@@ -51,6 +53,7 @@ relay: {{addresses: [127.0.0.1]}}
 peers: {{allow: [127.0.0.1]}}
 credentials: {{users: {{{USER}: {PASSWORD}}}}}
 admin: {{socket: {tmp_path}/admin.sock}}
+survive: crash
 """)
     with Systemd(tmp_path / "units", f"{sys.executable} -m turnsvr run -c {file}", log) as systemd:
         systemd.systemctl("start", "turnsvr.service")
@@ -79,3 +82,20 @@ async def test_a_restart_loses_no_packet_and_a_stop_ends_sessions(service: Servi
     for flow in flows:
         flow.client.relayed = ()
         await flow.close()
+
+
+async def test_calls_outlive_a_crash(service: Service) -> None:
+    client, peer = await a_call(service)
+    await asyncio.sleep(0.3)
+    before = service.systemd.main_pid()
+    os.kill(before, signal.SIGKILL)
+    peer.sendto(b"waits", client.relayed[0])
+    async with asyncio.timeout(3 * PATIENCE):
+        received = await client.receive()
+    assert isinstance(received, PeerData)
+    assert received.data == b"waits"
+    await talks(client, peer, b"after")
+    assert service.systemd.main_pid() not in (0, before)
+    await off_loop(service.do, "restart")
+    await talks(client, peer, b"after a restart as well")
+    await ended(client, peer)

@@ -28,21 +28,22 @@ def pack(message: Document, descriptors: int) -> bytes:
     return head + _SUM.pack(zlib.crc32(text, zlib.crc32(head))) + text
 
 
-def unpack(data: bytes) -> list[tuple[Document, int]]:
-    """All messages, each with the number of its descriptors. Raises Unreadable for what is not whole."""
-    found = []
+def unpack(data: bytes, *, cut_off: bool = False) -> list[tuple[Document, int]]:
+    """All messages, each with the number of its descriptors. Raises Unreadable for what is not whole.
+
+    cut_off: the last one may be, and is left out then.
+    """
+    found: list[tuple[Document, int]] = []
     at = 0
     while at < len(data):
-        if len(data) - at < _BEFORE:
-            raise Unreadable("a record that is cut off")
-        size, descriptors = _HEAD.unpack_from(data, at)
+        size, descriptors = _HEAD.unpack_from(data, at) if len(data) - at >= _BEFORE else (len(data), 0)
         text = data[at + _BEFORE : at + _BEFORE + size]
-        checksum = zlib.crc32(text, zlib.crc32(data[at : at + _HEAD.size]))
-        if (
-            len(text) != size
-            or descriptors > MOST_DESCRIPTORS
-            or _SUM.unpack_from(data, at + _HEAD.size)[0] != checksum
-        ):
+        if len(text) != size:
+            if cut_off:
+                return found
+            raise Unreadable("a record that is cut off")
+        [checksum] = _SUM.unpack_from(data, at + _HEAD.size)
+        if descriptors > MOST_DESCRIPTORS or zlib.crc32(text, zlib.crc32(data[at : at + _HEAD.size])) != checksum:
             raise Unreadable("a record that is damaged")
         try:
             message = json.loads(text, parse_constant=no_constant)

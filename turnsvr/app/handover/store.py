@@ -27,7 +27,7 @@ from turnsvr.app.handover.giver import Others as Giving
 from turnsvr.app.handover.steps import reached
 from turnsvr.app.handover.taker import Others as Taking
 from turnsvr.app.handover.taker import Taker
-from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Process, close_all, kind_of
+from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Process, Talk, close_all, kind_of
 from turnsvr.app.rooms import Rooms
 from turnsvr.net.engine import Engine
 from turnsvr.net.movable import MovableStreams
@@ -44,6 +44,8 @@ from turnsvr.turn.snapshot import (
 
 NAME: Final = "turnsvr-sessions"
 """Of the descriptor that the manager keeps."""
+CRASH: Final = "turnsvr-crash-"
+"""How the names begin of what is kept while a server runs: a time follows, which is later in a later process."""
 PREFIX: Final = "turnsvr-"
 """Of every name that this program has ever given."""
 
@@ -230,9 +232,9 @@ class Kept:
 
     def discard(self) -> None:
         """Close what was given out and is still open. To be called where nobody uses it any more."""
-        for descriptor, identity in self._taken.items():
+        for descriptor, what in self._taken.items():
             with contextlib.suppress(OSError):
-                if _identity(descriptor) == identity:
+                if identity(descriptor) == what:
                     os.close(descriptor)
         self._taken.clear()
         self._empty()
@@ -257,19 +259,29 @@ class Kept:
         if data != _CARRIER or flags & socket.MSG_CTRUNC or len(descriptors) != count:
             close_all(descriptors)
             raise Unreadable(f"of {count} sockets {len(descriptors)} are there, or may be open here (LimitNOFILE)")
-        self._taken.update({each: _identity(each) for each in descriptors})
+        self._taken.update({each: identity(each) for each in descriptors})
         return list(descriptors)
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
+def identity(descriptor: int) -> tuple[int, int]:
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
+
+
+class Source(Talk, Protocol):
+    """What lies in the manager, as one hand-over."""
+
+    def open(self, now: Moment) -> None:
+        """Raises Unreadable."""
+
+    def discard(self) -> None:
+        """Close everything that it has given out, and what lies there still."""
 
 
 class StoredTaker(Taker):
     """Takes up what a process has left that has ended. Where it cannot, StartError says so; then discard() it."""
 
-    def __init__(self, kept: Kept) -> None:
+    def __init__(self, kept: Source) -> None:
         super().__init__(kept)
         self._kept = kept
 
@@ -315,20 +327,3 @@ class StoredTaker(Taker):
 
     def wire(self) -> None:
         """Nobody goes on with who stays."""
-
-
-def find(inherited: dict[str, list[int]]) -> StoredTaker | None:
-    """What was left for this process among the descriptors that the manager has handed over, which are ours."""
-    ours = {name: descriptors for name, descriptors in inherited.items() if name.startswith(PREFIX)}
-    kept = []
-    for descriptor in ours.pop(NAME, []):
-        try:
-            kept.append(Kept(descriptor))
-        except OSError:  # no socket
-            os.close(descriptor)
-    newest = kept.pop() if kept else None
-    for each in kept:
-        each.discard()
-    for descriptors in ours.values():
-        close_all(descriptors)
-    return None if newest is None else StoredTaker(newest)

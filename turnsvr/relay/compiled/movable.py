@@ -31,20 +31,22 @@ class MovableCompiledPump(CompiledPump):
 
     def belongings(self, stays: Collection[int]) -> Belongings:
         kept = frozenset(stays)
-        sessions: dict[int, SessionState] = {}
-        for number, relays in self._relays.items():
-            state = None if number in kept else self._engine.state(number)
-            if state is not None:
-                fields, from_client, to_client, bandwidth = state
-                bound = tuple([_bound(relay) for relay in relays])
-                levels = from_client, to_client
-                sessions[number] = SessionState(bound, Counters(*fields), levels, self._loop.time(), bandwidth)
+        found = {number: self.state_of(number) for number in self._relays if number not in kept}
+        sessions = {number: state for number, state in found.items() if state is not None}
         return Belongings(
             listeners={address: tuple([each.fileno() for each in found]) for address, found in self._groups.items()},
             sessions=sessions,
             held={token: _bound(opened) for token, opened in self._ports.held.items()},
             streams=dict(self._engine.plain_streams()),
         )
+
+    def state_of(self, session: int) -> SessionState | None:
+        relays, state = self._relays.get(session), self._engine.state(session)
+        if not relays or state is None:
+            return None
+        fields, from_client, to_client, bandwidth = state
+        bound = tuple([_bound(relay) for relay in relays])
+        return SessionState(bound, Counters(*fields), (from_client, to_client), self._loop.time(), bandwidth)
 
     def part(self, stays: Collection[int]) -> Rest:
         self._stays = frozenset(stays)

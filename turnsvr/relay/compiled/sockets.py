@@ -10,7 +10,7 @@ import structlog
 
 from turnsvr.relay.api import PumpSettings
 from turnsvr.relay.compiled._pump import has_segmentation, open_relay, prepare_listener, prepare_relay, steer_group
-from turnsvr.relay.sockets import discard, hear_errors, open_udp, wildcard
+from turnsvr.relay.sockets import discard, hear_errors, make_room, open_udp, wildcard
 from turnsvr.stun.address import Address, Family
 
 _log = structlog.get_logger()
@@ -96,7 +96,8 @@ class PumpSockets:
         """A relay socket that is bound already; it is closed if this fails."""
         taken = EngineSocket(address, descriptor)
         try:
-            prepare_relay(descriptor, address.family is Family.IPV6, self.segmentation, _RELAY_ROOM)
+            make_room(descriptor, _RELAY_ROOM)  # and never less than it has: packets may wait there
+            prepare_relay(descriptor, address.family is Family.IPV6, self.segmentation, 0)
         except BaseException:
             taken.close()
             raise

@@ -31,23 +31,25 @@ class MovablePortablePump(PortablePump):
         self._order.thaw()
 
     def belongings(self, stays: Collection[int]) -> Belongings:
-        now = self._clock()
+        found = {number: self.state_of(number) for number in self._table.sessions if number not in stays}
         return Belongings(
             listeners={
                 address: tuple([each.socket.fileno() for each in group]) for address, group in self._groups.items()
             },
-            sessions={
-                number: SessionState(
-                    tuple([_bound(relay.opened) for relay in session.relays.values()]),
-                    session.counters(),
-                    (_level(session.from_client, now), _level(session.to_client, now)),
-                    now,
-                    session.bandwidth if session.limited_by_itself else None,
-                )
-                for number, session in self._table.sessions.items()
-                if number not in stays
-            },
+            sessions={number: state for number, state in found.items() if state is not None},
             held={token: _bound(opened) for token, opened in self._ports.held.items()},
+        )
+
+    def state_of(self, session: int) -> SessionState | None:
+        found, now = self._table.sessions.get(session), self._clock()
+        if found is None:
+            return None
+        return SessionState(
+            tuple([_bound(relay.opened) for relay in found.relays.values()]),
+            found.counters(),
+            (_level(found.from_client, now), _level(found.to_client, now)),
+            now,
+            found.bandwidth if found.limited_by_itself else None,
         )
 
     def part(self, stays: Collection[int]) -> Rest:

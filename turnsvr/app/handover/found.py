@@ -1,0 +1,37 @@
+"""What this program has left with the service manager, among the descriptors that a process is given when it starts."""
+
+from __future__ import annotations
+
+import os
+
+from turnsvr.app.handover.recovery import Recovered
+from turnsvr.app.handover.store import CRASH, NAME, PREFIX, Kept, Source, StoredTaker
+from turnsvr.app.handover.wire import close_all
+
+
+def find(inherited: dict[str, list[int]]) -> tuple[StoredTaker | None, list[str]]:
+    """What to take up, and all names of ours, which the manager is to forget; descriptors of ours are owned.
+
+    What was left for a restart is later than what a crash would have left, and what a later process has left, later.
+    """
+    ours = {name: descriptors for name, descriptors in inherited.items() if name.startswith(PREFIX)}
+    sources: list[Source] = [
+        Recovered(ours[name])
+        for name in sorted(filter(_is_of_a_process, ours), key=lambda name: int(name[len(CRASH) :]))
+    ]
+    for descriptor in ours.get(NAME, []):
+        try:
+            sources.append(Kept(descriptor))
+        except OSError:  # no socket
+            os.close(descriptor)
+    newest = sources.pop() if sources else None
+    for each in sources:
+        each.discard()
+    for name, descriptors in ours.items():
+        if name != NAME and not _is_of_a_process(name):
+            close_all(descriptors)
+    return None if newest is None else StoredTaker(newest), list(ours)
+
+
+def _is_of_a_process(name: str) -> bool:
+    return name.startswith(CRASH) and name[len(CRASH) :].isdecimal()
