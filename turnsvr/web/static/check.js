@@ -8,10 +8,10 @@ const MAPPING_SECONDS = 6;
 
 /**
  * Runs the check. show is called with what there is to show: leg(leg), candidate(row), done(result).
- * Resolves to the result: {legs, candidates, nat, outside, verdict, words, text}.
+ * pasted: a configuration to try in the place of this server's. Resolves to the result: {legs, candidates, nat, outside, verdict, words, text}.
  */
-export async function check(about, show) {
-  const configuration = await iceServers();
+export async function check(about, show, pasted = null) {
+  const configuration = pasted ?? await iceServers();
   const tried = legs(configuration).map((leg) => ({ ...leg, state: "trying", candidates: [], errors: [] }));
   const rows = [];
   tried.forEach((leg) => show.leg(leg));
@@ -82,6 +82,8 @@ function rowOf(candidate, leg, started) {
     protocol: candidate.protocol ?? part[2].toLowerCase(),
     address: candidate.address ?? part[4],
     port: candidate.port ?? Number(part[5]),
+    priority: candidate.priority ?? Number(part[3]),
+    related: candidate.relatedAddress && candidate.relatedAddress !== "0.0.0.0" ? endpoint(candidate.relatedAddress, candidate.relatedPort) : "",
     base: networkId ? `network ${networkId}` : endpoint(candidate.relatedAddress, candidate.relatedPort),
     time: performance.now() - started,
     leg,

@@ -7,6 +7,9 @@ import { snippets } from "./code.js";
 import { KeyNeeded, endpoint, fillLegs, iceServers, setKey } from "./ice.js";
 import { Loopback } from "./loopback.js";
 import { endStream, source } from "./media.js";
+import { enoughFor, summary } from "./quality.js";
+import { fromLink, linkTo, pastedServers, reportOf } from "./report.js";
+import { useArrowKeys } from "./tabs.js";
 
 const $ = (id) => document.getElementById(id);
 const TABS = ["check", "loopback", "call", "code"];
@@ -71,6 +74,7 @@ function route() {
   for (const name of TABS) {
     $(name).hidden = name !== current;
     $(`tab-${name}`).setAttribute("aria-selected", String(name === current));
+    $(`tab-${name}`).tabIndex = name === current ? 0 : -1;
   }
   const invited = invitedRoom();
   if (!call) {
@@ -79,7 +83,10 @@ function route() {
       ? "You have been invited to a call. Choose what to send, and join."
       : "Make a room, send its link to somebody, and talk. Nothing is recorded or stored.";
   }
-  if (current === "check" && about && !checked && $("key-form").hidden) runCheck();
+  if (invited && !call && !chosenSource && navigator.mediaDevices) $("call-source").value = "camera";
+  const report = fromLink(location.hash);
+  if (report) showReport(report);
+  else if (current === "check" && about && !checked && $("key-form").hidden) runCheck();
 }
 
 const invitedRoom = () => (location.hash.startsWith("#room=") ? decodeURIComponent(location.hash.slice(6)) : null);
@@ -123,18 +130,28 @@ function element(name, className, text) {
 
 let checked = false;
 let lastResult = null;
+let lastReport = null;
 
-async function runCheck() {
-  checked = true;
-  $("check-start").disabled = true;
-  $("check-copy").disabled = true;
+const RESULTS = ["check-copy", "check-json", "check-link"];
+
+function clearCheck() {
+  for (const id of RESULTS) $(id).disabled = true;
   for (const id of ["check-legs", "check-words", "check-candidates"]) $(id).replaceChildren();
   $("check-count").textContent = "";
+}
+
+/** pasted: ICE servers in the place of this server's. */
+async function runCheck(pasted = null) {
+  checked = true;
+  clearCheck();
+  $("check-start").disabled = true;
   verdict($("check-verdict"), "Trying …");
+  const host = pasted ? "a pasted list" : about.host;
   const items = new Map();
   let count = 0;
   try {
-    lastResult = await check(about, {
+    const seen = pasted ? { host, peer: null, draining: false } : about;
+    lastResult = await check(seen, {
       leg: (leg) => showLeg(items, leg),
       candidate: (row) => {
         count += 1;
@@ -142,8 +159,9 @@ async function runCheck() {
         showCandidate(row);
       },
       done: showResult,
-    });
-    $("check-copy").disabled = false;
+    }, pasted);
+    lastReport = reportOf(lastResult, host);
+    for (const id of RESULTS) $(id).disabled = false;
   } catch (error) {
     verdict($("check-verdict"), error.message, "bad");
     if (error instanceof KeyNeeded) $("key-form").hidden = false;
@@ -163,7 +181,7 @@ function showLeg(items, leg) {
   const mark = element("span", "mark", marks[leg.state]);
   mark.setAttribute("aria-label", spoken[leg.state]);
   item.replaceChildren(mark, element("span", "name", leg.name));
-  item.append(element("span", "time", leg.time === undefined ? "" : `${Math.round(leg.time)} ms`));
+  item.append(element("span", "time", leg.time === undefined ? "" : `found after ${Math.round(leg.time)} ms`));
   const found = leg.candidates.map((row) => endpoint(row.address, row.port)).join(", ");
   if (found) item.append(element("span", "found", leg.kind === "stun" ? `you are ${found}` : `relays at ${found}`));
   else if (leg.state === "same") item.append(element("span", "found", "your own address, without a NAT"));
@@ -176,7 +194,7 @@ function showLeg(items, leg) {
 function showCandidate(row) {
   const line = element("tr");
   const over = row.type === "relay" ? row.leg.kind.toUpperCase() : row.protocol.toUpperCase();
-  for (const text of [`${Math.round(row.time)} ms`, row.type, over, endpoint(row.address, row.port), row.leg.url]) {
+  for (const text of [`${Math.round(row.time)} ms`, row.type, over, endpoint(row.address, row.port), row.related ?? "", String(row.priority ?? ""), row.leg.url]) {
     line.append(element("td", "", text));
   }
   $("check-candidates").append(line);
@@ -190,7 +208,32 @@ function showResult(result) {
   );
 }
 
-$("check-start").addEventListener("click", runCheck);
+/** What a link holds that somebody has sent. */
+function showReport(report) {
+  clearCheck();
+  const items = new Map();
+  report.legs.forEach((leg) => showLeg(items, leg));
+  report.candidates.forEach(showCandidate);
+  $("check-count").textContent = `(${report.candidates.length})`;
+  showResult(report);
+  $("check-words").prepend(element("p", "note", `A report of ${report.host}, ${report.at}, ${report.browser}`));
+}
+
+$("check-start").addEventListener("click", () => {
+  if (location.hash.startsWith("#report=")) history.replaceState(null, "", "#check");
+  runCheck();
+});
+$("check-json").addEventListener("click", () => copy($("check-json"), JSON.stringify(lastReport, null, 2)));
+$("check-link").addEventListener("click", () => copy($("check-link"), linkTo(lastReport)));
+$("check-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  $("check-paste-error").textContent = "";
+  try {
+    runCheck(pastedServers($("check-servers").value));
+  } catch (error) {
+    $("check-paste-error").textContent = error.message;
+  }
+});
 $("check-copy").addEventListener("click", () => copy($("check-copy"), lastResult.text));
 
 // Loopback
@@ -213,7 +256,12 @@ async function startLoopback() {
     Object.entries(FIGURES).map(([name, { least }]) => [name, new Chart($(`chart-${name}`), least)]),
   );
   Object.values(charts).forEach((chart) => chart.clear());
+  const samples = [];
+  const began = performance.now();
+  const leg = $("loopback-leg").value, load = Number($("loopback-load").value);
   const running = loopback = new Loopback((figures) => {
+    samples.push(figures);
+    running.summary = { leg, load, ...summary(samples.slice(1), (performance.now() - began) / 1000) };
     for (const [name, { scale, text }] of Object.entries(FIGURES)) {
       const value = figures[name];
       charts[name].add(value === null ? null : scale(value));
@@ -241,7 +289,43 @@ function showOutside(path, outside) {
   $("loopback-outside").className = outside.state === "bad" ? "note todo" : "note";
 }
 
+/** A line for each way in, of the last test of it. */
+function showSummary({ leg, load, throughput, rtt, late, loss, jitter, opinion: score }) {
+  const use = enoughFor({ throughput, loss, opinion: score, load });
+  const text = (value, unit) => (value === null ? "–" : `${value.toFixed(1)} ${unit}`);
+  const row = element("tr");
+  row.dataset.leg = leg;
+  const cells = [
+    $("loopback-leg").querySelector(`option[value="${leg}"]`)?.textContent ?? leg, rate(throughput),
+    `${text(rtt, "ms")} (${text(late, "ms")})`, text(loss, "%"), text(jitter, "ms"),
+    score === null ? "–" : score.toFixed(2), use.limited ? `${use.name}, at the load that was sent` : use.name,
+  ];
+  row.append(...cells.map((each) => element("td", "", each)));
+  $("loopback-rows").querySelector(`tr[data-leg="${leg}"]`)?.remove();
+  $("loopback-rows").append(row);
+  $("loopback-summary").hidden = false;
+}
+
+const ALL_SECONDS = 6;
+
+async function testEveryWay() {
+  $("loopback-all").disabled = true;
+  const ways = [...$("loopback-leg").options].map(({ value }) => value).filter((value) => value !== "any");
+  for (const way of ways) {
+    if (loopback) stopLoopback();
+    $("loopback-leg").value = way;
+    await startLoopback();
+    const running = loopback;
+    if (!running) continue;
+    await new Promise((resolve) => setTimeout(resolve, ALL_SECONDS * 1000));
+    if (loopback !== running) break;   // somebody has stopped it
+  }
+  if (loopback) stopLoopback();
+  $("loopback-all").disabled = false;
+}
+
 function stopLoopback() {
+  if (loopback?.summary?.rtt != null) showSummary(loopback.summary);
   $("loopback-outside").textContent = "";
   loopback?.stop();
   loopback = null;
@@ -250,6 +334,7 @@ function stopLoopback() {
 }
 
 $("loopback-start").addEventListener("click", () => (loopback ? stopLoopback() : startLoopback()));
+$("loopback-all").addEventListener("click", testEveryWay);
 for (const id of ["loopback-leg", "loopback-load"]) {
   $(id).addEventListener("change", () => { if (loopback) { stopLoopback(); startLoopback(); } });
 }
@@ -258,6 +343,23 @@ for (const id of ["loopback-leg", "loopback-load"]) {
 
 let call = null;
 let sent = null;
+let chosenSource = false;
+const SWITCHES = { "call-mute": "audio", "call-dark": "video" };
+
+function showSwitches(shown) {
+  for (const [id, kind] of Object.entries(SWITCHES)) {
+    $(id).hidden = !shown || !sent?.getTracks().some((track) => track.kind === kind);
+    $(id).setAttribute("aria-pressed", "false");
+  }
+  $("call").classList.toggle("in-call", shown);
+}
+
+function applySwitches() {
+  for (const [id, kind] of Object.entries(SWITCHES)) {
+    const off = $(id).getAttribute("aria-pressed") === "true";
+    sent?.getTracks().filter((track) => track.kind === kind).forEach((track) => { track.enabled = !off; });
+  }
+}
 
 const securePage = () => (about.securePort ? `https://${location.hostname}:${about.securePort}/${location.hash}` : "");
 
@@ -277,6 +379,7 @@ async function startCall() {
     await call.join(invitedRoom(), sent, { policy: $("call-policy").value, leg: $("call-leg").value });
     $("call-start").hidden = true;
     $("call-leave").hidden = false;
+    showSwitches(true);
     $("call-policy").disabled = $("call-leg").disabled = true;
   } catch (error) {
     endCall();
@@ -314,12 +417,21 @@ function showVideo(id, name, stream, muted) {
   $("call-videos").append(figure);
 }
 
+/** Why a call takes the path that it takes, by its chosen pair of candidates. */
+function whyThisPath({ localType, remoteType }) {
+  if (localType !== "relay" && remoteType !== "relay") return "a direct pair answered, and such a pair is preferred";
+  if (localType === "relay" && $("call-policy").value === "relay") return "relayed, since this side goes through the server only";
+  if (localType !== "relay") return "relayed by the other side's server: no direct pair answered, or that side allows none";
+  return "relayed: no direct pair answered, so that a NAT or a firewall lies between";
+}
+
 function showFigures(id, figures) {
   const place = $(`video-${id}`)?.querySelector("dl");
   if (!place) return;
   const rows = {
     "this side": figures.local ?? figures.state,
     "other side": figures.remote,
+    "why so": figures.local && whyThisPath(figures),
     "round trip": figures.rtt == null ? undefined : `${figures.rtt.toFixed(1)} ms`,
     receiving: figures.receiving === undefined ? undefined : rate(figures.receiving),
     sending: figures.sending === undefined ? undefined : rate(figures.sending),
@@ -343,6 +455,7 @@ function endCall() {
   $("call-videos").replaceChildren();
   $("call-share").hidden = $("call-leave").hidden = true;
   $("call-start").hidden = false;
+  showSwitches(false);
   $("call-policy").disabled = $("call-leg").disabled = false;
   verdict($("call-state"), "");
 }
@@ -353,13 +466,21 @@ $("call-leave").addEventListener("click", () => {
   history.replaceState(null, "", "#call");
   route();
 });
+for (const id of Object.keys(SWITCHES)) {
+  $(id).addEventListener("click", () => {
+    $(id).setAttribute("aria-pressed", String($(id).getAttribute("aria-pressed") !== "true"));
+    applySwitches();
+  });
+}
 $("call-source").addEventListener("change", async () => {
+  chosenSource = true;
   if (!call) return;
   try {
     const next = await source($("call-source").value, securePage());
     await call.replace(next);
     endStream(sent);
     sent = next;
+    applySwitches();
     showVideo("me", "You", sent, true);
   } catch (error) {
     verdict($("call-state"), error.message, "warn");
@@ -381,4 +502,5 @@ function showSnippets() {
   }));
 }
 
+useArrowKeys(document.querySelector('[role="tablist"]'));
 begin();
