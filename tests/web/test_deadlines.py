@@ -160,3 +160,16 @@ async def test_a_session_that_becomes_no_member_ends(start_web: StartWeb, monkey
     async with connected(site) as (reader, writer):
         writer.write(b"GET /socket.io/?EIO=4&transport=websocket HTTP/1.1\r\nHost: a\r\n" + UPGRADE)
         await end_of(reader)
+
+
+@pytest.mark.parametrize("size", [65_537, 99_999_999_999_999])
+async def test_a_body_that_is_said_to_be_too_large_is_not_waited_for(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(middleware, "_BODY_SECONDS", PATIENCE)
+    for wait in DEADLINES:
+        monkeypatch.setitem(DEADLINES, wait, PATIENCE)
+    site = await start_web()
+    async with connected(site) as (reader, writer):
+        writer.write(POST + f"Content-Length: {size}\r\n\r\n".encode())
+        assert (await end_of(reader)).startswith(b"HTTP/1.1 413 ")

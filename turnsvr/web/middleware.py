@@ -17,6 +17,7 @@ AsgiApp = Callable[[AsgiScope, AsgiReceive, AsgiSend], Awaitable[None]]
 
 _FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded")
 _SCHEMES = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
+_TOO_LARGE = b"the request is too large"
 _BODY_SECONDS = 12.0
 """A little less than the connection has for it, so that the client is told."""
 
@@ -63,7 +64,10 @@ class Forwarded:
 
 
 class BoundedBody:
-    """Reads a request's body before it is served: at most `size` bytes, within 12 seconds."""
+    """Reads a request's body before it is served: at most `size` bytes, within 12 seconds.
+
+    One that is said to be larger is not waited for.
+    """
 
     def __init__(self, app: AsgiApp, size: int) -> None:
         self._app = app
@@ -72,6 +76,9 @@ class BoundedBody:
     async def __call__(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         if scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS"):
             await self._app(scope, receive, send)
+            return
+        if _declared(scope) > self._size:
+            await answer(send, 413, _TOO_LARGE)
             return
         try:
             async with asyncio.timeout(_BODY_SECONDS):
@@ -82,7 +89,7 @@ class BoundedBody:
         except _Gone:
             return
         if body is None:
-            await answer(send, 413, b"the request is too large")
+            await answer(send, 413, _TOO_LARGE)
             return
         await self._app(scope, _Replay(body, receive), send)
 
@@ -98,6 +105,11 @@ class BoundedBody:
                 return None
             if not event.get("more_body", False):
                 return bytes(body)
+
+
+def _declared(scope: AsgiScope) -> int:
+    """Bytes that the body is to have, 0 where the head does not say; h11 has seen that it is a number."""
+    return max((int(value) for name, value in scope["headers"] if name == b"content-length"), default=0)
 
 
 class _Gone(Exception):
