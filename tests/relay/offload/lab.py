@@ -191,7 +191,7 @@ class Lab:
     def serve(
         self,
         mode: Mode | None,
-        kind: PumpKind = "compiled",
+        kind: PumpKind = "auto",
         settings: PumpSettings = SETTINGS,
         names: tuple[str, ...] | None = None,
     ) -> Served:

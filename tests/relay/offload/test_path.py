@@ -15,7 +15,7 @@ from typing import Protocol
 
 import pytest
 
-from tests.relay.offload.frames import channel_data
+from tests.relay.offload.frames import Datagram, channel_data
 from tests.relay.offload.lab import CHANNEL, CLIENT, PEER, RELAY, SERVER, SETTINGS, Lab, Opened, Served, run, within
 from turnsvr.relay import PumpKind
 from turnsvr.relay.api import PumpSettings
@@ -33,7 +33,7 @@ STEP = 0.006
 
 class Serve(Protocol):
     def __call__(
-        self, mode: Mode | None, kind: PumpKind = "compiled", settings: PumpSettings = SETTINGS,
+        self, mode: Mode | None, kind: PumpKind = "auto", settings: PumpSettings = SETTINGS,
         names: tuple[str, ...] | None = None,
     ) -> Served: ...  # fmt: skip
 
@@ -57,7 +57,7 @@ async def serve(lab: Lab) -> AsyncIterator[Serve]:
     made: list[Served] = []
 
     def factory(
-        mode: Mode | None, kind: PumpKind = "compiled", settings: PumpSettings = SETTINGS,
+        mode: Mode | None, kind: PumpKind = "auto", settings: PumpSettings = SETTINGS,
         names: tuple[str, ...] | None = None,
     ) -> Served:  # fmt: skip
         if made:
@@ -109,9 +109,8 @@ async def by_the_pump(session: Opened, peer: Address = PEER[V4]) -> None:
         await asyncio.sleep(STEP)
 
 
-@pytest.mark.parametrize("kind", ["compiled", "portable"])
-async def test_a_call_is_carried(serve: Serve, mode: Mode, kind: PumpKind) -> None:
-    served = serve(mode, kind)
+async def test_a_call_is_carried(serve: Serve, mode: Mode, pump_kind: PumpKind) -> None:
+    served = serve(mode, pump_kind)
     session = served.open()
     session.bind(PEER[V4])
     await carried(session)
@@ -203,7 +202,8 @@ async def test_what_ends_is_carried_no_more(serve: Serve, mode: Mode, how: str) 
     assert served.status.channels == (1 if how in ("another channel", "moved") else 0)
     before = served.status.carried
     served.lab.client.send(session.up(channel_data(CHANNEL, VOICE)))
-    served.lab.peer.send(session.down(VOICE, PEER[V4]))
+    if how != "moved":  # what the peer sends is carried to where the client is now
+        served.lab.peer.send(session.down(VOICE, PEER[V4]))
     await asyncio.sleep(0.05)
     assert served.status.carried == before
 
@@ -367,6 +367,18 @@ async def test_a_limit_that_is_reloaded(serve: Serve, mode: Mode) -> None:
     assert await talk(session) == (1, 1)
 
 
+async def test_a_session_that_is_traced_is_the_pump_s(serve: Serve, mode: Mode) -> None:
+    served = serve(mode)
+    session = served.open()
+    session.bind(PEER[V4])
+    await carried(session)
+    served.pump.tell(session.number, True)
+    await by_the_pump(session)
+    assert len(served.notes.told) >= 10
+    served.pump.tell(session.number, False)
+    await carried(session)
+
+
 async def test_only_the_interfaces_that_are_named(serve: Serve, mode: Mode) -> None:
     served = serve(mode, names=("sc", "nowhere0"))
     session = served.open()
@@ -441,3 +453,31 @@ def attached(lab: Lab, mode: Mode) -> bool:
 
 def replace_port(address: Address, port: int) -> Address:
     return Address(address.host, port)
+
+
+async def test_a_flood_of_strangers_beside_a_call(serve: Serve, lab: Lab, mode: Mode) -> None:
+    """A hundred spoofed Allocate requests for each packet of a call, which loses less than one in a hundred."""
+    served = serve(mode)
+    session = served.open()
+    session.bind(PEER[V4])
+    await carried(session)
+    allocate = bytes.fromhex("000300082112a442") + bytes(12) + bytes.fromhex("0019000411000000")
+    flood = [
+        lab.client.server_mac
+        + lab.client.mac
+        + Datagram(Address(f"10.81.0.{9 + at % 200}", at), SERVER[V4], allocate).frame()[12:]
+        for at in range(1_024, 1_424)
+    ]
+    sent = 0
+    for at in range(100):
+        for frame in flood[at % 4 * 100 :][:100]:
+            lab.client.send_frame(frame)
+        lab.client.send(session.up(channel_data(CHANNEL, VOICE)))
+        sent += 1
+        if at % 10 == 9:
+            await asyncio.sleep(0)
+            lab.client.frames()
+    await asyncio.sleep(0.05)
+    lost = sent - sum(1 for frame in lab.peer.frames() if frame[-len(VOICE) :] == VOICE)
+    assert lost <= sent // 100
+    assert served.status.channels == 1

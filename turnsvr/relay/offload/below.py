@@ -117,6 +117,9 @@ class Below:
     def move(self, number: int, five_tuple: FiveTuple) -> None:
         self._table.move(number, five_tuple)
 
+    def tell(self, number: int, wanted: bool) -> None:
+        self._table.tell(number, wanted)
+
     def reconfigure(self, settings: PumpSettings) -> None:
         self._settings = settings
         self._table.bandwidth = settings.bandwidth

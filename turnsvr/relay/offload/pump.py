@@ -99,6 +99,10 @@ class OffloadedPump:
         self._pump.move(session, five_tuple)
         self._tell(Below.move, session, five_tuple)
 
+    def tell(self, session: int, wanted: bool) -> None:
+        self._tell(Below.tell, session, wanted)
+        self._pump.tell(session, wanted)
+
     def reconfigure(self, settings: PumpSettings) -> None:
         self._pump.reconfigure(settings)
         self._tell(Below.reconfigure, settings)

@@ -58,6 +58,8 @@ class Session:
     until: float
     bandwidth: float | None
     slot: int = -1
+    is_told: bool = False
+    """Whether each packet is to be told of, which the pump alone does."""
     channels: dict[int, Channel] = field(default_factory=dict)
     permissions: dict[str, tuple[float, Ports]] = field(default_factory=dict)
     seen: tuple[int, ...] = (0, 0, 0, 0, 0)
@@ -162,6 +164,14 @@ class FlowTable:
         for channel in session.channels.values():
             self._renew(session, channel)
 
+    def tell(self, number: int, wanted: bool) -> None:
+        """Whether each packet of a session is to be told of: then the pump carries it."""
+        session = self.sessions.get(number)
+        if session is not None:
+            session.is_told = wanted
+            for channel in session.channels.values():
+                self._renew(session, channel)
+
     def invalidate(self) -> None:
         """Every route may have changed: nothing is carried until renew()."""
         self._generation = self._generation % 0xFFFFFFFF + 1
@@ -238,7 +248,7 @@ class FlowTable:
     def _may_carry(self, session: Session, channel: Channel) -> bool:
         until, ports = session.permissions.get(channel.peer.host, (0.0, ()))
         client, peer = session.five_tuple.client, channel.peer
-        if session.five_tuple.transport is not Transport.UDP or peer.family not in session.relays:
+        if session.is_told or session.five_tuple.transport is not Transport.UDP or peer.family not in session.relays:
             return False
         if peer.host in self.own_hosts or "%" in client.host + session.five_tuple.server.host + peer.host:
             return False
