@@ -110,6 +110,14 @@ def test_milliseconds_in_front_stay_milliseconds_beside_a_number_that_could_be_a
     assert NAMES.refusal("1800000060000:1900000000", 0) is Refusal.NOT_IN_SECONDS
 
 
+@pytest.mark.parametrize("unit", [1_000_000, 1_000_000_000])
+def test_a_telephone_number_behind_microseconds_is_no_expiry_but_a_time_behind_a_users_number_is(unit: int) -> None:
+    name = f"{E * unit}:491511234567"
+    assert NAMES.parse(name) is None
+    assert NAMES.refusal(name, 0) is Refusal.NOT_IN_SECONDS
+    assert NAMES.parse(f"{E * unit}:{E}") == TimedName(E, str(E * unit))
+
+
 @given(
     separator=st.sampled_from(string.punctuation),
     user=st.text(st.characters(exclude_categories=["Cs"]), max_size=60),

@@ -18,6 +18,9 @@ _MAX_DIGITS: Final = 20
 """Nanoseconds since 1970 have 19."""
 _LEAST_PLAUSIBLE: Final = 1_000_000_000
 """Seconds since 1970, in 2001. What is less and stands beside a plausible expiry is a user's number."""
+_MOST_PLAUSIBLE: Final = 4_102_444_800
+"""The same in 2100. What is more and stands behind a number that is not in seconds is a user's number, as of a phone.
+"""
 _MILLISECONDS: Final = range(1_000_000_000_000, 4_102_444_800_000)
 """A number that is a time between 2001 and 2100 in milliseconds, and none in seconds."""
 
@@ -50,6 +53,8 @@ class TimedNames:
         leading, others = self._leading(username), self._others(username)
         if leading is not None and int(leading.digits) in _MILLISECONDS:
             return None
+        if leading is not None and not _is_short(leading):
+            others = [reading for reading in others if int(reading.digits) < _MOST_PLAUSIBLE]
         for reading in (leading, *others):
             if reading is not None and _is_short(reading) and int(reading.digits) >= _LEAST_PLAUSIBLE:
                 return TimedName(int(reading.digits), reading.user)
