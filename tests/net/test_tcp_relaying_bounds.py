@@ -16,6 +16,7 @@ from turnsvr.client.link import StreamLink
 from turnsvr.client.transaction import TransactionFailed
 from turnsvr.client.turn import TCP_PROTOCOL, AllocateOptions, PeerConnected, TurnClient
 from turnsvr.stun.address import Address, Family
+from turnsvr.stun.message import Method
 
 
 async def test_a_user_is_held_to_the_bandwidth_of_the_allocation(world: World) -> None:
@@ -81,6 +82,8 @@ async def test_a_user_cannot_look_for_open_ports(world: World) -> None:
             await each.connect(before.address)
     with pytest.raises(BlockingIOError):  # nobody has been there
         before.listener.accept()
+    answers = world.application.server.answers
+    assert (answers[Method.CONNECT, 200], answers[Method.CONNECT, 508]) == (1, 2)
 
 
 async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> None:
