@@ -16,7 +16,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # More than cores: tests wait more than they compute.
-WORKERS ?= 4
+WORKERS ?= 3
 FUZZ_SECONDS ?= 60
 MINUTES ?= 60
 
