@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.cli.test_text import session
 from turnsvr.cli.text import width
+from turnsvr.cli.top.totals import sparkline, steady
 from turnsvr.cli.top.view import (
     Action,
     Choices,
@@ -40,7 +41,7 @@ STATUS: dict[str, Any] = {
 SESSIONS = [session(number, f"user{number}") for number in range(1, 31)]
 SNAPSHOT = Snapshot(STATUS, SESSIONS, 30)
 KEYS = [
-    *"rbuaix/?qyYnhjk\x00é",
+    *"rbuaix/?qyYnhjktp \x00é",
     "up",
     "down",
     "left",
@@ -52,7 +53,7 @@ KEYS = [
     "escape",
     "backspace",
 ]
-HEIGHT = 15
+HEIGHT = 16
 NOTHING_CHOSEN = Choices()
 
 
@@ -74,9 +75,10 @@ def chosen(state: Choices, snapshot: Snapshot = SNAPSHOT) -> str:
 
 
 def test_the_head_tells_of_the_whole_server() -> None:
-    first, second, third, title, *_ = texts(Choices())
+    first, second, refusals, third, title, *_ = texts(Choices())
     assert first == "turnsvr 1.2.3  ready  up 1h06m"
     assert second == ("30 sessions, 105 since start  up 8.0 Mb/s 7 packets/s  down 8.0 Mb/s 7 packets/s  4 dropped")
+    assert refusals == "refused: 0 logins, 0 peers; drops: no permission 4"
     assert third == "30 listed, by rate, down"
     assert title.split()[:3] == ["ID", "USER", "CLIENT"]
 
@@ -144,7 +146,7 @@ def test_searching() -> None:
     assert state.search == ""
     state, action = pressed("enter", state=state)
     assert (state.search, state.mode, action) == ("alq", Mode.LIST, None)
-    assert texts(state)[2] == "finding 'alq'  30 listed, by rate, down"
+    assert texts(state)[3] == "finding 'alq'  30 listed, by rate, down"
     assert pressed("/", "x", "escape", state=state)[0].search == "alq"
     assert pressed("escape", state=state)[0].search == ""
 
@@ -170,8 +172,8 @@ def test_the_question_is_about_the_session_that_was_selected_whatever_the_list_d
 
 def test_a_session_s_peers_are_shown_and_scrolled() -> None:
     state, _ = pressed("down", "enter")
-    assert "SESSION 2" in texts(state)[3]
-    assert "asking the server …" in texts(state)[4]
+    assert "SESSION 2" in texts(state)[4]
+    assert "asking the server …" in texts(state)[5]
     detail = session(2, "user2", permissions=[{"peer": f"203.0.113.{n}", "remaining": 9.0} for n in range(40)])
     snapshot = replace(SNAPSHOT, detail=detail)
     lines = texts(state, snapshot, height=40)
@@ -182,7 +184,7 @@ def test_a_session_s_peers_are_shown_and_scrolled() -> None:
     far = state
     for _ in range(20):
         far, _ = press(far, "pagedown", snapshot, HEIGHT)
-    assert texts(far, snapshot)[3] == "SESSION 2"
+    assert texts(far, snapshot)[4] == "SESSION 2"
     assert any("0x4001  203.0.113.9:9" in line for line in texts(far, snapshot)[4:])
     asked, _ = press(state, "x", snapshot, HEIGHT)
     assert texts(asked, snapshot)[-1] == "end session 2 of user2? y/n"
@@ -225,3 +227,54 @@ def test_any_keys_on_any_terminal_with_any_names(
         assert len(lines) == height
         assert all(width(line.text) == cells and (line.text.isprintable() or not line.text) for line in lines)
         state, _ = press(state, key, now, height)
+
+
+def test_pause_holds_what_is_shown() -> None:
+    paused, _ = press(NOTHING_CHOSEN, "p", SNAPSHOT, HEIGHT)
+    assert any(text.startswith("PAUSED") for text in texts(paused))
+    again, _ = press(paused, " ", SNAPSHOT, HEIGHT)
+    assert again == NOTHING_CHOSEN
+
+
+def test_totals_by_user_realm_and_peer() -> None:
+    sessions = [session(1, "alice"), session(2, "alice"), session(3, "bob", realm="other.example", permissions=None)]
+    snapshot = Snapshot(STATUS, sessions, 3)
+    state, seen = NOTHING_CHOSEN, []
+    for _ in range(4):
+        state, _ = press(state, "t", snapshot, HEIGHT)
+        names = ("alice", "bob ", "example.org", "other.example", "203.0.113.9", "no peer")
+        seen.append([line.split()[:2] for line in texts(state, snapshot) if line.startswith(names)])
+    assert seen[0] == [["alice", "2"], ["bob", "1"]]
+    assert seen[1] == [["example.org", "2"], ["other.example", "1"]]
+    assert seen[2] == [["203.0.113.9", "2"], ["no", "peer"]]
+    assert state == NOTHING_CHOSEN
+
+
+def test_why_packets_and_requests_are_refused() -> None:
+    status = STATUS | {"authentications_failed": 7, "peers_refused": 2, "drops": {"overload": 1, "no_permission": 1200}}
+    assert "refused: 7 logins, 2 peers; drops: no permission 1.2k, overload 1" in texts(
+        NOTHING_CHOSEN, Snapshot(status, SESSIONS, 30)
+    )
+
+
+def test_rows_hold_still_at_about_equal_rates() -> None:
+    def at(number: int, rate: float) -> dict[str, Any]:
+        flow = {"packets": 0, "bytes": 0, "packets_per_second": 0.0, "bits_per_second": rate}
+        return session(number) | {"traffic": {"from_client": flow, "to_client": flow, "dropped": 0}}
+
+    def order(rates: dict[int, float], before: list[int], sort: str = "-rate") -> list[int]:
+        return [each["id"] for each in steady([at(*each) for each in rates.items()], before, sort)]
+
+    first = order({1: 100_000, 2: 101_000, 3: 900_000, 4: 0}, [])
+    assert first == [3, 1, 2, 4]
+    assert order({4: 0, 2: 99_000, 1: 103_000, 3: 850_000}, first) == first
+    assert order({1: 100_000, 2: 400_000, 3: 900_000, 4: 0}, first) == [3, 2, 1, 4]
+    assert order({1: 100_000, 3: 900_000}, first, "rate") == [1, 3]
+    assert order({2: 1, 1: 2}, first, "user") == [2, 1]
+
+
+def test_the_line_of_rates() -> None:
+    assert sparkline([]) == ""
+    assert sparkline([0, 0]) == "▁▁"
+    assert sparkline([0, 50, 100]) == "▁▅█"
+    assert any(text.endswith("▁█") for text in texts(NOTHING_CHOSEN, replace(SNAPSHOT, history=(0, 9))))

@@ -27,7 +27,8 @@ def top(where: Where, interval: float) -> None:
     """Watch the sessions of the running server, and end them.
 
     Rates, sorted by a key: r rate, b bytes, u user, a age, and again the other way round. / finds, Enter shows the
-    selected session's peers, x ends it after a question, q quits. ? shows all keys.
+    selected session's peers, x ends it after a question, t adds up by user, realm and peer, p pauses, q quits. ? shows
+    all keys.
 
     \b
     Example:

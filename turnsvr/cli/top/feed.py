@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from turnsvr.admin import NoServer, RefusedByServer
+from turnsvr.cli.top.totals import steady
 from turnsvr.cli.top.view import Snapshot
 
 if TYPE_CHECKING:
     from turnsvr.admin.client import AdminClient
 
+_REMEMBERED = 30
+"""Looks whose rate is shown."""
 _LISTED = 500
 """Sessions that are asked for: the first by the chosen order."""
 
@@ -26,6 +30,8 @@ class Selection:
     sort: str
     search: str
     detail: int | None
+    peers: bool = False
+    """Whether the peers of every session are."""
 
 
 class Feed:
@@ -41,6 +47,7 @@ class Feed:
         self._look = threading.Event()
         self._stopped = False
         self._client: AdminClient | None = None
+        self._rates: deque[float] = deque(maxlen=_REMEMBERED)
         self._thread = threading.Thread(target=self._run, name="turnsvr-top", daemon=True)
         self._thread.start()
 
@@ -92,7 +99,7 @@ class Feed:
         detail, message = None, ""
         try:
             status = server.status()
-            page = server.sessions(sort=wish.sort, search=wish.search or None, limit=_LISTED)
+            page = server.sessions(sort=wish.sort, search=wish.search or None, limit=_LISTED, detail=wish.peers or None)
         except RefusedByServer as error:
             raise NoServer(str(error)) from None
         if wish.detail is not None:
@@ -100,7 +107,9 @@ class Feed:
                 detail = server.session(wish.detail)
             except RefusedByServer as error:
                 message = str(error)
-        return Snapshot(status, page["sessions"], page["total"], detail, message=message)
+        self._rates.append(sum(flow["bits_per_second"] for flow in status["relayed"].values()))
+        sessions = steady(page["sessions"], [each["id"] for each in self.snapshot.sessions], wish.sort)
+        return Snapshot(status, sessions, page["total"], detail, history=tuple(self._rates), message=message)
 
     def _server(self) -> AdminClient:
         if self._client is None:

@@ -80,6 +80,7 @@ class _Screen:
         self._state = Choices()
         self._feed = Feed(connect, interval, self._wish())
         self._ended = False
+        self._seen = self._feed.snapshot
 
     def end(self) -> None:
         """At the next turn; ending twice is fine."""
@@ -97,7 +98,8 @@ class _Screen:
 
     def _turn(self, window: curses.window) -> bool:
         """Show what there is and take one key; False to quit."""
-        snapshot = self._feed.snapshot
+        snapshot = self._seen if self._state.paused else self._feed.snapshot
+        self._seen = snapshot
         height, cells = window.getmaxyx()
         self._state = scrolled(self._state, snapshot, height)
         self._draw(window, render(self._state, snapshot, cells, height))
@@ -120,7 +122,7 @@ class _Screen:
     def _wish(self) -> Selection:
         state = self._state
         reading = state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL)
-        return Selection(state.sort, state.search, state.selected if reading else None)
+        return Selection(state.sort, state.search, state.selected if reading else None, state.totals == "peer")
 
     def _draw(self, window: curses.window, lines: list[Line]) -> None:
         window.erase()

@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 from turnsvr.cli import statustext
 from turnsvr.cli.sessiontable import table
 from turnsvr.cli.text import duration, fit, printable, size
+from turnsvr.cli.top.totals import lines, sparkline, totals
 
-_HEAD = 3
+_HEAD = 4
 """Lines above the table's title."""
 _MAX_SEARCH = 100
 _HELD = {"AGE": 6, "LEFT": 6, "UP b/s": 6, "DOWN b/s": 8, "BYTES": 5, "PEERS": 5, "DROPS": 5, "CLIENT": 21, "USER": 12}
 """Least widths, by column: figures that change leave the others where they are."""
 
+_TOTALS = ("", "user", "realm", "peer")
 _SORTS = {"r": "rate", "b": "bytes", "u": "user", "a": "age", "i": "id"}
 _LARGEST_FIRST = {"rate", "bytes", "age"}
 
@@ -25,6 +27,8 @@ _KEYS = (
     ("arrows j k", "select a session; Page Up, Page Down, Home, End"),
     ("Enter", "the selected session's peers and channels"),
     ("/", "find in users, realms and addresses; Escape: all again"),
+    ("t", "totals by user, by realm, by peer; the sessions again"),
+    ("p Space", "pause: what is shown stays as it is; again: go on"),
     ("x", "end the selected session"),
     ("q", "quit"),
 )
@@ -51,6 +55,9 @@ class Choices:
     """A session's ID; the first one's when None."""
     first: int = 0
     """Row, or line of a detail, at the top."""
+    totals: str = ""
+    """What is added up in the place of the sessions: user, realm, peer; empty for the sessions."""
+    paused: bool = False
     back: Mode = Mode.LIST
     """Where a question was asked."""
 
@@ -65,6 +72,8 @@ class Snapshot:
     detail: dict[str, Any] | None = None
     problem: str = ""
     """Why there is no answer; empty when there is one."""
+    history: Sequence[float] = ()
+    """Bits a second both ways at the last looks, the newest last."""
     message: str = ""
     """What came of what was asked last."""
 
@@ -147,6 +156,10 @@ def _choose(state: Choices, key: str, snapshot: Snapshot, height: int) -> Choice
         return replace(state, search="", selected=None, first=0)
     if key in ("?", "h"):
         return replace(state, mode=Mode.HELP)
+    if key in ("p", " "):
+        return replace(state, paused=not state.paused)
+    if key == "t":
+        return replace(state, totals=_TOTALS[(_TOTALS.index(state.totals) + 1) % len(_TOTALS)], first=0)
     numbers = [session["id"] for session in snapshot.sessions]
     if not numbers:
         return state
@@ -212,19 +225,23 @@ def render(state: Choices, snapshot: Snapshot, cells: int, height: int) -> list[
     elif state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL):
         body = _detail(state, snapshot)
         body = body[:1] + body[1:][min(state.first, max(0, len(body) - 2)) :]
+    elif state.totals:
+        title, *sums = lines(totals(snapshot.sessions, state.totals), state.totals)
+        body = [Line(title, Style.TITLE), *map(Line, sums)]
     else:
         body = _table(state, snapshot, cells, rows(height))
     room = max(0, height - 1)
     above = [*head, *body] if room > _HEAD else [*head[:1], *body[1:]]
-    lines = above[:room]
-    lines += [Line("")] * (room - len(lines))
-    return [Line(fit(line.text, cells), line.style) for line in [*lines, last][:height]]
+    shown = above[:room]
+    shown += [Line("")] * (room - len(shown))
+    return [Line(fit(line.text, cells), line.style) for line in [*shown, last][:height]]
 
 
 def _head(state: Choices, snapshot: Snapshot) -> list[Line]:
     status = snapshot.status
     if status is None:
-        return [Line(printable(snapshot.problem) or "asking the server …", Style.BAD), Line(""), Line("")]
+        said = printable(snapshot.problem) or "asking the server …"
+        return [Line(said, Style.BAD), *(Line("") for _ in range(_HEAD - 1))]
     relayed, sessions = status["relayed"], status["sessions"]
     problems = "; ".join(map(printable, status["problems"]))
     first = f"turnsvr {status['version']}  {statustext.state(status)}  up {duration(status['uptime'])}"
@@ -239,8 +256,17 @@ def _head(state: Choices, snapshot: Snapshot) -> list[Line]:
             f"{sessions['now']} sessions, {sum(sessions['started'].values())} since start  "
             f"up {_rate(relayed['from_client'])}  down {_rate(relayed['to_client'])}  {size(drops)} dropped"
         ),
-        Line(f"{found}{listed} listed, {order}"),
+        Line(_refusals(status)),
+        Line(f"{'PAUSED  ' if state.paused else ''}{found}{listed} listed, {order}  {sparkline(snapshot.history)}"),
     ]
+
+
+def _refusals(status: dict[str, Any]) -> str:
+    """What was refused since the start, and why packets were dropped, most frequent first."""
+    refused = f"refused: {status.get('authentications_failed', 0)} logins, {status.get('peers_refused', 0)} peers"
+    reasons = sorted(((number, name) for name, number in status["drops"].items() if number), reverse=True)
+    drops = ", ".join(f"{name.replace('_', ' ')} {size(number)}" for number, name in reasons)
+    return f"{refused}; drops: {drops}" if drops else refused
 
 
 def _rate(flow: dict[str, Any]) -> str:
@@ -320,4 +346,6 @@ def _last(state: Choices, snapshot: Snapshot) -> Line:
         return Line(printable(snapshot.message))
     if state.mode is Mode.DETAIL:
         return Line("Escape back  x end  q quit", Style.FAINT)
-    return Line("r rate  b bytes  u user  a age  / find  Enter peers  x end  ? keys  q quit", Style.FAINT)
+    return Line(
+        "r rate  b bytes  u user  a age  / find  t totals  p pause  Enter peers  x end  ? keys  q quit", Style.FAINT
+    )
