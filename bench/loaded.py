@@ -50,12 +50,12 @@ class Loaded:
         self.running.check()
         pid, load = self.running.pid, self.offer(rate, seconds, exact)
         preempted, before, began = process.preemptions(pid), process.cpu_seconds(pid), time.monotonic()
-        tally = self.flows.run(load)
+        counts = self.flows.run(load)
         self.running.check()
         took = time.monotonic() - began
-        if tally.delivered < tally.sent:
+        if counts.delivered < counts.sent:
             took -= load.quiet
-        return SweepStep(rate, tally, process.cpu_seconds(pid) - before, took, process.preemptions(pid) - preempted)
+        return SweepStep(rate, counts, process.cpu_seconds(pid) - before, took, process.preemptions(pid) - preempted)
 
 
 @contextmanager
@@ -120,24 +120,24 @@ def carried(loaded: Loaded, seconds: float, near: float, *, known: bool = True) 
     else:
         steps = search(step, _FIRST_RATE, factor=_FIRST_FACTOR, steps=_FIRST_STEPS)
     most = best(steps)
-    if not most.tally.in_window:
-        raise LoadError(f"{loaded.running.server.name} delivered none of {most.tally.sent} packets in time")
+    if not most.counts.in_window:
+        raise LoadError(f"{loaded.running.server.name} delivered none of {most.counts.sent} packets in time")
     if not known:
-        return {"delivered": most.tally.rate}
+        return {"delivered": most.counts.rate}
     over = step(most.asked * _OVERLOAD)
     everything = [*steps, over]
     found = best(everything)
-    limited = any(done.tally.generator_limited for done in everything) and found.server_share < _FULL
+    limited = any(done.counts.generator_limited for done in everything) and found.server_share < _FULL
     return {
-        "delivered": found.tally.rate,
-        "overload": highest(everything) if limited else over.tally.rate,
+        "delivered": found.counts.rate,
+        "overload": highest(everything) if limited else over.counts.rate,
         "share": over.server_share,
         # A server that is not full spends time on waking up, so each is taken at the load that suits it best.
-        "cpu": min(done.cost for done in everything if done.tally.delivered),
-        "loss": found.tally.loss,
+        "cpu": min(done.cost for done in everything if done.counts.delivered),
+        "loss": found.counts.loss,
         "generator_limited": float(limited),
-        "lost_at_generator": float(sum(done.tally.overrun for done in everything)),
-        "disturbed": float(sum(done.tally.disturbed for done in everything)),
+        "lost_at_generator": float(sum(done.counts.overrun for done in everything)),
+        "disturbed": float(sum(done.counts.disturbed for done in everything)),
         "preempted": float(sum(done.preempted for done in everything)),
     }
 
@@ -168,9 +168,9 @@ def in_turn(subjects: Sequence[Loaded], rate: float, seconds: float) -> list[Rea
 
 def latency(steps: Sequence[SweepStep]) -> Reading:
     """Medians of the windows' quantiles; how many windows another program took the server's or the load's core in."""
-    arrived = [step.tally.latency for step in steps if step.tally.delivered]
-    delivered = sum(step.tally.delivered for step in steps)
-    sent = sum(step.tally.sent for step in steps)
+    arrived = [step.counts.latency for step in steps if step.counts.delivered]
+    delivered = sum(step.counts.delivered for step in steps)
+    sent = sum(step.counts.sent for step in steps)
     return {
         **{
             name: median(quantile(histogram, part) for histogram in arrived) if arrived else float("nan")
@@ -179,5 +179,5 @@ def latency(steps: Sequence[SweepStep]) -> Reading:
         "half_cpu": sum(step.server_cpu for step in steps) / delivered if delivered else float("nan"),
         "half_loss": 1 - delivered / sent if sent else 1.0,
         "windows": float(len(steps)),
-        "windows_disturbed": float(sum(step.preempted > 0 or step.tally.disturbed for step in steps)),
+        "windows_disturbed": float(sum(step.preempted > 0 or step.counts.disturbed for step in steps)),
     }

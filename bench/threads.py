@@ -22,15 +22,15 @@ def measure(server: Turnsvr, case: Case, seconds: float, rate: float, cores: Seq
     ):
         threads_before = process.thread_seconds(running.pid)
         before = process.cpu_seconds(running.pid)
-        tally = flows.run(traffic.load(rate, seconds))
-        step = SweepStep(rate, tally, process.cpu_seconds(running.pid) - before, seconds)
+        counts = flows.run(traffic.load(rate, seconds))
+        step = SweepStep(rate, counts, process.cpu_seconds(running.pid) - before, seconds)
         running.check()
         work = [
             spent - threads_before.get(thread, 0.0) for thread, spent in process.thread_seconds(running.pid).items()
         ]
     return {
-        "delivered": tally.rate,
-        "loss": tally.loss,
+        "delivered": counts.rate,
+        "loss": counts.loss,
         "cpu": step.cost,
         "balance": balance(work, threads),
     }

@@ -17,27 +17,27 @@ def _ipv4(number: int) -> bytes:
 class TestTokenBucket:
     def test_a_burst_then_the_rate(self) -> None:
         bucket = TokenBucket(rate=10, burst=5, now=100)
-        assert [bucket.take(1, 100) for _ in range(7)] == [True] * 5 + [False] * 2
-        assert bucket.take(1, 100.125)
-        assert not bucket.take(1, 100.125)
-        assert [bucket.take(1, 200) for _ in range(6)] == [True] * 5 + [False]
+        assert [bucket.allow(1, 100) for _ in range(7)] == [True] * 5 + [False] * 2
+        assert bucket.allow(1, 100.125)
+        assert not bucket.allow(1, 100.125)
+        assert [bucket.allow(1, 200) for _ in range(6)] == [True] * 5 + [False]
 
     def test_what_is_refused_costs_nothing(self) -> None:
         bucket = TokenBucket(rate=1, burst=10, now=0)
-        assert not bucket.take(11, 0)
-        assert bucket.take(10, 0)
+        assert not bucket.allow(11, 0)
+        assert bucket.allow(10, 0)
 
     def test_nothing_may_always_pass(self) -> None:
         bucket = TokenBucket(rate=1, burst=1, now=0)
-        assert bucket.take(1, 0)
-        assert bucket.take(0, 0)
+        assert bucket.allow(1, 0)
+        assert bucket.allow(0, 0)
 
     def test_time_that_goes_backwards_adds_nothing(self) -> None:
         bucket = TokenBucket(rate=1, burst=1, now=100)
-        assert bucket.take(1, 100)
-        assert not bucket.take(1, 50)
-        assert not bucket.take(1, 100.5)
-        assert bucket.take(1, 101)
+        assert bucket.allow(1, 100)
+        assert not bucket.allow(1, 50)
+        assert not bucket.allow(1, 100.5)
+        assert bucket.allow(1, 101)
 
     @given(
         st.floats(0.1, 1e6),
@@ -48,7 +48,7 @@ class TestTokenBucket:
         bucket, now, taken = TokenBucket(rate, burst, 0.0), 0.0, 0.0
         for wait, amount in steps:
             now += wait
-            taken += amount if bucket.take(amount, now) else 0.0
+            taken += amount if bucket.allow(amount, now) else 0.0
             assert taken <= (burst + rate * now) * (1 + 1e-9) + 1e-6
 
 

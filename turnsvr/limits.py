@@ -32,8 +32,8 @@ class TokenBucket:
         self._level = burst
         self._filled_at = now
 
-    def take(self, amount: float, now: float) -> bool:
-        """Whether amount may pass now; takes it if so. Time that goes backwards adds nothing."""
+    def allow(self, amount: float, now: float) -> bool:
+        """Whether amount may pass now; spends it if so. Time that goes backwards adds nothing."""
         if now > self._filled_at:
             self._level = min(self._burst, self._level + (now - self._filled_at) * self._rate)
             self._filled_at = now

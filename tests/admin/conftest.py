@@ -38,7 +38,7 @@ class Site:
         return answer.json()
 
     async def client(
-        self, transport: str = "udp", login: Login | None = None, wish: AllocateOptions | None = None
+        self, transport: str = "udp", login: Login | None = None, options: AllocateOptions | None = None
     ) -> TurnClient:
         """With an allocation."""
         address = address_of(self.application, transport)
@@ -51,7 +51,7 @@ class Site:
         else:
             client = TurnClient(await DatagramLink.open(address), login or Login(USER, PASSWORD))
         self.clients.append(client)
-        await client.allocate(wish or AllocateOptions())
+        await client.allocate(options or AllocateOptions())
         return client
 
     async def close(self) -> None:

@@ -93,7 +93,7 @@ async def test_connections_to_peers_are_told_of(start_admin: StartAdmin) -> None
         listen=["udp://127.0.0.1:0", "tcp://127.0.0.1:0"],
         peers={"allow": ["127.0.0.1"]},
     )
-    client = await site.client("tcp", wish=AllocateOptions(transport=TCP_PROTOCOL))
+    client = await site.client("tcp", options=AllocateOptions(transport=TCP_PROTOCOL))
     with socket.create_server(("127.0.0.1", 0)) as peer:
         address = Address(*peer.getsockname())
         await client.connect(address)

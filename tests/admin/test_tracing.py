@@ -135,7 +135,7 @@ async def test_a_session_to_its_end(start_admin: StartAdmin, pump_kind: PumpKind
 async def test_a_session_that_moves(start_admin: StartAdmin) -> None:
     """Its ticket is as good as a password, once: nobody sees it."""
     site = await start_admin(stun={"mobility": True})
-    client = await site.client(wish=AllocateOptions(mobile=True))
+    client = await site.client(options=AllocateOptions(mobile=True))
     session = (await site.get("/sessions"))["sessions"][0]["id"]
     number = await begin(site, session=session)
     await (await client.move(await DatagramLink.open(address_of(site.application, "udp")))).close()

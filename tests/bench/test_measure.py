@@ -128,7 +128,7 @@ def test_a_server_that_stands_still_delivers_nothing(server: Server) -> None:
     with ready(server, CASES[0], [0]) as loaded:
         stop(loaded.running)
         try:
-            assert loaded.step(1_000, 0.1).tally.delivered == 0
+            assert loaded.step(1_000, 0.1).counts.delivered == 0
             with pytest.raises(LoadError, match=r"delivered none of \d+ packets"):
                 carried(loaded, SECONDS, SLOW)
             (figures,) = in_turn([loaded], SLOW, 0.1)

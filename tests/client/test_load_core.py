@@ -41,30 +41,30 @@ def test_everything_arrives_where_nothing_is_lost(
     exchange: Exchange, sink: socket.socket, senders: list[socket.socket], burst: int, segments: bool
 ) -> None:
     load = patient(200, 4_000, 0.2, burst=burst, segments=segments)
-    tally = exchange(to(sink.getsockname(), senders), [Receiver(sink.fileno())], load)
-    assert tally.sent > 0
-    assert tally.sent % burst == 0
-    assert (tally.delivered, tally.loss) == (tally.sent, 0)
-    assert (tally.duplicates, tally.reordered, tally.foreign, tally.refused) == (0, 0, 0, 0)
-    assert sum(tally.latency) == tally.delivered
-    assert 0 <= tally.quantile(0.5) <= tally.quantile(0.99) < 20
+    counts = exchange(to(sink.getsockname(), senders), [Receiver(sink.fileno())], load)
+    assert counts.sent > 0
+    assert counts.sent % burst == 0
+    assert (counts.delivered, counts.loss) == (counts.sent, 0)
+    assert (counts.duplicates, counts.reordered, counts.foreign, counts.refused) == (0, 0, 0, 0)
+    assert sum(counts.latency) == counts.delivered
+    assert 0 <= counts.quantile(0.5) <= counts.quantile(0.99) < 20
 
 
 def test_no_more_is_offered_than_was_asked_for(
     exchange: Exchange, sink: socket.socket, senders: list[socket.socket]
 ) -> None:
-    tally = exchange(to(sink.getsockname(), senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.3))
-    assert 0 < tally.sent <= 301
+    counts = exchange(to(sink.getsockname(), senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.3))
+    assert 0 < counts.sent <= 301
 
 
 def test_lost_packets_are_lost(exchange: Exchange, sink: socket.socket, senders: list[socket.socket]) -> None:
     with Forwarder(sink.getsockname(), lambda number, data: () if number % 5 == 0 else (data,)) as network:
-        tally = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 2_000, 0.3))
-    assert network.received == tally.sent > 50
-    lost = -(-tally.sent // 5)
-    assert tally.delivered == tally.sent - lost
-    assert tally.loss == pytest.approx(lost / tally.sent)
-    assert (tally.duplicates, tally.foreign) == (0, 0)
+        counts = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 2_000, 0.3))
+    assert network.received == counts.sent > 50
+    lost = -(-counts.sent // 5)
+    assert counts.delivered == counts.sent - lost
+    assert counts.loss == pytest.approx(lost / counts.sent)
+    assert (counts.duplicates, counts.foreign) == (0, 0)
 
 
 def test_the_segments_of_a_train_are_lost_one_by_one(
@@ -72,17 +72,17 @@ def test_the_segments_of_a_train_are_lost_one_by_one(
 ) -> None:
     with Forwarder(sink.getsockname(), lambda number, data: () if number % 3 == 0 else (data,)) as network:
         load = patient(100, 2_000, 0.3, burst=16, segments=True)
-        tally = exchange(to(network.address, senders), [Receiver(sink.fileno())], load)
-    assert network.received == tally.sent >= 16
-    assert tally.delivered == tally.sent - -(-tally.sent // 3)
+        counts = exchange(to(network.address, senders), [Receiver(sink.fileno())], load)
+    assert network.received == counts.sent >= 16
+    assert counts.delivered == counts.sent - -(-counts.sent // 3)
 
 
 def test_doubled_packets_count_once(exchange: Exchange, sink: socket.socket, senders: list[socket.socket]) -> None:
     with Forwarder(sink.getsockname(), lambda number, data: (data, data) if number % 4 == 0 else (data,)) as network:
-        tally = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 2_000, 0.3))
+        counts = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 2_000, 0.3))
         # The last one's double may still be under way when the last packet has come.
-        assert tally.delivered == tally.sent
-        assert 0 <= -(-tally.sent // 4) - tally.duplicates <= 1
+        assert counts.delivered == counts.sent
+        assert 0 <= -(-counts.sent // 4) - counts.duplicates <= 1
 
 
 def test_swapped_packets_are_out_of_order_and_not_lost(
@@ -97,22 +97,22 @@ def test_swapped_packets_are_out_of_order_and_not_lost(
         return data, held.pop()
 
     with Forwarder(sink.getsockname(), swap) as network:
-        tally = exchange(to(network.address, senders[:1]), [Receiver(sink.fileno())], patient(100, 2_000, 0.2))
-    assert tally.delivered == tally.sent - tally.sent % 2
-    assert tally.reordered == tally.sent // 2
+        counts = exchange(to(network.address, senders[:1]), [Receiver(sink.fileno())], patient(100, 2_000, 0.2))
+    assert counts.delivered == counts.sent - counts.sent % 2
+    assert counts.reordered == counts.sent // 2
 
 
 def test_what_is_cut_or_of_another_run_is_not_delivered(
     exchange: Exchange, sink: socket.socket, senders: list[socket.socket]
 ) -> None:
     with Forwarder(sink.getsockname(), lambda _, data: (data[:-1],)) as network:
-        tally = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.1))
-    assert (tally.delivered, tally.foreign) == (0, tally.sent)
+        counts = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.1))
+    assert (counts.delivered, counts.foreign) == (0, counts.sent)
 
     with Forwarder(sink.getsockname(), lambda _, data: (b"\xff\xff" + data[2:],)) as network:
-        tally = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.1))
-    assert network.received == tally.sent > 0
-    assert (tally.delivered, tally.loss) == (0, 1)
+        counts = exchange(to(network.address, senders), [Receiver(sink.fileno())], patient(100, 1_000, 0.1))
+    assert network.received == counts.sent > 0
+    assert (counts.delivered, counts.loss) == (0, 1)
 
 
 def test_nothing_is_delivered_where_nobody_listens(exchange: Exchange, sink: socket.socket) -> None:
@@ -122,9 +122,9 @@ def test_nothing_is_delivered_where_nobody_listens(exchange: Exchange, sink: soc
     with udp_sockets(1) as (client,):
         client.connect(address)
         load = Load(100, 1_000, 0.1, settle=0.2)
-        tally = exchange([Sender(client.fileno())], [Receiver(sink.fileno())], load)
-    assert (tally.delivered, tally.rate, tally.loss) == (0, 0, 1)
-    assert tally.refused > 0
+        counts = exchange([Sender(client.fileno())], [Receiver(sink.fileno())], load)
+    assert (counts.delivered, counts.rate, counts.loss) == (0, 0, 1)
+    assert counts.refused > 0
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
@@ -136,13 +136,13 @@ def test_frames_of_a_connection_are_found_however_it_is_cut(exchange: Exchange, 
             end.setblocking(False)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, cut)
         prefix = pack_channel_data(CHANNEL, bytes(101), padded=True)[:4]
-        tally = exchange(
+        counts = exchange(
             [Sender(near.fileno(), prefix, stream=True)],
             [Receiver(far.fileno(), Framing.CLIENT, stream=True)],
             patient(101, 2_000, 0.2, burst=8),
         )
-    assert tally.delivered == tally.sent > 0
-    assert tally.foreign == 0
+    assert counts.delivered == counts.sent > 0
+    assert counts.foreign == 0
 
 
 def test_a_connection_that_takes_nothing_blocks_and_loses_nothing(exchange: Exchange) -> None:
@@ -151,10 +151,10 @@ def test_a_connection_that_takes_nothing_blocks_and_loses_nothing(exchange: Exch
         near.setblocking(False)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         load = Load(1000, 20_000, 0.2, settle=0.1)
-        tally = exchange([Sender(near.fileno(), stream=True)], [Receiver(elsewhere.fileno())], load)
-    assert 0 < tally.sent < 100
-    assert tally.blocked > 0
-    assert tally.delivered == 0
+        counts = exchange([Sender(near.fileno(), stream=True)], [Receiver(elsewhere.fileno())], load)
+    assert 0 < counts.sent < 100
+    assert counts.blocked > 0
+    assert counts.delivered == 0
 
 
 def test_a_connection_that_is_gone_is_refused(exchange: Exchange) -> None:
@@ -162,10 +162,10 @@ def test_a_connection_that_is_gone_is_refused(exchange: Exchange) -> None:
     far.close()
     with near, udp_sockets(1) as (elsewhere,):
         near.setblocking(False)
-        tally = exchange(
+        counts = exchange(
             [Sender(near.fileno(), stream=True)], [Receiver(elsewhere.fileno())], Load(100, 1_000, 0.1, settle=0.1)
         )
-    assert (tally.delivered, tally.refused) == (0, 1)
+    assert (counts.delivered, counts.refused) == (0, 1)
 
 
 @pytest.mark.parametrize(

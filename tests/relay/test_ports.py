@@ -36,7 +36,7 @@ def test_it_holds_what_was_given_back_and_not_taken(steps: list[tuple[str, int]]
             free.take(port)
             model.discard(port)
         elif step == "give back":
-            free.give_back(port)
+            free.put_back(port)
             model |= {port} & set(range(LOW, HIGH + 1))
         else:
             taken = free.draw(even=False)
@@ -64,17 +64,17 @@ def test_a_port_that_was_given_back_rests_while_others_are_free(source: random.R
         assert port is not None
         assert port not in drawn_before[-5:]
         drawn_before.append(port)
-        free.give_back(port)
+        free.put_back(port)
 
 
 def test_one_that_could_not_be_used_does_not_rest() -> None:
     free = FreePorts(4, 7, random.Random(1).randrange)
     port = free.draw(even=True)
     assert port is not None
-    free.give_back(port, unused=True)
+    free.put_back(port, unused=True)
     assert not free.rests(port)
     free.take(port)
-    free.give_back(port)
+    free.put_back(port)
     assert free.rests(port)
 
 
@@ -82,7 +82,7 @@ def test_the_last_free_port_is_drawn_although_it_came_back_just_now() -> None:
     free = FreePorts(4, 5, random.Random(1).randrange)
     for port in (4, 5):
         free.take(port)
-    free.give_back(5)
+    free.put_back(5)
     assert free.draw(even=False) == 5
 
 

@@ -75,7 +75,7 @@ async def test_promtool_has_no_complaint(serve: Serve, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("transport", [Transport.UDP, Transport.TCP, Transport.TLS])
 @pytest.mark.parametrize(
-    ("wish", "family"),
+    ("options", "family"),
     [
         (AllocateOptions(), "ipv4"),
         (AllocateOptions(family=Family.IPV6), "ipv6"),
@@ -83,7 +83,7 @@ async def test_promtool_has_no_complaint(serve: Serve, tmp_path: Path) -> None:
     ],
 )
 async def test_sessions_now_and_in_all(
-    start_web: StartWeb, transport: Transport, wish: AllocateOptions, family: str
+    start_web: StartWeb, transport: Transport, options: AllocateOptions, family: str
 ) -> None:
     if transport is Transport.DTLS and (reason := refuses_dtls("auto")):
         pytest.skip(reason)
@@ -94,7 +94,7 @@ async def test_sessions_now_and_in_all(
     assert before.of("turnsvr_sessions", **labels) == 0
     assert before.of("turnsvr_sessions_started_total", transport=transport.value) == 0
     async with client_of(site, transport) as client:
-        await client.allocate(wish)
+        await client.allocate(options)
         during = await figures(site)
         assert during.of("turnsvr_sessions", **labels) == 1
         assert during.of("turnsvr_realm_sessions", realm="example.org") == 1

@@ -88,7 +88,7 @@ class Throttle:
         kind: _Kind
         if text in BY_USER:
             kind = _kind_of_user(text, event)
-            passes = self._user(kind, BY_USER[text], now).take(1.0, now) and self._takes((text,), ALL_USERS, now)
+            passes = self._user(kind, BY_USER[text], now).allow(1.0, now) and self._takes((text,), ALL_USERS, now)
         elif text in BY_CLIENT:
             kind = text, self._slot(str(event.get("client", "")))
             passes = self._takes(kind, BY_CLIENT[text], now)
@@ -113,7 +113,7 @@ class Throttle:
         bucket = self._buckets.get(kind)
         if bucket is None:
             bucket = self._buckets[kind] = TokenBucket(share.rate, share.burst, now)
-        return bucket.take(1.0, now)
+        return bucket.allow(1.0, now)
 
     def _user(self, kind: _Kind, share: Share, now: float) -> TokenBucket:
         bucket = self._users.pop(kind, None) or TokenBucket(share.rate, share.burst, now)

@@ -63,8 +63,8 @@ def run(
         return _fail(str(error))
     found = best(steps)
     click.echo(json_module.dumps(_as_json(traffic, steps, found), indent=2) if json else _table(traffic, steps, found))
-    if not found.tally.delivered:
-        return _fail(f"{found.tally.sent} packets were sent and none arrived{_own_address(server, peer_host)}")
+    if not found.counts.delivered:
+        return _fail(f"{found.counts.sent} packets were sent and none arrived{_own_address(server, peer_host)}")
     return 0
 
 
@@ -115,11 +115,11 @@ def _table(traffic: OfferedTraffic, steps: Sequence[SweepStep], found: SweepStep
     last = {step.asked: step for step in steps} | {found.asked: found}
     lines = [_title(traffic), f"{'offered/s':>12} {'delivered/s':>12} {'loss %':>8} {'p50 ms':>9} {'p99 ms':>9}"]
     for step in sorted(last.values(), key=lambda step: step.asked):
-        tally = step.tally
+        counts = step.counts
         notes = [text for applies, text in _notes(step, found) if applies]
         lines.append(
-            f"{step.asked:12,.0f} {tally.rate:12,.0f} {100 * tally.loss:8.2f} {1000 * tally.quantile(0.5):9.3f} "
-            f"{1000 * tally.quantile(0.99):9.3f}  {', '.join(notes)}".rstrip()
+            f"{step.asked:12,.0f} {counts.rate:12,.0f} {100 * counts.loss:8.2f} {1000 * counts.quantile(0.5):9.3f} "
+            f"{1000 * counts.quantile(0.99):9.3f}  {', '.join(notes)}".rstrip()
         )
     lines.append(_summary(traffic, found))
     if CORE == "plain":
@@ -137,20 +137,20 @@ def _title(traffic: OfferedTraffic) -> str:
 
 
 def _summary(traffic: OfferedTraffic, found: SweepStep) -> str:
-    bits = found.tally.rate * traffic.size * 8
-    said = f"{found.tally.rate:,.0f} packets/s, {bits / 1e6:,.1f} Mbit/s of payload"
+    bits = found.counts.rate * traffic.size * 8
+    said = f"{found.counts.rate:,.0f} packets/s, {bits / 1e6:,.1f} Mbit/s of payload"
     return f"Delivered: {said}" if found.carried else f"Every load lost more than {MOST_LOSS:.0%}; least at {said}"
 
 
 def _notes(step: SweepStep, found: SweepStep) -> Sequence[tuple[bool, str]]:
-    tally = step.tally
+    counts = step.counts
     return (
         (step is found, "most that arrived" if step.carried else "least lost"),
-        (tally.generator_limited, "the generator could send no more"),
-        (tally.disturbed, "disturbed by other programs here"),
-        (tally.overrun > 0, f"{tally.overrun} lost here, not by the server"),
-        (tally.duplicates > 0, f"{tally.duplicates} duplicates"),
-        (tally.reordered > 0, f"{tally.reordered} out of order"),
+        (counts.generator_limited, "the generator could send no more"),
+        (counts.disturbed, "disturbed by other programs here"),
+        (counts.overrun > 0, f"{counts.overrun} lost here, not by the server"),
+        (counts.duplicates > 0, f"{counts.duplicates} duplicates"),
+        (counts.reordered > 0, f"{counts.reordered} out of order"),
     )
 
 
@@ -172,20 +172,20 @@ def _as_json(traffic: OfferedTraffic, steps: Sequence[SweepStep], found: SweepSt
 
 def step_as_json(step: SweepStep) -> dict[str, Any]:
     """Rates in packets a second, loss 0..1, latencies in seconds (null when nothing arrived)."""
-    tally = step.tally
+    counts = step.counts
     return {
         "offered_rate": step.asked,
-        "delivered_rate": tally.rate,
-        "sent": tally.sent,
-        "delivered": tally.delivered,
-        "loss": tally.loss,
-        "duplicates": tally.duplicates,
-        "reordered": tally.reordered,
-        "latency_p50": tally.quantile(0.5) if tally.delivered else None,
-        "latency_p99": tally.quantile(0.99) if tally.delivered else None,
-        "generator_limited": tally.generator_limited,
-        "disturbed": tally.disturbed,
-        "lost_at_generator": tally.overrun,
+        "delivered_rate": counts.rate,
+        "sent": counts.sent,
+        "delivered": counts.delivered,
+        "loss": counts.loss,
+        "duplicates": counts.duplicates,
+        "reordered": counts.reordered,
+        "latency_p50": counts.quantile(0.5) if counts.delivered else None,
+        "latency_p99": counts.quantile(0.99) if counts.delivered else None,
+        "generator_limited": counts.generator_limited,
+        "disturbed": counts.disturbed,
+        "lost_at_generator": counts.overrun,
     }
 
 

@@ -100,9 +100,9 @@ class Flows:
         """One run, under a number of its own."""
         tls = functions() if any(s.tls for s in self.senders) or any(r.tls for r in self.receivers) else None
         dropped, own, began = self._overrun(), time.thread_time(), time.monotonic()
-        tally = exchange(self.senders, self.receivers, replace(load, run=secrets.randbits(16)), tls)
+        counts = exchange(self.senders, self.receivers, replace(load, run=secrets.randbits(16)), tls)
         busy = (time.thread_time() - own) / (time.monotonic() - began)
-        return replace(tally, overrun=self._overrun() - dropped, busy=busy)
+        return replace(counts, overrun=self._overrun() - dropped, busy=busy)
 
     def _overrun(self) -> int:
         return sum(_drops(sock) for sock in self._sockets)

@@ -24,7 +24,7 @@ class SweepStep:
     """
 
     asked: float
-    tally: LoadCounts
+    counts: LoadCounts
     server_cpu: float = math.nan
     seconds: float = math.nan
     preempted: int = 0
@@ -32,12 +32,12 @@ class SweepStep:
     @property
     def carried(self) -> bool:
         """Whether hardly anything was lost of what was sent."""
-        return self.tally.loss <= MOST_LOSS
+        return self.counts.loss <= MOST_LOSS
 
     @property
     def kept_up(self) -> bool:
         """Whether besides no connection had to wait, so that a higher load may be carried as well."""
-        return self.carried and self.tally.blocked <= MOST_LOSS * self.tally.sent
+        return self.carried and self.counts.blocked <= MOST_LOSS * self.counts.sent
 
     @property
     def server_share(self) -> float:
@@ -52,7 +52,7 @@ class SweepStep:
     @property
     def cost(self) -> float:
         """Server CPU seconds a delivered packet; NaN when unknown."""
-        return self.server_cpu / self.tally.delivered if self.tally.delivered else math.nan
+        return self.server_cpu / self.counts.delivered if self.counts.delivered else math.nan
 
 
 def search(
@@ -72,13 +72,13 @@ def search(
     while len(done) < steps:
         step = measure(rate)
         done.append(step)
-        if doubts < _MOST_DOUBTS and (step.tally.disturbed or (step.doubtful and not step.kept_up)):
+        if doubts < _MOST_DOUBTS and (step.counts.disturbed or (step.doubtful and not step.kept_up)):
             doubts += 1
             continue
         doubts = 0
         if step.kept_up:
             low = max(low, rate)
-            if step.tally.generator_limited or rate >= most:
+            if step.counts.generator_limited or rate >= most:
                 break
         else:
             high = min(high, rate)
@@ -102,10 +102,10 @@ def best(steps: Sequence[SweepStep]) -> SweepStep:
     """The step that delivered most per second of those that the server carried, else the one with the least loss."""
     carried = [step for step in steps if step.carried]
     if carried:
-        return max(carried, key=lambda step: step.tally.rate)
-    return min(steps, key=lambda step: (step.tally.loss, -step.tally.rate))
+        return max(carried, key=lambda step: step.counts.rate)
+    return min(steps, key=lambda step: (step.counts.loss, -step.counts.rate))
 
 
 def highest(steps: Sequence[SweepStep]) -> float:
     """Most packets a second that were delivered at any load, loss or not."""
-    return max(step.tally.rate for step in steps)
+    return max(step.counts.rate for step in steps)

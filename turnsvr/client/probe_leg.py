@@ -65,7 +65,7 @@ class ProbedLeg:
         self._timers = Timers.within(patience)
         self._clients: list[TurnClient] = []
         self._channels: list[int] = []
-        self._wish = AllocateOptions()
+        self._options = AllocateOptions()
         self._relays_tcp = False
         self._over_tcp = TcpRelaying(
             self._stream_link, (self._target.login(0), self._target.login(1)), self.server, patience
@@ -147,11 +147,11 @@ class ProbedLeg:
     async def _allocate(self) -> tuple[float | None, str]:
         """An IPv4 relay, which is what clients ask for; an IPv6 one where the server has no other."""
         try:
-            responses = [await client.allocate(self._wish) for client in self._clients]
+            responses = [await client.allocate(self._options) for client in self._clients]
         except TransactionFailed as failure:
-            if failure.code != ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED or self._wish.family is not None:
+            if failure.code != ErrorCode.ADDRESS_FAMILY_NOT_SUPPORTED or self._options.family is not None:
                 raise
-            self._wish = AllocateOptions(family=Family.IPV6)
+            self._options = AllocateOptions(family=Family.IPV6)
             return await self._allocate()
         relayed = ", ".join(str(client.relayed[0]) for client in self._clients)
         return _mean(responses), f"relayed at {relayed}"
@@ -186,7 +186,7 @@ class ProbedLeg:
     async def _second_opinion(self) -> tuple[float | None, str]:
         if not self._second:
             raise _NotTried("tried on one UDP or TCP leg only")
-        if self._wish.family is not None:
+        if self._options.family is not None:
             raise _NotTried("aioice asks for IPv4 relays only")
         logins = [login for number in (2, 3) if (login := self._target.login(number)) is not None]
         return await second_opinion.echo(self.transport, self.server, logins, self._patience), ""
@@ -196,7 +196,7 @@ class ProbedLeg:
         return await outside.reach(self._clients[0], self.server, asked, self._patience)
 
     async def _relay_over_tcp(self) -> tuple[float | None, str]:
-        took = await self._over_tcp.echo(self._wish.family)
+        took = await self._over_tcp.echo(self._options.family)
         self._relays_tcp = True
         return took
 

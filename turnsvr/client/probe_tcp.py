@@ -60,14 +60,14 @@ class TcpRelaying:
         for login in self._logins:
             self._clients.append(TurnClient(await self._link(), login))
         one, other = self._clients
-        wish = AllocateOptions(transport=TCP_PROTOCOL, family=family)
+        options = AllocateOptions(transport=TCP_PROTOCOL, family=family)
         try:
-            await one.allocate(wish)
+            await one.allocate(options)
         except TransactionFailed as failure:
             if failure.code in _NOT_SERVED:
                 raise NotServed("the server relays nothing over TCP to peers (relay.tcp)") from None
             raise
-        await other.allocate(wish)
+        await other.allocate(options)
         await other.permit(one.relayed[0])
         connection = await self._connected(one, other.relayed[0])
         arrived = await self._arrived(other)

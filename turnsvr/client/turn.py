@@ -139,12 +139,12 @@ class TurnClient:
         """A plain Binding request on this five-tuple."""
         return await self.link.request(new_request(Method.BINDING), timers=self._timers)
 
-    async def allocate(self, wish: AllocateOptions = AllocateOptions()) -> Response:
+    async def allocate(self, options: AllocateOptions = AllocateOptions()) -> Response:
         """Ask for relayed transport addresses.
 
         Raises ClientError of a kind (TransactionFailed, TransactionTimeout, …) or OSError.
         """
-        response = await self.request(Method.ALLOCATE, wish.add_to)
+        response = await self.request(Method.ALLOCATE, options.add_to)
         try:
             self._take_allocation(response.message)
         except MalformedMessage as error:

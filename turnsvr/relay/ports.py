@@ -67,7 +67,7 @@ class FreePorts:
         """Mark as in use; a port that is not free stays as it is."""
         self._of(port).remove(port)
 
-    def give_back(self, port: int, *, unused: bool = False) -> None:
+    def put_back(self, port: int, *, unused: bool = False) -> None:
         """Mark as free, unused by us or not; a port outside the range is ignored."""
         ports = self._of(port)
         if port not in self._range or port in ports:
@@ -247,7 +247,7 @@ class RelayPorts(Generic[S]):
         address = opened.socket.address
         free = self._free.get(address.host)
         if free is not None:
-            free.give_back(address.port)
+            free.put_back(address.port)
 
     def shutdown(self) -> None:
         for token in list(self._held):
@@ -304,7 +304,7 @@ class RelayPorts(Generic[S]):
             return None
         finally:
             for port in taken_elsewhere:
-                free.give_back(port, unused=True)
+                free.put_back(port, unused=True)
 
     def _bind(self, relay: RelayAddress, port: int, open_socket: Callable[[Address, int], T]) -> OpenedPort[T]:
         host = Address(relay.host, port)

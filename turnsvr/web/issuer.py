@@ -88,7 +88,7 @@ class Issuer:
                 raise _too_many_from_address()
             return
         rate = self._settings.requests_per_key
-        if rate and not self._buckets.setdefault(caller.name, TokenBucket(rate, max(rate, 1.0), now)).take(1.0, now):
+        if rate and not self._buckets.setdefault(caller.name, TokenBucket(rate, max(rate, 1.0), now)).allow(1.0, now):
             raise Refused(429, "too many requests with this key", retry_after=1)
 
     def issue(self, caller: ApiCaller, host: str, user: str | None, ttl: float | None, wall_time: float) -> Issued:

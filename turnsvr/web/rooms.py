@@ -75,7 +75,7 @@ class SignallingRooms:
         member = self._members.get(name)
         if member is None:
             return []
-        if member.bucket is not None and not member.bucket.take(1.0, now):
+        if member.bucket is not None and not member.bucket.allow(1.0, now):
             return [_error(name, "too-fast", "fewer messages a second, please")]
         self.messages += 1
         if not isinstance(message, dict):

@@ -92,12 +92,12 @@ async def test_whatever_comes_through_a_flood_is_whole_and_counted(make_world: W
         senders = [Sender(peer.socket.fileno(), to=session.relayed) for session in sessions]
         receivers = [Receiver(sock.fileno(), Framing.CLIENT) for sock in receiving]
     load = Load(SIZE, math.inf, 0.4, settle=20.0, quiet=2.0, run=secrets.randbits(16))
-    tally = await asyncio.to_thread(exchange, senders, receivers, load)
+    counts = await asyncio.to_thread(exchange, senders, receivers, load)
     totals = world.pump.totals()
     relayed = totals.relayed.packets_from_client + totals.relayed.packets_to_client
-    assert (tally.duplicates, tally.reordered, tally.foreign, tally.refused) == (0, 0, 0, 0)
-    assert tally.delivered + sum(map(lost_at, receiving)) == relayed > 0
-    assert relayed + totals.drops[Drop.SEND_FAILED] == totals.received <= tally.sent
+    assert (counts.duplicates, counts.reordered, counts.foreign, counts.refused) == (0, 0, 0, 0)
+    assert counts.delivered + sum(map(lost_at, receiving)) == relayed > 0
+    assert relayed + totals.drops[Drop.SEND_FAILED] == totals.received <= counts.sent
     assert sum(totals.drops.values()) == totals.drops[Drop.SEND_FAILED]
 
 

@@ -37,12 +37,12 @@ class Selection:
 class Feed:
     """The newest snapshot. Every method is called on the terminal's thread."""
 
-    def __init__(self, connect: Callable[[], AdminClient], interval: float, wish: Selection) -> None:
+    def __init__(self, connect: Callable[[], AdminClient], interval: float, selection: Selection) -> None:
         """connect raises NoServer and OSError, and is called again when a server has gone."""
         self.snapshot = Snapshot()
         self._connect = connect
         self._interval = interval
-        self._wish = wish
+        self._selection = selection
         self._orders: SimpleQueue[int] = SimpleQueue()
         self._look = threading.Event()
         self._stopped = False
@@ -51,10 +51,10 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="turnsvr-top", daemon=True)
         self._thread.start()
 
-    def show(self, wish: Selection) -> None:
-        """At once when it is another wish."""
-        if wish != self._wish:
-            self._wish = wish
+    def show(self, selection: Selection) -> None:
+        """At once when it is another selection."""
+        if selection != self._selection:
+            self._selection = selection
             self._look.set()
 
     def end(self, session: int) -> None:
@@ -95,20 +95,22 @@ class Feed:
         return said
 
     def _ask(self) -> Snapshot:
-        wish, server = self._wish, self._server()
+        selection, server = self._selection, self._server()
         detail, message = None, ""
         try:
             status = server.status()
-            page = server.sessions(sort=wish.sort, search=wish.search or None, limit=_LISTED, detail=wish.peers or None)
+            page = server.sessions(
+                sort=selection.sort, search=selection.search or None, limit=_LISTED, detail=selection.peers or None
+            )
         except RefusedByServer as error:
             raise NoServer(str(error)) from None
-        if wish.detail is not None:
+        if selection.detail is not None:
             try:
-                detail = server.session(wish.detail)
+                detail = server.session(selection.detail)
             except RefusedByServer as error:
                 message = str(error)
         self._rates.append(sum(flow["bits_per_second"] for flow in status["relayed"].values()))
-        sessions = steady(page["sessions"], [each["id"] for each in self.snapshot.sessions], wish.sort)
+        sessions = steady(page["sessions"], [each["id"] for each in self.snapshot.sessions], selection.sort)
         return Snapshot(status, sessions, page["total"], detail, history=tuple(self._rates), message=message)
 
     def _server(self) -> AdminClient:

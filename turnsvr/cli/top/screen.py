@@ -78,7 +78,7 @@ def _ending_on_signals(end: Callable[[], None]) -> Iterator[None]:
 class _Screen:
     def __init__(self, connect: Callable[[], AdminClient], interval: float) -> None:
         self._state = Choices()
-        self._feed = Feed(connect, interval, self._wish())
+        self._feed = Feed(connect, interval, self._selection())
         self._ended = False
         self._seen = self._feed.snapshot
 
@@ -116,10 +116,10 @@ class _Screen:
                 return False
             case EndSession(session):
                 self._feed.end(session)
-        self._feed.show(self._wish())
+        self._feed.show(self._selection())
         return True
 
-    def _wish(self) -> Selection:
+    def _selection(self) -> Selection:
         state = self._state
         reading = state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL)
         return Selection(state.sort, state.search, state.selected if reading else None, state.totals == "peer")

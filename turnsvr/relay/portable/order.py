@@ -158,7 +158,7 @@ class Order:
         """Hand the client's message over, out of turn."""
         client = self.waiting.of(five_tuple)
         if client is not None and client.out is None and not self._is_closed and not self._is_frozen:
-            self._hand_over([(client, self.waiting.take_out_of_turn(client))])
+            self._hand_over([(client, self.waiting.pop_out_of_turn(client))])
 
     def proceed(self, five_tuple: FiveTuple) -> None:
         """Go on with a client whose message the rules have kept until now."""
@@ -167,14 +167,14 @@ class Order:
             self._go_on(client)
 
     def _judge_soon(self) -> None:
-        if self._judging is None and self.waiting.is_anybody_ready and not self._is_closed and not self._is_frozen:
+        if self._judging is None and self.waiting.has_ready_client and not self._is_closed and not self._is_frozen:
             self._judging = self._loop.call_soon(self._judge)
 
     def _judge(self) -> None:
         self._judging = None
         ends = self._clock() + _TURN
         try:
-            while not self._is_closed and not self._is_frozen and (taken := self.waiting.take(_MESSAGES_AT_ONCE)):
+            while not self._is_closed and not self._is_frozen and (taken := self.waiting.pop(_MESSAGES_AT_ONCE)):
                 self._hand_over(taken)
                 if self._clock() >= ends:
                     return
@@ -204,7 +204,7 @@ class Order:
                     self.waiting.turn_to_message(client)
                     self._counts.sent_up += 1
                 break
-            self._counts.sent_up -= self.waiting.take_first(client).is_message
+            self._counts.sent_up -= self.waiting.pop_first(client).is_message
         if self.waiting.judged(client):
             if session is not None:
                 session.waiting = None

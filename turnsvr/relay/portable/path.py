@@ -97,7 +97,7 @@ class Path:
         if not port or size > MAX_DATA:
             self._drop(Drop.MALFORMED, session)
             return
-        if session.from_client is not None and not session.from_client.take(size, now):
+        if session.from_client is not None and not session.from_client.allow(size, now):
             self._drop(Drop.BANDWIDTH, session)
             return
         if session.is_observed:
@@ -195,7 +195,7 @@ class Path:
         if not peer[1]:
             self._drop(Drop.MALFORMED, session)
             return
-        if session.to_client is not None and not session.to_client.take(size, now):
+        if session.to_client is not None and not session.to_client.allow(size, now):
             self._drop(Drop.BANDWIDTH, session)
             return
         channel = session.channels_by_peer.get(peer)

@@ -151,7 +151,7 @@ class Session:
         bucket = self.from_client if from_client else self.to_client
         if bucket is None:
             return 0.0
-        bucket.take(0.0, now)
+        bucket.allow(0.0, now)
         bucket.spend(size)
         return bucket.debt(now)
 

@@ -121,10 +121,10 @@ class WaitingClients:
         return client
 
     @property
-    def is_anybody_ready(self) -> bool:
+    def has_ready_client(self) -> bool:
         return any(turns.sources for turns in self._turns)
 
-    def take(self, most: int) -> list[tuple[WaitingClient, bytes]]:
+    def pop(self, most: int) -> list[tuple[WaitingClient, bytes]]:
         """At most so many messages for the rules, one of a client, sessions and strangers alternately."""
         taken: list[tuple[WaitingClient, bytes]] = []
         misses = 0
@@ -136,20 +136,20 @@ class WaitingClients:
                 continue
             misses = 0
             if not client.is_gone:
-                client.out = self.take_first(client).data
+                client.out = self.pop_first(client).data
                 taken.append((client, client.out))
         return taken
 
-    def take_out_of_turn(self, client: WaitingClient) -> bytes:
+    def pop_out_of_turn(self, client: WaitingClient) -> bytes:
         """The message of a client that stands in line."""
         source = client.source
         source.ready.remove(client)
         if not source.ready:
             self._turns_of(source).sources.remove(source)
-        client.out = self.take_first(client).data
+        client.out = self.pop_first(client).data
         return client.out
 
-    def take_first(self, client: WaitingClient) -> Queued:
+    def pop_first(self, client: WaitingClient) -> Queued:
         """What came first of what waits of this client."""
         queued = client.queue.popleft()
         client.bytes -= len(queued.data)
@@ -181,7 +181,7 @@ class WaitingClients:
         client = self._clients.get(five_tuple)
         if client is not None:
             while client.queue:
-                self.take_first(client)
+                self.pop_first(client)
             client.is_gone = True
             self._leave(client)
 
