@@ -271,7 +271,10 @@ class Restarted:
         print(f"the next process served after {time.monotonic() - began:.2f} s")
 
     def __exit__(self, *exception: object) -> None:
-        self._systemd.__exit__()
+        try:
+            self._systemd.systemctl("stop", "turnsvr.service")
+        finally:
+            self._systemd.__exit__()
 
     @property
     def log(self) -> str:

@@ -106,12 +106,15 @@ class Application:
         """
         await self.rooms.open(taker, self._crossing)
         try:
+            if taker is not None and taker.serves_first:
+                await taker.serve(self.rooms.engine, self.rooms.streams, self._crossing)
             await self._start_web(None if taker is None else taker.http)
             await self._start_admin(None if taker is None else taker.admin)
-            if taker is not None:
+            if taker is not None and not taker.serves_first:
                 await taker.serve(self.rooms.engine, self.rooms.streams, self._crossing)
         except (web.WebError, admin.AdminError, StartError) as error:
-            self.rooms.disown()
+            if taker is None or not taker.serves_first:
+                self.rooms.disown()
             await self.stop()
             raise StartError(str(error)) from None
         if taker is not None:

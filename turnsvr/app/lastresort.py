@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from threading import Timer
+from typing import NoReturn
 
 import structlog
 
@@ -33,8 +34,12 @@ class LastResort:
     def cancel(self) -> None:
         self._timer.cancel()
 
-    def _end(self) -> None:
-        _log.warning("ended without waiting any longer", lost="nothing" if self.status == 0 else "what was under way")
+    def end(self) -> NoReturn:
+        """End now, without what the interpreter does at its end: another process waits for it."""
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(self.status)
+
+    def _end(self) -> None:
+        _log.warning("ended without waiting any longer", lost="nothing" if self.status == 0 else "what was under way")
+        self.end()

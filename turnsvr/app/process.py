@@ -49,7 +49,8 @@ def run(
         return 1
     log.write_to(file)
     log.configure(settings.log.format, settings.log.level)
-    files = raise_limit(share_out(settings, None, threads=settings.pump.thread_count(hosts.usable_cores())).total)
+    wanted = share_out(settings, None, threads=settings.pump.thread_count(hosts.usable_cores())).total
+    files = raise_limit(2 * wanted if settings.survive == "crash" else wanted)  # it bounds what is under way as well
     last_resort = LastResort()
     try:
         with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -122,6 +123,8 @@ class Service:
             await application.stop()
             _log.info("stopped")
             self._last_resort.status = 0
+            if self._is_restarting:
+                self._last_resort.end()
         return 0
 
     async def _start(self, take_over: str | None) -> None:

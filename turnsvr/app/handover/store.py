@@ -281,6 +281,8 @@ class Source(Talk, Protocol):
 class StoredTaker(Taker):
     """Takes up what a process has left that has ended. Where it cannot, StartError says so; then discard() it."""
 
+    serves_first = True
+
     def __init__(self, kept: Source) -> None:
         super().__init__(kept)
         self._kept = kept

@@ -84,6 +84,9 @@ class Others(Protocol):
 class Taker:
     """One succession."""
 
+    serves_first = False
+    """Whether to relay before HTTP serves: where nobody else relays meanwhile."""
+
     def __init__(self, wire: Talk) -> None:
         self._wire = wire
         self._rules: Document = {}
