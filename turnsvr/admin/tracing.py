@@ -27,7 +27,7 @@ from turnsvr.web.refusal import Refused
 
 def tracing(context: Context) -> tuple[Operation, ...]:
     async def begin(asked: TraceWanted) -> TraceOpened:
-        """Names one user, session or client address. The trace ends when its time is over, or nobody reads it.
+        """Names one user, session or client address. The trace ends when its time is over, or when it is not read.
 
         Sessions that an older process of this server still serves cannot be traced.
         """

@@ -60,7 +60,7 @@ class ServiceManager:
     def keep(self, descriptor: int, name: str) -> None:
         """Have a descriptor kept for the process after this one (FileDescriptorStoreMax=), whatever becomes of it.
 
-        Nobody says whether it is: after settled() it is, or it is closed there.
+        No answer comes: after settled() it is kept, or closed there.
         """
         self._send("FDSTORE=1", f"FDNAME={name}", "FDPOLL=0", descriptors=[descriptor])
 

@@ -154,7 +154,7 @@ class Service:
             "SIGTERM": self._application.finished.set,
             "SIGINT": self._application.finished.set,
             "SIGHUP": self._reload,
-            "SIGURG": self._restart,  # what the unit says before SIGTERM, and nobody else ever does
+            "SIGURG": self._restart,  # the unit sends it before SIGTERM, and no other program does
             "SIGUSR1": self._application.drain,
             "SIGUSR2": self._application.rooms.tls.check,  # what hooks of ACME clients send to coturn
         }

@@ -92,7 +92,7 @@ class Rooms:
     def traces(self) -> Traces:
         """What operators follow of clients."""
         if self._traces is None:
-            from turnsvr.net.tracing.traces import Traces  # for the few servers where somebody traces
+            from turnsvr.net.tracing.traces import Traces  # for the few servers that are traced
 
             self._traces = Traces(self.engine, loop=asyncio.get_running_loop())
         return self._traces
@@ -152,7 +152,7 @@ class Rooms:
         self.server.forget_reservations()
 
     async def take_leave(self) -> None:
-        """End every allocation, and give whoever is told of sessions a moment for the last. Again is fine."""
+        """End every allocation, and wait a moment for those that are told of sessions. Calling it again is fine."""
         self.tls.stop()
         self.addresses.stop()
         self.engine.end_allocations()

@@ -124,7 +124,7 @@ def _printer(as_json: bool, *, quiet: bool) -> Any:
 
 
 def _open(path: Path, stack: ExitStack) -> Capture:
-    """A capture that is written there; whoever else is on this machine may not read the file."""
+    """A capture that is written there; other users of this machine may not read the file."""
     from turnsvr.cli.capture import Capture
 
     target: BinaryIO

@@ -36,7 +36,7 @@ def translate_realm(draft: Draft) -> None:
     if option is None:
         return
     if is_template(option.text):
-        draft.unsupported(option, "stands for a name that somebody puts in; write the realm under realm")
+        draft.unsupported(option, "is a placeholder; write the realm under realm")
     else:
         draft.put("realm", option.text, option)
 

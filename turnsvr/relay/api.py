@@ -57,7 +57,7 @@ comes from there is from the one of both names by which the client has sent to t
 permission for; from the advertised one where it has not sent.
 
 Observing. For an operator's trace the Handler can be told of each packet of a session, as a copy: tell(); and see what
-the pump would answer by itself to some hosts: observe(). Nobody's packets wait for that; what finds no room is counted.
+the pump would answer by itself to some hosts: observe(). No packet waits for that; what finds no room is counted.
 
 Identity. A five-tuple names a connection, not only its addresses, and a session's number is used once. What waits in
 a pump, or goes between its threads, is about the one that it names; where that one is gone it does nothing.

@@ -131,7 +131,7 @@ def adopt(state: State, document: Document) -> Adopted | Allocation:
 
 
 def forget(state: State, numbers: Iterable[int], *, counted: bool) -> None:
-    """Let go of allocations without a word to anybody; counted: another process serves them from here on."""
+    """Let go of allocations without an event; counted: another process serves them from here on."""
     for number in numbers:
         allocation = state.allocations.get(number)
         if allocation is not None:

@@ -33,7 +33,7 @@ SERVING: Final = 5.0
 """Seconds that a successor may take to ask, to make everything ready, and to serve once it may."""
 
 _ROOM: Final = 2 * 1024 * 1024
-"""Bytes that each UDP socket asks for while nobody reads; what is not used takes no memory."""
+"""Bytes that each UDP socket asks for while no process reads; what is not used takes no memory."""
 
 _log = structlog.get_logger()
 
@@ -236,7 +236,7 @@ class Giver:
             await self._wire.send({"kind": "sockets", "are": [what for what, _ in part]}, [each for _, each in part])
 
     async def _send_sessions(self, belongings: Belongings) -> None:
-        """Some at a time: whom this loop serves is not to wait for all of them."""
+        """Some at a time, so that clients of this loop do not wait for all of them."""
         server, given = self._rooms.server, self._given
         numbers = [number for number in belongings.sessions if number not in given.stays]
         for at in range(0, len(numbers), document.SESSIONS_AT_ONCE):

@@ -4,7 +4,7 @@ The manager keeps one descriptor, an end of a socket pair. In its buffer lie the
 message, and before them a memory file with the messages of a hand-over. What lies there can be taken out once. So the
 manager has to look after one descriptor, however many sessions there are, and a snapshot is never read twice.
 
-Nobody answers: what cannot be understood is not taken up, and the next process begins with nothing.
+No answer comes: what cannot be understood is not taken up, and the next process begins with nothing.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Deposit:
         self._pass([memory])
 
     async def send(self, message: Document, descriptors: Sequence[int] = ()) -> None:
-        """Raises Full, Closed where nobody keeps the other end, and OSError where there is no memory."""
+        """Raises Full, Closed where the other end is not kept, and OSError where there is no memory."""
         if descriptors:
             self._pass(descriptors)
         records.write_all(self._memory, records.pack(message, len(descriptors)))
@@ -180,7 +180,7 @@ async def leave(rooms: Rooms, others: Giving, manager: Manager) -> int:
 
 
 def _seal(memory: int) -> None:
-    """Have nobody write into a memory file any more."""
+    """Seal a memory file against every further write."""
     import fcntl  # which not every system has
 
     seals = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE

@@ -30,7 +30,7 @@ _log = structlog.get_logger()
 
 
 class Succession:
-    """Of one process: whom it has succeeded, and who succeeds it. On the loop of the application."""
+    """The process before this one, and the one that succeeds it. On the loop of the application."""
 
     def __init__(self, rooms: Rooms, others: Others, left: Callable[[int], None], end: Callable[[], None]) -> None:
         """left: called when a successor serves, with its number. end: called when it wants this process to end."""

@@ -49,7 +49,7 @@ class Talk(Protocol):
 
 
 class Wire:
-    """One end. Whoever receives descriptors owns them."""
+    """One end. The receiver of descriptors owns them."""
 
     def __init__(self, connected: socket.socket, process: Process | None = None) -> None:
         """connected: ours from here on. process: the one at the other end, found by the socket where it is None."""

@@ -1,4 +1,4 @@
-"""Sessions added up by whom or what they belong to, and the order in which they stay. Pure."""
+"""Sessions added up by user, realm or peer, and the order in which they stay. Pure."""
 
 from __future__ import annotations
 

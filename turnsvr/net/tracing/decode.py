@@ -28,7 +28,7 @@ _SECRET: Final = {
     a.MOBILITY_TICKET.number,
     a.RESERVATION_TOKEN.number,
 }
-"""What proves who somebody is, or could be tried out against passwords: zeros take its place."""
+"""Values that prove who a user is, or help to guess a password: zeros take their place."""
 
 Kind = Literal["request", "indication", "success", "error", ""]
 

@@ -1,4 +1,4 @@
-"""One trace: whom it follows, and what it has of them until it is read. Bounded; what finds no room is counted."""
+"""One trace: what it follows, and what it has of that until it is read. Bounded; what finds no room is counted."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class About(Protocol):
 
 
 class Wanted(NamedTuple):
-    """Whom a trace follows; exactly one of the first three."""
+    """What a trace follows: exactly one of the first three."""
 
     user: str | None = None
     """The user name, as it is or as it is shown, or the name that limits count by."""

@@ -1,4 +1,4 @@
-"""The traces of one server: few, each for a limited time, and gone when nobody reads it."""
+"""The traces of one server: few, each for a limited time, and gone when it is not read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_TRACES: Final = 4
 MAX_SECONDS: Final = 3_600.0
 """That a trace may last."""
 _UNREAD: Final = 30.0
-"""Seconds after which a trace that nobody reads ends."""
+"""Seconds after which a trace that is not read ends."""
 _HOSTS: Final = MAX_OBSERVED // MAX_TRACES
 """IP addresses of each trace for which the pump answers nothing by itself."""
 _SESSIONS: Final = 16
@@ -57,7 +57,7 @@ class Traces:
         return len(self._traces)
 
     def open(self, wanted: Wanted, seconds: float) -> int:
-        """Follow somebody for so long, MAX_SECONDS at the most; returns the number of the trace.
+        """Follow clients for so long, at most MAX_SECONDS; returns the number of the trace.
 
         Raises TooManyTraces.
         """
@@ -183,7 +183,7 @@ class Traces:
 
 
 def _words(wanted: Wanted) -> dict[str, object]:
-    """Whom, for the log."""
+    """What a trace follows, for the log."""
     if wanted.user is not None:
         return {"user": shown(wanted.user)}
     if wanted.session is not None:
