@@ -6,13 +6,16 @@ relays, from arm() on the taker does, and between the two packets wait in the bu
     giver                                       taker
     -----                                       -----
     freeze()        it hands up nothing more    made with is_armed=False: it serves nothing
+    keep()          who stays has a socket
     belongings()    sockets, counters           listen(), take(), hold(), adopt() on duplicated descriptors
     part()          it touches them no more     feed(), receive(): what the giver had read already
                                                 arm()
     leave()         it forgets them             settle(): what the giver counted after belongings()
 
 Until leave() the giver can take everything back with rejoin(), provided that the taker was shut down before arm().
-The sessions named in `stays` are served by the giver all the time: those of stream clients whose connection it keeps.
+The sessions named in `stays` are served by the giver all the time: those of clients whose connection it keeps. A client
+of DTLS has none but an address at the listener, which the taker reads: keep() gives each a socket of its own, connected
+to it, and the kernel prefers that.
 
 A permission for a host of this server covers the relayed transport addresses there. With two pumps at work, know()
 tells each of those that the other has: packets for them leave over the network, and come in as from inside.
@@ -95,6 +98,13 @@ class MovablePump(Pump, Protocol):
 
     def thaw(self) -> None:
         """Go on handing up. Not being frozen is fine."""
+
+    def keep(self, stays: Collection[int]) -> set[int]:
+        """Have the DTLS clients among these sessions be read on sockets of their own, some time before part().
+
+        Returns the sessions of those that cannot: there is no descriptor left, or the address may not be bound again by
+        this process. Their associations end with leave().
+        """
 
     def belongings(self, stays: Collection[int]) -> Belongings:
         """What can be given; stays: numbers of the sessions that are not."""

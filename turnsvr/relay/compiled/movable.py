@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from turnsvr.plane import OpenRelay
 from turnsvr.relay.compiled.pump import CompiledPump
-from turnsvr.relay.compiled.sockets import EngineSocket
+from turnsvr.relay.compiled.sockets import RELAY_ROOM, EngineSocket, steer_again
 from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import Belongings, BoundSocket, Rest, SessionState, StreamRest
 from turnsvr.relay.ports import OpenedPort
@@ -28,6 +28,12 @@ class MovableCompiledPump(CompiledPump):
         self._reader.is_frozen = False
         self._engine.freeze(False)
         self._reader.wake()
+
+    def keep(self, stays: Collection[int]) -> set[int]:
+        left = self._engine.set_apart(stays, self._sockets.segmentation, RELAY_ROOM)
+        for group in self._groups.values():
+            steer_again(group[: self._settings.threads])
+        return set(left)
 
     def belongings(self, stays: Collection[int]) -> Belongings:
         kept = frozenset(stays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from turnsvr.stun.address import Address, Family
 _log = structlog.get_logger()
 
 _LISTENER_ROOM = 2 * 1024 * 1024
-_RELAY_ROOM = 512 * 1024
+RELAY_ROOM = 512 * 1024
 """What sockets ask to receive into where the settings name no size: some 10 ms of traffic while a thread waits for its
 turn on the core. The kernel counts double, and takes memory only for packets that wait."""
 
@@ -90,13 +91,13 @@ class PumpSockets:
 
     def open_relay(self, address: Address, buffer: int) -> EngineSocket:
         """A relay socket with a buffer of so many bytes, 0 for the pump's own choice."""
-        return EngineSocket(address, open_relay(address, self.segmentation, buffer, 0 if buffer else _RELAY_ROOM))
+        return EngineSocket(address, open_relay(address, self.segmentation, buffer, 0 if buffer else RELAY_ROOM))
 
     def take_relay(self, address: Address, descriptor: int) -> EngineSocket:
         """A relay socket that is bound already; it is closed if this fails."""
         taken = EngineSocket(address, descriptor)
         try:
-            make_room(descriptor, _RELAY_ROOM)  # and never less than it has: packets may wait there
+            make_room(descriptor, RELAY_ROOM)  # and never less than it has: packets may wait there
             prepare_relay(descriptor, address.family is Family.IPV6, self.segmentation, 0)
         except BaseException:
             taken.close()
@@ -111,3 +112,9 @@ def _steer(sockets: list[socket.socket]) -> None:
     except OSError as error:
         # Lanes pass on what is another's: it costs time, and nothing is lost.
         _log.warning("packets may reach another thread than their session's", reason=error.strerror)
+
+
+def steer_again(sockets: list[socket.socket]) -> None:
+    """Have a group that others have joined choose among these alone, as it did. One that is none is fine."""
+    with contextlib.suppress(OSError):
+        steer_group(sockets[0].fileno(), len(sockets))

@@ -30,6 +30,10 @@ class MovablePortablePump(PortablePump):
     def thaw(self) -> None:
         self._order.thaw()
 
+    def keep(self, stays: Collection[int]) -> set[int]:
+        """It has no DTLS."""
+        return set()
+
     def belongings(self, stays: Collection[int]) -> Belongings:
         found = {number: self.state_of(number) for number in self._table.sessions if number not in stays}
         return Belongings(

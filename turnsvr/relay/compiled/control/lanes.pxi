@@ -255,6 +255,7 @@ cdef class Lanes:
             lane_lock(self.lanes[at])
             end_associations(self.lanes[at], self.batch)
             flush(self.lanes[at], self.batch)
+            free_done(self.lanes[at])
             lane_unlock(self.lanes[at])
             close_lane(self.lanes[at])
 

@@ -38,6 +38,25 @@ cdef void serve_slot(Lane *lane, Batch *batch, uint64_t name, uint32_t events) n
             read_stream(lane, batch, stream, events)
 
 
+cdef void free_listener(Listener *listener) noexcept nogil:
+    """Free a listener that no slot names any more."""
+    free(listener.suffix)
+    free(listener.challenge)
+    free(listener)
+
+
+cdef void free_done(Lane *lane) noexcept nogil:
+    """Close the sockets of DTLS clients that have gone; what was to leave by them has left."""
+    cdef Listener *listener
+    while lane.done != NULL:
+        listener = lane.done
+        lane.done = listener.next
+        watch(lane, listener.slot, listener.descriptor, 0, EPOLL_CTL_DEL)
+        release_slot(lane, listener.slot)
+        c_close(listener.descriptor)
+        free_listener(listener)
+
+
 cdef enum:
     # No slot has this name: it would be the last of four thousand million.
     WAKE = 0xFFFFFFFF
@@ -128,6 +147,7 @@ cdef void run_lane(Lane *lane, Batch *batch, Lane **lanes) noexcept nogil:
                 serve_slot(lane, batch, events[at].data.u64, events[at].events)
         due = sooner(shake_hands(lane, batch), resume_paced(lane, batch.now))
         flush(lane, batch)
+        free_done(lane)
         packets = packets_of(lane) - packets
         awake_until = batch.now + lane.policy.busy_poll if packets and lane.policy.busy_poll else 0
         lane_unlock(lane)

@@ -23,11 +23,11 @@ cdef void fill_buckets(Session *session, double of_client, double of_peers, int6
 cdef bint moves(Lane *lane, const Slot *slot) noexcept nogil:
     """Whether the tenant of a slot goes when the lane parts.
 
-    All go but the relays and connections of sessions that stay, and connections over TLS or to peers.
+    All go but the relays and connections of sessions that stay, and clients over TLS, over DTLS or to peers.
     """
     cdef Session *session
     if slot.kind == IS_LISTENER:
-        return True
+        return not (<Listener *>slot.item).is_apart
     if slot.kind == IS_RELAY:
         return not (<Relay *>slot.item).session.stays
     if slot.kind != IS_STREAM or (<Stream *>slot.item).tls != NULL or (<Stream *>slot.item).splice != NULL:
@@ -68,6 +68,46 @@ cdef void watch_again(Lane *lane, uint32_t at) noexcept nogil:
         stream = <Stream *>slot.item
         watch(lane, at, stream.descriptor, EPOLLIN, EPOLL_CTL_ADD)
         watch_stream(lane, stream)
+
+
+cdef int connect_association(Lane *lane, DtlsLink *link, bint gro, int room) except -1:
+    """Have an association be read at a socket of its own from here on; what came before is read where it came to.
+
+    Raises OSError where there is no room for one, or the address may not be shared with it. Under the lane's lock.
+    """
+    cdef const Listener *shared = <const Listener *>link.listener
+    cdef Listener *apart = <Listener *>calloc(1, sizeof(Listener))
+    cdef int64_t slot = -1
+    if apart == NULL:
+        raise OSError(ENOMEM, "association")
+    apart.descriptor = -1
+    try:
+        apart.suffix = <uint8_t *>malloc(shared.suffix_size + 1)
+        if apart.suffix == NULL:
+            raise OSError(ENOMEM, "association")
+        memcpy(apart.suffix, shared.suffix, shared.suffix_size)
+        apart.suffix_size = shared.suffix_size
+        apart.tells_mapped = shared.tells_mapped
+        apart.takes_dtls = apart.is_apart = True
+        apart.address = link.key.server
+        apart.client = link.key.client
+        apart.number = shared.number
+        apart.descriptor = open_connected(&link.key, shared.descriptor, gro, room)
+        slot = take_slot(lane, IS_LISTENER, apart)
+        if slot < 0 or not watch(lane, <uint32_t>slot, apart.descriptor, EPOLLIN, EPOLL_CTL_ADD):
+            raise OSError(errno, "association")
+        apart.slot = <uint32_t>slot
+    except BaseException:
+        if slot >= 0:
+            release_slot(lane, <uint32_t>slot)
+        if apart.descriptor >= 0:
+            c_close(apart.descriptor)
+        free_listener(apart)
+        raise
+    link.listener = apart
+    if link.successor != NULL:
+        link.successor.listener = apart
+    return 0
 
 
 cdef list queued_of(const ClientQueue *queue):
@@ -123,6 +163,31 @@ cdef class MovingEngine(PacketEngine):
                         found.append((five_tuple_of(&stream.key), stream.descriptor))
             lane_unlock(self.lanes[lane])
         return found
+
+    def set_apart(self, numbers, bint gro, int room):
+        """Give the DTLS clients of these sessions sockets of their own, connected to them.
+
+        Returns the numbers of those of DTLS that could not be given one. room: bytes to receive at least.
+        """
+        cdef Session *session
+        cdef Lane *lane
+        cdef list left = []
+        for number in numbers:
+            session = find_number(&self.shared.numbers, number)
+            if session == NULL or session.key.transport != DTLS:
+                continue
+            lane = self.lanes[session.lane]
+            lane_lock(lane)
+            try:
+                if session.link == NULL:
+                    left.append(number)
+                elif not (<Listener *>session.link.listener).is_apart:
+                    connect_association(lane, session.link, gro, room)
+            except OSError:
+                left.append(number)
+            finally:
+                lane_unlock(lane)
+        return left
 
     def part(self, stays):
         """Touch from here on nothing but these sessions and connections over TLS."""
@@ -238,16 +303,16 @@ cdef class MovingEngine(PacketEngine):
         return stream != NULL and lane.slots[stream.slot].has_moved
 
     cdef int leave_listeners(self, Lane *lane) except -1:
-        """Let go of listeners and of what waits of UDP clients, which the taker has; tell DTLS clients that it is over.
+        """Let go of listeners and of what waits of UDP clients, which the taker has; end the DTLS clients that do not stay.
 
         Under the lane's lock.
         """
         cdef uint32_t at
         cdef ClientQueue *queue
-        end_associations(lane, self.batch)
+        part_from_all(lane, self.batch)
         flush(lane, self.batch)
         for at in range(lane.slot_count):
-            if lane.slots[at].kind == IS_LISTENER:
+            if lane.slots[at].kind == IS_LISTENER and not (<Listener *>lane.slots[at].item).is_apart:
                 watch(lane, at, (<Listener *>lane.slots[at].item).descriptor, 0, EPOLL_CTL_DEL)
                 release_slot(lane, at)
         for at in range(lane.listener_count):

@@ -25,7 +25,9 @@ cdef extern from "<sys/socket.h>" nogil:
     const int SOCK_NONBLOCK
     const int SO_SNDBUF
     int c_socket "socket"(int, int, int)
+    const int SO_REUSEPORT
     int c_bind "bind"(int, const void *, unsigned int)
+    int c_connect "connect"(int, const void *, unsigned int)
 
 
 def open_relay(address, bint gro, int buffer, int room):
@@ -72,6 +74,32 @@ def prepare_relay(int descriptor, bint ipv6, bint gro, int room):
         set_number(descriptor, IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
     if gro:
         try_number(descriptor, SOL_UDP, UDP_GRO, 1)
+
+
+cdef int open_connected(const FiveTupleKey *key, int shared, bint gro, int room) except -1:
+    """A UDP socket between these addresses, the first of which the listener `shared` has as well; raises OSError.
+
+    From here on the kernel gives it what the client sends. Until it is connected it may be given anybody's.
+    """
+    cdef sockaddr_in6 name
+    cdef bint ipv6 = key.server.family == IPV6
+    cdef int descriptor = c_socket(AF_INET6 if ipv6 else AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)
+    if descriptor < 0:
+        raise OSError(errno, "socket")
+    try:
+        if ipv6:
+            set_number(descriptor, IPPROTO_IPV6, IPV6_V6ONLY, 1)
+        set_number(shared, SOL_SOCKET, SO_REUSEPORT, 1)
+        set_number(descriptor, SOL_SOCKET, SO_REUSEPORT, 1)
+        prepare_listener(descriptor, ipv6, False, gro, room)
+        if c_bind(descriptor, &name, put_name(&name, &key.server)) < 0:
+            raise OSError(errno, "bind")
+        if c_connect(descriptor, &name, put_name(&name, &key.client)) < 0:
+            raise OSError(errno, "connect")
+    except BaseException:
+        c_close(descriptor)
+        raise
+    return descriptor
 
 
 def prepare_listener(int descriptor, bint ipv6, bint wildcard, bint gro, int room):

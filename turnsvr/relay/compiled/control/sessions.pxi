@@ -270,6 +270,29 @@ cdef void free_stream(Stream *stream) noexcept nogil:
     free(stream)
 
 
+cdef void part_from_all(Lane *lane, Batch *batch) noexcept nogil:
+    """End the associations that would be read at the listeners; those with a socket of their own stay."""
+    cdef Associations *all = &lane.dtls
+    cdef DtlsLink *link
+    cdef uint32_t at
+    cdef bint is_new = True
+    association_free(all.door)
+    all.door = NULL
+    while is_new:
+        at = 0
+        # A successor takes the place of the one that ends, wherever in the index that is.
+        is_new = False
+        while all.by_addresses.slots != NULL and at <= all.by_addresses.mask:
+            link = <DtlsLink *>all.by_addresses.slots[at].item
+            if link == NULL or (<Listener *>link.listener).is_apart:
+                at += 1
+                continue
+            is_new = True
+            if link.state != SHAKES:
+                part_from(link, batch)
+            end_association(lane, link, CLOSED_BY_CLIENT)
+
+
 cdef void end_associations(Lane *lane, Batch *batch) noexcept nogil:
     """Let go of every DTLS association, and begin none any more; clients are told where there is a batch."""
     cdef Associations *all = &lane.dtls
@@ -301,22 +324,16 @@ cdef void close_lane(Lane *lane) noexcept nogil:
     lane.epoll = lane.wake = lane.up.event = -1
 
 
-cdef void free_listener(Listener *listener) noexcept nogil:
-    """Free a listener that no slot names any more."""
-    free(listener.suffix)
-    free(listener.challenge)
-    free(listener)
-
-
 cdef void free_lane(Lane *lane) noexcept nogil:
     """Free a lane without sessions and streams, whose thread has ended."""
     cdef uint32_t at
+    free_queues(lane)
+    end_associations(lane, NULL)
+    free_done(lane)
     for at in range(lane.listener_count):
         free_listener(lane.listeners[at])
     free_items(&lane.policy.homes.advertised)
     free_items(&lane.policy.homes.behind)
-    free_queues(lane)
-    end_associations(lane, NULL)
     index_free(&lane.sessions)
     index_free(&lane.streams)
     free(lane.slots)

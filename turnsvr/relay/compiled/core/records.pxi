@@ -182,15 +182,15 @@ cdef struct DtlsDatagram:
     uint32_t size
 
 cdef struct DtlsLink:
-    # One client's association, on a Lane, by the listener of that number. OpenSSL reads the datagram at input, and what
-    # it writes leaves with those of a Batch: for the session `sending`, with so many bytes of data in it, or of its own
-    # accord where that is NULL.
+    # One client's association, on a Lane, by a Listener. OpenSSL reads the datagram at input, and what it writes leaves
+    # with those of a Batch: for the session `sending`, with so many bytes of data in it, or of its own accord where that
+    # is NULL.
     FiveTupleKey key
     LinkState state
     void *ssl
     void *lane
     void *batch
-    uint32_t listener
+    void *listener
     const uint8_t *input
     uint32_t input_size
     Session *sending

@@ -68,6 +68,12 @@ cdef struct Listener:
     uint8_t *suffix
     # What plain Allocate requests are answered with; NULL where they go up.
     Challenge *challenge
+    # Connected to this client of DTLS, whose association it is for alone: the kernel prefers it to the listener of its
+    # number, which another process may read meanwhile. Where it stands in the list of those that are done with.
+    bint is_apart
+    Endpoint client
+    uint32_t slot
+    Listener *next
 
 cdef struct Policy:
     double bandwidth
@@ -157,6 +163,8 @@ cdef struct Lane:
     # Joined connections that wait for bandwidth, and when the first of them may go on; 0 where none waits.
     Splice *paced
     int64_t paced_until
+    # Listeners of clients that have gone, to be freed once nothing that is to be sent names them.
+    Listener *done
 
 cdef struct Batch:
     # What one thread needs to move packets, whichever lane's table they are looked up in.

@@ -57,7 +57,7 @@ cdef void from_dtls_client(
         if began_with(shaking, data):
             to_handshake(lane, shaking, data, size)
         elif not began_with(link, data):
-            hear_hello(lane, batch, listener, key, data, size)
+            hear_hello(lane, batch, listener if link == NULL else <Listener *>link.listener, key, data, size)
         return
     if link == NULL:
         drop_packet(lane, NULL, NO_SESSION)

@@ -56,6 +56,21 @@ cdef void read_arrival(Arrival *arrival, msghdr *header) noexcept nogil:
         control = CMSG_NXTHDR(header, control)
 
 
+cdef inline Listener *hears(Lane *lane, Listener *listener, const Endpoint *client) noexcept nogil:
+    """Whose a client is that was read at this listener: one that is another's came in before that was connected.
+
+    NULL where another process has the listener of all.
+    """
+    if not listener.is_apart or same_endpoint(&listener.client, client):
+        return listener
+    return lane.listeners[listener.number] if lane.listener_count else NULL
+
+
+cdef inline bint is_left(const Lane *lane, const Listener *listener) noexcept nogil:
+    """Whether a listener is there for records alone, since another process serves the rest of that address."""
+    return listener.is_apart and (lane.has_parted or lane.listener_count == 0)
+
+
 cdef void serve_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t slot) noexcept nogil:
     """Everything in one received datagram of a client: one packet, or those that GRO has joined."""
     cdef uint8_t *data = <uint8_t *>batch.received_vectors[slot].iov_base
@@ -75,6 +90,7 @@ cdef void serve_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t 
         key.server.port = listener.address.port
     key.transport = UDP
     key.connection = 0
+    listener = hears(lane, listener, &key.client)
     session = find_session(&lane.sessions, &key)
     home = lane.number
     if session == NULL and lane.shared.lanes > 1:
@@ -83,7 +99,9 @@ cdef void serve_datagram(Lane *lane, Batch *batch, Listener *listener, uint32_t 
     while True:
         size = min(left, arrival.segment) if arrival.segment else left
         lane.counts.received += 1
-        if listener.takes_dtls and is_record(data, size):
+        if listener == NULL or (is_left(lane, listener) and not is_record(data, size)):
+            drop_packet(lane, NULL, NO_SESSION)
+        elif listener.takes_dtls and is_record(data, size):
             serve_records(lane, batch, listener, &key, data, size, arrival.tos)
         elif is_plain_binding(data, size) and not is_observed(lane, &key.client):
             answer_binding(lane, batch, listener, &key, data)

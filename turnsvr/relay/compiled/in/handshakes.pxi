@@ -51,7 +51,7 @@ cdef void hear_hello(
         return
     link.key.client = key.client
     link.key.server = key.server
-    link.listener = listener.number
+    link.listener = listener
     link.batch = batch
     link.input = hello
     link.input_size = size

@@ -38,7 +38,7 @@ cdef int record_write(void *bio, const char *data, int size) noexcept nogil:
     cdef DtlsLink *link = <DtlsLink *>_libssl.BIO_get_data(bio)
     cdef Lane *lane = <Lane *>link.lane
     cdef Batch *batch = <Batch *>link.batch
-    cdef const Listener *listener = lane.listeners[link.listener]
+    cdef const Listener *listener = <const Listener *>link.listener
     cdef Session *session = link.sending
     cdef Destination destination
     cdef Packet *packet
@@ -175,6 +175,7 @@ cdef void part_from(DtlsLink *link, Batch *batch) noexcept nogil:
 
 cdef void end_association(Lane *lane, DtlsLink *link, uint32_t reason) noexcept nogil:
     """End an association and free it; reason is one of CLOSED_…. Python hears of it once hands were shaken."""
+    cdef Listener *listener = <Listener *>link.listener
     cdef UpRecord record
     if link.state != SHAKES:
         memset(&record, 0, sizeof(record))
@@ -183,4 +184,7 @@ cdef void end_association(Lane *lane, DtlsLink *link, uint32_t reason) noexcept 
         record.first = reason
         up_push(&lane.up, &record, NULL, 0, NULL, 0, 0)
     remove_association(&lane.dtls, link)
+    if listener.is_apart and link.predecessor == NULL and link.successor == NULL:
+        listener.next = lane.done
+        lane.done = listener
     association_free(link)
