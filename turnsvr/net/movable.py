@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from turnsvr.net.arrival import Speech, judge
 from turnsvr.net.connections import Connection
 from turnsvr.net.doors import StreamListener
 from turnsvr.net.stream import StreamProtocol
@@ -19,6 +20,8 @@ from turnsvr.relay.moving import Rest, StreamRest
 from turnsvr.stun.address import Address, FiveTuple, Transport
 
 _NOTHING = StreamRest(b"", b"")
+_FIRST_MESSAGE = 2048
+"""Bytes of a new connection in which its first message is looked for."""
 
 Rests = Mapping[FiveTuple, StreamRest]
 """What is on its way on connections, where there is anything."""
@@ -46,6 +49,10 @@ class GivenConnection:
 
 class MovableStreams(Streams):
     """Streams that can be given and taken."""
+
+    pass_back: Callable[[GivenConnection], bool] | None = None
+    """Called with a connection whose first message names what the process before this one may serve; nothing is read of
+    it. Returns whether that one has it now; the descriptor stays ours. None while there is no such process."""
 
     # The giver
 
@@ -205,6 +212,36 @@ class MovableStreams(Streams):
                 connection.door = self._door_at(connection.server)
                 self._await_first(connected, connection)
         self._taken.clear()
+
+    # Afterwards
+
+    def take_passed(self, given: GivenConnection) -> None:
+        """Serve a connection that another process has accepted and read nothing of; the descriptor is ours."""
+        connected = socket.socket(fileno=given.descriptor)
+        connected.setblocking(False)
+        through = None if given.through == given.client else given.through
+        self._enter(
+            connected, self._connections.admit(given.client, given.server, through), self._door_at(given.server)
+        )
+
+    def _arrived(self, connected: socket.socket, connection: Connection, first: bytes) -> None:
+        if not self._passes_back(connected, connection, first):
+            super()._arrived(connected, connection, first)
+
+    def _passes_back(self, connected: socket.socket, connection: Connection, first: bytes) -> bool:
+        """Whether the process before this one goes on with a connection."""
+        if self.pass_back is None or connection.door.tls_only or judge(first) is not Speech.STUN:
+            return False
+        try:
+            data = connected.recv(_FIRST_MESSAGE, socket.MSG_PEEK)
+        except OSError:
+            return False
+        given = _given(connection, connected.fileno(), is_silent=True)
+        if not self._engine.server.is_about_another(data) or not self.pass_back(given):
+            return False
+        connection.close()
+        connected.close()
+        return True
 
     def _can_part(self) -> Sequence[tuple[FiveTuple, StreamProtocol]]:
         return [(five_tuple, each) for five_tuple, each in self._attached.items() if each.can_part()]

@@ -225,6 +225,10 @@ class Allocations:
             self._by_owner.increment(owner)
             self._by_realm.increment(owner[0])
 
+    def is_elsewhere(self, number: int) -> bool:
+        """Whether another process of this server serves the allocation of this number."""
+        return number in self._elsewhere
+
     def discount_elsewhere(self, number: int) -> None:
         """It has ended there; unknown ones are fine."""
         owner = self._elsewhere.pop(number, None)

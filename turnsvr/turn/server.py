@@ -20,6 +20,7 @@ from turnsvr.turn import (
     binding,
     channel,
     connectionbind,
+    elsewhere,
     icmp,
     mobility,
     moving,
@@ -364,6 +365,10 @@ class Server:
         for token in list(self._state.reservations):
             self._state.reservations.remove(token)
 
+    def forget_answers(self) -> None:
+        """Count requests anew: what was counted, another process goes on with."""
+        self._responses.counts.clear()
+
     def forget_waiting(self, five_tuple: FiveTuple) -> None:
         """A client's requests are another process's to judge."""
         self._waiting.forget(five_tuple)
@@ -371,6 +376,10 @@ class Server:
     def count_elsewhere(self, number: int, realm: str, quota_user: str) -> None:
         """Count an allocation that another process of this server serves."""
         self._state.allocations.count_elsewhere(number, (realm, quota_user))
+
+    def is_about_another(self, data: bytes) -> bool:
+        """Whether what begins a connection names what another process of this server may serve: see elsewhere.py."""
+        return elsewhere.is_about_another(self._state, data)
 
     def discount_elsewhere(self, number: int) -> None:
         """It has ended there; unknown ones are fine."""
