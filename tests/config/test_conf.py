@@ -76,6 +76,7 @@ EXAMPLES = {
     "usage.ca",
     "usage.spool",
     "limits.bandwidth_per_allocation",
+    "limits.staying",
     "log.file",
     "redirect",
     "redirect.to",

@@ -118,7 +118,7 @@ class Upgraded(_Model):
     pid: int
     version: str
     sessions: int = Field(description="Sessions that it goes on with.")
-    staying: int = Field(description="Sessions of TLS clients, which stay in the process before it until they end.")
+    staying: int = Field(description="Sessions that cannot move, and stay in the process before it until they end.")
     seconds: float = Field(description="For which no packet was read; packets waited meanwhile.")
 
 

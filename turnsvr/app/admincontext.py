@@ -30,7 +30,6 @@ from turnsvr.net.tracing.traces import Traces
 from turnsvr.relay.counts import Counters, Totals
 from turnsvr.relay.offload.settings import OffloadStatus
 from turnsvr.stun.address import FiveTuple
-from turnsvr.turn.commands import EndReason
 
 _ALIVE_SECONDS = 5.0
 """How long it is remembered that packets come in, before one is sent again to find out."""
@@ -122,8 +121,7 @@ class AdminContext:
         )
 
     def end(self, numbers: Iterable[int]) -> int:
-        every = list(numbers)
-        return self._rooms.end_sessions(every, EndReason.REVOKED) + self._rooms.elsewhere.end(every)
+        return self._rooms.end_everywhere(numbers)
 
     def revoke(self, username: str, until: float | None = None) -> bool:
         now = time.time()

@@ -220,8 +220,13 @@ class Application:
 
     async def _end_with_the_last(self) -> None:
         await self._stop_http()
-        while self.connections or len(self.server) or self.succession.has_predecessors:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK)  # no event says that the last connection is gone
+        try:
+            async with asyncio.timeout(self.settings.limits.staying):
+                while self.connections or len(self.server) or self.succession.has_predecessors:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK)  # no event says that the last connection is gone
+        except TimeoutError:
+            _log.warning("what stayed is ended", sessions=len(self.server), setting="limits.staying")
+            self.rooms.engine.end_allocations()
         await self.succession.report()
         self.finished.set()
 

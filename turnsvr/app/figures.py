@@ -126,6 +126,14 @@ class SessionCounter:
             self._now[way] -= 1
             self._realm(self._realm_of.pop(number)).now -= 1
 
+    def now_alone(self) -> SessionCounter:
+        """Another counter, which has the sessions that there are now, and has counted nothing yet."""
+        other = SessionCounter()
+        other._now.update(self._now)
+        for name, realm in self._realms.items():
+            other._realm(name).now = realm.now
+        return other
+
     def write(self) -> dict[str, object]:
         """Everything that counts up, for another process to go on with."""
         return {
@@ -140,6 +148,26 @@ class SessionCounter:
                 for name, each in self._realms.items()
             },
         }
+
+    def forget(self, written: Mapping[str, object]) -> None:
+        """Take off what write() gave: another process goes on with it. What has come since stays."""
+        counted = SessionCounter()
+        counted.read(written)
+        for mine, its in (
+            (self._started, counted._started),
+            (self._ended, counted._ended),
+            (self._failures, counted._failures),
+        ):
+            mine.subtract(its)
+        self._refused -= counted._refused
+        for histogram, less in ((self._allocating, counted._allocating), (self._lasting, counted._lasting)):
+            histogram.sum -= less.sum
+            histogram.counts = [mine - its for mine, its in zip(histogram.counts, less.counts, strict=True)]
+        for name, figures in counted._realms.items():
+            realm = self._realm(name)
+            realm.started -= figures.started
+            realm.bytes_from_client -= figures.bytes_from_client
+            realm.bytes_to_client -= figures.bytes_to_client
 
     def read(self, written: Mapping[str, object]) -> None:
         """Add what write() gave; what is not understood is left out."""

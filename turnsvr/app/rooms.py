@@ -19,6 +19,7 @@ from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionCounter
 from turnsvr.app.handover.elsewhere import Elsewhere
 from turnsvr.app.handover.taker import Others, Taker
+from turnsvr.app.handover.told import Told
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
 from turnsvr.app.listening import ListenError, open_listeners
@@ -76,6 +77,7 @@ class Rooms:
         self._traces: Traces | None = None
         self.revocations = Revocations()
         """User names that are refused until they expire."""
+        self.revocations.heard = self.elsewhere.revoke
         self.sessions = SessionCounter()
         self.events = Events((*sinks, self.sessions), ended)
         self._files = files
@@ -181,6 +183,24 @@ class Rooms:
             self.server.end(number, reason, now)
         self.engine.carry_out()
         return before - len(self.server)
+
+    def end_everywhere(self, numbers: Iterable[int]) -> int:
+        """End sessions on behalf of the operator, those in processes before this one too; returns how many ended."""
+        every = list(numbers)
+        return self.end_sessions(every, EndReason.REVOKED) + self.elsewhere.end(every)
+
+    def told(self) -> Told:
+        """What this process counts, with those before it."""
+        server = self.server
+        own = Told(
+            self.pump.totals(),
+            self.sessions.write(),
+            dict(server.answers),
+            len(self.streams),
+            server.peer_connections(),
+            self.pump.associations(),
+        )
+        return self.elsewhere.together(own)
 
     @property
     def problems(self) -> list[str]:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from turnsvr import relay
+from turnsvr.app.handover.told import Told
 from turnsvr.app.rooms import Rooms
 from turnsvr.relay.offload.layout import Reason
 from turnsvr.stun.message import Method
-from turnsvr.web.figures import Figures
+from turnsvr.web.figures import Figures, SessionFigures
 
 _METHODS: Final = {int(method): method.name.lower() for method in Method}
 _REQUESTS: Final = ("binding", "allocate", "refresh", "create_permission", "channel_bind")
@@ -23,16 +24,16 @@ _EXPECTED: Final = (
 def figures(rooms: Rooms) -> Figures:
     """Figures of rooms that are open."""
     server, streams, keeper, redis = rooms.server, rooms.streams, rooms.tls.keeper, rooms.session_status
-    totals, usage = rooms.elsewhere.totals(rooms.pump.totals()), rooms.accounting
-    associations, offload = rooms.pump.associations(), relay.offloaded(rooms.pump)
+    told, usage = rooms.told(), rooms.accounting
+    totals, associations, offload = told.totals, told.associations, relay.offloaded(rooms.pump)
     return Figures(
         pump=rooms.pump.name,
         ready=not server.draining and not rooms.problems,
         draining=server.draining,
         allocations=len(server) + len(rooms.elsewhere),
         allocation_limit=rooms.open_files.allocations,
-        connections=len(streams),
-        peer_connections=server.peer_connections(),
+        connections=told.connections,
+        peer_connections=told.peer_connections,
         connections_evicted=streams.evicted,
         connections_refused=streams.refused,
         dtls_associations=associations.open,
@@ -57,8 +58,8 @@ def figures(rooms: Rooms) -> Figures:
         offload_channels=0 if offload is None else offload.channels,
         offload_packets=dict.fromkeys((each.name.lower() for each in Reason), 0)
         | dict(() if offload is None else offload.reasons),
-        sessions=rooms.sessions.value,
-        requests=_requests(server.answers),
+        sessions=_sessions(rooms, told),
+        requests=_requests(told.answers),
         queues={
             "credential_lookups": rooms.engine.lookups.under_way,
             "pump": totals.waiting,
@@ -67,6 +68,17 @@ def figures(rooms: Rooms) -> Figures:
         sources=rooms.identities.health,
         totals=totals,
     )
+
+
+def _sessions(rooms: Rooms, told: Told) -> SessionFigures:
+    """Of all processes: what counts up as they have told of it, what there is now as their sessions are."""
+    if not rooms.elsewhere.counts:
+        return rooms.sessions.value
+    counter = rooms.sessions.now_alone()
+    counter.read(told.sessions)
+    for each in rooms.elsewhere.allocations():
+        counter.adopted(each.number, each.five_tuple, tuple(each.relayed.values()), each.realm)
+    return counter.value
 
 
 def _requests(answers: Mapping[tuple[int, int], int]) -> dict[tuple[str, str], int]:

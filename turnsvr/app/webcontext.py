@@ -12,7 +12,6 @@ from turnsvr.app.rooms import Rooms
 from turnsvr.config.ranges import ListenAddress
 from turnsvr.credentials import shared_secret
 from turnsvr.credentials.timedname import TimedNames
-from turnsvr.turn.commands import EndReason
 from turnsvr.web.context import CannotIssue, PeerVerdict
 from turnsvr.web.figures import Figures
 
@@ -38,6 +37,9 @@ class WebContext:
     @property
     def problems(self) -> Sequence[str]:
         return self._rooms.problems
+
+    async def refresh(self) -> None:
+        await self._rooms.elsewhere.refresh()
 
     def figures(self) -> Figures:
         return snapshot.figures(self._rooms)
@@ -78,4 +80,4 @@ class WebContext:
         revocations = self._rooms.revocations
         revocations.add(username, time.time(), owner=caller, share=revocations.share_of(callers))
         held = [each.number for each in self._rooms.server.allocations() if each.username == username]
-        return self._rooms.end_sessions(held, EndReason.REVOKED)
+        return self._rooms.end_everywhere([*held, *self._rooms.elsewhere.named(username)])

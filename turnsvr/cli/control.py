@@ -200,8 +200,8 @@ def upgrade(where: Where, program: Path | None) -> None:
     """Start the program anew, and have it go on with the sessions.
 
     The server starts it with its own arguments and hands over; packets wait meanwhile, for some milliseconds. Sessions
-    of TLS clients stay in the old process, which ends with the last of them. Where the new program cannot go on the old
-    one serves as before, and the exit status is 1.
+    of TLS and DTLS clients stay in the old process, which ends with the last of them. Where the new program cannot go on
+    the old one serves as before, and the exit status is 1.
 
     \b
     Examples:
@@ -214,7 +214,7 @@ def upgrade(where: Where, program: Path | None) -> None:
     click.echo(f"turnsvr {answer['version']} serves as process {answer['pid']}: {moved} moved")
     click.echo(f"no packet was read for {answer['seconds'] * 1000:.1f} ms; packets waited meanwhile")
     if staying:
-        click.echo(f"{_plural(staying, 'session')} of TLS clients stay in the old process, which ends with the last")
+        click.echo(f"{_plural(staying, 'session')} that cannot move stay in the old process, which ends with the last")
 
 
 @click.command()

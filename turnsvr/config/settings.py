@@ -106,6 +106,9 @@ class LimitSettings(fields.Section):
     """How long a TCP or TLS connection may stay without an allocation, 1 s to 1 day."""
     stream_buffer: Annotated[fields.Bytes, Field(ge=16 * _KIB, le=64 * _MIB)] = 256 * _KIB
     """Output queued for one slow TCP or TLS client, 16 KiB to 64 MiB."""
+    staying: Annotated[fields.Seconds, Field(ge=1, le=30 * _DAY)] | None = None
+    """How long after an upgrade the old process goes on with sessions that could not move (TLS, DTLS, TCP relaying),
+    1 s to 30 days; as long as they last when absent."""
 
 
 class StunSettings(fields.Section):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable
 
 from turnsvr.credentials.api import Caller, Credential, Refusal, Source
 from turnsvr.credentials.timedname import TimedNames
@@ -35,6 +36,8 @@ class Revocations:
         self.names = names or TimedNames()
         self._max_names = max_names
         self._revoked: set[str] = set()
+        self.heard: Callable[[str, str, int], None] = lambda owner, name, expiry: None
+        """Called with each name that was not revoked before, on whose account, and until when."""
         self._by_owner: dict[str, list[tuple[int, str]]] = {}
         """A heap for each caller: expiry and name, the first to expire first."""
 
@@ -66,11 +69,12 @@ class Revocations:
             self._check_room(owner, share, wall_time)
             self._revoked.add(username)
             heapq.heappush(self._by_owner.setdefault(owner, []), (expiry, username))
+            self.heard(owner, username, expiry)
         return True
 
-    def by_owner(self) -> dict[str, list[str]]:
-        """Every name, by whose account it is on."""
-        return {owner: [name for _, name in names] for owner, names in self._by_owner.items()}
+    def held(self) -> list[tuple[str, str, int]]:
+        """On whose account, which name, and until when, of every one."""
+        return [(owner, name, expiry) for owner, names in self._by_owner.items() for expiry, name in names]
 
     def __contains__(self, username: str) -> bool:
         return username in self._revoked

@@ -19,7 +19,7 @@ class CannotIssue(Exception):
 
 
 class Context(Protocol):
-    """The server around the web room. Every method is called on its event loop and returns at once."""
+    """The server around the web room. Every method is called on its event loop; all but refresh() return at once."""
 
     @property
     def listening(self) -> Sequence[ListenAddress]:
@@ -36,6 +36,9 @@ class Context(Protocol):
     @property
     def problems(self) -> Sequence[str]:
         """Sentences that say why new sessions may fail, besides draining."""
+
+    async def refresh(self) -> None:
+        """Have figures() be as of now, where other processes count as well."""
 
     def figures(self) -> Figures:
         """All of them as of now."""

@@ -42,6 +42,7 @@ def endpoints(
     async def metrics(request: Request) -> Response:
         if not _may_read(settings, request):
             raise Refused(403, "this address may not read metrics; web.metrics names those that may")
+        await context.refresh()
         return Response(await figures.text(), media_type=CONTENT_TYPE_LATEST)
 
     ready = "Whether it takes new sessions; 503 while it drains or lacks what they need"

@@ -7,22 +7,38 @@ import contextlib
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 from tests.conftest import PASSWORD, PATIENCE, USER, ServerProcess, free_port
 from tests.processes import children, state, wait_for
 from turnsvr.admin.client import AdminClient
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink, StreamLink
-from turnsvr.client.turn import PeerData, TurnClient
+from turnsvr.client.link import open_link, tls_context
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
-from turnsvr.stun.address import Address
+from turnsvr.stun.address import Address, Family, Transport
+
+SECRET = "a secret that is shared with those who name users for a time"
+LOOPBACK = {Family.IPV4: "127.0.0.1", Family.IPV6: "::1"}
+
+
+T = TypeVar("T")
+
+
+async def off_loop(call: Callable[..., T], *arguments: object) -> T:
+    return await asyncio.to_thread(call, *arguments)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - another process tells nobody
+            await asyncio.sleep(0.05)
 
 _SILENCE = 3.0
 """Seconds without a packet after which the rest is lost."""
@@ -46,7 +62,8 @@ class Server:
         tls: TlsFiles | None = None,
         *,
         more: str = "",
-        peers: str = "{allow: [127.0.0.1]}",
+        peers: str = "{allow: [127.0.0.1, '::1']}",
+        dtls: bool = False,
         environ: dict[str, str] | None = None,
         is_followed: bool = True,
     ) -> None:
@@ -54,18 +71,21 @@ class Server:
         self._is_followed = is_followed
         self.port = free_port()
         self.tls_port = free_port()
-        listen = [f"udp://127.0.0.1:{self.port}", f"tcp://127.0.0.1:{self.port}"]
+        transports = [("udp", self.port), ("tcp", self.port)]
         text = f"""
 realm: example.org
-relay: {{addresses: [127.0.0.1]}}
 peers: {peers}
-credentials: {{users: {{{USER}: {PASSWORD}}}}}
+credentials: {{users: {{{USER}: {PASSWORD}}}, secrets: [{SECRET}]}}
 {more}
 """
         if tls is not None:
-            listen.append(f"tls://127.0.0.1:{self.tls_port}")
+            transports += [("tls", self.tls_port), *([("dtls", self.tls_port)] if dtls else [])]
             text += f"tls: {{certificate: {tls.certificate}, key: {tls.key}}}\n"
+        hosts = ("127.0.0.1", "[::1]")
+        listen = [f"'{transport}://{host}:{port}'" for transport, port in transports for host in hosts]
         text += f"listen: [{', '.join(listen)}]\n"
+        if "relay:" not in more:
+            text += "relay: {addresses: [127.0.0.1, '::1']}\n"
         self._directory = directory
         self.process = ServerProcess(text, directory, environ=environ)
         self.pids: list[int] = []
@@ -153,6 +173,10 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
     def _successors(self) -> list[int]:
         return [pid for parent in self.pids for pid in children(parent)]
 
+    def gone(self, count: int) -> None:
+        """Wait until the first so many processes have ended."""
+        wait_for(self.pids[:count], "Z")
+
     def serves(self) -> int:
         """Who answers on the admin socket."""
         return int(self.admin.status()["pid"])
@@ -179,29 +203,28 @@ class Flow:
         self._stopping = False
 
     @classmethod
-    async def open(cls, server: Serving, transport: str, rate: float = 200.0) -> Flow:
-        client = await cls.client_of(server, transport)
-        peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    async def open(cls, server: Serving, transport: str, rate: float = 200.0, *, family: Family = Family.IPV4) -> Flow:
+        client = await cls.client_of(server, transport, family=family)
+        peer = socket.socket(family.socket_family, socket.SOCK_DGRAM)
         peer.setblocking(False)
-        peer.bind(("127.0.0.1", 0))
+        peer.bind((LOOPBACK[family], 0))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-        await client.bind_channel(Address(*peer.getsockname()))
+        await client.bind_channel(Address(*peer.getsockname()[:2]))
         return cls(client, peer, rate)
 
     @staticmethod
-    async def client_of(server: Serving, transport: str) -> TurnClient:
-        """A client with an allocation."""
-        link: DatagramLink | StreamLink
+    async def client_of(
+        server: Serving, transport: str, wish: AllocateOptions | None = None, *, family: Family = Family.IPV4
+    ) -> TurnClient:
+        """A client with an allocation of the family by which it comes."""
+        port = server.port if transport in ("udp", "tcp") else server.tls_port
+        address = Address(LOOPBACK[family], port)
+        link = await open_link(Transport(transport), address, tls=tls_context(insecure=True))
         if transport == "udp":
-            link = await DatagramLink.open(Address("127.0.0.1", server.port))
             link._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
-        elif transport == "tcp":
-            link = await StreamLink.open(Address("127.0.0.1", server.port))
-        else:
-            link = await StreamLink.open(Address("127.0.0.1", server.tls_port), tls=_context())
         client = TurnClient(link, Login(USER, PASSWORD))
         try:
-            await client.allocate()
+            await client.allocate(AllocateOptions(family=family) if wish is None else wish)
         except BaseException:
             await client.close()
             raise
@@ -238,7 +261,7 @@ class Flow:
 
     async def _send(self) -> None:
         relayed = self.client.relayed[0]
-        target = Address(*self._peer.getsockname())
+        target = Address(*self._peer.getsockname()[:2])
         due = time.monotonic()
         while not self._stopping:
             data = self.sent.to_bytes(4, "big")
@@ -267,10 +290,3 @@ class Flow:
             now = time.monotonic()
             self.late.append(now - before)
             before = now
-
-
-def _context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context

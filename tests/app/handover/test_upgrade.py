@@ -8,13 +8,11 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from tests.app.handover.rig import Flow, Server, Serving, is_alive
+from tests.app.handover.rig import Flow, Server, Serving, is_alive, off_loop, until
 from tests.conftest import PATIENCE, free_port
 from tests.processes import wait_for
 from turnsvr import relay
@@ -24,20 +22,9 @@ from turnsvr.app.handover.steps import GIVER, TAKER, VARIABLE
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
-from turnsvr.stun.address import Address
+from turnsvr.stun.address import Address, Family
 
-T = TypeVar("T")
-LEGS = ("udp", "tcp", "tls")
-
-
-async def off_loop(call: Callable[..., T], *arguments: object) -> T:
-    return await asyncio.to_thread(call, *arguments)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - another process tells nobody
-            await asyncio.sleep(0.05)
+LEGS = ("udp", "tcp", "tls", "dtls")
 
 
 @pytest.fixture(params=[("auto", "auto"), ("portable", "auto"), ("auto", "portable")], ids="->".join)
@@ -50,30 +37,33 @@ def kinds(request: pytest.FixtureRequest) -> tuple[str, str]:
 
 async def test_no_packet_is_lost_on_any_leg(kinds: tuple[str, str], tmp_path: Path, certificate: TlsFiles) -> None:
     before, after = kinds
-    with Server(tmp_path, certificate, more=f"pump: {{kind: {before}}}") as server:
-        flows = [await Flow.open(server, leg) for leg in LEGS]
+    dtls = "portable" not in kinds
+    legs = [(leg, family) for leg in (LEGS if dtls else LEGS[:3]) for family in Family]
+    with Server(tmp_path, certificate, more=f"pump: {{kind: {before}}}", dtls=dtls) as server:
+        flows = [await Flow.open(server, leg, 50.0, family=family) for leg, family in legs]
         for flow in flows:
             flow.start()
         await asyncio.sleep(0.5)
         server.rewrite(f"kind: {before}", f"kind: {after}")
         done = await off_loop(server.upgrade)
         assert done.returncode == 0, done.stderr + server.log
-        assert "2 sessions moved" in done.stdout
-        assert "1 session of TLS clients stay in the old process" in done.stdout
+        assert "4 sessions moved" in done.stdout
+        assert f"{len(legs) - 4} sessions" in done.stdout
         await asyncio.sleep(0.5)
         for flow in flows:
             await flow.stop()
-        assert [flow.lost for flow in flows] == [0, 0, 0]
-        assert [flow.doubled for flow in flows] == [0, 0, 0]
-        listed = {each["transport"]: each for each in server.admin.every_session()}
-        for leg, flow in zip(LEGS[:2], flows, strict=False):
-            of_session = server.admin.session(listed[leg]["id"])["traffic"]
-            assert of_session["from_client"]["bytes"] == of_session["to_client"]["bytes"] == 4 * flow.sent, leg
+        assert [flow.lost for flow in flows] == [0] * len(legs)
+        assert [flow.doubled for flow in flows] == [0] * len(legs)
+        await asyncio.sleep(0.5)  # what the old process has told of is as old at the most
+        listed = {each["client"]: each["traffic"] for each in server.admin.every_session()}
+        for flow in flows:
+            traffic = listed[str(flow.client.link.local)]
+            assert traffic["from_client"]["bytes"] == traffic["to_client"]["bytes"] == 4 * flow.sent
         assert server.admin.status()["pump"].startswith("portable" if after == "portable" else "compiled")
         for flow in flows:
             await flow.client.refresh(600)
             await flow.close()
-        await off_loop(wait_for, server.pids[:1], "Z")  # the old process ends with the client of TLS
+        await off_loop(wait_for, server.pids[:1], "Z")  # the old process ends with the clients of TLS and DTLS
         assert is_alive(server.pids[1])
         assert "Traceback" not in server.log
 

@@ -12,7 +12,7 @@ from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.commands import AllocationStarted, EndReason
-from turnsvr.turn.snapshot import Document, Value, read_document, read_list, read_str
+from turnsvr.turn.snapshot import Document, Value, read_document, read_int, read_list, read_str
 
 
 class HttpServer(Protocol):
@@ -35,9 +35,11 @@ class Crossing:
     # The giver
 
     def write(self) -> Document:
-        by_owner = self._revocations.by_owner()
-        revoked: list[Value] = [[owner, name] for owner, names in by_owner.items() for name in names]
+        revoked: list[Value] = [list(each) for each in self._revocations.held()]
         return {"figures": self._sessions.write(), "revoked": revoked}
+
+    def handed_over(self, written: Document) -> None:
+        self._sessions.forget(read_document(written["figures"], "figures"))
 
     def hold(self) -> None:
         """Have the HTTP listeners of now stay open until release(), also where their servers stop."""
@@ -69,9 +71,10 @@ class Crossing:
     def revoke(self, value: Document) -> None:
         now = time.time()
         for each in read_list(value.get("revoked"), "revoked"):
-            owner, name = read_list(each, "revoked")
+            owner, name, *expiry = read_list(each, "revoked")
+            until = read_int(expiry[0], "revoked") if expiry else None  # a user name says it itself
             try:
-                self._revocations.add(read_str(name, "revoked"), now, owner=read_str(owner, "revoked"))
+                self._revocations.add(read_str(name, "revoked"), now, owner=read_str(owner, "revoked"), expiry=until)
             except TooManyRevoked:
                 return
 

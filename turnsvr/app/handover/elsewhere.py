@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
-from turnsvr.app.handover.document import sum_totals
+from turnsvr.app.handover.told import Told
 from turnsvr.relay.counts import Counters, Totals
 from turnsvr.turn.allocation import Allocation
 
@@ -21,13 +21,16 @@ class Other(Protocol):
     """A process that serves sessions of this server, too."""
 
     reported: dict[int, tuple[Allocation, Counters]]
-    totals: Totals | None
+    figures: Told | None
 
     async def report(self) -> None:
         """Have both be as of now."""
 
     def kick(self, numbers: Iterable[int]) -> None:
         """Have it end these sessions."""
+
+    def revoke(self, owner: str, name: str, expiry: int) -> None:
+        """Have it refuse a user name or access token until then, on account of `owner`."""
 
     def __len__(self) -> int:
         """Sessions."""
@@ -40,7 +43,7 @@ class Elsewhere:
         self.others: list[Other] = []
         self._clock = clock
         self._asked_at = -_FRESH
-        self._gone: Totals | None = None
+        self._gone: Told | None = None
 
     def __len__(self) -> int:
         """Sessions."""
@@ -78,18 +81,36 @@ class Elsewhere:
             each.kick(its)
         return ended
 
+    def revoke(self, owner: str, name: str, expiry: int) -> None:
+        for each in self.others:
+            each.revoke(owner, name, expiry)
+
+    def named(self, username: str) -> list[int]:
+        """Sessions of this user name."""
+        return [each.number for each in self.allocations() if each.username == username]
+
     def totals(self, own: Totals) -> Totals:
         """With those of the others, and of those who have gone."""
-        for each in (self._gone, *(other.totals for other in self.others)):
-            own = own if each is None else sum_totals(own, each)
+        return self.together(Told(own)).totals if self.counts else own
+
+    def together(self, own: Told) -> Told:
+        """With what the others count, and what those have counted who have gone."""
+        for each in (self._gone, *(other.figures for other in self.others)):
+            own = own if each is None else own + each
         return own
+
+    @property
+    def counts(self) -> bool:
+        """Whether another process counts, or one that has gone has counted."""
+        return self._gone is not None or bool(self.others)
 
     def leave(self, other: Other) -> None:
         """It has gone; what it has counted stays."""
         if other in self.others:
             self.others.remove(other)
-            if other.totals is not None:
-                self._gone = other.totals if self._gone is None else sum_totals(self._gone, other.totals)
+            if other.figures is not None:
+                left = other.figures.left()
+                self._gone = left if self._gone is None else self._gone + left
 
     def _find(self, number: int) -> tuple[Allocation, Counters] | None:
         return next((each.reported[number] for each in self.others if number in each.reported), None)

@@ -54,6 +54,9 @@ class Others(Protocol):
     def forget(self, number: int) -> None:
         """A session is another process's."""
 
+    def handed_over(self, written: Document) -> None:
+        """Another process goes on with the figures that write() gave; what has been counted since stays here."""
+
 
 @dataclass(slots=True)
 class Given:
@@ -64,6 +67,8 @@ class Given:
     belongings: Belongings = field(default_factory=Belongings)
     sessions: set[int] = field(default_factory=set)
     stays: set[int] = field(default_factory=set)
+    ends: set[int] = field(default_factory=set)
+    """Of those that stay the clients of DTLS for which there was no socket of their own."""
     connections: list[GivenConnection] = field(default_factory=list)
     missing: set[FiveTuple] = field(default_factory=set)
     took: float = 0.0
@@ -80,6 +85,7 @@ class Giver:
         self._others = others
         self._wire = wire
         self._given = Given()
+        self._written: Document = {}
         self._served = 0.0
 
     async def give(self, asking: float = ASKING) -> Given:
@@ -190,6 +196,7 @@ class Giver:
         for allocation in server.allocations():
             if allocation.tcp or allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
                 given.stays.add(allocation.number)
+        given.ends = rooms.pump.keep(given.stays)
         given.belongings = belongings = rooms.pump.belongings(given.stays)
         given.connections = [each for each in streams.given(belongings.streams) if not server.is_bound(each.five_tuple)]
         moving = {each.five_tuple for each in given.connections}
@@ -197,7 +204,8 @@ class Giver:
             if allocation.five_tuple.transport is Transport.TCP and allocation.five_tuple not in moving:
                 given.stays.add(allocation.number)
         await wire.send({"kind": "begin", "version": document.VERSION, "program": __version__})
-        await wire.send({"kind": "rules", "rules": server.write(now), "others": self._others.write()})
+        self._written = self._others.write()
+        await wire.send({"kind": "rules", "rules": server.write(now), "others": self._written})
         await wire.send(
             {
                 "kind": "staying",
@@ -354,6 +362,8 @@ class Giver:
         last = rooms.pump.leave()
         rooms.server.forget(moved, counted=True)
         rooms.server.forget_reservations()
+        rooms.server.forget_answers()
+        self._others.handed_over(self._written)
         for five_tuple in (*clients, *(each.five_tuple for each in given.connections)):
             rooms.server.forget_waiting(five_tuple)
         rooms.streams.leave(given.connections, given.missing)
@@ -361,7 +371,9 @@ class Giver:
             self._others.forget(number)
         rooms.engine.thaw()
         given.sessions = moved
-        given.stays = {each.number for each in rooms.server.allocations() if each.five_tuple.transport.is_stream}
+        given.stays = rooms.server.numbers() - given.ends
+        if given.ends:
+            _log.warning("sessions of DTLS clients have ended, for want of sockets", sessions=len(given.ends))
         early = given.belongings.sessions
         settled: list[Sequence[object]] = [
             [number, *astuple(document.less(counters, early[number].counters))]

@@ -7,16 +7,22 @@ quotas count them and clients of both reach one another. The successor tells the
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 from typing import Final
 
 import structlog
 
-from turnsvr.app.handover import document
+from turnsvr.app.handover import document, told
+from turnsvr.app.handover.told import Told
 from turnsvr.app.handover.wire import Closed, Wire, close_all, kind_of
 from turnsvr.app.rooms import Rooms
-from turnsvr.relay.counts import Counters, Totals
+from turnsvr.credentials.revoked import TooManyRevoked
+from turnsvr.net.movable import GivenConnection
+from turnsvr.relay.counts import Counters
 from turnsvr.relay.moving import MovablePump
 from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation
@@ -46,6 +52,8 @@ from turnsvr.turn.snapshot import (
 
 _MOST_WAITING: Final = 100_000
 """Messages that wait for the other process; where there are more, it is told nothing any more."""
+_MOST_PASSED: Final = 200
+"""Connections that wait to be passed to it; further ones are not."""
 
 _log = structlog.get_logger()
 
@@ -59,8 +67,8 @@ class Link:
         """Relayed addresses of the other process's sessions, as far as they are known."""
         self.reported: dict[int, tuple[Allocation, Counters]] = {}
         """Its sessions, as it has told of them last."""
-        self.totals: Totals | None = None
-        """What its pump has counted, but for what moved."""
+        self.figures: Told | None = None
+        """What it counts, with the processes beyond it; but for what has moved."""
         self.forward: Callable[[Link, Document], None] = lambda link, message: None
         """Called with what the processes beyond this one have to know, too."""
         self._rooms = rooms
@@ -71,7 +79,8 @@ class Link:
         self._wire = wire
         self._engine = rooms.engine
         self._ended = ended
-        self._out: asyncio.Queue[Document] = asyncio.Queue(_MOST_WAITING)
+        self._out: asyncio.Queue[tuple[Document, int | None]] = asyncio.Queue(_MOST_WAITING)
+        self._passing = 0
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._tell())]
 
     @property
@@ -82,13 +91,27 @@ class Link:
         """A session of the other process, that the rules count already."""
         self.sessions[number] = tuple(relayed)
 
-    def put(self, message: Document) -> None:
-        """Tell the other process, some time."""
+    def put(self, message: Document, descriptor: int | None = None) -> None:
+        """Tell the other process, some time; a descriptor that goes along is ours from here on."""
         try:
-            self._out.put_nowait(message)
+            self._out.put_nowait((message, descriptor))
         except asyncio.QueueFull:
             _log.error("the other process does not listen")
+            if descriptor is not None:
+                os.close(descriptor)
             self.close()
+
+    def pass_back(self, given: GivenConnection) -> bool:
+        """Have the other process serve a connection of which nothing is read; whether it will."""
+        if self._passing >= _MOST_PASSED:
+            return False
+        try:
+            descriptor = os.dup(given.descriptor)
+        except OSError:
+            return False
+        self._passing += 1
+        self.put({"kind": "passed", "connection": document.write_connection(given)}, descriptor)
+        return True
 
     def __len__(self) -> int:
         return len(self.sessions)
@@ -104,6 +127,10 @@ class Link:
         """Have the other process end these sessions."""
         self.put({"kind": "kick", "numbers": list(numbers)})
 
+    def revoke(self, owner: str, name: str, expiry: int) -> None:
+        """Have the other process refuse a user name or access token."""
+        self.put({"kind": "revoke", "owner": owner, "name": name, "expiry": expiry})
+
     def tell_everything(self) -> None:
         """Tell the other process of our sessions and figures."""
         rooms = self._rooms
@@ -114,8 +141,7 @@ class Link:
         for allocation in rooms.elsewhere.allocations():
             counters = rooms.elsewhere.counters(allocation.number) or Counters()
             sessions.append([write_allocation(allocation, 0.0), list(astuple(counters))])
-        totals = rooms.elsewhere.totals(rooms.pump.totals())
-        self.put({"kind": "listed", "sessions": sessions, "totals": document.write_totals(totals)})
+        self.put({"kind": "listed", "sessions": sessions, "figures": rooms.told().write()})
 
     async def told(self) -> None:
         """Wait until everything that was put has been sent."""
@@ -132,6 +158,7 @@ class Link:
         """Closing twice is fine."""
         for task in self._tasks:
             task.cancel()
+        self._forget_out()
         self._wire.close()
 
     # Telling
@@ -139,12 +166,25 @@ class Link:
     async def _tell(self) -> None:
         try:
             while True:
-                await self._wire.send(await self._out.get())
-                self._out.task_done()
+                message, descriptor = await self._out.get()
+                try:
+                    await self._wire.send(message, () if descriptor is None else (descriptor,))
+                finally:
+                    self._sent(descriptor)
         except Closed:
-            while not self._out.empty():
-                self._out.get_nowait()
-                self._out.task_done()
+            self._forget_out()
+
+    def _sent(self, descriptor: int | None) -> None:
+        self._out.task_done()
+        if descriptor is not None:
+            self._passing -= 1
+            os.close(descriptor)
+
+    def _forget_out(self) -> None:
+        """What was to be said is said to nobody."""
+        while not self._out.empty():
+            _, descriptor = self._out.get_nowait()
+            self._sent(descriptor)
 
     def started(self, event: AllocationStarted) -> None:
         allocation = self._engine.server.allocation(event.allocation)
@@ -178,6 +218,9 @@ class Link:
         try:
             while True:
                 message, descriptors = await self._wire.receive()
+                if kind_of(message) == "passed" and len(descriptors) == 1:
+                    self._rooms.streams.take_passed(_read_passed(message, descriptors))
+                    continue
                 close_all(descriptors)
                 self._take(message)
         except (Closed, Unreadable) as error:
@@ -214,10 +257,18 @@ class Link:
             numbers = [read_int(each, "numbers") for each in read_list(message.get("numbers"), "numbers")]
             self._rooms.end_sessions(numbers, EndReason.REVOKED)
             self._rooms.elsewhere.end(numbers)
+        elif kind == "revoke":
+            self._revoke(message)
         elif kind == "end":
             self.asked_to_end()
         elif kind != "left":
             raise Unreadable(f"a message {kind!a}")
+
+    def _revoke(self, message: Document) -> None:
+        owner, name = read_str(message.get("owner"), "owner"), read_str(message.get("name"), "name")
+        expiry = read_int(message.get("expiry"), "expiry")
+        with contextlib.suppress(TooManyRevoked):  # the other one has as much room as we
+            self._rooms.revocations.add(name, time.time(), owner=owner, expiry=expiry)
 
     async def _answer(self) -> None:
         """Tell everything, with what the processes beyond this one have to tell."""
@@ -231,7 +282,7 @@ class Link:
             allocation, _ = read_allocation(read_document(written, "allocation"))
             reported[allocation.number] = allocation, document.read_counters(counters)
         self.reported = reported
-        self.totals = document.read_totals(message.get("totals"))
+        self.figures = told.read(message.get("figures"))
         reports, self._reports = self._reports, []
         for each in reports:
             if not each.done():
@@ -242,3 +293,12 @@ class Link:
         self._engine.server.discount_elsewhere(number)
         for address in self.sessions.pop(number, ()):
             self._pump.know(address, False)
+
+
+def _read_passed(message: Document, descriptors: list[int]) -> GivenConnection:
+    """Raises Unreadable, and then the descriptor is closed."""
+    try:
+        return document.read_connection(message.get("connection"), descriptors[0])
+    except Unreadable:
+        close_all(descriptors)
+        raise

@@ -150,6 +150,7 @@ class Succession:
         link.forward = self._forward
         if taker is not None:
             self._rooms.elsewhere.others.append(link)
+            self._rooms.streams.pass_back = link.pass_back
         for each in taker.staying if taker is not None else ():
             link.know(each.number, each.relayed)
         self.links.append(link)
@@ -162,6 +163,8 @@ class Succession:
                 each.put(message)
 
     def _unlink(self, link: Link) -> None:
+        if link in self._rooms.elsewhere.others:
+            self._rooms.streams.pass_back = None
         self._rooms.elsewhere.leave(link)
         self._rooms.events.remove(link)
         self.links.remove(link)

@@ -1,0 +1,122 @@
+"""What has stayed in the processes before: it is counted and listed, the operator reaches it, and so do its clients."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from tests.app.handover.rig import SECRET, Server, off_loop, until
+from tests.conftest import PASSWORD, PATIENCE, USER, free_port
+from tests.web.test_metrics import Figures
+from turnsvr.client.credentials import Login
+from turnsvr.client.link import open_link, tls_context
+from turnsvr.client.transaction import ClientError
+from turnsvr.client.turn import TCP_PROTOCOL, AllocateOptions, TurnClient
+from turnsvr.credentials import shared_secret
+from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import refuses_dtls
+from turnsvr.stun.address import Address, Transport
+
+SESSIONS = "turnsvr_sessions"
+
+
+async def connected(server: Server, transport: Transport, login: Login | None = None) -> TurnClient:
+    port = server.port if transport in (Transport.UDP, Transport.TCP) else server.tls_port
+    link = await open_link(transport, Address("127.0.0.1", port), tls=tls_context(insecure=True))
+    return TurnClient(link, login or Login(USER, PASSWORD))
+
+
+async def left(client: TurnClient) -> None:
+    """Close its link, and say nothing of its allocation."""
+    client.relayed = ()
+    await client.close()
+
+
+@pytest.mark.skipif(bool(refuses_dtls("auto")), reason=refuses_dtls("auto"))
+async def test_what_stays_is_counted_listed_and_ended(tmp_path: Path, certificate: TlsFiles) -> None:
+    """In two processes before this one; a user name that is revoked is refused in each of them."""
+    web = free_port()
+    more = f"web: {{listen: 'http://127.0.0.1:{web}'}}"
+
+    def figures() -> Figures:
+        with urllib.request.urlopen(f"http://127.0.0.1:{web}/metrics", timeout=PATIENCE) as answer:
+            return Figures(answer.read().decode())
+
+    def now(transport: str) -> float:
+        return figures().of(SESSIONS, transport=transport, family="ipv4")
+
+    timed = Login(*shared_secret.make(SECRET, "mallory", 600, time.time()))
+    with Server(tmp_path, certificate, more=more, dtls=True) as server:
+        over_tls, over_dtls = [await connected(server, each, timed) for each in (Transport.TLS, Transport.DTLS)]
+        for each in (over_tls, over_dtls):
+            await each.allocate()
+        assert (await off_loop(server.upgrade)).returncode == 0
+        assert (await off_loop(server.upgrade)).returncode == 0
+        over_udp = await connected(server, Transport.UDP)
+        await over_udp.allocate()
+        seen = await off_loop(figures)
+        assert [seen.of(SESSIONS, transport=each, family="ipv4") for each in ("udp", "tls", "dtls")] == [1, 1, 1]
+        assert [seen.of("turnsvr_sessions_started_total", transport=each) for each in ("tls", "dtls")] == [1, 1]
+        assert seen.of("turnsvr_allocations") == 3
+        assert seen.of("turnsvr_connections") == 1
+        assert seen.of("turnsvr_dtls_associations") == 1
+        assert seen.of("turnsvr_requests_total", method="allocate", code="200") == 3
+        for each in (over_tls, over_dtls):
+            await each.refresh(600)
+        await until(lambda: figures().of("turnsvr_requests_total", method="refresh", code="200") == 2)
+        assert server.admin.status()["sessions"]["now"] == 3
+        assert server.admin.end_user(timed.username, revoke=True)["ended"] == 2
+        await until(lambda: now("tls") == now("dtls") == 0)
+        await until(lambda: figures().of("turnsvr_sessions_ended_total", reason="revoked") == 2)
+        for each in (over_tls, over_dtls):
+            with pytest.raises(ClientError, match="401"):
+                await each.allocate()
+            await left(each)
+        await off_loop(server.gone, 2)
+        seen = await off_loop(figures)  # what they have counted is not lost with them
+        assert seen.of("turnsvr_sessions_ended_total", reason="revoked") == 2
+        assert seen.of("turnsvr_requests_total", method="refresh", code="200") == 2
+        assert now("udp") == 1
+        await over_udp.close()
+
+
+async def test_a_connection_finds_what_has_stayed(tmp_path: Path, certificate: TlsFiles) -> None:
+    """ConnectionBind (RFC 6062) and a move (RFC 8016) over TCP reach who has the allocation; over UDP: 437."""
+    more = "relay: {addresses: [127.0.0.1], tcp: true}\nstun: {mobility: true}"
+    with (
+        Server(tmp_path, certificate, more=more, peers="{allow: [127.0.0.1]}") as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        listener.setblocking(False)
+        peer = Address(*listener.getsockname())
+        control = await connected(server, Transport.TCP)
+        await control.allocate(AllocateOptions(transport=TCP_PROTOCOL))
+        mobile = await connected(server, Transport.TLS)
+        await mobile.allocate(AllocateOptions(mobile=True))
+        early = await control.connect(peer)
+        for _ in range(2):
+            assert (await off_loop(server.upgrade)).returncode == 0
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE):
+            accepted, _ = await loop.sock_accept(listener)
+            bound = await (binder := await connected(server, Transport.TCP)).bind_connection(early)
+            await loop.sock_sendall(accepted, b"to a connection that was there before")
+            assert await bound.read(37) == b"to a connection that was there before"
+            accepted.close()
+            await control.refresh(600)
+            with pytest.raises(ClientError, match="400"):  # nobody has it
+                await (stranger := await connected(server, Transport.TCP)).bind_connection(early ^ 1)
+        address = Address("127.0.0.1", server.port)
+        with pytest.raises(ClientError, match="437"):
+            await mobile.move(await open_link(Transport.UDP, address))
+        before = await mobile.move(await open_link(Transport.TCP, address))
+        await before.close()
+        await mobile.refresh(600)
+        for each in (mobile, control, binder, stranger):
+            await each.close()
+        await off_loop(server.gone, 2)
