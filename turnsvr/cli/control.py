@@ -200,7 +200,7 @@ def upgrade(where: Where, program: Path | None) -> None:
     """Start the program anew, and have it go on with the sessions.
 
     The server starts it with its own arguments and hands over; packets wait meanwhile, for some milliseconds. Sessions
-    of TLS and DTLS clients stay in the old process, which ends with the last of them. Where the new program cannot go on
+    of TLS and DTLS clients stay in the old process, which ends with the last. Where the new program cannot go on
     the old one serves as before, and the exit status is 1.
 
     \b

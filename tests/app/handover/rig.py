@@ -40,6 +40,7 @@ async def until(condition: Callable[[], object]) -> None:
         while not await asyncio.to_thread(condition):  # noqa: ASYNC110 - another process tells nobody
             await asyncio.sleep(0.05)
 
+
 _SILENCE = 3.0
 """Seconds without a packet after which the rest is lost."""
 _ROOM = 4 * 1024 * 1024

@@ -10,8 +10,8 @@ import pytest
 
 from tests.app.handover.keeping import raw
 from tests.app.handover.manager import Manager
-from tests.app.handover.rig import Flow
-from tests.app.handover.test_upgrade import a_call, ended, off_loop, talks
+from tests.app.handover.rig import Flow, off_loop
+from tests.app.handover.test_upgrade import a_call, ended, talks
 from tests.conftest import PATIENCE
 from turnsvr import relay
 from turnsvr.app.handover.steps import VARIABLE

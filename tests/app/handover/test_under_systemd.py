@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bench.systemd import SYSTEMD, Systemd
-from tests.app.handover.rig import Flow
-from tests.app.handover.test_upgrade import a_call, ended, off_loop, talks
+from tests.app.handover.rig import Flow, off_loop
+from tests.app.handover.test_upgrade import a_call, ended, talks
 from tests.conftest import PASSWORD, PATIENCE, USER, free_port, need
 from turnsvr.client.turn import PeerData
 
