@@ -112,8 +112,10 @@ async def test_a_connection_finds_what_has_stayed(tmp_path: Path, certificate: T
             with pytest.raises(ClientError, match="400"):  # nobody has it
                 await (stranger := await connected(server, Transport.TCP)).bind_connection(early ^ 1)
         address = Address("127.0.0.1", server.port)
+        elsewhere = await open_link(Transport.UDP, address)
         with pytest.raises(ClientError, match="437"):
-            await mobile.move(await open_link(Transport.UDP, address))
+            await mobile.move(elsewhere)
+        await elsewhere.close()
         before = await mobile.move(await open_link(Transport.TCP, address))
         await before.close()
         await mobile.refresh(600)
