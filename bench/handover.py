@@ -28,11 +28,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from bench.servers import make_certificate
 from bench.systemd import Systemd
+from turnsvr.admin.client import AdminClient
 from turnsvr.client.credentials import Login
-from turnsvr.client.link import DatagramLink, StreamLink
-from turnsvr.client.turn import TurnClient
-from turnsvr.stun.address import Address
+from turnsvr.client.link import DatagramLink, StreamLink, open_link, tls_context
+from turnsvr.client.turn import AllocateOptions, PeerData, TurnClient
+from turnsvr.stun.address import Address, Family, Transport
 from turnsvr.stun.framing import pack_channel_data
 
 _STAMP = struct.Struct("!Id")
@@ -40,6 +42,8 @@ _SO_TIMESTAMPNS = 35
 _TIME = struct.Struct("@qq")
 _CHANNEL = 0x4000
 _HOST = "127.0.0.1"
+_HOSTS = {Family.IPV4: _HOST, Family.IPV6: "::1"}
+_SPELT = (_HOST, "[::1]")
 _USER, _PASSWORD = "bench", secrets.token_hex(8)
 
 
@@ -73,7 +77,7 @@ class Flow:
 
     def __init__(self, transport: str, client: socket.socket, server: Address, peer: socket.socket, relayed: Address):
         self.up, self.down = Way(f"{transport} up"), Way(f"{transport} down")
-        self._is_stream = transport == "tcp"
+        self._is_stream = transport.startswith("tcp")
         self._client, self._server, self._peer, self._relayed = client, server, peer, relayed
         self._stopping = threading.Event()
         self._threads = [threading.Thread(target=self._receive_up), threading.Thread(target=self._receive_down)]
@@ -98,15 +102,18 @@ class Flow:
         while not self._stopping.is_set():
             data = _STAMP.pack(number, time.time()) + bytes(148)
             frame = pack_channel_data(_CHANNEL, data, padded=self._is_stream)
-            if self._is_stream:
-                self._client.sendall(frame)
-            else:
-                self._client.sendto(frame, self._server)
+            self._transmit(frame)
             self._peer.sendto(data, self._relayed)
             number += 1
             self.up.sent = self.down.sent = number
             due += 1 / rate
             time.sleep(max(0.0, due - time.monotonic()))
+
+    def _transmit(self, frame: bytes) -> None:
+        if self._is_stream:
+            self._client.sendall(frame)
+        else:
+            self._client.sendto(frame, self._server)
 
     def _over(self) -> bool:
         return self._stopping.is_set() and not self._sender.is_alive()
@@ -132,6 +139,25 @@ class Flow:
                 rest = rest[164:]
 
 
+class SecuredFlow(Flow):
+    """One over TLS or DTLS, whose client is the loop's. When a packet arrived down there its program notes."""
+
+    def __init__(self, name: str, client: TurnClient, server: Address, peer: socket.socket) -> None:
+        self._loop, self._turn = asyncio.get_running_loop(), client
+        super().__init__(name, peer, server, peer, client.relayed[0])
+        self._reading = self._loop.create_task(self._read())
+        self._threads.pop()
+
+    def _transmit(self, frame: bytes) -> None:
+        self._loop.call_soon_threadsafe(self._turn.link.send, frame)
+
+    async def _read(self) -> None:
+        while True:
+            received = await self._turn.receive()
+            if isinstance(received, PeerData):
+                self.down.arrived(received.data, time.time())
+
+
 def _receive(sock: socket.socket) -> tuple[bytes, float] | None:
     """A datagram, and when it arrived; None after a while without one."""
     try:
@@ -149,20 +175,25 @@ def _stamped(sock: socket.socket) -> socket.socket:
     return sock
 
 
-async def _open(transport: str, server: Address) -> tuple[Flow, TurnClient]:
-    link = await (StreamLink.open(server) if transport == "tcp" else DatagramLink.open(server))
+async def _open(transport: str, family: Family, port: int) -> tuple[Flow, TurnClient]:
+    server = Address(_HOSTS[family], port)
+    link = await open_link(Transport(transport), server, tls=tls_context(insecure=True))
     client = TurnClient(link, Login(_USER, _PASSWORD))
-    await client.allocate()
-    peer = _stamped(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    peer.bind((_HOST, 0))
-    await client.bind_channel(Address(*peer.getsockname()), _CHANNEL)
+    await client.allocate(AllocateOptions(family=family))
+    peer = _stamped(socket.socket(family.socket_family, socket.SOCK_DGRAM))
+    peer.bind((server.host, 0))
+    await client.bind_channel(Address(*peer.getsockname()[:2]), _CHANNEL)
+    name = f"{transport}{'6' if family is Family.IPV6 else ''}"
+    if Transport(transport).is_encrypted:
+        return SecuredFlow(name, client, server, peer), client
+    assert isinstance(link, StreamLink | DatagramLink)
     descriptor = link._socket.get_extra_info("socket").fileno()
     asyncio.get_running_loop()._remove_reader(descriptor)  # type: ignore[attr-defined]  # threads read from here on
     raw = socket.socket(fileno=os.dup(descriptor))
     raw.setblocking(True)
     if transport == "udp":
         _stamped(raw)
-    return Flow(transport, raw, server, peer, client.relayed[0]), client
+    return Flow(name, raw, server, peer, client.relayed[0]), client
 
 
 async def _idle(server: Address, count: int) -> list[TurnClient]:
@@ -180,9 +211,18 @@ async def _idle(server: Address, count: int) -> list[TurnClient]:
 async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
     port = 31_478
     file = directory / "turnsvr.yaml"
+    legs = [(transport, Family.IPV4) for transport in (("udp",) if arguments.kill else ("udp", "tcp"))]
+    settings = f"listen: [udp://{_HOST}:{port}, tcp://{_HOST}:{port}]\n"
+    if arguments.all_legs:
+        legs = [(transport, family) for transport in ("udp", "tcp", "tls", "dtls") for family in Family]
+        certificate, key = make_certificate(directory)
+        listen = ", ".join(f"'{transport}://{host}:{port}'" for transport in ("udp", "tcp") for host in _SPELT)
+        listen += "".join(f", '{transport}://{host}:{port + 1}'" for transport in ("tls", "dtls") for host in _SPELT)
+        settings = f"listen: [{listen}]\ntls: {{certificate: {certificate}, key: {key}}}\n"
+    hosts = ", ".join(f"'{host}'" for host in _HOSTS.values())
     file.write_text(
-        f"realm: bench\nlisten: [udp://{_HOST}:{port}, tcp://{_HOST}:{port}]\nrelay: {{addresses: [{_HOST}]}}\n"
-        f"peers: {{allow: [{_HOST}]}}\ncredentials: {{users: {{{_USER}: {_PASSWORD}}}}}\n"
+        f"realm: bench\n{settings}relay: {{addresses: [{hosts}]}}\n"
+        f"peers: {{allow: [{hosts}]}}\ncredentials: {{users: {{{_USER}: {_PASSWORD}}}}}\n"
         f"pump: {{kind: {arguments.kind}}}\nadmin: {{socket: {directory}/admin.sock}}\n"
         f"survive: {'crash' if arguments.kill else 'restart'}\n"
         "limits: {allocations: 20000, allocations_per_user: 20000, allocation_rate_per_user: 0}\n"
@@ -193,7 +233,7 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
     with running:
         server = Address(_HOST, port)
         idle = await _idle(server, arguments.sessions)
-        opened = [await _open(transport, server) for transport in (("udp",) if arguments.kill else ("udp", "tcp"))]
+        opened = [await _open(each, family, port + (each in ("tls", "dtls"))) for each, family in legs]
         for flow, _ in opened:
             flow.start(arguments.rate)
         for _ in range(arguments.upgrades):
@@ -206,7 +246,22 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
             print(took)
         for flow, _ in opened:
             print(flow.up.line(), flow.down.line(), sep="\n")
-        del idle
+        await asyncio.sleep(1.0)  # what the old processes have told of is half a second old at the most
+        counted = await asyncio.to_thread(_counted, directory)
+        for flow, client in opened:
+            traffic = counted.get(str(client.link.local))
+            if traffic != (flow.up.sent, flow.down.sent):
+                print(f"{flow.up.name}: sent {flow.up.sent} each way, and the server has counted {traffic}")
+        print(f"{len(counted)} sessions of {len(opened) + len(idle)} live")
+
+
+def _counted(directory: Path) -> dict[str, tuple[int, int]]:
+    """Packets from clients and to them, as the server has counted them, by the client's address."""
+    sessions = AdminClient.on_socket(directory / "admin.sock").every_session()
+    return {
+        each["client"]: (each["traffic"]["from_client"]["packets"], each["traffic"]["to_client"]["packets"])
+        for each in sessions
+    }
 
 
 class Upgraded:
@@ -289,6 +344,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3.0, help="before, between and after them")
     parser.add_argument("--restart", action="store_true", help="by systemctl restart in place of upgrades")
     parser.add_argument("--kill", action="store_true", help="by SIGKILL, with survive: crash; UDP alone goes on")
+    parser.add_argument("--all-legs", action="store_true", help="flows over UDP, TCP, TLS and DTLS, IPv4 and IPv6")
     parser.add_argument("--kind", default="auto", help="of the pump")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -147,6 +147,11 @@ class Rooms:
                 address = Address(each.host, each.port)
                 self.pump.challenge(address, self.server.challenge(address))
         self.streams.reconfigure(plan.streams, plan.splices, plan.doors)
+        self.end_homeless()
+
+    def end_homeless(self) -> None:
+        """End the sessions in processes before this one whose realm is not served any more."""
+        self.elsewhere.end(self.server.homeless_elsewhere())
 
     def disown(self) -> None:
         """Forget every allocation without a word: they are another process's, which serves on."""

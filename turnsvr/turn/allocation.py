@@ -225,6 +225,10 @@ class Allocations:
             self._by_owner.increment(owner)
             self._by_realm.increment(owner[0])
 
+    def elsewhere(self) -> list[tuple[int, str]]:
+        """Number and realm of each allocation that another process of this server serves."""
+        return [(number, owner[0]) for number, owner in self._elsewhere.items()]
+
     def is_elsewhere(self, number: int) -> bool:
         """Whether another process of this server serves the allocation of this number."""
         return number in self._elsewhere

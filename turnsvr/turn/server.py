@@ -377,6 +377,11 @@ class Server:
         """Count an allocation that another process of this server serves."""
         self._state.allocations.count_elsewhere(number, (realm, quota_user))
 
+    def homeless_elsewhere(self) -> list[int]:
+        """Allocations of other processes of this server whose realm is not served here."""
+        find = self._state.config.find
+        return [number for number, realm in self._state.allocations.elsewhere() if find(realm) is None]
+
     def is_about_another(self, data: bytes) -> bool:
         """Whether what begins a connection names what another process of this server may serve: see elsewhere.py."""
         return elsewhere.is_about_another(self._state, data)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
-from ipaddress import ip_address
 from typing import Final, final
 
-from turnsvr.stun.address import Address, Family, FiveTuple, Transport, family_of
+from turnsvr.stun.address import Address, Family, FiveTuple, Transport, family_of, pack_host
 from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.authentication import MD5, Claim, Key, Proof
 
@@ -261,8 +260,8 @@ def _read_host(value: Value) -> str:
     host = read_str(value, "host")
     plain, percent, zone = host.partition("%")
     try:
-        ip_address(plain)
-    except ValueError:
+        pack_host(plain)
+    except (OSError, ValueError):
         raise Unreadable("a host that is no IP address") from None
     if percent and not zone:
         raise Unreadable("a host with an empty zone")

@@ -22,9 +22,12 @@ from turnsvr.app.handover.steps import GIVER, TAKER, VARIABLE
 from turnsvr.client.transaction import ClientError
 from turnsvr.client.turn import PeerData, TurnClient
 from turnsvr.net.tls import TlsFiles
+from turnsvr.relay import refuses_dtls
 from turnsvr.stun.address import Address, Family
 
 LEGS = ("udp", "tcp", "tls", "dtls")
+EARLY = ("asked", "frozen", "kept", "half-sent")
+"""Steps of a giver that has not said its sessions yet."""
 
 
 @pytest.fixture(params=[("auto", "auto"), ("portable", "auto"), ("auto", "portable")], ids="->".join)
@@ -68,9 +71,9 @@ async def test_no_packet_is_lost_on_any_leg(kinds: tuple[str, str], tmp_path: Pa
         assert "Traceback" not in server.log
 
 
-async def a_call(server: Serving) -> tuple[TurnClient, socket.socket]:
-    """A UDP client with an allocation, and a peer that it may reach."""
-    client = await Flow.client_of(server, "udp")
+async def a_call(server: Serving, leg: str = "udp") -> tuple[TurnClient, socket.socket]:
+    """A client with an allocation, and a peer that it may reach."""
+    client = await Flow.client_of(server, leg)
     peer = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     peer.setblocking(False)
     peer.bind(("127.0.0.1", 0))
@@ -99,38 +102,51 @@ async def ended(client: TurnClient, peer: socket.socket) -> None:
     await client.close()
 
 
-@pytest.mark.parametrize("step", GIVER)
-async def test_calls_go_on_where_the_server_dies_at_any_step(step: str, tmp_path: Path) -> None:
-    """Before it has said its rules nobody can go on; from then on the successor does."""
+@pytest.mark.parametrize("step", EARLY)
+async def test_calls_end_by_their_clients_where_the_server_dies_before_it_has_said_enough(
+    step: str, tmp_path: Path
+) -> None:
+    """Before its rules nobody can go on; before its sessions a successor has the listeners."""
     with Server(tmp_path, environ={VARIABLE: f"{step}=kill"}) as server:
         client, peer = await a_call(server)
         successor = server.take_over({VARIABLE: ""})
         await off_loop(wait_for, server.pids[:1], "Z")
-        if step in ("asked", "frozen"):
-            assert await off_loop(successor.wait, 60) == 1
-        elif step == "half-sent":  # it has no session yet, but the listeners
+        if step == "half-sent":
             await until(lambda: _answers(server, successor.pid))
         else:
-            await until(lambda: _answers(server, successor.pid))
-            await talks(client, peer, b"after")
+            assert await off_loop(successor.wait, 60) == 1
+        await ended(client, peer)
+
+
+async def test_calls_go_on_where_one_server_after_another_dies_later(tmp_path: Path) -> None:
+    steps = [step for step in GIVER if step not in EARLY]
+    with Server(tmp_path, environ={VARIABLE: f"{steps[0]}=kill"}) as server:
+        client, peer = await a_call(server)
+        for step, following in zip(steps, [*steps[1:], ""], strict=True):
+            before = server.serves()
+            successor = server.take_over({VARIABLE: f"{following}=kill" if following else ""})
+            await off_loop(wait_for, [before], "Z")
+            await until(lambda: _answers(server, successor.pid))  # noqa: B023 - awaited here
+            await talks(client, peer, step.encode())
             assert is_alive(successor.pid)
         await ended(client, peer)
 
 
-@pytest.mark.parametrize("step", TAKER)
-async def test_calls_go_on_where_the_successor_dies_at_any_step(step: str, tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
-        client, peer = await a_call(server)
-        successor = server.take_over({VARIABLE: f"{step}=kill"})
-        assert await off_loop(successor.wait, 60) == -signal.SIGKILL
-        if step == "serves":  # the server has heard that it serves: it ended with all that it had
+async def test_calls_go_on_where_the_successor_dies_at_any_step(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Those of clients that would have moved, and those of DTLS clients that have a socket of their own by then."""
+    dtls = not refuses_dtls("auto")
+    with Server(tmp_path, certificate, dtls=dtls) as server:
+        calls = [await a_call(server, leg) for leg in ("udp", *(["dtls"] if dtls else []))]
+        for step in TAKER:
+            successor = server.take_over({VARIABLE: f"{step}=kill"})
+            assert await off_loop(successor.wait, 60) == -signal.SIGKILL
+            if step == "serves":  # the server has heard that it serves: it ended with all that it had
+                break
+            await until(lambda: _answers(server, server.pids[0]))
+            for client, peer in calls:
+                await talks(client, peer, step.encode())
+        for client, peer in calls:
             await ended(client, peer)
-            return
-        await until(lambda: _answers(server, server.pids[0]))
-        await talks(client, peer, b"after")
-        assert (await off_loop(server.upgrade)).returncode == 0  # and the next one does go on
-        await talks(client, peer, b"later")
-        await ended(client, peer)
 
 
 @pytest.mark.parametrize("step", ["begun", "may-serve"])
@@ -174,21 +190,18 @@ async def test_a_program_that_does_not_serve_changes_nothing(tmp_path: Path) -> 
         await ended(client, peer)
 
 
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
+async def test_who_is_not_understood_is_told_so(tmp_path: Path) -> None:
+    answers: list[tuple[object, str]] = [
         ({"kind": "ask", "reads": [2, 3], "version": "9.0", "pid": 1}, "turnsvr 9.0 reads version 2, 3, not 1"),
         ({"kind": "ask", "reads": [1]}, "pid is no whole number"),
         ({"kind": "question"}, "a successor that does not ask"),
         ([], "message is no object"),
-    ],
-)
-async def test_who_is_not_understood_is_told_so(said: object, reason: str, tmp_path: Path) -> None:
+    ]
     with Server(tmp_path) as server:
         client, peer = await a_call(server)
-        text = json.dumps(said).encode()
 
-        def ask() -> dict[str, object]:
+        def ask(said: object) -> dict[str, object]:
+            text = json.dumps(said).encode()
             with socket.socket(socket.AF_UNIX) as successor:
                 successor.settimeout(PATIENCE)
                 successor.connect(str(tmp_path / "admin.sock"))
@@ -199,9 +212,10 @@ async def test_who_is_not_understood_is_told_so(said: object, reason: str, tmp_p
             found: dict[str, object] = json.loads(answer[6:])
             return found
 
-        assert await off_loop(ask) == {"kind": "refused", "reason": reason}
-        await talks(client, peer, b"as before")
-        assert f'not handed over reason="{reason}"' in server.log
+        for said, reason in answers:
+            assert await off_loop(ask, said) == {"kind": "refused", "reason": reason}
+            await talks(client, peer, b"as before")
+            assert f'not handed over reason="{reason}"' in server.log
         await ended(client, peer)
 
 
@@ -236,15 +250,50 @@ async def test_whoever_stays_and_whoever_has_moved_reach_each_other(tmp_path: Pa
             await each.close()
 
 
-async def test_a_realm_that_is_gone_ends_its_sessions(tmp_path: Path) -> None:
-    with Server(tmp_path) as server:
+async def test_many_in_a_row_lose_nothing_and_counters_add_up(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Every leg, both directions, other threads each time; sessions stay in several processes."""
+    if relay.describe().startswith("portable"):
+        pytest.skip(relay.describe())
+    with Server(tmp_path, certificate, more="pump: {threads: 1}", dtls=True) as server:
+        flows = [await Flow.open(server, leg, 25.0, family=family) for leg in LEGS for family in Family]
+        for flow in flows:
+            flow.start()
+        for before, after in ((1, 3), (3, 2), (2, 1), (1, 1)):
+            server.rewrite(f"threads: {before}", f"threads: {after}")
+            assert (await off_loop(server.upgrade)).returncode == 0
+            leg = ("tls", "dtls")[before % 2]
+            flows.append(flow := await Flow.open(server, leg, 25.0))
+            flow.start()
+        for flow in flows:
+            await flow.stop()
+        assert [(flow.lost, flow.doubled) for flow in flows] == [(0, 0)] * len(flows)
+        await asyncio.sleep(1.0)  # what the old processes have told of is as old at the most
+        listed = {each["client"]: each["traffic"] for each in server.admin.every_session()}
+        for flow in flows:
+            traffic = listed[str(flow.client.link.local)]
+            assert traffic["from_client"]["packets"] == traffic["to_client"]["packets"] == flow.sent
+        status = server.admin.status()
+        assert status["relayed"]["from_client"]["packets"] == sum(flow.sent for flow in flows)
+        assert sum(status["sessions"]["started"].values()) == status["sessions"]["now"] == len(flows)
+        for flow in flows:
+            await flow.close()
+        await off_loop(server.gone, 4)
+        await until(lambda: server.admin.status()["sessions"]["now"] == 0)
+        assert sum(server.admin.status()["sessions"]["ended"].values()) == len(flows)
+
+
+async def test_a_realm_that_is_gone_ends_its_sessions(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Those that would move, and those that have stayed."""
+    with Server(tmp_path, certificate) as server:
         client, peer = await a_call(server)
+        stays, its_peer = await a_call(server, "tls")
         server.rewrite("realm: example.org", "realm: other.example")
         done = await off_loop(server.upgrade)
         assert done.returncode == 0
-        assert server.admin.status()["sessions"]["now"] == 0
-        assert 'reason="ended by the operator" realm=example.org' in server.log
+        await until(lambda: server.admin.status()["sessions"]["now"] == 0)
+        assert server.log.count('reason="ended by the operator" realm=example.org') == 2
         await ended(client, peer)
+        await ended(stays, its_peer)
 
 
 async def test_twice_in_a_row_and_figures_go_on(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, Protocol
 
 from turnsvr.app.handover.told import Told
 from turnsvr.relay.counts import Counters, Totals
+from turnsvr.stun.address import Address
 from turnsvr.turn.allocation import Allocation
 
 _FRESH: Final = 0.4
@@ -20,6 +21,7 @@ _PATIENCE: Final = 1.0
 class Other(Protocol):
     """A process that serves sessions of this server, too."""
 
+    sessions: dict[int, tuple[Address, ...]]
     reported: dict[int, tuple[Allocation, Counters]]
     figures: Told | None
 
@@ -70,14 +72,14 @@ class Elsewhere:
         found = self._find(number)
         return None if found is None else found[1]
 
-    def end(self, numbers: Iterable[int]) -> int:
+    def end(self, numbers: Collection[int]) -> int:
         """How many of these sessions are there, and will end."""
         ended = 0
         for each in self.others:
-            its = [number for number in numbers if number in each.reported]
+            its = [number for number in numbers if number in each.sessions]
             ended += len(its)
             for number in its:
-                del each.reported[number]
+                each.reported.pop(number, None)
             each.kick(its)
         return ended
 

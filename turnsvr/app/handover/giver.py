@@ -197,6 +197,7 @@ class Giver:
             if allocation.tcp or allocation.five_tuple.transport not in (Transport.UDP, Transport.TCP):
                 given.stays.add(allocation.number)
         given.ends = rooms.pump.keep(given.stays)
+        reached("kept")
         given.belongings = belongings = rooms.pump.belongings(given.stays)
         given.connections = [each for each in streams.given(belongings.streams) if not server.is_bound(each.five_tuple)]
         moving = {each.five_tuple for each in given.connections}

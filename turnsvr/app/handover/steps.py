@@ -9,7 +9,7 @@ from typing import Final
 VARIABLE: Final = "TURNSVR_TEST_HAND_OVER"
 """For tests alone: `STEP=kill` or `STEP=stop`, the signal that this process sends itself when it comes there."""
 
-GIVER: Final = ("asked", "frozen", "half-sent", "sent", "parted", "told", "gone")
+GIVER: Final = ("asked", "frozen", "kept", "half-sent", "sent", "parted", "told", "gone")
 TAKER: Final = ("begun", "half-read", "read", "ready", "may-serve", "armed", "serves")
 
 

@@ -82,6 +82,7 @@ class Succession:
         wire = taker.wire()
         if wire is not None:
             self._link(wire, taker)
+            self._rooms.end_homeless()
 
     @property
     def has_predecessors(self) -> bool:
