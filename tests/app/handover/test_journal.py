@@ -17,9 +17,9 @@ import pytest
 
 from tests.app.handover.keeping import Keeper, open_descriptors
 from tests.app.handover.manager import Manager
-from tests.app.handover.rig import Flow
+from tests.app.handover.rig import Flow, off_loop
 from tests.app.handover.test_store import Place
-from tests.app.handover.test_upgrade import a_call, ended, off_loop, talks
+from tests.app.handover.test_upgrade import a_call, ended, talks
 from turnsvr.app.handover import records
 from turnsvr.app.handover.found import find
 from turnsvr.app.handover.journal import JOURNAL, Slot

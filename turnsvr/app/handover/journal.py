@@ -123,7 +123,7 @@ class Journal:
         self._open: list[Bundle] = []
         self._changed: set[Bundle] = set()
         self._dirty: set[int] = set()
-        self._revoked: dict[str, list[str]] = {}
+        self._revoked: list[tuple[str, str, int]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -210,8 +210,8 @@ class Journal:
             for bundle in self._changed:
                 bundle.put()
             self._changed.clear()
-            if self._rooms.revocations.by_owner() != self._revoked:
-                self._revoked = self._rooms.revocations.by_owner()
+            if self._rooms.revocations.held() != self._revoked:
+                self._revoked = self._rooms.revocations.held()
                 text += records.pack({"kind": "others", "others": self._others.write()}, 0)
             if text:
                 self._append(text)
@@ -222,7 +222,7 @@ class Journal:
             return
         if self._dirty:
             self._timer = self._loop.call_soon(self._flush)  # type: ignore[assignment]
-        elif self._timer is None and len(self._rooms.revocations) != sum(map(len, self._revoked.values())):
+        elif self._timer is None and len(self._rooms.revocations) != len(self._revoked):
             self._soon()
 
     def _record(self, number: int) -> bytes:
