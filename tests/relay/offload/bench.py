@@ -77,8 +77,8 @@ class Bench:
         self.kind = kind
         self.ends = V4
         programs.update("rules", 0, layout.RULES.pack(GENERATION))
-        self.hop(0, Hop(INTERFACE, OWN, ROUTER, takes_frames=True))
-        self.hop(1, Hop(OTHER_INTERFACE, OTHER_OWN, PEER, takes_frames=True))
+        self.hop(0, Hop(INTERFACE, OWN, ROUTER, returns_frames=True, takes_frames=True))
+        self.hop(1, Hop(OTHER_INTERFACE, OTHER_OWN, PEER, returns_frames=True, takes_frames=True))
         self.session()
         self._before = self.reasons(), self.traffic()
 

@@ -37,8 +37,10 @@ _OUTGOING: Final = 4
 _GET_MAC: Final = 0x8927
 """SIOCGIFHWADDR."""
 _ETHTOOL: Final = 0x8946
-_SET_CHECKSUMS: Final = 0x17
-"""SIOCETHTOOL, ETHTOOL_STXCSUM."""
+"""SIOCETHTOOL."""
+SET_CHECKSUMS: Final = 0x17
+SET_GRO: Final = 0x2C
+"""ETHTOOL_STXCSUM, ETHTOOL_SGRO."""
 _PASS: Final = bytes.fromhex("b7000000020000009500000000000000")
 """r0 = XDP_PASS; exit."""
 _PATIENCE: Final = 10.0
@@ -185,7 +187,7 @@ class Lab:
             end.mac = _mac(far)
         with within(server):
             end.server_mac = _mac(near)
-            _have_checksums(near)
+            tune(near, SET_CHECKSUMS, 0)  # the kernel computes them, and sends no trains
         return end
 
     def serve(
@@ -280,9 +282,9 @@ def _mac(interface: str) -> bytes:
     return told[18:24]
 
 
-def _have_checksums(interface: str) -> None:
-    """Have the kernel compute whole checksums of what leaves here, and send no trains."""
-    value = ctypes.create_string_buffer(struct.pack("=II", _SET_CHECKSUMS, 0), 8)
-    request = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(value))
+def tune(interface: str, command: int, value: int) -> None:
+    """Switch something of an interface on or off, as ethtool does. Raises OSError."""
+    told = ctypes.create_string_buffer(struct.pack("=II", command, value), 8)
+    request = struct.pack("=16sQ16x", interface.encode(), ctypes.addressof(told))
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         fcntl.ioctl(asking, _ETHTOOL, request)

@@ -205,7 +205,7 @@ def test_an_unknown_neighbour(bench: Bench) -> None:
 
 def test_a_neighbour_s_new_address(bench: Bench) -> None:
     bench.bind(V4)
-    bench.hop(0, Hop(1, OWN, PEER, takes_frames=True))
+    bench.hop(0, Hop(1, OWN, PEER, returns_frames=True, takes_frames=True))
     assert bench.carried(bench.give(UP.frame())).to_mac == PEER
 
 

@@ -112,7 +112,7 @@ INLINE u32 judge_flow(
         return EXPIRED;
     const struct hop *came = bpf_map_lookup_elem(&hops, &came_by);
     way->hop = bpf_map_lookup_elem(&hops, &leaves_by);
-    if (!came || !way->hop || !way->hop->interface)
+    if (!came || !came->interface || !way->hop || !way->hop->interface)
         return UNKNOWN_HOP;
     if (came->interface != interface || !is_same_address(came->own, packet->own))
         return OTHER_INTERFACE;
