@@ -1,4 +1,4 @@
-"""A Unix socket to listen on: whose it may be, what becomes of a dead server's, and that it goes when we do.
+"""A Unix socket to listen on: who may use it, what happens to a dead server's, and its removal at the end.
 
 Only the server's own user may connect, and root. A directory with its set-group-ID bit on lets its group in, too.
 """
@@ -67,7 +67,7 @@ def check(path: Path) -> None:
 
 @contextlib.contextmanager
 def _alone_at(path: Path) -> Iterator[None]:
-    """While no other server that starts looks at the same path.
+    """Hold a path, so that no other server that starts looks at it meanwhile.
 
     The lock is a file that none but us and root can open, unlike the directory. It is gone afterwards.
     """

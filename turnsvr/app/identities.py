@@ -100,8 +100,8 @@ class Identities:
     def problems(self) -> list[str]:
         """Why new users cannot be authenticated now, in words without names of hosts.
 
-        A web hook that does not answer is none: it is asked by requests alone, which a server that says it is not
-        ready would get no more of.
+        A web hook that does not answer is no problem here: only requests ask it, and a server that says that it is not
+        ready would get none.
         """
         return [problem for part in self._parts if (problem := part.problem()) is not None]
 
@@ -255,7 +255,7 @@ class Identities:
                 self._run(self._retire(part))
 
     async def _retire(self, part: _Part) -> None:
-        """Let it end what it was asked."""
+        """Have a source finish the questions that it was asked."""
         await part.close(False)
         self._retiring.remove(part)
 

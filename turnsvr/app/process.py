@@ -128,7 +128,7 @@ class Service:
         return 0
 
     async def _start(self, take_over: str | None) -> None:
-        """In the place of another process where there is one, or with what one has left. Raises StartError."""
+        """Serve, in the place of another process or with what one has left. Raises StartError."""
         stored, names = find(inherited())
         if stored is not None and (take_over is not None or self._settings.survive == "none"):
             stored.discard()
@@ -164,7 +164,7 @@ class Service:
                 loop.add_signal_handler(getattr(signal, name), handler)
 
     def _restart(self) -> None:
-        """The end that is about to come is one after which the service manager starts a process again."""
+        """Note that the service manager will start a process again after the end that is about to come."""
         self._is_restarting = self._manager.is_there
 
     def _announce(self) -> None:
@@ -308,7 +308,7 @@ def _log_file(settings: Settings) -> LogFile | None:
 
 
 def _refused(path: Path, mistakes: Iterable[str]) -> Reloaded:
-    """With a line in the log for each mistake."""
+    """Log each mistake."""
     refused = Reloaded(str(path), tuple(mistakes))
     for mistake in refused.mistakes:
         _log.error("settings not reloaded", mistake=mistake)

@@ -38,9 +38,9 @@ class _Session:
 
 
 class SessionStatus(PartialSink):
-    """Publishes what coturn publishes of sessions, which is no failure.
+    """An EventSink that publishes sessions as coturn does; failures are not published.
 
-    It is bounded by the allocations, and what waits for Redis by a bound of its own.
+    The allocations bound it; what waits for Redis has a bound of its own.
     """
 
     def __init__(

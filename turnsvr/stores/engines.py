@@ -154,7 +154,7 @@ def _postgresql(url: StoreUrl, options: Options, timeout: float) -> Callable[[],
 def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awaitable[Any]]:
     import aiomysql
 
-    class Connection(aiomysql.Connection):  # type: ignore[misc]
+    class MysqlConnection(aiomysql.Connection):  # type: ignore[misc]
         """One that never speaks in plain text where TLS is asked for, and lets go of its socket when given up."""
 
         async def _request_authentication(self) -> None:
@@ -169,7 +169,7 @@ def _mysql(url: StoreUrl, options: Options, timeout: float) -> Callable[[], Awai
             super().close()
 
     async def connect() -> Any:
-        connection = Connection(
+        connection = MysqlConnection(
             host=url.host,
             port=url.port or _DEFAULT_PORTS["mysql"],
             user=url.user,
