@@ -13,6 +13,7 @@ from turnsvr.config.settings import Settings, TlsSettings
 from turnsvr.credentials.chain import Chain
 from turnsvr.ranges import EVERY_PORT, NO_PORT
 from turnsvr.relay.api import PumpSettings, RelayAddress
+from turnsvr.relay.offload.settings import OffloadSettings
 from turnsvr.stun.address import Address, Family
 from turnsvr.turn.config import Redirect
 
@@ -107,6 +108,13 @@ def test_defaults_are_those_of_the_settings() -> None:
         ({"limits": {"allocations": 5}}, lambda found: (found.server.allocations, found.pump.max_sessions), (5, 5)),
         ({"limits": {"stream_buffer": "64 KiB"}}, lambda found: found.streams.buffer, 65_536),
         ({"pump": {"busy_poll": 20}}, lambda found: found.pump.busy_poll, 20e-6),
+        ({"pump": {"offload": "off"}}, lambda found: found.offload, None),
+        ({"pump": {"offload": "auto"}}, lambda found: found.offload, OffloadSettings("auto")),
+        (
+            {"pump": {"offload": "xdp", "interfaces": ["eth0"]}},
+            lambda found: found.offload,
+            OffloadSettings("xdp", ("eth0",)),
+        ),
         ({"pump": {"threads": 2, "gso": False}}, lambda found: (found.pump.threads, found.pump.gso), (2, False)),
         ({"credentials": {"nonce_lifetime": "5m"}}, lambda found: found.server.nonce_lifetime, 300.0),
         (

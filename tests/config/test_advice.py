@@ -408,3 +408,10 @@ def test_stun_servers_that_nobody_asks_are_mentioned() -> None:
     relay = {"external_stun": "stun:stun.example.org"}
     assert one(advise(make(relay=relay), NOW), "note")[0] == "relay.external_stun"
     assert not advise(make(relay={**relay, "external": "auto"}), NOW)
+
+
+def test_what_is_offloaded_passes_by_the_firewall() -> None:
+    setting, text = one(advise(make(pump={"offload": "auto"}), NOW), "note")
+    assert setting == "pump.offload"
+    assert "nftables" in text
+    assert one(advise(make(pump={"interfaces": ["eth0"]}), NOW))[0] == "pump.interfaces"

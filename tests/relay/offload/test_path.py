@@ -286,6 +286,21 @@ async def test_a_route_that_changes(serve: Serve, mode: Mode) -> None:
         lab.in_server("ip", "route", "del", "10.99.0.0/24")
 
 
+async def test_a_path_that_gets_narrow(serve: Serve, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel learns the MTU of a path from ICMP, and tells nobody."""
+    served = serve(mode)
+    session = served.open()
+    session.bind(PEER[V4])
+    await carried(session)
+    below = served.pump._below  # type: ignore[attr-defined]
+    known = below._kernel.route
+    monkeypatch.setattr(below._kernel, "route", lambda *ends: (found := known(*ends)) and replace(found, mtu=180))
+    channel = below._table.sessions[session.number].channels[CHANNEL]
+    await served.until(lambda: {way.mtu for way in channel.ways} == {180})
+    await by_the_pump(session)
+    assert served.counted("too_large")
+
+
 async def test_no_route(serve: Serve, mode: Mode) -> None:
     """The kernel knows no way to the peer now, and one later."""
     served = serve(mode)

@@ -37,6 +37,8 @@ _STEPS: Final = 50
 """Channels whose ways are looked for before the loop's other work has its turn; each takes some 100 µs."""
 _LIMITED: Final = 500
 """Sessions with limited bandwidth that are settled in one tick, in turn."""
+_VERIFIED: Final = 20
+"""Channels of which it is looked in one tick whether their ways are the same."""
 _READ: Final = 65_536
 _READS: Final = 64
 """Datagrams of the kernel taken at once; more wait for the loop."""
@@ -69,6 +71,7 @@ class Below:
         self._renewal: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._turns: Iterator[Session] = iter(())
+        self._verified: Iterator[None] = iter(())
         self._settled = Counters()
         """Of what has been carried, what the pump knows."""
         try:
@@ -222,6 +225,10 @@ class Below:
 
     def tick(self) -> None:
         self._ways.keep_alive()
+        for _ in range(_VERIFIED):
+            if next(self._verified, self) is self:
+                self._verified = self._table.verify()
+                break
         for _ in range(_LIMITED):
             session = next(self._turns, None)
             if session is None:

@@ -191,6 +191,21 @@ class FlowTable:
                     self._renew(session, channel)
                     yield
 
+    def verify(self) -> Iterator[None]:
+        """Look whether each channel's ways are still the same, one in a step: nobody tells of a path's MTU."""
+        for number in list(self.sessions):
+            for channel in list(self.sessions[number].channels.values()) if number in self.sessions else ():
+                session = self.sessions.get(number)
+                if session is None or session.channels.get(channel.number) is not channel or channel.ways is None:
+                    continue
+                found = self._find_ways(session, channel)
+                for way in found or ():
+                    self._ways.give(way)  # they have them twice now
+                if found != channel.ways:
+                    self._remove(session, channel)
+                    self._renew(session, channel)
+                yield
+
     def write_session(self, session: Session) -> None:
         """Have the programs know what is new of it."""
         if session.slot < 0:
