@@ -17,12 +17,14 @@ import pytest
 
 from tests.relay.offload.frames import Datagram, channel_data
 from tests.relay.offload.lab import CHANNEL, CLIENT, PEER, RELAY, SERVER, SETTINGS, Lab, Opened, Served, run, within
+from turnsvr import relay
+from turnsvr.plane import OpenRelay
 from turnsvr.relay import PumpKind
 from turnsvr.relay.api import PumpSettings
 from turnsvr.relay.counts import Drop
 from turnsvr.relay.offload import system
 from turnsvr.relay.offload.programs import Programs
-from turnsvr.relay.offload.settings import Mode
+from turnsvr.relay.offload.settings import Mode, OffloadSettings
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
 V4, V6 = Family.IPV4, Family.IPV6
@@ -496,3 +498,29 @@ async def test_a_flood_of_strangers_beside_a_call(serve: Serve, lab: Lab, mode: 
     lost = sent - sum(1 for frame in lab.peer.frames() if frame[-len(VOICE) :] == VOICE)
     assert lost <= sent // 100
     assert served.status.channels == 1
+
+
+async def test_the_taker_carries_what_the_giver_has_carried(serve: Serve, mode: Mode) -> None:
+    """The giver's programs are gone before the taker's come: an interface has one XDP program at a time."""
+    served = serve(mode)
+    session = served.open()
+    session.bind(PEER[V4])
+    await carried(session)
+    giver = served.pump
+    taker = relay.make(SETTINGS, served.notes, offload=OffloadSettings(mode), is_armed=False)
+    giver.freeze()
+    belongings = giver.belongings(())
+    for address, descriptors in belongings.listeners.items():
+        taker.listen(address, descriptors=[os.dup(each) for each in descriptors])
+    state = belongings.sessions[session.number]
+    relays = tuple(replace(each, descriptor=os.dup(each.descriptor)) for each in state.relays)
+    ends = time.monotonic() + 600
+    giver.part(())
+    taker.take(OpenRelay(session.number, session.five_tuple, (V4,), ends), replace(state, relays=relays))
+    taker.arm()
+    last = giver.leave()
+    served.pump = session.pump = taker
+    session.bind(PEER[V4])
+    await carried(session)
+    assert taker.counters(session.number).packets_from_client > last[session.number].packets_from_client > 0
+    giver.shutdown()
