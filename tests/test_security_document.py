@@ -13,6 +13,8 @@ from turnsvr.app.handover import link
 from turnsvr.config.settings import Settings
 from turnsvr.credentials import questions, revoked, static
 from turnsvr.net import accepting, clienthello, hello, lookup, proofs, proxied, proxyheader, splice, turns
+from turnsvr.relay.offload import table as offload
+from turnsvr.relay.offload import ways
 from turnsvr.relay.portable import waiting
 from turnsvr.stores import status
 from turnsvr.stun import integrity
@@ -39,6 +41,10 @@ def row(begins: str) -> str:
 @pytest.mark.parametrize(
     ("table", "told"),
     [
+        (
+            "channels that programs",
+            f"{offload.MOST_FLOWS // 2:,}, of a session {offload.MOST_CHANNELS}; {ways.HOPS:,} neighbours",
+        ),
         ("TLS handshakes", f"{turns._AT_ONCE} steps"),
         ("connections of balancers", f"{proxied.HEADER_SECONDS:g} s and {proxyheader.MAX_HEADER:,} bytes of header"),
         (
