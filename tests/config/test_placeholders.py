@@ -138,6 +138,11 @@ def test_what_is_none(text: str) -> None:
     assert not is_placeholder(text)
 
 
+@pytest.mark.parametrize("text", ["00000000000000004CG$(g100T*lG)", "Xy7$(abc1*2)q", "9k${abC%T*lG", "$aB3xY9kQ2mZ7"])
+def test_marks_by_chance_are_none(text: str) -> None:
+    assert not is_placeholder(text)
+
+
 def test_the_secrets_that_we_make_are_none() -> None:
     for _ in range(200):
         made = CliRunner().invoke(main, ["secret"]).output.strip()

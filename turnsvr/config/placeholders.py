@@ -15,12 +15,15 @@ def _words(text: str) -> frozenset[str]:
 
 _NAME = r"\s*(?:[A-Z_][A-Z0-9_]{2,}|[a-z][A-Za-z0-9_.-]{2,})(?![A-Za-z0-9])"
 """A variable's name, as no secret made by chance is likely to have one after an opening mark."""
+_LONE_NAME = r"(?:[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*|[a-z]+(?:[A-Z][a-z]+)+)"
+"""The same after a mark that has no closing one: of one case, or of words in camel case."""
 _MARKS = re.compile(
     rf"""
       (?: <[\w .,:'/-]*> | \[[\w .,:'/-]*\] | \{{[\w .,:'/-]*\}} )   # <your secret>, [your secret key here], {{secret}}
-    | .* (?: [$\#]\{{{_NAME}.*\}} | \$\({_NAME}.*\) ) .*          # ${{SECRET:-none}}, #{{secret}}, $(cat secret)
+    | .* [$\#]\{{{_NAME}(?:[\s:?+=\#%/,(\[|!-].*)?\}} .*           # ${{SECRET:-none}}, #{{secret}}
+    | .* \$\({_NAME}(?:\s[^)]*)?\) .*                             # $(SECRET), $(cat secret)
     | .* (?: \{{\{{.*\}}\}} | \{{%.*%\}} | <%.*%> | %\({_NAME}\)s ) .*    # {{{{ secret }}}}, <%= secret %>, %(secret)s
-    | \$[A-Za-z_]\w* | %\w+% | @\w+@ | __\w+__                    # $SECRET, %SECRET%, @SECRET@, __turnSecret__
+    | \${_LONE_NAME} | %\w+% | @\w+@ | __\w+__                    # $SECRET, %SECRET%, @SECRET@, __turnSecret__
     | ENC\[.* | !(?:env|file)\b.*                                 # what sops and the quotes around a tag leave behind
     """,
     re.VERBOSE | re.DOTALL,
