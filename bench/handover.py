@@ -88,9 +88,13 @@ class Flow:
             each.start()
 
     def stop(self) -> None:
+        """Send no more, and give what is on its way time to arrive."""
         self._stopping.set()
         self._sender.join()
         time.sleep(0.5)
+
+    def end(self) -> None:
+        """After stop(): hear no more, which over TCP ends the session."""
         if self._is_stream:
             self._client.shutdown(socket.SHUT_RDWR)
         for each in self._threads:
@@ -242,12 +246,14 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         await asyncio.sleep(arguments.seconds)
         for flow, _ in opened:
             await asyncio.to_thread(flow.stop)
+        await asyncio.sleep(1.0)  # what the old processes have told of is half a second old at the most
+        counted = await asyncio.to_thread(_counted, directory)
+        for flow, _ in opened:
+            await asyncio.to_thread(flow.end)
         for took in re.findall(running.tells, running.log):
             print(took)
         for flow, _ in opened:
             print(flow.up.line(), flow.down.line(), sep="\n")
-        await asyncio.sleep(1.0)  # what the old processes have told of is half a second old at the most
-        counted = await asyncio.to_thread(_counted, directory)
         for flow, client in opened:
             traffic = counted.get(str(client.link.local))
             if traffic != (flow.up.sent, flow.down.sent):
