@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from xml.etree import ElementTree
 
 from tests.conftest import PATIENCE, Serve, address_of, free_port, need
+from tests.recipes.xmpp import password_of, services_of
 from turnsvr.client.probe import probe
 from turnsvr.client.probe_report import render
 
 SECRET = "north of the wall, and cold"
-SERVICES = "{urn:xmpp:extdisco:2}services"
-STREAM = (
-    b"<?xml version='1.0'?><stream:stream to='example.org' version='1.0' xmlns='jabber:client' "
-    b"xmlns:stream='http://etherx.jabber.org/streams'>"
-)
+ALICE = password_of("alice", "password")
 CONFIGURATION = """\
 run_as_root = true
 pidfile = "{directory}/prosody.pid"
@@ -60,33 +55,6 @@ async def prosody(directory: Path, turn: int) -> AsyncIterator[int]:
         await process.wait()
 
 
-async def services_of(port: int) -> list[dict[str, str]]:
-    """What Prosody tells a client that asks for external services (XEP-0215)."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            except ConnectionRefusedError:  # it is still starting
-                await asyncio.sleep(0.05)
-            else:
-                break
-        password = base64.b64encode(b"\0alice\0password")
-        for stanza, end in (
-            (STREAM, b"</stream:features>"),
-            (b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>" + password + b"</auth>", b"<success"),
-            (STREAM, b"</stream:features>"),
-            (b"<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>", b"</iq>"),
-            (b"<iq type='get' id='2' to='example.org'><services xmlns='urn:xmpp:extdisco:2'/></iq>", b"</iq>"),
-        ):
-            writer.write(stanza)
-            answer = await reader.readuntil(end)
-        writer.close()
-        await writer.wait_closed()
-    found = ElementTree.fromstring(answer[answer.index(b"<iq") :].decode()).find(SERVICES)
-    assert found is not None
-    return [dict(each.attrib) for each in found]
-
-
 async def test_credentials_of_prosody_relay(serve: Serve, tmp_path: Path) -> None:
     port = free_port()
     application = await serve(
@@ -94,7 +62,7 @@ async def test_credentials_of_prosody_relay(serve: Serve, tmp_path: Path) -> Non
     )
     assert address_of(application, "udp").port == port
     async with prosody(tmp_path, port) as xmpp:
-        services = await services_of(xmpp)
+        services = await services_of(xmpp, ALICE)
     assert {(each["type"], each["transport"]) for each in services} == {
         (kind, transport) for kind in ("stun", "turn") for transport in ("udp", "tcp")
     }
@@ -109,6 +77,8 @@ async def test_another_secret_does_not_relay(serve: Serve, tmp_path: Path) -> No
     port = free_port()
     await serve(listen=[f"udp://127.0.0.1:{port}"], credentials={"secret": f"{SECRET}er"})
     async with prosody(tmp_path, port) as xmpp:
-        (turn,) = [each for each in await services_of(xmpp) if (each["type"], each["transport"]) == ("turn", "udp")]
+        (turn,) = [
+            each for each in await services_of(xmpp, ALICE) if (each["type"], each["transport"]) == ("turn", "udp")
+        ]
     report = await probe(f"turn:127.0.0.1:{port}", turn["username"], turn["password"], timeout=PATIENCE)
     assert not report.ok
