@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tests.net.test_streams import serve as serve  # noqa: PLC0414 - with each p
 from turnsvr.app.application import Application
 from turnsvr.client.turn import PeerData
 from turnsvr.config.settings import ShareSettings
+from turnsvr.net import splice
 from turnsvr.net.arrival import BAD_REQUEST
 from turnsvr.net.proxyheader import HeaderReader
 from turnsvr.net.splice import BAD_GATEWAY
@@ -306,6 +308,109 @@ async def test_a_backend_that_is_down(serve: Serve, speech: Speech) -> None:
     lines = [entry for entry in logs if entry["event"] == "another server cannot be reached"]
     assert [entry["server"] for entry in lines] == [f"127.0.0.1:{port}"]
     await until(lambda: len(application.rooms.streams.splices) == 0)
+
+
+@contextlib.contextmanager
+def busy_backend(address: str | tuple[str, int]) -> Iterator[socket.socket]:
+    """A server whose queue of connections is full, in which one waits."""
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as listener, contextlib.ExitStack() as waiting:
+        listener.setblocking(False)
+        listener.bind(address)
+        listener.listen(0)
+        for _ in range(3):
+            filling = waiting.enter_context(socket.socket(family))
+            filling.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                filling.connect(listener.getsockname())
+        yield listener
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+async def test_a_backend_that_takes_no_connection(
+    serve: Serve, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(splice, "CONNECT_SECONDS", 0.3)
+    path = str(tmp_path / "app.sock")
+    with busy_backend(path if kind == "unix" else ("127.0.0.1", 0)) as listener:
+        share = f"unix:{path}" if kind == "unix" else f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        application = await serve(share=share)
+        with capture_logs() as logs:
+            streams = await connect(address_of(application, "tcp"))
+            streams[1].write(request())
+            assert await everything(streams[0]) == BAD_GATEWAY
+            await hang_up(streams)
+        (line,) = [entry for entry in logs if entry["event"] == "another server cannot be reached"]
+        assert line["reason"] == "it does not answer"
+        await until(lambda: len(application.rooms.streams.splices) == 0)
+
+
+async def test_a_busy_backend_is_waited_for(serve: Serve, tmp_path: Path) -> None:
+    path, loop = str(tmp_path / "app.sock"), asyncio.get_running_loop()
+    with busy_backend(path) as listener:
+        application = await serve(share=f"unix:{path}")
+        streams = await connect(address_of(application, "tcp"))
+        streams[1].write(request())
+        await until(lambda: len(application.rooms.streams.splices) == 1)
+        said = b""
+        while said != request():  # who filled the queue says nothing
+            accepted, _ = await asyncio.wait_for(loop.sock_accept(listener), PATIENCE)
+            with accepted, contextlib.suppress(TimeoutError):
+                said = await asyncio.wait_for(loop.sock_recv(accepted, 65_536), 0.3)
+                await loop.sock_sendall(accepted, b"at last")
+        assert await everything(streams[0]) == b"at last"
+        await hang_up(streams)
+        await until(lambda: len(application.rooms.streams.splices) == 0)
+
+
+async def test_a_backend_that_reads_slowly_holds_the_client_back(serve: Serve, speech: Speech) -> None:
+    """Little of an upload waits here, and all of it arrives."""
+    sent, got = 0, 0
+    reads = asyncio.Event()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal got
+        transport = writer.transport
+        assert isinstance(transport, asyncio.Transport)
+        transport.pause_reading()
+        await reads.wait()
+        transport.resume_reading()
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 20):
+                got += len(data)
+
+    async def pour(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(start := request("/upload", "POST", b""))
+        sent += len(start)
+        while not reads.is_set():
+            writer.write(bytes(65_536))
+            sent += 65_536
+            await writer.drain()
+
+    async with accepting(take) as port:
+        application = await serve(share=f"tcp://127.0.0.1:{port}")
+        streams = await reach(application, speech)
+        pouring = asyncio.create_task(pour(streams[1]))
+        before = -1
+        while before != sent:
+            before = sent
+            await asyncio.sleep(0.3)
+        assert sent < 32 * 1024 * 1024  # what the system's buffers of four sockets take
+        reads.set()
+        await asyncio.wait_for(pouring, PATIENCE)
+        await until(lambda: got == sent)
+        await hang_up(streams)
+        await until(lambda: len(application.rooms.streams.splices) == 0)
+
+
+async def test_our_own_pages_are_no_http2(serve: Serve) -> None:
+    """Who begins with it, unasked, is answered as one who asks for nothing that is there."""
+    application = await serve(**WEB)
+    streams = await connect(address_of(application, "tcp"))
+    streams[1].write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    assert (await everything(streams[0])).startswith(b"HTTP/1.1 404 ")
+    await hang_up(streams)
 
 
 async def test_one_end_may_close_before_the_other(serve: Serve) -> None:

@@ -8,6 +8,7 @@ client that has most of them, or of the new one's own client where that has its 
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Collection, Coroutine
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from turnsvr.net.stream import ReadBuffer
 from turnsvr.stun.address import Address, pack_host
 
 CONNECT_SECONDS = 5.0
+_AGAIN_SECONDS = 0.1
+"""Until a Unix socket is tried again whose queue of connections is full."""
 _HIGH = 65_536
 """Bytes that wait for one end when the other is read no more."""
 _TELL_SECONDS = 60.0
@@ -203,7 +206,7 @@ class PassedConnection:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 if isinstance(place, str):
-                    await self._loop.create_unix_connection(lambda: self._server, place)
+                    await self._loop.create_unix_connection(lambda: self._server, sock=await _connect_unix(place))
                 else:
                     await self._loop.create_connection(lambda: self._server, place.host, place.port)
         except OSError as error:  # TimeoutError is one
@@ -228,6 +231,26 @@ class PassedConnection:
             self.drop()
         else:
             self._timer = self._loop.call_later(left, self._check_idle)
+
+
+async def _connect_unix(path: str) -> socket.socket:
+    """A connection to a Unix socket, as soon as its queue has room. Raises OSError.
+
+    Where the queue is full the system gives up at once, and asyncio would take that for a connection.
+    """
+    connected = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connected.setblocking(False)
+    try:
+        while True:
+            try:
+                connected.connect(path)
+            except BlockingIOError:
+                await asyncio.sleep(_AGAIN_SECONDS)
+            else:
+                return connected
+    except BaseException:
+        connected.close()
+        raise
 
 
 class End(asyncio.BufferedProtocol):
