@@ -84,9 +84,10 @@ async def test_a_user_cannot_look_for_open_ports(world: World) -> None:
         before.listener.accept()
     answers = world.application.server.answers
     assert (answers[Method.CONNECT, 200], answers[Method.CONNECT, 508]) == (1, 2)
+    assert world.application.rooms.sessions.value.attempts_refused == 0
 
 
-async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> None:
+async def test_peers_that_flood_a_relayed_address_are_reset_and_counted(world: World) -> None:
     await world.start(limits={"peer_attempts_per_allocation": 4})
     client = await world.allocated()
     await client.permit(client.relayed[0])
@@ -96,6 +97,9 @@ async def test_peers_that_flood_a_relayed_address_are_reset(world: World) -> Non
         assert await is_closed(late)
     assert world.connections == 2
     assert {each.peer for each in waiting} == {Address(*each.getsockname()) for each in flood[:2]}
+    assert world.application.rooms.sessions.value.attempts_refused == len(flood[2:])
+    assert await is_closed(world.keep(socket.create_connection(client.relayed[0], source_address=("127.0.0.2", 0))))
+    assert world.application.rooms.sessions.value.attempts_refused == len(flood[2:]), "it has no permission"
 
 
 @pytest.mark.parametrize("header", [version_1, version_2], ids=["version 1", "version 2"])

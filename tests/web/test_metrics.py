@@ -25,7 +25,8 @@ from turnsvr.client.turn import AllocateOptions, TurnClient
 from turnsvr.relay import refuses_dtls
 from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
-from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason
+from turnsvr.stun.message import Method
+from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, RequestRefused
 
 USERS: dict[str, Any] = {"credentials": {"users": {USER: PASSWORD}}}
 PATH = FiveTuple(Transport.UDP, Address("198.51.100.7", 4000), Address("192.0.2.1", 3478))
@@ -234,6 +235,22 @@ def test_a_reason_that_nobody_knows_is_other() -> None:
         counted.authentication_failed(AuthenticationFailed(PATH, "x", f"reason {number}", "r"))
     assert counted.value.failures[OTHER] == 20
     assert not any("reason" in reason for reason in counted.value.failures)
+
+
+def test_peers_that_a_bound_refuses_count_in_the_process_that_goes_on() -> None:
+    counted, successor = SessionCounter(), SessionCounter()
+    for method in (Method.CONNECTION_ATTEMPT, Method.CONNECT, Method.CONNECTION_ATTEMPT, Method.ALLOCATE):
+        counted.request_refused(RequestRefused(PATH, method, "alice", 508, "limits.peer_connections", "r"))
+    assert counted.value.attempts_refused == 2
+    written = counted.write()
+    counted.request_refused(
+        RequestRefused(PATH, Method.CONNECTION_ATTEMPT, "alice", 508, "limits.peer_connections", "r")
+    )
+    successor.read(written)
+    counted.forget(written)
+    assert (counted.value.attempts_refused, successor.value.attempts_refused) == (1, 2)
+    successor.read({name: value for name, value in written.items() if name != "attempts_refused"})
+    assert successor.value.attempts_refused == 2, "an older process tells nothing of them"
 
 
 async def test_nothing_that_clients_send_becomes_a_label(start_web: StartWeb) -> None:

@@ -10,6 +10,7 @@ from turnsvr.credentials.api import Refusal
 from turnsvr.histogram import Histogram
 from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, FiveTuple, Transport
+from turnsvr.stun.message import Method
 from turnsvr.turn.commands import (
     AllocationEnded,
     AllocationMoved,
@@ -47,6 +48,7 @@ class SessionCounter:
         self._ended = Counter(dict.fromkeys(_ENDS.values(), 0))
         self._failures = Counter({_label(reason): 0 for reason in _REASONS})
         self._refused = 0
+        self._attempts_refused = 0
         self._allocating = Histogram()
         self._lasting = Histogram(_LASTING)
         self._realms: dict[str, RealmFigures] = {}
@@ -63,6 +65,7 @@ class SessionCounter:
             ended=self._ended,
             failures=self._failures,
             peers_refused=self._refused,
+            attempts_refused=self._attempts_refused,
             allocating=self._allocating,
             lasting=self._lasting,
             realms=self._realms,
@@ -108,7 +111,9 @@ class SessionCounter:
         self._refused += 1
 
     def request_refused(self, event: RequestRefused) -> None:
-        """The rules count answers by code."""
+        """The rules count answers by code; a peer that connects gets none."""
+        if event.method == Method.CONNECTION_ATTEMPT:
+            self._attempts_refused += 1
 
     def adopted(self, number: int, five_tuple: FiveTuple, relayed: Sequence[Address], realm: str) -> None:
         """A session that another process has served until now; it has been counted as started there."""
@@ -141,6 +146,7 @@ class SessionCounter:
             "ended": dict(self._ended),
             "failures": dict(self._failures),
             "refused": self._refused,
+            "attempts_refused": self._attempts_refused,
             "allocating": [self._allocating.sum, *self._allocating.counts],
             "lasting": [self._lasting.sum, *self._lasting.counts],
             "realms": {
@@ -160,6 +166,7 @@ class SessionCounter:
         ):
             mine.subtract(its)
         self._refused -= counted._refused
+        self._attempts_refused -= counted._attempts_refused
         for histogram, less in ((self._allocating, counted._allocating), (self._lasting, counted._lasting)):
             histogram.sum -= less.sum
             histogram.counts = [mine - its for mine, its in zip(histogram.counts, less.counts, strict=True)]
@@ -176,8 +183,9 @@ class SessionCounter:
             for label, count in found.items() if isinstance(found, dict) else ():
                 if label in counts and isinstance(count, int):
                     counts[label] += count
-        refused = written.get("refused")
+        refused, attempts = written.get("refused"), written.get("attempts_refused")
         self._refused += refused if isinstance(refused, int) else 0
+        self._attempts_refused += attempts if isinstance(attempts, int) else 0
         for name, histogram in (("allocating", self._allocating), ("lasting", self._lasting)):
             values = written.get(name)
             if isinstance(values, list) and len(values) == len(histogram.counts) + 1:

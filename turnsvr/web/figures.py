@@ -60,6 +60,8 @@ class SessionFigures:
     failures: Mapping[str, int]
     """Failed authentications, by reason."""
     peers_refused: int
+    attempts_refused: int
+    """Peers that connected to a relayed transport address, and for which a bound left no room (RFC 6062)."""
     allocating: Histogram
     """Seconds from a request to the answer that its session began with."""
     lasting: Histogram

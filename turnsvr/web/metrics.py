@@ -170,6 +170,11 @@ def _sessions(sessions: SessionFigures) -> Iterator[Metric]:
         "Requests to reach a peer address that is refused by default or by the settings.",
         sessions.peers_refused,
     )
+    yield CounterMetricFamily(
+        "turnsvr_peer_connections_refused",
+        "TCP connections from peers (RFC 6062) for which a bound left no room.",
+        sessions.attempts_refused,
+    )
 
 
 def _realms(realms: Mapping[str, RealmFigures]) -> Iterator[Metric]:
