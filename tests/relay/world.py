@@ -187,9 +187,9 @@ class World:
         number = next(self._numbers)
         return number, self.pump.open(OpenRelay(number, five_tuple, families, now(offset), **request))
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that must come."""
-        async with asyncio.timeout(_PATIENCE):
+    async def until(self, condition: Callable[[], bool], patience: float = _PATIENCE) -> None:
+        """Wait for something that must come, within so many seconds."""
+        async with asyncio.timeout(patience):
             while not condition():  # noqa: ASYNC110 - a pump's thread tells nobody
                 await asyncio.sleep(0.001)
 

@@ -44,8 +44,8 @@ def test_under_the_sanitizers(tmp_path: Path) -> None:
         "TURNSVR_SANITIZE": "0",
         "PYTHONMALLOC": "malloc",
     }
-    # Not the tests that measure memory or build again, and not a thousand handshakes within the deadline of one.
-    chosen = "not portable and not soak and not thousand and not build and not all_sources"
+    # Not the tests that measure memory or build again.
+    chosen = "not portable and not soak and not thousand and not build"
     options = ["-q", "-x", "-n", "2", "-p", "no:cacheprovider", "-k", chosen]
     tests = [sys.executable, "-m", "pytest", *options, "tests/relay", "tests/net/test_tcp_relaying.py"]
     done = subprocess.run(tests, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
