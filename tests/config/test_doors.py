@@ -89,6 +89,12 @@ def test_what_is_no_name(name: str) -> None:
         ("share: {http: web, http2: true}\nweb: {}", "has no server behind it"),
         ("share: {http: web, listen: 'udp://*:3478'}\nweb: {}", "is a UDP listener"),
         ("share: 'tcp://127.0.0.1'", "no server to pass connections to"),
+        ("share: 'tcp://127.0.0.1:80'", "share.http: is a listener that shares"),
+        ("share: 'proxy+tcp://[::1]:443'", "share.http: is a listener that shares"),
+        (
+            "share: {pass_through: {a.example: 'tcp://127.9.9.9:443'}}",
+            "share.pass_through.a.example: is a listener that",
+        ),
     ],
 )
 def test_mistakes(text: str, problem: str) -> None:
@@ -102,11 +108,23 @@ def test_mistakes(text: str, problem: str) -> None:
         "proxy: {trusted: [10.0.0.0/8, '2001:db8::/32'], listen: 'tcp://*:443'}",
         "share: web\nweb: {}",
         "share: {http: 'proxy+tcp://127.0.0.1:80', http2: true, listen: ['tls://*:443']}",
+        "share: {http: 'tcp://127.0.0.1:8080', pass_through: {a.example: 'tcp://10.0.0.7:443', b.example: 'unix:/b'}}",
         "web: {listen: ['http://127.0.0.1:8080', 'https://*:8443'], proxy: {trusted: 10.0.0.1, listen: 'https://*:8443'}}",
     ],
 )
 def test_what_is_right(text: str) -> None:
     assert problems(text) == []
+
+
+def test_a_server_behind_may_have_the_port_of_a_listener_at_another_address() -> None:
+    base = BASE.replace("tls://*:443", "tls://10.0.0.5:443")
+
+    def passed_to(host: str) -> str:
+        return base + f"share: {{pass_through: {{a.example: 'tcp://{host}:443'}}}}"
+
+    config.loads(passed_to("127.0.0.1"), "t.yaml", directory=Path(), environ={})
+    with pytest.raises(config.ConfigError, match=r"a\.example: is a listener that shares"):
+        config.loads(passed_to("10.0.0.5"), "t.yaml", directory=Path(), environ={})
 
 
 def doors(**sections: Any) -> dict[tuple[str, str, int], Door]:
@@ -152,6 +170,25 @@ def test_the_wildcard_of_a_name_is_below_it() -> None:
 def advice(**sections: Any) -> list[str]:
     usual: dict[str, Any] = {"credentials": {"secret": "kept for the tests of the doors"}}
     return [str(each) for each in advise(Settings.model_validate(usual | sections), 0.0)]
+
+
+@pytest.mark.parametrize(
+    ("http", "listen", "is_web"),
+    [
+        ("tcp://127.0.0.1:8080", "http://127.0.0.1:8080", True),
+        ("tcp://127.0.0.1:8080", "http://*:8080", True),
+        ("tcp://10.0.0.5:8080", "http://10.0.0.5:8080", True),
+        ("tcp://127.0.0.1:8080", "http://127.0.0.1:8081", False),
+        ("tcp://127.0.0.1:8080", "http://10.0.0.5:8080", False),
+        ("proxy+tcp://127.0.0.1:8080", "http://127.0.0.1:8080", False),
+        ("unix:/run/app.sock", "http://127.0.0.1:8080", False),
+        ("web", "http://127.0.0.1:8080", False),
+    ],
+)
+def test_advice_on_web_by_way_of_a_connection(http: str, listen: str, is_web: bool) -> None:
+    """Clients would all be this host, which may read /metrics."""
+    found = [each for each in advice(share=http, web={"listen": listen}) if "is web itself" in each]
+    assert len(found) == is_web
 
 
 def test_advice() -> None:

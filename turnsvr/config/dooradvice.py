@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
-from turnsvr.config.doorsettings import OWN_WEB
+from turnsvr.config.doorsettings import OWN_WEB, Backend
 from turnsvr.config.ranges import AddressRange
 
 if TYPE_CHECKING:
@@ -29,6 +29,10 @@ def on_doors(settings: Settings) -> Iterator[Word]:
     plain = [each for each in shared(settings) if each.transport == "tcp" and not _is_loopback(each.host)]
     if share.http == OWN_WEB and settings.web is not None and settings.web.keys and plain:
         yield "warning", "share.http", f"takes API keys over http:// on {plain[0]}, where others can read them"
+    web = {(each.host, each.port) for each in settings.web.listeners()} if settings.web is not None else set()
+    if isinstance(share.http, Backend) and not share.http.header and not web.isdisjoint(share.http.reaches()):
+        text = "is web itself, which would take every client for this host, /metrics open to them; write web"
+        yield "warning", "share.http", text
     tls = any(each.transport == "tls" for each in shared(settings))
     if share.http2 and not tls:
         yield "note", "share.http2", "is offered inside TLS alone, which no shared listener serves"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
-from turnsvr.config.doorsettings import OWN_WEB
+from turnsvr.config.dooradvice import shared
+from turnsvr.config.doorsettings import OWN_WEB, Backend
 
 if TYPE_CHECKING:
     from turnsvr.config.document import Location
@@ -45,6 +46,17 @@ def _share(settings: Settings, share: ShareSettings) -> Iterator[Contradiction]:
         yield ("share", "http"), "is web, which is off", 'add "web: {}", or name another server'
     if share.http2 and (share.http is None or share.http == OWN_WEB):
         yield ("share", "http2"), "has no server behind it", "name another server in share.http, or leave it out"
+    sharing = {(each.host, each.port) for each in shared(settings)}
+    for where, backend in _backends(share):
+        if not sharing.isdisjoint(backend.reaches()):
+            yield where, "is a listener that shares: connections would go round", "name the server behind it"
+
+
+def _backends(share: ShareSettings) -> Iterator[tuple[Location, Backend]]:
+    if isinstance(share.http, Backend):
+        yield ("share", "http"), share.http
+    for name, backend in share.pass_through.items():
+        yield ("share", "pass_through", name), backend
 
 
 def _web(settings: Settings) -> Iterator[Contradiction]:

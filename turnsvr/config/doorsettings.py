@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -67,6 +68,14 @@ class Backend:
         if not 1 <= port <= 65_535:
             raise BadValue("has a port that does not exist", "ports are 1 to 65535")
         return cls(parse_host(match[2].strip("[]")), port, header=header)
+
+    def reaches(self) -> Iterator[tuple[str, int]]:
+        """Addresses and ports that a server may listen at which connections to this one reach, as far as is plain."""
+        if self.path:
+            return
+        yield self.host, self.port
+        if ipaddress.ip_address(self.host.partition("%")[0]).is_loopback:
+            yield fields.ANY_OF_FAMILY[fields.family_of(self.host)], self.port
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
