@@ -31,7 +31,7 @@ _KIND: Final = 0x3FFF
 """An attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 
 Attributes = dict[int, bytes]
-Message = tuple[int, int, bytes]
+NetlinkMessage = tuple[int, int, bytes]
 """Type, flags and body."""
 
 
@@ -42,7 +42,7 @@ def open_netlink(flags: int = 0, protocol: int = 0) -> socket.socket:
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, protocol)
 
 
-def messages(data: bytes) -> Iterator[Message]:
+def messages(data: bytes) -> Iterator[NetlinkMessage]:
     """Those of a datagram."""
     at = 0
     while at + HEADER.size <= len(data):
@@ -78,7 +78,7 @@ def raise_error(body: bytes) -> None:
         raise OSError(number, os.strerror(number))
 
 
-def answers(asking: socket.socket, kind: int, body: bytes, flags: int = REQUEST) -> Iterator[Message]:
+def answers(asking: socket.socket, kind: int, body: bytes, flags: int = REQUEST) -> Iterator[NetlinkMessage]:
     """Send a request, and what the kernel answers: one message, or all of a dump. Raises OSError."""
     asking.send(HEADER.pack(HEADER.size + len(body), kind, flags, 1, 0) + body)
     while True:

@@ -9,13 +9,13 @@ from typing import Any, cast
 
 import pytest
 
-from turnsvr.admin.context import Context
+from turnsvr.admin.context import AdminContext
 from turnsvr.admin.rates import Rate, Rates
 from turnsvr.relay.counts import Counters
 
 
 class Traffic:
-    """The parts of a Context that rates are made of, on a clock of its own: each session relays at a rate."""
+    """The parts of an AdminContext that rates are made of, on a clock of its own: each session relays at a rate."""
 
     def __init__(self) -> None:
         self.time = 100.0
@@ -54,7 +54,7 @@ def traffic() -> Traffic:
 
 @pytest.fixture
 def rates(traffic: Traffic) -> Iterator[Rates]:
-    made = Rates(cast(Context, traffic), sleep=traffic.sleep)
+    made = Rates(cast(AdminContext, traffic), sleep=traffic.sleep)
     yield made
     made.forget()
 

@@ -16,10 +16,10 @@ from turnsvr.cli.top.view import (
     Action,
     Choices,
     EndSession,
-    Mode,
     Quit,
     Snapshot,
     Style,
+    ViewMode,
     press,
     render,
     rows,
@@ -141,11 +141,11 @@ def test_keys_sort(keys: str, sort: str) -> None:
 
 def test_searching() -> None:
     state, _ = pressed("/", *"alx", "backspace", "q")
-    assert state.mode is Mode.SEARCH
+    assert state.mode is ViewMode.SEARCH
     assert texts(state)[-1] == "find: alq_"
     assert state.search == ""
     state, action = pressed("enter", state=state)
-    assert (state.search, state.mode, action) == ("alq", Mode.LIST, None)
+    assert (state.search, state.mode, action) == ("alq", ViewMode.LIST, None)
     assert texts(state)[3] == "finding 'alq'  30 listed, by rate, down"
     assert pressed("/", "x", "escape", state=state)[0].search == "alq"
     assert pressed("escape", state=state)[0].search == ""
@@ -157,9 +157,9 @@ def test_ending_a_session_is_asked_about() -> None:
     assert texts(state)[-1] == "end session 2 of user2? y/n"
     for no in ("n", "q", "escape", "enter", "x"):
         back, action = press(state, no, SNAPSHOT, HEIGHT)
-        assert (back.mode, action) == (Mode.LIST, None)
+        assert (back.mode, action) == (ViewMode.LIST, None)
     back, action = press(state, "y", SNAPSHOT, HEIGHT)
-    assert (back.mode, action) == (Mode.LIST, EndSession(2))
+    assert (back.mode, action) == (ViewMode.LIST, EndSession(2))
 
 
 def test_the_question_is_about_the_session_that_was_selected_whatever_the_list_does_meanwhile() -> None:
@@ -188,8 +188,11 @@ def test_a_session_s_peers_are_shown_and_scrolled() -> None:
     assert any("0x4001  203.0.113.9:9" in line for line in texts(far, snapshot)[4:])
     asked, _ = press(state, "x", snapshot, HEIGHT)
     assert texts(asked, snapshot)[-1] == "end session 2 of user2? y/n"
-    assert press(asked, "y", snapshot, HEIGHT) == (replace(state, mode=Mode.DETAIL, back=Mode.DETAIL), EndSession(2))
-    assert press(state, "escape", snapshot, HEIGHT)[0].mode is Mode.LIST
+    assert press(asked, "y", snapshot, HEIGHT) == (
+        replace(state, mode=ViewMode.DETAIL, back=ViewMode.DETAIL),
+        EndSession(2),
+    )
+    assert press(state, "escape", snapshot, HEIGHT)[0].mode is ViewMode.LIST
 
 
 def test_quitting_and_help() -> None:
@@ -197,7 +200,7 @@ def test_quitting_and_help() -> None:
     assert pressed("enter", "q")[1] == Quit()
     state, _ = pressed("?")
     assert any("sort by rate" in line for line in texts(state))
-    assert pressed(" ", state=state)[0].mode is Mode.LIST
+    assert pressed(" ", state=state)[0].mode is ViewMode.LIST
 
 
 def test_messages_stand_in_the_last_line() -> None:

@@ -16,7 +16,7 @@ from tests.net.test_streams import until
 from tests.web.conftest import Site, StartWeb
 from turnsvr.web import middleware
 from turnsvr.web.connections import DEADLINES
-from turnsvr.web.server import Server
+from turnsvr.web.server import WebServer
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: a\r\n"
 GET = HEAD + b"\r\n"
@@ -138,7 +138,7 @@ async def flooded(writer: asyncio.StreamWriter, data: bytes) -> None:
 async def none_left(site: Site) -> None:
     """Wait until the server has no HTTP connection any more."""
     web = site.application.web
-    assert isinstance(web, Server)
+    assert isinstance(web, WebServer)
     await until(lambda: web.connections == 0)
 
 

@@ -14,7 +14,7 @@ from turnsvr.credentials import shared_secret
 from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.credentials.timedname import TimedNames
 from turnsvr.web.callers import ApiCaller
-from turnsvr.web.context import CannotIssue, Context
+from turnsvr.web.context import CannotIssue, WebContext
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.refusal import Refused
 
@@ -27,7 +27,7 @@ LISTENING = tuple(
 
 
 class Server:
-    """The part of a Context that the issuer uses."""
+    """The part of a WebContext that the issuer uses."""
 
     listening: Sequence[ListenAddress] = LISTENING
 
@@ -55,7 +55,7 @@ class Scene:
         self.server = Server()
         usual = {"keys": [{"name": "shop", "key": KEY, "ttl": "2h"}]}
         self.issuer = Issuer(
-            WebSettings.model_validate(usual | settings), cast(Context, self.server), lambda size: bytes(range(size))
+            WebSettings.model_validate(usual | settings), cast(WebContext, self.server), lambda size: bytes(range(size))
         )
 
     def caller(self, key: str | None = KEY) -> ApiCaller:
@@ -113,7 +113,9 @@ def test_a_user_of_many_bytes_is_refused_rather_than_cut() -> None:
 
 def test_callers_without_a_name_do_not_share_a_quota_user() -> None:
     draws = iter(range(100))
-    issuer = Issuer(WebSettings(public=True), cast(Context, Server()), lambda size: next(draws).to_bytes(size, "big"))
+    issuer = Issuer(
+        WebSettings(public=True), cast(WebContext, Server()), lambda size: next(draws).to_bytes(size, "big")
+    )
     caller = issuer.callers.with_key(None)
     names = {issuer.issue(caller, "h", None, None, WALL).username for _ in range(10)}
     assert len(names) == 10

@@ -17,7 +17,7 @@ from turnsvr.config.websettings import WebProxySettings
 from turnsvr.net import proxied
 from turnsvr.net.proxyheader import HeaderRefusal, write_header
 from turnsvr.stun.address import Address
-from turnsvr.web.server import Server
+from turnsvr.web.server import WebServer
 
 STRANGER = Address("192.0.2.7", 4711)
 OPERATOR = Address("10.1.2.3", 4711)
@@ -53,7 +53,7 @@ async def status(site: Site, said: bytes, path: str = "/metrics", tls: ssl.SSLCo
 
 def refusals(site: Site) -> dict[HeaderRefusal, int]:
     server = site.application.web
-    assert isinstance(server, Server)
+    assert isinstance(server, WebServer)
     assert server._connections is not None
     return dict(server._connections.header_refusals.counts)
 
@@ -166,7 +166,7 @@ async def test_stop_while_a_header_is_awaited(serve: Serve, start_web: StartWeb)
     site = await start_web(proxy=HERE)
     reader, writer = await opened(site, b"PROXY ")
     server = site.application.web
-    assert isinstance(server, Server)
+    assert isinstance(server, WebServer)
     await until(lambda: server.connections == 1)
     async with asyncio.timeout(3):
         await site.application.stop()

@@ -26,7 +26,7 @@ from turnsvr.config.websettings import WebSettings
 from turnsvr.net.tls import TlsFiles
 from turnsvr.web.connections import DEADLINES, Phase
 from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend, Forwarded
-from turnsvr.web.server import Server
+from turnsvr.web.server import WebServer
 
 TRUSTED = (AddressRange.parse("10.0.0.0/8"), AddressRange.parse("::1"))
 
@@ -59,7 +59,7 @@ async def test_a_certificate_of_its_own_is_read_again(start_web: StartWeb, tmp_p
     assert first == stored(files)
     firstrun.write_self_signed(tmp_path, ["127.0.0.1"])
     server = site.application.web
-    assert isinstance(server, Server)
+    assert isinstance(server, WebServer)
     server.reload_certificate()
     second = await asyncio.to_thread(fingerprint, port)
     assert second == stored(files) != first

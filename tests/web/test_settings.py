@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from turnsvr import config, web
 from turnsvr.config.advice import advise
 from turnsvr.config.websettings import WebListen, WebSettings, for_trying_out, parse_origin
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 
 BASE = "credentials: {secret: x}\n"
 
@@ -179,4 +179,4 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_context_is_a_protocol_without_an_implementation() -> None:
-    assert getattr(Context, "_is_protocol", False)
+    assert getattr(WebContext, "_is_protocol", False)

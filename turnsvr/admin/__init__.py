@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from turnsvr.admin.context import Context
+    from turnsvr.admin.context import AdminContext
     from turnsvr.config.adminsettings import AdminSettings
     from turnsvr.web.listeners import Inherited
 
@@ -50,7 +50,9 @@ class AdminServer(Protocol):
         """Stopping twice is fine."""
 
 
-async def serve(settings: AdminSettings, context: Context, *, inherited: Inherited | None = None) -> AdminServer | None:
+async def serve(
+    settings: AdminSettings, context: AdminContext, *, inherited: Inherited | None = None
+) -> AdminServer | None:
     """Serve what the settings ask for; None where nothing is served.
 
     inherited: TCP sockets of the server that this one succeeds; what is used is taken out.

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from turnsvr.admin.context import Context
+from turnsvr.admin.context import AdminContext
 from turnsvr.admin.listing import BadRequest
 from turnsvr.admin.operation import Operation
 from turnsvr.admin.rates import Rates
@@ -26,7 +26,7 @@ _MAX_BODY = 4_096
 _HEADERS = {"Cache-Control": "no-store"}
 
 
-def application(context: Context, rates: Rates, *, local: bool = False) -> AsgiApp:
+def application(context: AdminContext, rates: Rates, *, local: bool = False) -> AsgiApp:
     """Without any guard: every caller may control the server. local: as operations() has it."""
     every = operations(context, rates, local=local)
     by_path: dict[str, dict[str, Operation]] = {}

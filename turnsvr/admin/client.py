@@ -22,7 +22,7 @@ _PAGE = 1_000
 _MAX_ANSWER = 64 * 1_048_576
 """Bytes; a page of sessions with all that is known of them has some 10 MB."""
 
-Answer = dict[str, Any]
+JsonObject = dict[str, Any]
 """One of the objects that models.py describes."""
 
 _Open = Callable[[], http.client.HTTPConnection]
@@ -64,14 +64,14 @@ class AdminClient:
     def close(self) -> None:
         """Nothing is held between calls."""
 
-    def status(self) -> Answer:
+    def status(self) -> JsonObject:
         return self._call("GET", "/status")
 
-    def sessions(self, *, limit: int = _PAGE, **query: Any) -> Answer:
+    def sessions(self, *, limit: int = _PAGE, **query: Any) -> JsonObject:
         """One page; query as GET /sessions has it, what is None left out."""
         return self._call("GET", "/sessions", limit=limit, **query)
 
-    def every_session(self, **query: Any) -> Iterator[Answer]:
+    def every_session(self, **query: Any) -> Iterator[JsonObject]:
         """All pages, one session after the other."""
         cursor: str | None = None
         while True:
@@ -81,44 +81,44 @@ class AdminClient:
             if cursor is None:
                 return
 
-    def session(self, number: int) -> Answer:
+    def session(self, number: int) -> JsonObject:
         return self._call("GET", f"/sessions/{number}")
 
-    def end(self, number: int) -> Answer:
+    def end(self, number: int) -> JsonObject:
         return self._call("DELETE", f"/sessions/{number}")
 
-    def end_user(self, user: str, *, realm: str | None = None, revoke: bool = False) -> Answer:
+    def end_user(self, user: str, *, realm: str | None = None, revoke: bool = False) -> JsonObject:
         return self._call("DELETE", "/sessions", user=user, realm=realm, revoke=revoke)
 
     def begin_trace(self, **wanted: Any) -> int:
         """As POST /traces has it, what is None left out; returns the number of the trace."""
         return int(self._call("POST", "/traces", **wanted)["id"])
 
-    def read_trace(self, number: int, **query: Any) -> Answer:
+    def read_trace(self, number: int, **query: Any) -> JsonObject:
         return self._call("GET", f"/traces/{number}", **query)
 
-    def end_trace(self, number: int) -> Answer:
+    def end_trace(self, number: int) -> JsonObject:
         return self._call("DELETE", f"/traces/{number}")
 
-    def drain(self) -> Answer:
+    def drain(self) -> JsonObject:
         return self._call("POST", "/drain")
 
-    def resume(self) -> Answer:
+    def resume(self) -> JsonObject:
         return self._call("DELETE", "/drain")
 
-    def reload(self) -> Answer:
+    def reload(self) -> JsonObject:
         return self._call("POST", "/reload", limit_seconds=_UPGRADING)
 
-    def upgrade(self, program: str | None) -> Answer:
+    def upgrade(self, program: str | None) -> JsonObject:
         """Over the Unix socket alone."""
         return self._call("POST", "/upgrade", program=program, limit_seconds=_UPGRADING)
 
-    def set_log_level(self, level: str, seconds: float | None) -> Answer:
+    def set_log_level(self, level: str, seconds: float | None) -> JsonObject:
         return self._call("PUT", "/log-level", {"level": level, "for": seconds})
 
     def _call(
-        self, method: str, path: str, body: Answer | None = None, *, limit_seconds: float = _TIMEOUT, **query: Any
-    ) -> Answer:
+        self, method: str, path: str, body: JsonObject | None = None, *, limit_seconds: float = _TIMEOUT, **query: Any
+    ) -> JsonObject:
         asked = {name: _text(value) for name, value in query.items() if value is not None}
         target = f"{self._path}{path}?{urlencode(asked)}".rstrip("?")
         status, answer = self._exchange(method, target, body, limit_seconds)
@@ -129,7 +129,7 @@ class AdminClient:
             raise NoServer(f"{self.name}: {text or 'refused'}")
         raise RefusedByServer(text or f"the server answers {status}", answer if isinstance(answer, dict) else {})
 
-    def _exchange(self, method: str, target: str, body: Answer | None, seconds: float) -> tuple[int, Any]:
+    def _exchange(self, method: str, target: str, body: JsonObject | None, seconds: float) -> tuple[int, Any]:
         """Status and answer, which is JSON; raises NoServer."""
         headers = {**self._headers, "Connection": "close"}
         if body is not None:

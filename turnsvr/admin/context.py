@@ -151,7 +151,7 @@ class Facts:
     """How many the system allows (limit, where there is one), and the share of each part."""
 
 
-class Context(Protocol):
+class AdminContext(Protocol):
     """The server around the admin room. Every method is called on its event loop."""
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from turnsvr.admin.context import Context
+from turnsvr.admin.context import AdminContext
 from turnsvr.relay.counts import Counters
 
 _INTERVAL = 0.5
@@ -56,7 +56,7 @@ _NOTHING = Counters()
 class Rates:
     """The rate and the counters of every session as of the last sample. It holds two figures a live session."""
 
-    def __init__(self, context: Context, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    def __init__(self, context: AdminContext, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.total = Rate()
         self._context = context
         self._sleep = sleep

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from turnsvr.admin import models, views
 from turnsvr.admin.asked import Asked, OneSession, SessionsWanted, UpgradeWanted, UserToEnd
-from turnsvr.admin.context import Allocation, CannotReload, CannotUpgrade, Context, Ending, Upgraded
+from turnsvr.admin.context import AdminContext, Allocation, CannotReload, CannotUpgrade, Ending, Upgraded
 from turnsvr.admin.listing import EndpointFilter, Filter, page
 from turnsvr.admin.operation import Operation
 from turnsvr.admin.rates import Rates
@@ -28,13 +28,13 @@ class Mistaken(Exception):
         self.answer = models.Mistakes(error=str(self), mistakes=list(mistakes))
 
 
-def operations(context: Context, rates: Rates, *, local: bool = False) -> tuple[Operation, ...]:
+def operations(context: AdminContext, rates: Rates, *, local: bool = False) -> tuple[Operation, ...]:
     """local: for callers on this host, over the Unix socket, who may also start another program."""
     others = (_upgrade(context),) if local else ()
     return (*_sessions(context, rates), *_control(context, rates), *tracing(context), *others)
 
 
-def _upgrade(context: Context) -> Operation:
+def _upgrade(context: AdminContext) -> Operation:
     async def upgrade(asked: UpgradeWanted) -> models.Upgraded:
         """It starts with the arguments of this one. Where it cannot go on, this server serves as before."""
         try:
@@ -58,7 +58,7 @@ def _revocable(allocation: Allocation) -> str:
     return allocation.key.username if allocation.until is None else allocation.key.quota_user
 
 
-def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
+def _sessions(context: AdminContext, rates: Rates) -> tuple[Operation, ...]:
     async def sessions(asked: SessionsWanted) -> models.SessionPage:
         """All conditions must hold. Sorted by id, user or age, a session that lives throughout is listed once."""
         client, relayed, peer = map(_endpoint, (asked.client, asked.relayed, asked.peer))
@@ -126,7 +126,7 @@ def _sessions(context: Context, rates: Rates) -> tuple[Operation, ...]:
     )
 
 
-def _control(context: Context, rates: Rates) -> tuple[Operation, ...]:
+def _control(context: AdminContext, rates: Rates) -> tuple[Operation, ...]:
     async def status(_: Asked) -> models.Status:
         await rates.refresh()
         return await views.status(context, rates)

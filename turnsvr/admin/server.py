@@ -14,7 +14,7 @@ import structlog
 
 from turnsvr.admin import CONNECTIONS, AdminError, handover
 from turnsvr.admin.application import application
-from turnsvr.admin.context import Context
+from turnsvr.admin.context import AdminContext
 from turnsvr.admin.guard import Guard
 from turnsvr.admin.places import places
 from turnsvr.admin.rates import Rates
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 class AdminServer:
     """The admin interface, where the settings want it."""
 
-    def __init__(self, settings: AdminSettings, context: Context, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, settings: AdminSettings, context: AdminContext, environ: Mapping[str, str] = os.environ) -> None:
         self.listening: tuple[str, ...] = ()
         self._settings = settings
         self._context = context

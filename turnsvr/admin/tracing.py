@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 from turnsvr.admin import models
-from turnsvr.admin.context import Context
+from turnsvr.admin.context import AdminContext
 from turnsvr.admin.listing import BadRequest, EndpointFilter
 from turnsvr.admin.operation import Operation
 from turnsvr.admin.tracemodels import (
@@ -25,7 +25,7 @@ from turnsvr.net.tracing.traces import MAX_TRACES, TooManyTraces
 from turnsvr.web.refusal import Refused
 
 
-def tracing(context: Context) -> tuple[Operation, ...]:
+def tracing(context: AdminContext) -> tuple[Operation, ...]:
     async def begin(asked: TraceWanted) -> TraceOpened:
         """Names one user, session or client address. The trace ends when its time is over, or when it is not read.
 

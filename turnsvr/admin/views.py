@@ -6,13 +6,13 @@ import os
 import time
 
 from turnsvr.admin import models
-from turnsvr.admin.context import Allocation, Context, PeerConnection
+from turnsvr.admin.context import AdminContext, Allocation, PeerConnection
 from turnsvr.admin.rates import Rate, Rates
 from turnsvr.credentials.shown import shown
 from turnsvr.relay.counts import Counters
 
 
-async def status(context: Context, rates: Rates) -> models.Status:
+async def status(context: AdminContext, rates: Rates) -> models.Status:
     facts = await context.facts()
     figures = facts.figures
     totals, sessions = figures.totals, figures.sessions
@@ -48,12 +48,12 @@ async def status(context: Context, rates: Rates) -> models.Status:
     )
 
 
-def log_level(context: Context) -> models.LogLevel:
+def log_level(context: AdminContext) -> models.LogLevel:
     now = context.log_level()
     return models.LogLevel(level=now.level, remaining=None if now.remaining is None else _seconds(now.remaining))
 
 
-def session(context: Context, rates: Rates, allocation: Allocation, *, detail: bool) -> models.Session:
+def session(context: AdminContext, rates: Rates, allocation: Allocation, *, detail: bool) -> models.Session:
     now, number, five_tuple = context.now(), allocation.number, allocation.five_tuple
     connections = context.peer_connections(number)
     return models.Session(

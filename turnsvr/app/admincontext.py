@@ -51,8 +51,8 @@ class Control(Protocol):
     def resume(self) -> None: ...
 
 
-class AdminContext:
-    """An admin.Context."""
+class AppAdminContext:
+    """An AdminContext."""
 
     def __init__(self, application: Control) -> None:
         self._application = application

@@ -10,7 +10,7 @@ import structlog
 from turnsvr import admin, web
 from turnsvr.admin.context import CannotReload, Ending, Reloaded, Upgraded
 from turnsvr.app import log
-from turnsvr.app.admincontext import AdminContext
+from turnsvr.app.admincontext import AppAdminContext
 from turnsvr.app.errors import StartError
 from turnsvr.app.handover import store
 from turnsvr.app.handover.crossing import Crossing
@@ -22,7 +22,7 @@ from turnsvr.app.loglevel import LogLevelSwitch
 from turnsvr.app.reload import reload
 from turnsvr.app.rooms import Rooms
 from turnsvr.app.sessionlog import SessionLog
-from turnsvr.app.webcontext import WebContext
+from turnsvr.app.webcontext import AppWebContext
 from turnsvr.config.settings import ListenAddress, Settings
 from turnsvr.net.engine import EventSink
 from turnsvr.relay.api import Pump
@@ -189,13 +189,13 @@ class Application:
     async def _start_web(self, inherited: dict[tuple[str, int], int] | None) -> None:
         if self.settings.web is not None:
             rooms = self.rooms
-            self.web = web.serve(self.settings.web, WebContext(rooms), lambda: rooms.open_files.web_connections)
+            self.web = web.serve(self.settings.web, AppWebContext(rooms), lambda: rooms.open_files.web_connections)
             await self.web.start(inherited)
             self.rooms.streams.sharing.web = self.web.connection
             self._crossing.http["web"] = self.web
 
     async def _start_admin(self, inherited: dict[tuple[str, int], int] | None) -> None:
-        self.admin = await admin.serve(self.settings.admin, AdminContext(self), inherited=inherited)
+        self.admin = await admin.serve(self.settings.admin, AppAdminContext(self), inherited=inherited)
         if self.admin is not None:
             self._crossing.http["admin"] = self.admin
 

@@ -17,8 +17,9 @@ from turnsvr.app.errors import StartError
 from turnsvr.app.events import Events
 from turnsvr.app.extras import not_installed
 from turnsvr.app.figures import SessionCounter
+from turnsvr.app.handover.beside import Incoming
 from turnsvr.app.handover.elsewhere import Elsewhere
-from turnsvr.app.handover.taker import Others, Taker
+from turnsvr.app.handover.taker import Taker
 from turnsvr.app.handover.told import Told
 from turnsvr.app.hostaddresses import HostAddresses
 from turnsvr.app.identities import Identities, IdentityError
@@ -99,7 +100,7 @@ class Rooms:
             self._traces = Traces(self.engine, loop=asyncio.get_running_loop())
         return self._traces
 
-    async def open(self, taker: Taker | None = None, others: Others | None = None) -> None:
+    async def open(self, taker: Taker | None = None, others: Incoming | None = None) -> None:
         """Build everything and serve; with a taker what it brings, which serves from taker.serve() on.
 
         others: what it brings besides. Raises StartError, and then nothing is left open.

@@ -16,8 +16,8 @@ from turnsvr.web.context import CannotIssue, PeerVerdict
 from turnsvr.web.figures import Figures
 
 
-class WebContext:
-    """A web.Context."""
+class AppWebContext:
+    """A WebContext."""
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms

@@ -13,7 +13,7 @@ import click
 
 from turnsvr.cli.common import FILE, fail, operator_errors
 from turnsvr.migrate import MAX_BYTES, Conversion, SourceError, Surroundings, convert
-from turnsvr.migrate.commandline import Command, command_of
+from turnsvr.migrate.commandline import CoturnCommand, command_of
 from turnsvr.migrate.compose import command_in_compose
 
 _SECRET_BYTES = 32
@@ -69,7 +69,7 @@ def _source(given: tuple[str, ...]) -> tuple[str, bytes]:
     return (name, data) if command is None else _with_its_file(name, command, beside)
 
 
-def _with_its_file(name: str, command: Command, beside: Path) -> tuple[str, bytes]:
+def _with_its_file(name: str, command: CoturnCommand, beside: Path) -> tuple[str, bytes]:
     """The lines of the configuration file that a command names, then its own, which count after them."""
     if not command.file or command.alone:
         return name, command.lines

@@ -27,7 +27,7 @@ _SIZE = 100_000
 """Bytes that go there and back: more than one segment, and than one record of TLS."""
 _NOT_SERVED = {ErrorCode.UNSUPPORTED_TRANSPORT_PROTOCOL, ErrorCode.BAD_REQUEST, ErrorCode.UNKNOWN_ATTRIBUTE}
 
-Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+StreamPair = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class NotServed(Exception):
@@ -123,7 +123,7 @@ class TcpRelaying:
 
     async def _out(self, client: TurnClient, mapped: Address) -> str:
         """Whether the server connects to a listening socket of this host, which a NAT or firewall may well prevent."""
-        accepted: asyncio.Future[Streams] = asyncio.get_running_loop().create_future()
+        accepted: asyncio.Future[StreamPair] = asyncio.get_running_loop().create_future()
 
         def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             if accepted.done():
@@ -195,7 +195,7 @@ async def _there_and_back(here: RawStream, there: RawStream) -> None:
     _compare(payload, await here.read_exactly(_SIZE))
 
 
-async def _echoed(own: Streams, stream: RawStream) -> None:
+async def _echoed(own: StreamPair, stream: RawStream) -> None:
     """From a socket of this host to the client, and back."""
     payload = secrets.token_bytes(_SIZE)
     reader, writer = own

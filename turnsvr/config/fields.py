@@ -247,7 +247,7 @@ StunServers = Annotated[
     BeforeValidator(_split),
     _listing(_STUN_SERVER),
 ]
-Ports = Annotated[PortRange, PlainValidator(PortRange.parse), _AsText, _text(PORT_RANGE_PATTERN, "49152-65535")]
+PortSpan = Annotated[PortRange, PlainValidator(PortRange.parse), _AsText, _text(PORT_RANGE_PATTERN, "49152-65535")]
 Ranges = Annotated[
     tuple[Annotated[AddressRange, PlainValidator(AddressRange.parse), _AsText], ...],
     BeforeValidator(_split),

@@ -31,7 +31,7 @@ class RelaySettings(fields.Section):
     """STUN servers that `external: auto` asks where no cloud tells; two well-known ones when absent."""
     external_interval: Annotated[fields.Seconds, Field(ge=1, le=_DAY)] = 300.0
     """How often an external address that is found by itself is looked at again, 1 s to 1 day."""
-    ports: fields.Ports = PortRange(49_152, 65_535)
+    ports: fields.PortSpan = PortRange(49_152, 65_535)
     """Ports of relayed transport addresses."""
     default_family: Literal["ipv4", "ipv6", "client"] = "ipv4"
     """Family of the relayed address of a client that names none; client: that of its own address, where served."""

@@ -19,7 +19,7 @@ _ENGINES = ("docker", "podman", "nerdctl")
 
 
 @dataclass(frozen=True, slots=True)
-class Command:
+class CoturnCommand:
     """Options, each as a line of a turnserver.conf, which count after those of the file that they name."""
 
     lines: bytes
@@ -29,7 +29,7 @@ class Command:
     """Whether `-n` says that there is no file."""
 
 
-def command_of(arguments: Sequence[str]) -> Command:
+def command_of(arguments: Sequence[str]) -> CoturnCommand:
     """What coturn is told: the words behind its name, or those of `docker run` with its image among them."""
     if not arguments or arguments[0].rpartition("/")[2] not in _ENGINES:
         return _command(arguments)
@@ -46,10 +46,10 @@ def detecting(environment: dict[str, str]) -> list[str]:
     return [f"--external-ip={AUTO}"] if asked & _DETECTING else []
 
 
-def _command(arguments: Sequence[str]) -> Command:
+def _command(arguments: Sequence[str]) -> CoturnCommand:
     options = _options(arguments)
     lines = (f"{key}={value}" if value is not None else key for key, value in options if key not in (NO_FILE, _FILE))
-    return Command(
+    return CoturnCommand(
         "".join(f"{' '.join(line.splitlines())}\n" for line in lines).encode(),
         next((value for key, value in reversed(options) if key == _FILE and value), ""),
         any(key == NO_FILE for key, _ in options),

@@ -10,7 +10,7 @@ from dataclasses import replace
 import yaml
 
 from turnsvr.config.ranges import AUTO
-from turnsvr.migrate.commandline import Command, command_of, detecting
+from turnsvr.migrate.commandline import CoturnCommand, command_of, detecting
 from turnsvr.migrate.source import SourceError
 
 _DETECTED = re.compile(r"\$\(detect-external-ip[^)]*\)|`detect-external-ip[^`]*`")
@@ -26,7 +26,7 @@ ReadText = Callable[[str], str]
 """The text of a file by its name, empty where there is none."""
 
 
-def command_in_compose(data: bytes, read: ReadText = lambda name: "") -> Command | None:
+def command_in_compose(data: bytes, read: ReadText = lambda name: "") -> CoturnCommand | None:
     """What coturn is told in a compose file; None where the data are no such file.
 
     The command may be a list or text for a shell. Variables are put in: those of `.env` where compose has them, and
@@ -56,7 +56,7 @@ def _is_coturn(name: object, service: object) -> bool:
     return any(program in str(each) for each in said for program in _PROGRAMS)
 
 
-def _command(service: Mapping[str, object], project: Mapping[str, str], read: ReadText) -> Command:
+def _command(service: Mapping[str, object], project: Mapping[str, str], read: ReadText) -> CoturnCommand:
     own = {name: _composed(value, project) for name, value in _environment(service, read)}
     entry, command = (_words(service.get(key)) for key in ("entrypoint", "command"))
     words = [_in_shell(_composed(word, project).replace("$$", "$"), own) for word in (*entry, *command)]
@@ -64,7 +64,7 @@ def _command(service: Mapping[str, object], project: Mapping[str, str], read: Re
     return replace(found, file=_configuration(found, dict(_volumes(service, project))))
 
 
-def _configuration(command: Command, volumes: Mapping[str, str]) -> str:
+def _configuration(command: CoturnCommand, volumes: Mapping[str, str]) -> str:
     """The file as it is called outside of the container, empty where there is none. Raises SourceError."""
     if command.alone:
         return ""

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.stun.address import Address
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 
-__all__ = ["Context", "MissingPackages", "WebError", "WebServer", "WebSettings", "serve"]
+__all__ = ["MissingPackages", "WebContext", "WebError", "WebServer", "WebSettings", "serve"]
 
 
 class WebError(Exception):
@@ -50,14 +50,14 @@ class WebServer(Protocol):
         """Stopping twice is fine."""
 
 
-def serve(settings: WebSettings, context: Context, room: Callable[[], int]) -> WebServer:
+def serve(settings: WebSettings, context: WebContext, room: Callable[[], int]) -> WebServer:
     """A server that is yet to be started; raises MissingPackages. room: connections that the process has room for."""
     try:
-        from turnsvr.web.server import Server
+        from turnsvr.web.server import WebServer
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("turnsvr"):
             raise
         raise MissingPackages(
             f"web: the package {error.name} is not installed; pip install 'turnsvr[web]', or leave out web"
         ) from None
-    return Server(settings, context, room)
+    return WebServer(settings, context, room)

@@ -21,7 +21,7 @@ from turnsvr import __version__
 from turnsvr.config.websettings import WebListen, WebSettings
 from turnsvr.web import dialects, health, page, routes
 from turnsvr.web.connections import HttpConnections
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 from turnsvr.web.endpoints import Endpoint, Parameter
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.middleware import AsgiApp, BoundedBody, Forwarded
@@ -45,7 +45,7 @@ class Web:
     def __init__(
         self,
         settings: WebSettings,
-        context: Context,
+        context: WebContext,
         connections: HttpConnections,
         *,
         listening: Callable[[], tuple[WebListen, ...]] = tuple,

@@ -18,7 +18,7 @@ class CannotIssue(Exception):
     """No credentials can be made; the text tells the operator why."""
 
 
-class Context(Protocol):
+class WebContext(Protocol):
     """The server around the web room. Every method is called on its event loop; all but refresh() return at once."""
 
     @property

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from turnsvr.config.websettings import WebSettings
 from turnsvr.web.connections import HttpConnections
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 from turnsvr.web.endpoints import Endpoint
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.metrics import Metrics
@@ -19,7 +19,11 @@ from turnsvr.web.rooms import SignallingRooms
 
 
 def endpoints(
-    settings: WebSettings, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
+    settings: WebSettings,
+    context: WebContext,
+    issuer: Issuer,
+    rooms: SignallingRooms | None,
+    connections: HttpConnections,
 ) -> tuple[Endpoint, ...]:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     figures = Metrics(context, issuer, rooms, connections)

@@ -16,7 +16,7 @@ from turnsvr.credentials.revoked import TooManyRevoked
 from turnsvr.credentials.shown import shown
 from turnsvr.limits import AnswerLimiter, TokenBucket
 from turnsvr.web.callers import ApiCaller, Callers
-from turnsvr.web.context import CannotIssue, Context
+from turnsvr.web.context import CannotIssue, WebContext
 from turnsvr.web.refusal import Refused
 
 _MAX_USER_CHARACTERS = 128
@@ -49,7 +49,7 @@ class Issuer:
     Times: now on any monotonic clock, wall_time in seconds since 1970.
     """
 
-    def __init__(self, settings: WebSettings, context: Context, random: Callable[[int], bytes]) -> None:
+    def __init__(self, settings: WebSettings, context: WebContext, random: Callable[[int], bytes]) -> None:
         self.callers = Callers(settings)
         self.outcomes: Counter[tuple[str, str]] = Counter()
         """Answers by dialect and outcome; both are few and ours."""

@@ -22,7 +22,7 @@ from turnsvr.histogram import Histogram
 from turnsvr.net.proxyheader import HeaderRefusal
 from turnsvr.relay.counts import Totals
 from turnsvr.web.connections import HttpConnections
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 from turnsvr.web.figures import Figures, RealmFigures, SessionFigures
 from turnsvr.web.issuer import Issuer
 from turnsvr.web.rooms import SignallingRooms
@@ -36,7 +36,7 @@ class Metrics:
     """Everything that /metrics shows."""
 
     def __init__(
-        self, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
+        self, context: WebContext, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
     ) -> None:
         self._server = CollectorRegistry()
         self._server.register(ServerCollector(context, issuer, rooms, connections))
@@ -53,7 +53,7 @@ class ServerCollector(Collector):
     """The server's figures as they are when asked."""
 
     def __init__(
-        self, context: Context, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
+        self, context: WebContext, issuer: Issuer, rooms: SignallingRooms | None, connections: HttpConnections
     ) -> None:
         self._context = context
         self._issuer = issuer

@@ -17,7 +17,7 @@ from turnsvr.stun.address import Address
 from turnsvr.web import WebError, serving
 from turnsvr.web.application import Web
 from turnsvr.web.connections import HttpConnections, HttpLimits
-from turnsvr.web.context import Context
+from turnsvr.web.context import WebContext
 from turnsvr.web.listeners import Inherited, ListenFailed, close_all, open_listeners
 from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend
 from turnsvr.web.protocols import HttpProtocol
@@ -29,10 +29,10 @@ _LOOPBACK = (AddressRange.parse("127.0.0.1"), AddressRange.parse("::1"))
 _log = structlog.get_logger()
 
 
-class Server:
+class WebServer:
     """HTTP on the listeners that the settings name."""
 
-    def __init__(self, settings: WebSettings, context: Context, room: Callable[[], int]) -> None:
+    def __init__(self, settings: WebSettings, context: WebContext, room: Callable[[], int]) -> None:
         """room: the connections that this process has descriptors for."""
         self.listening: tuple[WebListen, ...] = ()
         self._settings = settings

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from tests.relay.offload.frames import Check, Datagram, read
 from turnsvr.relay.offload import layout, system
-from turnsvr.relay.offload.layout import Direction, Flow, FlowState, Hop, Reason
-from turnsvr.relay.offload.programs import Kind, Programs
+from turnsvr.relay.offload.layout import ChannelFlow, Direction, FlowState, Hop, Reason
+from turnsvr.relay.offload.programs import ProgramKind, Programs
 from turnsvr.stun.address import Address
 
 OWN, ROUTER = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
@@ -72,7 +72,7 @@ def boot() -> int:
 
 
 class Bench:
-    def __init__(self, programs: Programs, kind: Kind) -> None:
+    def __init__(self, programs: Programs, kind: ProgramKind) -> None:
         self.programs = programs
         self.kind = kind
         self.ends = V4
@@ -170,8 +170,8 @@ class Bench:
         return [now - before for now, before in zip(self.traffic(), self._before[1], strict=True)]
 
 
-def flows_of(ends: Ends) -> tuple[Flow, Flow]:
+def flows_of(ends: Ends) -> tuple[ChannelFlow, ChannelFlow]:
     return (
-        Flow(Direction.FROM_CLIENT, CHANNEL, ends.client, ends.server, ends.relay, ends.peer),
-        Flow(Direction.TO_CLIENT, CHANNEL, ends.peer, ends.relay, ends.server, ends.client),
+        ChannelFlow(Direction.FROM_CLIENT, CHANNEL, ends.client, ends.server, ends.relay, ends.peer),
+        ChannelFlow(Direction.TO_CLIENT, CHANNEL, ends.peer, ends.relay, ends.server, ends.client),
     )

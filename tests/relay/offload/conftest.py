@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.relay.offload.bench import Bench
-from turnsvr.relay.offload.programs import Absent, Kind, Programs
+from turnsvr.relay.offload.programs import Absent, ProgramKind, Programs
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def programs() -> Iterator[Programs]:
 
 @pytest.fixture(params=["xdp", "tc"])
 def bench(request: pytest.FixtureRequest, programs: Programs) -> Bench:
-    kind: Kind = request.param
+    kind: ProgramKind = request.param
     if kind not in programs.programs:
         pytest.skip("this kernel has no TCX (Linux 6.6)")
     return Bench(programs, kind)

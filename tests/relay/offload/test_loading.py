@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from turnsvr.relay.offload import elf, layout, programs, system
-from turnsvr.relay.offload.programs import Absent, Kind, Programs, object_of
+from turnsvr.relay.offload.programs import Absent, ProgramKind, Programs, object_of
 
 SIZES = {"flows": 4, "sessions": 2, "buckets": 2, "traffic": 2, "hops": 2}
 
@@ -61,7 +61,7 @@ def test_objects_of_other_sources(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["xdp", "tc"])
-def test_damaged_objects(kind: Kind) -> None:
+def test_damaged_objects(kind: ProgramKind) -> None:
     if reason := programs.missing():
         pytest.skip(reason)
     data = object_of(kind).read_bytes()

@@ -22,7 +22,7 @@ class HttpServer(Protocol):
 
 
 class Crossing:
-    """The Others of a giver, and of a taker."""
+    """The Outgoing of a giver, and the Incoming of a taker."""
 
     def __init__(self, rooms: Rooms) -> None:
         self.http: dict[str, HttpServer] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from turnsvr.app.handover.recovery import Recovered
-from turnsvr.app.handover.store import CRASH, NAME, PREFIX, Kept, Source, StoredTaker
+from turnsvr.app.handover.store import CRASH, NAME, PREFIX, Kept, StoredHandOver, StoredTaker
 from turnsvr.app.handover.wire import close_all
 
 
@@ -15,7 +15,7 @@ def find(inherited: dict[str, list[int]]) -> tuple[StoredTaker | None, list[str]
     What was left for a restart is later than what a crash would have left, and what a later process has left, later.
     """
     ours = {name: descriptors for name, descriptors in inherited.items() if name.startswith(PREFIX)}
-    sources: list[Source] = [
+    sources: list[StoredHandOver] = [
         Recovered(ours[name])
         for name in sorted(filter(_is_of_a_process, ours), key=lambda name: int(name[len(CRASH) :]))
     ]

@@ -11,12 +11,13 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from turnsvr import __version__
 from turnsvr.app.handover import document
+from turnsvr.app.handover.beside import Outgoing
 from turnsvr.app.handover.document import MovedSession, Staying
 from turnsvr.app.handover.steps import reached
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Talk, close_all, kind_of
@@ -42,22 +43,6 @@ class CannotHandOver(Exception):
     """Nothing has moved, and this server serves as before. The text says why."""
 
 
-class Others(Protocol):
-    """What crosses beside the rooms that serve."""
-
-    def write(self) -> Document:
-        """Figures and revocations, as of now."""
-
-    def sockets(self) -> list[tuple[Value, int]]:
-        """HTTP listeners: what each is, and its descriptor."""
-
-    def forget(self, number: int) -> None:
-        """A session is another process's."""
-
-    def handed_over(self, written: Document) -> None:
-        """Another process goes on with the figures that write() gave; what has been counted since stays here."""
-
-
 @dataclass(slots=True)
 class Given:
     """What a successor has."""
@@ -80,7 +65,7 @@ class Given:
 class Giver:
     """One hand-over, from the rooms of this process."""
 
-    def __init__(self, rooms: Rooms, others: Others, wire: Talk) -> None:
+    def __init__(self, rooms: Rooms, others: Outgoing, wire: Talk) -> None:
         self._rooms = rooms
         self._others = others
         self._wire = wire

@@ -24,8 +24,8 @@ import structlog
 
 from turnsvr import __version__
 from turnsvr.app.handover import document, records
+from turnsvr.app.handover.beside import Outgoing
 from turnsvr.app.handover.document import MovedSession
-from turnsvr.app.handover.giver import Others
 from turnsvr.app.handover.store import CRASH, Manager, Moment
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS
 from turnsvr.app.rooms import Rooms
@@ -105,7 +105,7 @@ class Bundle:
 class Journal:
     """An EventSink, on the loop of the server; open between start() and close()."""
 
-    def __init__(self, rooms: Rooms, others: Others, manager: Manager) -> None:
+    def __init__(self, rooms: Rooms, others: Outgoing, manager: Manager) -> None:
         self._rooms = rooms
         self._others = others
         self._manager = manager

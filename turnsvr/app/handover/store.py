@@ -22,10 +22,9 @@ import structlog
 
 from turnsvr.app.errors import StartError
 from turnsvr.app.handover import document, records
+from turnsvr.app.handover.beside import Incoming, Outgoing
 from turnsvr.app.handover.giver import CannotHandOver, Giver
-from turnsvr.app.handover.giver import Others as Giving
 from turnsvr.app.handover.steps import reached
-from turnsvr.app.handover.taker import Others as Taking
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Process, Talk, close_all, kind_of
 from turnsvr.app.rooms import Rooms
@@ -150,7 +149,7 @@ class Deposit:
             raise Full(error.strerror or "no room") from None
 
 
-async def leave(rooms: Rooms, others: Giving, manager: Manager) -> int:
+async def leave(rooms: Rooms, others: Outgoing, manager: Manager) -> int:
     """Leave sessions with the manager; returns how many. Raises CannotHandOver, and then all is as before."""
     ours, kept = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     memory = os.memfd_create("turnsvr-snapshot", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -268,7 +267,7 @@ def identity(descriptor: int) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-class Source(Talk, Protocol):
+class StoredHandOver(Talk, Protocol):
     """What lies in the manager, as one hand-over."""
 
     def open(self, now: Moment) -> None:
@@ -283,7 +282,7 @@ class StoredTaker(Taker):
 
     serves_first = True
 
-    def __init__(self, kept: Source) -> None:
+    def __init__(self, kept: StoredHandOver) -> None:
         super().__init__(kept)
         self._kept = kept
 
@@ -301,7 +300,7 @@ class StoredTaker(Taker):
     async def _alone_or_not(self, reason: str) -> None:
         await self.give_up(reason)
 
-    async def serve(self, engine: Engine, streams: MovableStreams, others: Taking) -> None:
+    async def serve(self, engine: Engine, streams: MovableStreams, others: Incoming) -> None:
         await super().serve(engine, streams, others)
         try:
             await self._settle(engine)

@@ -14,7 +14,8 @@ from typing import Final
 import structlog
 
 from turnsvr.admin.context import CannotUpgrade, Upgraded
-from turnsvr.app.handover.giver import ASKING, CannotHandOver, Given, Giver, Others
+from turnsvr.app.handover.beside import Outgoing
+from turnsvr.app.handover.giver import ASKING, CannotHandOver, Given, Giver
 from turnsvr.app.handover.link import Link
 from turnsvr.app.handover.taker import Taker
 from turnsvr.app.handover.wire import Process, Wire
@@ -32,7 +33,7 @@ _log = structlog.get_logger()
 class Succession:
     """The process before this one, and the one that succeeds it. On the loop of the application."""
 
-    def __init__(self, rooms: Rooms, others: Others, left: Callable[[int], None], end: Callable[[], None]) -> None:
+    def __init__(self, rooms: Rooms, others: Outgoing, left: Callable[[int], None], end: Callable[[], None]) -> None:
         """left: called when a successor serves, with its number. end: called when it wants this process to end."""
         self.has_left = False
         """Whether another process serves, and this one only those that stay."""

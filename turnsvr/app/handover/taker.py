@@ -13,7 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -21,6 +21,7 @@ from turnsvr import __version__
 from turnsvr.admin.handover import PREFACE
 from turnsvr.app.errors import StartError
 from turnsvr.app.handover import document
+from turnsvr.app.handover.beside import Incoming
 from turnsvr.app.handover.document import MovedSession, Staying
 from turnsvr.app.handover.steps import reached
 from turnsvr.app.handover.wire import Closed, Process, Talk, Wire, close_all, kind_of
@@ -30,7 +31,6 @@ from turnsvr.relay.api import PumpSettings
 from turnsvr.relay.moving import BoundSocket, MovablePump, StreamRest
 from turnsvr.relay.sockets import wildcard
 from turnsvr.stun.address import Address, FiveTuple
-from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.moving import Adopted
 from turnsvr.turn.server import Server
 from turnsvr.turn.snapshot import (
@@ -60,25 +60,6 @@ Listen = Callable[[Address, list[int]], object]
 """Serves UDP sockets that are bound at this address."""
 
 _log = structlog.get_logger()
-
-
-class Others(Protocol):
-    """What crosses beside the rooms that serve."""
-
-    def read(self, value: Document) -> None:
-        """Figures and revocations, once all that is read before it is in place. Raises Unreadable."""
-
-    def revoke(self, value: Document) -> None:
-        """Revocations alone, as they are at last. Raises Unreadable."""
-
-    def adopted(self, allocation: Allocation, now: float) -> None:
-        """A session is ours."""
-
-    def refused(self, allocation: Allocation, session: MovedSession, now: float) -> None:
-        """A session has ended, since its realm is not served here."""
-
-    def left(self, number: int) -> None:
-        """A session has not come after all, or has ended meanwhile, which its process has told of."""
 
 
 class Taker:
@@ -243,7 +224,7 @@ class Taker:
         engine: Engine,
         streams: MovableStreams,
         settings: PumpSettings,
-        others: Others,
+        others: Incoming,
         listen: Listen,
     ) -> None:
         """Everything else. listen: serves a listener that the settings do not have, whose sessions go on.
@@ -291,7 +272,7 @@ class Taker:
         self._udp.clear()
         self._tcp.clear()
 
-    def _bring(self, engine: Engine, pump: MovablePump, session: MovedSession, others: Others, now: float) -> None:
+    def _bring(self, engine: Engine, pump: MovablePump, session: MovedSession, others: Incoming, now: float) -> None:
         taken = engine.server.adopt(session.allocation)
         self._sessions.pop()
         if not isinstance(taken, Adopted):
@@ -307,7 +288,7 @@ class Taker:
 
     # The moment
 
-    async def serve(self, engine: Engine, streams: MovableStreams, others: Others) -> None:
+    async def serve(self, engine: Engine, streams: MovableStreams, others: Incoming) -> None:
         """Wait until the server has let go, and serve. Raises StartError where it has not, and then nothing serves."""
         was_enabled = gc.isenabled()
         gc.collect()
@@ -343,7 +324,7 @@ class Taker:
             await self._alone_or_not(str(error))
         return {}
 
-    async def _arm(self, go: Document, engine: Engine, streams: MovableStreams, others: Others) -> None:
+    async def _arm(self, go: Document, engine: Engine, streams: MovableStreams, others: Incoming) -> None:
         """Nothing in here fails for what the message says: the server has let go."""
         pump = engine.pump
         gone: list[int] = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from turnsvr.admin import NoServer
 from turnsvr.cli.top.feed import Feed, Selection
-from turnsvr.cli.top.view import Choices, EndSession, Line, Mode, Quit, Style, press, render, scrolled
+from turnsvr.cli.top.view import Choices, EndSession, Line, Quit, Style, ViewMode, press, render, scrolled
 
 if TYPE_CHECKING:
     from turnsvr.admin.client import AdminClient
@@ -121,7 +121,7 @@ class _Screen:
 
     def _selection(self) -> Selection:
         state = self._state
-        reading = state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL)
+        reading = state.mode is ViewMode.DETAIL or (state.mode is ViewMode.CONFIRM and state.back is ViewMode.DETAIL)
         return Selection(state.sort, state.search, state.selected if reading else None, state.totals == "peer")
 
     def _draw(self, window: curses.window, lines: list[Line]) -> None:

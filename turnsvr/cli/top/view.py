@@ -34,7 +34,7 @@ _KEYS = (
 )
 
 
-class Mode(Enum):
+class ViewMode(Enum):
     LIST = "list"
     DETAIL = "detail"
     SEARCH = "search"
@@ -46,7 +46,7 @@ class Mode(Enum):
 class Choices:
     """What the person at the keys has chosen."""
 
-    mode: Mode = Mode.LIST
+    mode: ViewMode = ViewMode.LIST
     sort: str = "-rate"
     search: str = ""
     typed: str = ""
@@ -58,7 +58,7 @@ class Choices:
     totals: str = ""
     """What is added up in the place of the sessions: user, realm, peer; empty for the sessions."""
     paused: bool = False
-    back: Mode = Mode.LIST
+    back: ViewMode = ViewMode.LIST
     """Where a question was asked."""
 
 
@@ -110,30 +110,30 @@ def press(state: Choices, key: str, snapshot: Snapshot, height: int) -> tuple[Ch
 
     Its name is its character, or up, down, left, pageup, pagedown, home, end, enter, escape or backspace.
     """
-    if state.mode is Mode.SEARCH:
+    if state.mode is ViewMode.SEARCH:
         return _write(state, key), None
-    if state.mode is Mode.CONFIRM:
+    if state.mode is ViewMode.CONFIRM:
         back = replace(state, mode=state.back)
         return back, EndSession(state.selected) if key in ("y", "Y") and state.selected is not None else None
     if key == "q":
         return state, Quit()
-    if state.mode is Mode.HELP:
-        return replace(state, mode=Mode.LIST), None
+    if state.mode is ViewMode.HELP:
+        return replace(state, mode=ViewMode.LIST), None
     chosen = selected(state, snapshot)
     if key == "x" and chosen is not None:
-        return replace(state, mode=Mode.CONFIRM, back=state.mode, selected=chosen), None
-    if state.mode is Mode.DETAIL:
+        return replace(state, mode=ViewMode.CONFIRM, back=state.mode, selected=chosen), None
+    if state.mode is ViewMode.DETAIL:
         return _read(state, key, height), None
     if key == "enter" and chosen is not None:
-        return replace(state, mode=Mode.DETAIL, selected=chosen, first=0), None
+        return replace(state, mode=ViewMode.DETAIL, selected=chosen, first=0), None
     return _choose(state, key, snapshot, height), None
 
 
 def _write(state: Choices, key: str) -> Choices:
     if key == "enter":
-        return replace(state, mode=Mode.LIST, search=state.typed, selected=None, first=0)
+        return replace(state, mode=ViewMode.LIST, search=state.typed, selected=None, first=0)
     if key == "escape":
-        return replace(state, mode=Mode.LIST)
+        return replace(state, mode=ViewMode.LIST)
     if key == "backspace":
         return replace(state, typed=state.typed[:-1])
     if len(key) == 1 and key.isprintable() and len(state.typed) < _MAX_SEARCH:
@@ -143,7 +143,7 @@ def _write(state: Choices, key: str) -> Choices:
 
 def _read(state: Choices, key: str, height: int) -> Choices:
     if key in ("escape", "enter", "backspace", "left"):
-        return replace(state, mode=Mode.LIST, first=0)
+        return replace(state, mode=ViewMode.LIST, first=0)
     return replace(state, first=max(0, state.first + _STEPS.get(key, 0) + _pages(key) * max(1, height - 2)))
 
 
@@ -151,11 +151,11 @@ def _choose(state: Choices, key: str, snapshot: Snapshot, height: int) -> Choice
     if key in _SORTS:
         return replace(state, sort=_resorted(state.sort, _SORTS[key]), selected=None, first=0)
     if key == "/":
-        return replace(state, mode=Mode.SEARCH, typed=state.search)
+        return replace(state, mode=ViewMode.SEARCH, typed=state.search)
     if key == "escape":
         return replace(state, search="", selected=None, first=0)
     if key in ("?", "h"):
-        return replace(state, mode=Mode.HELP)
+        return replace(state, mode=ViewMode.HELP)
     if key in ("p", " "):
         return replace(state, paused=not state.paused)
     if key == "t":
@@ -185,7 +185,7 @@ def _resorted(sort: str, by: str) -> str:
 
 def selected(state: Choices, snapshot: Snapshot) -> int | None:
     """ID of the selected session; None when there is none."""
-    if state.mode in (Mode.DETAIL, Mode.CONFIRM) and state.selected is not None:
+    if state.mode in (ViewMode.DETAIL, ViewMode.CONFIRM) and state.selected is not None:
         return state.selected
     numbers = [session["id"] for session in snapshot.sessions]
     return numbers[_index(state, numbers)] if numbers else None
@@ -200,7 +200,7 @@ def _index(state: Choices, numbers: Sequence[int]) -> int:
 
 def scrolled(state: Choices, snapshot: Snapshot, height: int) -> Choices:
     """The same with the selected row among those that are shown."""
-    if state.mode is Mode.DETAIL:
+    if state.mode is ViewMode.DETAIL:
         return state
     numbers = [session["id"] for session in snapshot.sessions]
     shown, index = max(1, rows(height)), _index(state, numbers)
@@ -220,9 +220,9 @@ def render(state: Choices, snapshot: Snapshot, cells: int, height: int) -> list[
     """At most so many lines, none of them wider: a head, the table or a detail, and a line of keys or a question."""
     last = _last(state, snapshot)
     head = _head(state, snapshot)
-    if state.mode is Mode.HELP:
+    if state.mode is ViewMode.HELP:
         body = [Line("KEYS", Style.TITLE), *(Line(f"{keys:<12}{what}") for keys, what in _KEYS)]
-    elif state.mode is Mode.DETAIL or (state.mode is Mode.CONFIRM and state.back is Mode.DETAIL):
+    elif state.mode is ViewMode.DETAIL or (state.mode is ViewMode.CONFIRM and state.back is ViewMode.DETAIL):
         body = _detail(state, snapshot)
         body = body[:1] + body[1:][min(state.first, max(0, len(body) - 2)) :]
     elif state.totals:
@@ -336,15 +336,15 @@ def _flow(flow: dict[str, Any]) -> str:
 
 
 def _last(state: Choices, snapshot: Snapshot) -> Line:
-    if state.mode is Mode.SEARCH:
+    if state.mode is ViewMode.SEARCH:
         return Line(f"find: {printable(state.typed)}_", Style.SELECTED)
-    if state.mode is Mode.CONFIRM:
+    if state.mode is ViewMode.CONFIRM:
         found = [each for each in (*snapshot.sessions, snapshot.detail) if each and each["id"] == state.selected]
         whose = f" of {printable(found[0]['user'])}" if found else ""
         return Line(f"end session {state.selected}{whose}? y/n", Style.SELECTED)
     if snapshot.message:
         return Line(printable(snapshot.message))
-    if state.mode is Mode.DETAIL:
+    if state.mode is ViewMode.DETAIL:
         return Line("Escape back  x end  q quit", Style.FAINT)
     return Line(
         "r rate  b bytes  u user  a age  / find  t totals  p pause  Enter peers  x end  ? keys  q quit", Style.FAINT

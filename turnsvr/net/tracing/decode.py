@@ -30,10 +30,10 @@ _SECRET: Final = {
 }
 """Values that prove who a user is, or help to guess a password: zeros take their place."""
 
-Kind = Literal["request", "indication", "success", "error", ""]
+MessageKind = Literal["request", "indication", "success", "error", ""]
 
 _METHODS: Final = {each.value: each.name.title().replace("_", "") for each in Method}
-_KINDS: Final[dict[Class, Kind]] = {
+_KINDS: Final[dict[Class, MessageKind]] = {
     Class.REQUEST: "request",
     Class.INDICATION: "indication",
     Class.SUCCESS: "success",
@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
     """A message for people. kind: request, indication, success, error; empty where the bytes are no STUN message."""
 
     method: str
-    kind: Kind
+    kind: MessageKind
     transaction: str
     """In hexadecimal digits."""
     attributes: tuple[tuple[str, str], ...]

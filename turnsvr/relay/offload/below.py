@@ -23,7 +23,16 @@ from turnsvr.relay.offload.kernelroutes import Kernel
 from turnsvr.relay.offload.layout import Reason
 from turnsvr.relay.offload.programs import Programs
 from turnsvr.relay.offload.settings import InterfacePath, OffloadSettings
-from turnsvr.relay.offload.table import ALL, MOST_CHANNELS, MOST_FLOWS, FlowTable, Session, added, counters, without
+from turnsvr.relay.offload.table import (
+    ALL,
+    MOST_CHANNELS,
+    MOST_FLOWS,
+    FlowTable,
+    OffloadSession,
+    added,
+    counters,
+    without,
+)
 from turnsvr.relay.offload.ways import HOPS, Ways
 from turnsvr.stun.address import Address, Family, FiveTuple
 
@@ -70,7 +79,7 @@ class Below:
         self._monitor: socket.socket | None = None
         self._renewal: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._turns: Iterator[Session] = iter(())
+        self._turns: Iterator[OffloadSession] = iter(())
         self._verified: Iterator[None] = iter(())
         self._settled = Counters()
         """Of what has been carried, what the pump knows."""
@@ -275,7 +284,7 @@ class Below:
         hosts = [each.host for each in self._settings.relay_addresses if each.advertised == advertised.host]
         return Address(hosts[0], advertised.port) if len(hosts) == 1 else None
 
-    def _settle(self, session: Session) -> None:
+    def _settle(self, session: OffloadSession) -> None:
         """Have the pump know what has been carried, and the programs what the pump has spent of the bandwidth."""
         more = self._table.read(session)
         if more != Counters():

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from typing import Final
 
-from turnsvr.relay.offload.kernelroutes import Features, Kernel, Link
-from turnsvr.relay.offload.programs import Kind, Programs
+from turnsvr.relay.offload.kernelroutes import Features, Kernel, KernelLink
+from turnsvr.relay.offload.programs import ProgramKind, Programs
 from turnsvr.relay.offload.settings import InterfacePath, Mode
 
 
@@ -19,7 +19,7 @@ class Interfaces:
         self._programs = programs
         self._kernel = kernel
         self._features = Features()
-        self._kinds: Final[tuple[Kind, ...]] = ("xdp", "tc") if mode == "auto" else (mode,)
+        self._kinds: Final[tuple[ProgramKind, ...]] = ("xdp", "tc") if mode == "auto" else (mode,)
         self._names = None if names is None else frozenset(names)
         self._at: dict[int, InterfacePath] = {}
 
@@ -47,13 +47,13 @@ class Interfaces:
         self._programs.detach()
         self._at.clear()
 
-    def frames(self, link: Link) -> tuple[bool, bool]:
+    def frames(self, link: KernelLink) -> tuple[bool, bool]:
         """Whether frames that came in by an interface may leave by it in XDP, and whether those of others may."""
         takes = self._features.takes_frames(link.index)
         # A veth hands frames only to an end that expects them; drivers of cards send them back by themselves.
         return takes or not link.is_pair, takes
 
-    def _attach(self, link: Link) -> InterfacePath:
+    def _attach(self, link: KernelLink) -> InterfacePath:
         reasons: list[str] = []
         for kind in self._kinds:
             reason = self._programs.refused.get(kind) or self._try(kind, link)
@@ -62,7 +62,7 @@ class Interfaces:
             reasons.append(f"{kind}: {reason}")
         return InterfacePath(link.name, "pump", "; ".join(reasons))
 
-    def _try(self, kind: Kind, link: Link) -> str:
+    def _try(self, kind: ProgramKind, link: KernelLink) -> str:
         """Why not; "" where it is attached."""
         if kind == "xdp" and self._features.takes_programs(link.index) is False:
             return "the driver has no XDP"

@@ -82,7 +82,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class KernelLink:
     """An interface."""
 
     index: int
@@ -146,12 +146,12 @@ class Kernel:
         body = _NEIGHBOUR.pack(family, interface, 0, _USE, 0) + attribute(_NDA_DST, packed)
         list(self._ask(_NEWNEIGH, body, REQUEST | 0x4))  # NLM_F_ACK
 
-    def link(self, interface: int) -> Link | None:
+    def link(self, interface: int) -> KernelLink | None:
         for _, _, answer in self._ask(_GETLINK, _LINK.pack(0, 0, interface, 0, 0)):
             return _read_link(answer)
         return None
 
-    def links(self) -> list[Link]:
+    def links(self) -> list[KernelLink]:
         """Every Ethernet interface that is up, is no part of another one, and has an address beyond its link."""
         addressed = set()
         for _, _, answer in self._ask(_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0), REQUEST_DUMP):
@@ -280,14 +280,14 @@ def _read_neighbour(kind: int, body: bytes) -> Neighbour | None:
     return Neighbour(interface, unpack_host(host), mac if is_known else None)
 
 
-def _read_link(answer: bytes) -> Link:
+def _read_link(answer: bytes) -> KernelLink:
     _, kind, index, flags, _ = _LINK.unpack_from(answer)
     told = attributes(answer[_LINK.size :])
     mac = told.get(_IFLA_ADDRESS, b"")
     is_ethernet = kind == _ETHERNET and bool(flags & _IS_UP) and len(mac) == 6 and _IFLA_MASTER not in told
     name = told.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
     driver = attributes(told.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"").rstrip(b"\0")
-    return Link(index, name, mac, _number(told.get(_IFLA_MTU, b"")), is_ethernet, driver == b"veth")
+    return KernelLink(index, name, mac, _number(told.get(_IFLA_MTU, b"")), is_ethernet, driver == b"veth")
 
 
 def _number(value: bytes) -> int:

@@ -80,7 +80,7 @@ class Hop:
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class ChannelFlow:
     """One direction of a channel: what comes from `sender` to `receiver` leaves from `source` for `destination`."""
 
     direction: Direction
@@ -119,7 +119,7 @@ class FlowState:
     """When its last packet went to the pump; 0: it need not wait for a silence."""
 
 
-def pack_flow(flow: Flow, state: FlowState) -> bytes:
+def pack_flow(flow: ChannelFlow, state: FlowState) -> bytes:
     is_up = flow.direction is Direction.FROM_CLIENT
     family = flow.destination.family
     return FLOW.pack(
@@ -163,7 +163,7 @@ def _key_host(address: Address) -> bytes:
     return packed if len(packed) == 16 else _MAPPED + packed
 
 
-def _change(flow: Flow, is_up: bool) -> int:
+def _change(flow: ChannelFlow, is_up: bool) -> int:
     """What is constant of the new checksum less what is of the old one, as a sum of 16-bit words."""
     new = _ends(flow.source, flow.destination) + (0 if is_up else flow.channel)
     old = _ends(flow.sender, flow.receiver) + (flow.channel if is_up else 0)

@@ -11,11 +11,11 @@ from typing import Final, Literal
 
 from turnsvr.relay.offload import elf, layout, system
 
-Kind = Literal["xdp", "tc"]
+ProgramKind = Literal["xdp", "tc"]
 
 _ROOM: Final = Path(__file__).parent
 _MISSING: Final = _ROOM / "programs_missing.txt"
-_TYPES: Final[Mapping[Kind, tuple[int, int]]] = {
+_TYPES: Final[Mapping[ProgramKind, tuple[int, int]]] = {
     "xdp": (system.PROGRAM_XDP, system.ATTACH_XDP),
     "tc": (system.PROGRAM_TC, system.ATTACH_TCX_INGRESS),
 }
@@ -25,7 +25,7 @@ class Absent(Exception):
     """The programs cannot be had, and why."""
 
 
-def object_of(kind: Kind) -> Path:
+def object_of(kind: ProgramKind) -> Path:
     """Where a build puts what clang made of bpf/KIND.bpf.c."""
     return _ROOM / f"{kind}.bpf.o"
 
@@ -48,8 +48,8 @@ class Programs:
         self._links: dict[int, int] = {}
         self.tables: dict[str, int] = {}
         """Descriptors by name."""
-        self.programs: dict[Kind, int] = {}
-        self.refused: dict[Kind, str] = {}
+        self.programs: dict[ProgramKind, int] = {}
+        self.refused: dict[ProgramKind, str] = {}
         """Why the kernel did not take one of the programs; it has the other then."""
         try:
             self.cpus: Final = system.possible_cpus()
@@ -62,7 +62,7 @@ class Programs:
                 raise Absent(str(error)) from None
             raise
 
-    def attach(self, kind: Kind, interface: int) -> None:
+    def attach(self, kind: ProgramKind, interface: int) -> None:
         """Have an interface's packets pass by a program, until detach() or the end of the process. Raises OSError."""
         flags = system.XDP_DRIVER_MODE if kind == "xdp" else 0
         self._links[interface] = system.attach(self.programs[kind], interface, _TYPES[kind][1], flags)

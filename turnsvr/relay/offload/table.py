@@ -16,7 +16,7 @@ from turnsvr.ranges import Ports, has_port
 from turnsvr.relay.counts import Counters
 from turnsvr.relay.offload import layout
 from turnsvr.relay.offload.kernelroutes import has_flow_labels
-from turnsvr.relay.offload.layout import Direction, Flow, FlowState
+from turnsvr.relay.offload.layout import ChannelFlow, Direction, FlowState
 from turnsvr.relay.offload.ways import Way, Ways
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 
@@ -28,7 +28,7 @@ ALL: Final = 0
 """The slot in which everything is counted that has been carried."""
 
 
-class Store(Protocol):
+class ProgramTables(Protocol):
     """The tables of Programs. Methods raise OSError."""
 
     def update(self, table: str, key: bytes | int, value: bytes) -> None: ...
@@ -37,7 +37,7 @@ class Store(Protocol):
 
 
 @dataclass(slots=True)
-class Channel:
+class OffloadChannel:
     """A bound channel; carried while it has ways."""
 
     number: int
@@ -48,7 +48,7 @@ class Channel:
 
 
 @dataclass(slots=True)
-class Session:
+class OffloadSession:
     """What the rules have said of one, times in seconds of time.monotonic()."""
 
     number: int
@@ -60,7 +60,7 @@ class Session:
     slot: int = -1
     is_told: bool = False
     """Whether each packet is to be told of, which the pump alone does."""
-    channels: dict[int, Channel] = field(default_factory=dict)
+    channels: dict[int, OffloadChannel] = field(default_factory=dict)
     permissions: dict[str, tuple[float, Ports]] = field(default_factory=dict)
     seen: tuple[int, ...] = (0, 0, 0, 0, 0)
     """Of the slot, as of the last look at what has been carried."""
@@ -80,7 +80,7 @@ class FlowTable:
     """Sessions, and the flows of theirs that are in the programs' table. Its methods raise OSError where that fails."""
 
     def __init__(
-        self, store: Store, ways: Ways, *, sessions: int, flows: int, bandwidth: float, own_hosts: Iterable[str]
+        self, store: ProgramTables, ways: Ways, *, sessions: int, flows: int, bandwidth: float, own_hosts: Iterable[str]
     ) -> None:
         """own_hosts: of this server's relays, by each name; peers there are the pump's. flows: room in the table."""
         self._store = store
@@ -90,7 +90,7 @@ class FlowTable:
         self._labels = has_flow_labels()
         self.bandwidth = bandwidth
         self.own_hosts = frozenset(own_hosts)
-        self.sessions: dict[int, Session] = {}
+        self.sessions: dict[int, OffloadSession] = {}
         self.flows = 0
         self.full = 0
         """Channels for which there was no room."""
@@ -99,11 +99,11 @@ class FlowTable:
 
     def open(
         self, number: int, five_tuple: FiveTuple, relays: dict[Family, Address], until: float, bandwidth: float | None
-    ) -> Session:
-        made = self.sessions[number] = Session(number, five_tuple, relays, until, bandwidth)
+    ) -> OffloadSession:
+        made = self.sessions[number] = OffloadSession(number, five_tuple, relays, until, bandwidth)
         return made
 
-    def close(self, number: int, family: Family | None = None) -> Session | None:
+    def close(self, number: int, family: Family | None = None) -> OffloadSession | None:
         """End a session, or its relay of one family; what was carried is still to be read, then forget() it."""
         session = self.sessions.get(number)
         if session is None:
@@ -115,7 +115,7 @@ class FlowTable:
             session.relays.pop(family, None)
         return session
 
-    def forget(self, session: Session) -> None:
+    def forget(self, session: OffloadSession) -> None:
         """It is over, and what it has carried is known."""
         if self.sessions.pop(session.number, None) is not None and session.slot >= 0:
             self._store.update("sessions", session.slot, bytes(layout.SESSION.size))
@@ -149,7 +149,7 @@ class FlowTable:
             for other in [each for each in session.channels.values() if each.peer == peer]:
                 self._remove(session, other)
                 del session.channels[other.number]
-            bound = session.channels[channel] = Channel(channel, peer, until)
+            bound = session.channels[channel] = OffloadChannel(channel, peer, until)
         bound.until = until
         self._renew(session, bound)
 
@@ -206,7 +206,7 @@ class FlowTable:
                     self._renew(session, channel)
                 yield
 
-    def write_session(self, session: Session) -> None:
+    def write_session(self, session: OffloadSession) -> None:
         """Have the programs know what is new of it."""
         if session.slot < 0:
             return
@@ -215,15 +215,15 @@ class FlowTable:
         until = boot_time(session.until)
         self._store.update("sessions", session.slot, layout.pack_session(until, session.number, bandwidth, (up, down)))
 
-    def limit_of(self, session: Session) -> float:
+    def limit_of(self, session: OffloadSession) -> float:
         """Bytes a second in each direction, 0 for no limit."""
         return self.bandwidth if session.bandwidth is None else session.bandwidth
 
-    def limited(self) -> Iterator[Session]:
+    def limited(self) -> Iterator[OffloadSession]:
         """Those that the programs know, and whose bandwidth has a limit."""
         return (each for each in self.sessions.values() if each.slot >= 0 and self.limit_of(each))
 
-    def read(self, session: Session) -> Counters:
+    def read(self, session: OffloadSession) -> Counters:
         """What has been carried since the last time."""
         if session.slot < 0:
             return Counters()
@@ -236,7 +236,7 @@ class FlowTable:
         values = self._store.lookup("traffic", slot) or b""
         return tuple(sum(each) for each in zip(*layout.TRAFFIC.iter_unpack(values), strict=True))
 
-    def _renew(self, session: Session, channel: Channel) -> None:
+    def _renew(self, session: OffloadSession, channel: OffloadChannel) -> None:
         """Have a channel be carried, with its deadlines as they are now, or not at all."""
         if not self._may_carry(session, channel):
             self._remove(session, channel)
@@ -260,7 +260,7 @@ class FlowTable:
             self.full += 1
             self._remove(session, channel)
 
-    def _may_carry(self, session: Session, channel: Channel) -> bool:
+    def _may_carry(self, session: OffloadSession, channel: OffloadChannel) -> bool:
         until, ports = session.permissions.get(channel.peer.host, (0.0, ()))
         client, peer = session.five_tuple.client, channel.peer
         if session.is_told or session.five_tuple.transport is not Transport.UDP or peer.family not in session.relays:
@@ -271,7 +271,7 @@ class FlowTable:
             return False
         return has_port(ports, peer.port) and min(until, channel.until) > time.monotonic()
 
-    def _find_ways(self, session: Session, channel: Channel) -> tuple[Way, Way] | None:
+    def _find_ways(self, session: OffloadSession, channel: OffloadChannel) -> tuple[Way, Way] | None:
         to_client = self._ways.take(session.five_tuple.server, session.five_tuple.client)
         if to_client is None:
             return None
@@ -281,13 +281,13 @@ class FlowTable:
             return None
         return to_client, to_peer
 
-    def _take_slot(self, session: Session) -> None:
+    def _take_slot(self, session: OffloadSession) -> None:
         session.slot = self._slots.popleft()
         session.seen = self.read_slot(session.slot)
         self._store.update("buckets", session.slot, bytes(layout.BUCKET.size))
         self.write_session(session)
 
-    def _write(self, session: Session, channel: Channel, ways: tuple[Way, Way]) -> None:
+    def _write(self, session: OffloadSession, channel: OffloadChannel, ways: tuple[Way, Way]) -> None:
         permitted, _ = session.permissions[channel.peer.host]
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         for flow in _flows(session, channel):
@@ -310,7 +310,7 @@ class FlowTable:
             old = self._store.lookup("flows", key)
             self._store.update("flows", key, value if old is None else layout.with_order_of(old, value))
 
-    def _remove(self, session: Session, channel: Channel) -> None:
+    def _remove(self, session: OffloadSession, channel: OffloadChannel) -> None:
         """Carry it no more; not being carried is fine."""
         if channel.ways is None:
             return
@@ -321,7 +321,7 @@ class FlowTable:
         channel.ways = None
         self.flows -= 2
 
-    def _forget_old(self, session: Session) -> None:
+    def _forget_old(self, session: OffloadSession) -> None:
         """What the rules have forgotten, too."""
         now = time.monotonic()
         for host in [host for host, (until, _) in session.permissions.items() if until < now]:
@@ -358,10 +358,10 @@ def without(one: Counters, other: Counters) -> Counters:
     )
 
 
-def _flows(session: Session, channel: Channel) -> tuple[Flow, Flow]:
+def _flows(session: OffloadSession, channel: OffloadChannel) -> tuple[ChannelFlow, ChannelFlow]:
     client, server = session.five_tuple.client, session.five_tuple.server
     relay, peer = session.relays[channel.peer.family], channel.peer
     return (
-        Flow(Direction.FROM_CLIENT, channel.number, client, server, relay, peer),
-        Flow(Direction.TO_CLIENT, channel.number, peer, relay, server, client),
+        ChannelFlow(Direction.FROM_CLIENT, channel.number, client, server, relay, peer),
+        ChannelFlow(Direction.TO_CLIENT, channel.number, peer, relay, server, client),
     )

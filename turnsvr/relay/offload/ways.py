@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from turnsvr.relay.offload import kernelroutes
-from turnsvr.relay.offload.kernelroutes import Link, Neighbour, Route
+from turnsvr.relay.offload.kernelroutes import KernelLink, Neighbour, Route
 from turnsvr.relay.offload.layout import Hop
 from turnsvr.stun.address import Address
 
@@ -23,13 +23,13 @@ _LOOKS: Final = 64
 """Neighbours that the kernel is asked about in one turn."""
 
 
-class Asked(Protocol):
+class KernelQueries(Protocol):
     """What Kernel answers."""
 
     def route(self, source: Address, destination: Address) -> Route | None: ...
     def neighbour(self, interface: int, host: str) -> bytes | None: ...
     def look_for(self, interface: int, host: str) -> None: ...
-    def link(self, interface: int) -> Link | None: ...
+    def link(self, interface: int) -> KernelLink | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Ways:
 
     def __init__(
         self,
-        kernel: Asked,
+        kernel: KernelQueries,
         write: Callable[[int, bytes], None],
-        frames: Callable[[Link], tuple[bool, bool]],
+        frames: Callable[[KernelLink], tuple[bool, bool]],
         *,
         hops: int = HOPS,
     ) -> None:
@@ -124,7 +124,7 @@ class Ways:
                 mac = self._kernel.neighbour(used.interface, used.host)
                 self._set(used, self._kernel.link(used.interface), mac)
 
-    def _set(self, used: _Used, link: Link | None, mac: bytes | None) -> None:
+    def _set(self, used: _Used, link: KernelLink | None, mac: bytes | None) -> None:
         hop = Hop()
         if link is not None and link.is_ethernet and mac is not None:
             hop = Hop(link.index, link.mac, mac, *self._frames(link))
