@@ -79,9 +79,9 @@ def test_what_finds_no_room_is_counted() -> None:
     trace = Trace(Wanted(client=("203.0.113.9", None)))
     for number in range(tracing.MAX_EVENTS + 5):
         trace.received(1.0, at(1), request(transaction=number).encode(), None)
-    events, left_out = trace.take()
+    events, left_out = trace.pop_events()
     assert (len(events), left_out) == (tracing.MAX_EVENTS, 5)
-    assert trace.take() == ([], 0)
+    assert trace.pop_events() == ([], 0)
 
 
 def test_large_ones_are_counted_too() -> None:
@@ -89,7 +89,7 @@ def test_large_ones_are_counted_too() -> None:
     large = request().add(a.DATA, bytes(60_000)).encode()
     for _ in range(100):
         trace.received(1.0, at(1), large, None)
-    events, left_out = trace.take()
+    events, left_out = trace.pop_events()
     assert len(events) == tracing.MAX_BYTES // len(large)
     assert left_out == 100 - len(events)
 
@@ -101,7 +101,7 @@ def test_strangers_are_remembered_within_bounds() -> None:
         trace.received(1.0, at(port), request(transaction=port).encode(), None)
     for port in (1_999, 1):
         trace.received(2.0, at(port), request(transaction=7).add(a.USERNAME, "alice").encode(), None)
-    events, left_out = trace.take()
+    events, left_out = trace.pop_events()
     ports = [each.five_tuple.client.port for each in events if isinstance(each, TracedMessage)]
     assert ports == [1_999, 1_999, 1]
     assert left_out == 0
@@ -119,4 +119,4 @@ def test_the_names_of_a_user() -> None:
     }.items():
         trace = Trace(Wanted(user="alice"))
         trace.received(1.0, at(1), request().add(a.USERNAME, name).encode(), None)
-        assert bool(trace.take()[0]) == theirs, name
+        assert bool(trace.pop_events()[0]) == theirs, name

@@ -16,13 +16,15 @@ _MAX_ADDRESS = 80
 class TraceWanted(Asked):
     """Exactly one of user, session and client."""
 
-    user: str | None = Field(default=None, min_length=1, max_length=_MAX_NAME, description="As of GET /sessions.")
+    user: str | None = Field(
+        default=None, min_length=1, max_length=_MAX_NAME, description="User name, as in GET /sessions."
+    )
     session: int | None = Field(default=None, ge=1, le=2**63, description="The session's id.")
     client: str | None = Field(
         default=None, max_length=_MAX_ADDRESS, description="IP address of the client, with or without port."
     )
     seconds: float = Field(default=600.0, gt=0, le=MAX_SECONDS, description="How long.")
-    data: bool = Field(default=False, description="Whether what is relayed is wanted too.")
+    data: bool = Field(default=False, description="Whether relayed data are wanted as well.")
 
 
 class OneTrace(Asked):
@@ -31,7 +33,7 @@ class OneTrace(Asked):
 
 class TraceToRead(OneTrace):
     wait: float = Field(default=1.0, ge=0, le=5, description="Seconds to wait for something to come.")
-    raw: bool = Field(default=False, description="Whether the bytes are wanted too.")
+    raw: bool = Field(default=False, description="Whether the bytes are wanted as well.")
 
 
 class _Model(BaseModel):

@@ -24,7 +24,7 @@ from turnsvr.app.handover import records
 from turnsvr.app.handover.found import find
 from turnsvr.app.handover.journal import JOURNAL, Slot
 from turnsvr.app.handover.recovery import Recovered
-from turnsvr.app.handover.store import CRASH, Moment
+from turnsvr.app.handover.store import CRASH, HostTime
 from turnsvr.relay import PumpKind
 from turnsvr.turn.commands import EndReason
 from turnsvr.turn.snapshot import Unreadable
@@ -147,9 +147,9 @@ async def test_wherever_a_journal_is_cut_off_it_says_what_was_then(place: Place,
         recovered = Recovered(left.kept(journal[:cut]))
         if len(whole) < 4:
             with pytest.raises(Unreadable):
-                recovered.open(Moment.now())
+                recovered.open(HostTime.now())
         else:
-            recovered.open(Moment.now())
+            recovered.open(HostTime.now())
             assert numbers_of(recovered) == whole[-1], cut
         recovered.discard()
         assert open_descriptors() == before
@@ -177,7 +177,7 @@ async def test_what_is_damaged_has_nothing_taken_up(place: Place, keeper: Keeper
         damaged[at] ^= 1 << at % 8
         recovered = Recovered(left.kept(bytes(damaged)))
         try:
-            recovered.open(Moment.now())
+            recovered.open(HostTime.now())
         except Unreadable:
             refused += 1
         else:
@@ -200,7 +200,7 @@ async def test_a_session_without_its_sockets_has_ended(place: Place, keeper: Kee
     left.messages[at] = text, descriptors[:1]
     os.close(descriptors[1])
     recovered = Recovered(left.kept())
-    recovered.open(Moment.now())
+    recovered.open(HostTime.now())
     assert len(numbers_of(recovered)) == 1
     recovered.discard()
     left.close()
@@ -229,7 +229,7 @@ async def test_a_journal_is_written_anew_before_it_is_large(
 
 def numbers_of_open(left: Left) -> set[int]:
     recovered = Recovered(left.kept())
-    recovered.open(Moment.now())
+    recovered.open(HostTime.now())
     numbers = numbers_of(recovered)
     recovered.discard()
     return numbers

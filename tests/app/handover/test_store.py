@@ -22,7 +22,7 @@ from turnsvr.app.application import Application
 from turnsvr.app.errors import StartError
 from turnsvr.app.handover import document, records, store
 from turnsvr.app.handover.found import find
-from turnsvr.app.handover.store import NAME, Moment, StoredTaker
+from turnsvr.app.handover.store import NAME, HostTime, StoredTaker
 from turnsvr.config.settings import Settings
 from turnsvr.relay import PumpKind
 from turnsvr.stun.address import Address
@@ -189,7 +189,7 @@ def written(**changes: Any) -> tuple[bytes, list[int]]:
     """A snapshot as the sample has it, and how many descriptors its messages have."""
     messages = [json.loads(line) for line in SNAPSHOT.read_text().splitlines()]
     counts = [each.pop("descriptors", 0) for each in messages]
-    moment = Moment.now().write() | {name: value for name, value in changes.items() if name != "version"}
+    moment = HostTime.now().write() | {name: value for name, value in changes.items() if name != "version"}
     messages = [moment, *messages, {"kind": "go"}, {"kind": "left"}]
     if "version" in changes:
         messages[1]["version"] = changes["version"]
@@ -333,8 +333,8 @@ def test_other_names_are_left_alone_and_those_of_other_versions_are_closed() -> 
 
 
 def test_moments() -> None:
-    then = Moment("boot", 100.0, 150.0)
-    then.check(Moment("boot", 130.0, 180.2))
-    for now in (replace(then, boot=""), replace(then, monotonic=99.0), Moment("boot", 130.0, 190.0)):
+    then = HostTime("boot", 100.0, 150.0)
+    then.check(HostTime("boot", 130.0, 180.2))
+    for now in (replace(then, boot=""), replace(then, monotonic=99.0), HostTime("boot", 130.0, 190.0)):
         with pytest.raises(Unreadable):
             then.check(now)

@@ -1,4 +1,4 @@
-"""What crosses beside sessions: figures, revoked user names, HTTP listeners. And who is told that a session moves."""
+"""What crosses beside sessions: figures, revoked user names, HTTP listeners. It tells figures and status of moves, too."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Crossing:
         self._sessions.forget(read_document(written["figures"], "figures"))
 
     def hold(self) -> None:
-        """Have the HTTP listeners of now stay open until release(), also where their servers stop."""
+        """Keep the present HTTP listeners open until release(), even if their servers stop."""
         self._held = [(what, os.dup(descriptor)) for what, descriptor in self.sockets()]
         self.http.clear()
 

@@ -35,7 +35,7 @@ from turnsvr.turn.snapshot import (
 )
 
 VERSION: Final = 1
-"""Of everything that crosses, from the first message on."""
+"""The version of every message, from the first one on."""
 READABLE: Final = (1,)
 
 _NUMBERS: Final = tuple(each.name for each in fields(Totals) if each.name not in ("relayed", "drops"))
@@ -106,7 +106,7 @@ def read_counters(value: Value) -> Counters:
 
 
 def less(late: Counters, early: Counters) -> Counters:
-    """What came between two looks at the same counters."""
+    """The difference between a later and an earlier reading of the same counters."""
     return Counters(*[after - before for after, before in zip(astuple(late), astuple(early), strict=True)])
 
 

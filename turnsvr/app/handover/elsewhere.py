@@ -1,4 +1,4 @@
-"""What the processes before this one still serve, for lists, figures and the operator: as they have told of it last."""
+"""What the processes before this one still serve, as they last reported it, for lists, figures and the operator."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Other(Protocol):
     figures: Told | None
 
     async def report(self) -> None:
-        """Have both be as of now."""
+        """Bring `reported` and `figures` up to date."""
 
     def kick(self, numbers: Iterable[int]) -> None:
         """Have it end these sessions."""
 
     def revoke(self, owner: str, name: str, expiry: int) -> None:
-        """Have it refuse a user name or access token until then, on account of `owner`."""
+        """Have it refuse a user name or access token of the account `owner` until `expiry`, in seconds since 1970."""
 
     def __len__(self) -> int:
         """Sessions."""
 
 
 class Elsewhere:
-    """Empty where this process is alone."""
+    """Sessions and figures of the other processes; empty where this process is alone."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.others: list[Other] = []
@@ -52,7 +52,7 @@ class Elsewhere:
         return sum(map(len, self.others))
 
     async def refresh(self) -> None:
-        """Have everything be as of now, give or take half a second."""
+        """Bring everything up to date, within half a second."""
         if self.others and self._clock() >= self._asked_at + _FRESH:
             self._asked_at = self._clock()
             try:
@@ -73,7 +73,7 @@ class Elsewhere:
         return None if found is None else found[1]
 
     def end(self, numbers: Collection[int]) -> int:
-        """How many of these sessions are there, and will end."""
+        """End those of these sessions that other processes serve; returns how many they are."""
         ended = 0
         for each in self.others:
             its = [number for number in numbers if number in each.sessions]
@@ -92,22 +92,22 @@ class Elsewhere:
         return [each.number for each in self.allocations() if each.username == username]
 
     def totals(self, own: Totals) -> Totals:
-        """With those of the others, and of those who have gone."""
+        """These totals, with those of the other processes and of the ones that have ended."""
         return self.together(Told(own)).totals if self.counts else own
 
     def together(self, own: Told) -> Told:
-        """With what the others count, and what those have counted who have gone."""
+        """These figures, with what the other processes count and what ended ones have counted."""
         for each in (self._gone, *(other.figures for other in self.others)):
             own = own if each is None else own + each
         return own
 
     @property
     def counts(self) -> bool:
-        """Whether another process counts, or one that has gone has counted."""
+        """Whether another process counts, or one that has ended has counted."""
         return self._gone is not None or bool(self.others)
 
     def leave(self, other: Other) -> None:
-        """It has gone; what it has counted stays."""
+        """Drop a process that has ended; what it has counted stays."""
         if other in self.others:
             self.others.remove(other)
             if other.figures is not None:

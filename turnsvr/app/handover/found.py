@@ -10,9 +10,11 @@ from turnsvr.app.handover.wire import close_all
 
 
 def find(inherited: dict[str, list[int]]) -> tuple[StoredTaker | None, list[str]]:
-    """What to take up, and all names of ours, which the manager is to forget; descriptors of ours are owned.
+    """What this process adopts, and all names of this program, which the manager is to forget.
 
-    What was left for a restart is later than what a crash would have left, and what a later process has left, later.
+    The descriptors under these names belong to this program from here on.
+
+    What was left for a restart is later than what was kept for a crash; what a later process has left is later still.
     """
     ours = {name: descriptors for name, descriptors in inherited.items() if name.startswith(PREFIX)}
     sources: list[StoredHandOver] = [

@@ -1,7 +1,8 @@
-"""The server that another process succeeds: what it gives, when it lets go, and how it goes on where that fails.
+"""The server that another process succeeds: what it hands over, when it lets go, and how it goes on where that
+fails.
 
-Until it hears that the successor serves it can go on as if nothing had been asked. It does so only once the successor
-can not serve any more: it has said so, or it has ended.
+Until the successor says that it serves, this process can go on as before. It does so only once the successor cannot
+serve any more: the successor has said so, or has ended.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class CannotHandOver(Exception):
 
 @dataclass(slots=True)
 class Given:
-    """What a successor has."""
+    """What has been handed over."""
 
     pid: int = 0
     version: str = ""
@@ -53,7 +54,7 @@ class Given:
     sessions: set[int] = field(default_factory=set)
     stays: set[int] = field(default_factory=set)
     ends: set[int] = field(default_factory=set)
-    """Of those that stay the clients of DTLS for which there was no socket of their own."""
+    """Of the sessions that stay those that end, since no socket could be opened for their DTLS clients."""
     connections: list[GivenConnection] = field(default_factory=list)
     missing: set[FiveTuple] = field(default_factory=set)
     took: float = 0.0
@@ -73,7 +74,7 @@ class Giver:
         self._written: Document = {}
         self._served = 0.0
 
-    async def give(self, asking: float = ASKING) -> Given:
+    async def hand_over(self, asking: float = ASKING) -> Given:
         """Hand over; raises CannotHandOver, and then this server serves as before.
 
         asking: seconds within which the successor asks.
@@ -97,9 +98,9 @@ class Giver:
         return self._given
 
     async def leave_behind(self) -> Given:
-        """Say everything to nobody: a process that comes later reads it. Raises CannotHandOver, and nothing has moved.
+        """Write everything for a process that starts later. Raises CannotHandOver, and then nothing has moved.
 
-        The wire takes what it is told, and raises Full where it takes no more: what has no room stays.
+        The wire stores each message, and raises Full where it has no room; such sessions stay here.
         """
         self._rooms.streams.freeze()
         self._rooms.engine.freeze()
@@ -119,7 +120,7 @@ class Giver:
         return self._given
 
     def _make_room(self) -> None:
-        """Packets wait in the sockets, for as long as a process takes to start."""
+        """Let packets wait in the sockets for as long as a process takes to start."""
         if self._rooms.plan.pump.socket_buffer:
             return  # the operator has said how many
         belongings = self._given.belongings
@@ -131,7 +132,7 @@ class Giver:
                 make_room(relay.descriptor, _ROOM)
 
     async def _asked(self, seconds: float) -> None:
-        """Raises CannotHandOver where the successor is one that could not go on."""
+        """Read the successor's question. Raises CannotHandOver where the successor could not go on."""
         try:
             message, descriptors = await self._wire.receive(seconds)
             close_all(descriptors)
@@ -173,7 +174,7 @@ class Giver:
             raise Unreadable(str(message.get("reason") or "the successor is not ready"))
 
     async def _say(self) -> None:
-        """Everything from `begin` to `end`."""
+        """Send the messages `begin` to `end`."""
         rooms, wire, given = self._rooms, self._wire, self._given
         server, streams = rooms.server, rooms.streams
         now = asyncio.get_running_loop().time()
@@ -230,7 +231,7 @@ class Giver:
             await self._wire.send({"kind": "sockets", "are": [what for what, _ in part]}, [each for _, each in part])
 
     async def _send_sessions(self, belongings: Belongings) -> None:
-        """Some at a time, so that clients of this loop do not wait for all of them."""
+        """Send sessions, some at a time, so that other work of the loop does not wait for all of them."""
         server, given = self._rooms.server, self._given
         numbers = [number for number in belongings.sessions if number not in given.stays]
         for at in range(0, len(numbers), document.SESSIONS_AT_ONCE):
@@ -268,9 +269,9 @@ class Giver:
     # The moment
 
     async def _switch(self) -> None:
-        """Let the successor serve; raises CannotHandOver once it can not any more."""
+        """Let the successor serve; raises CannotHandOver once it cannot serve any more."""
         was_enabled = gc.isenabled()
-        gc.disable()  # a look at everything that lives takes longer than the moment
+        gc.disable()  # a collection would take longer than the moment
         try:
             began = time.monotonic()
             go = self._part()
@@ -292,7 +293,7 @@ class Giver:
         await self._leave()
 
     def _part(self) -> Document:
-        """Touch no more what moves; the last that the successor has to know."""
+        """Let go of what moves; returns `go`, the last message that the successor needs."""
         rooms, given = self._rooms, self._given
         given.missing |= rooms.streams.part(given.connections)
         given.missing |= {each.five_tuple for each in given.connections if rooms.server.is_bound(each.five_tuple)}
@@ -372,7 +373,7 @@ class Giver:
         reached("left")
 
     async def _tell(self, message: Document) -> None:
-        """Something that the successor can do without."""
+        """Send what the successor can do without; a failure is logged."""
         try:
             async with asyncio.timeout(SERVING):
                 await self._wire.send(message)

@@ -1,4 +1,4 @@
-"""What a crash is to leave: sessions of UDP clients, kept current in the service manager while the server runs.
+"""What a crash leaves: sessions of UDP clients, kept current in the service manager while the server runs.
 
 The manager keeps one end of each of some socket pairs (store.py says why). In each lies one message: in the first the
 journal, a memory file, with the listeners; in each of the others the relay sockets of a hundred sessions. A new message
@@ -6,8 +6,8 @@ is put behind the old one, which is then taken out: so one lies there at any tim
 for a tenth of a second at the most. The journal has records as records.py writes them; what is written half at the end
 does not count.
 
-What has ended is written at once, what has begun or changed within a tenth of a second: whoever dies in between leaves
-less, never more. Streams do not outlive a crash: what was read of them, and not judged, is gone.
+What has ended is written at once, what has begun or changed within a tenth of a second: a process that dies in
+between leaves less, never more. Streams do not outlive a crash: what was read of them, and not judged, is gone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from turnsvr import __version__
 from turnsvr.app.handover import document, records
 from turnsvr.app.handover.beside import Outgoing
 from turnsvr.app.handover.document import MovedSession
-from turnsvr.app.handover.store import CRASH, Manager, Moment
+from turnsvr.app.handover.store import CRASH, HostTime, Manager
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS
 from turnsvr.app.rooms import Rooms
 from turnsvr.relay.counts import Counters
@@ -144,7 +144,7 @@ class Journal:
         self._flush()
 
     def close(self) -> None:
-        """Leave nothing. Closing twice is fine."""
+        """Have the manager forget everything. Closing twice is fine."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -160,7 +160,7 @@ class Journal:
         self._rooms.engine.changed = lambda number: None
 
     def changed(self, number: int) -> None:
-        """A session has begun, or anything about it is another."""
+        """A session has begun, or something about it has changed."""
         self._dirty.add(number)
         self._soon()
 
@@ -226,7 +226,7 @@ class Journal:
             self._soon()
 
     def _record(self, number: int) -> bytes:
-        """What is to be appended of a session; nothing for one that does not outlive a crash. Raises OSError."""
+        """The record to append for a session; empty for one that does not outlive a crash. Raises OSError."""
         allocation = self._rooms.server.allocation(number)
         if allocation is None or not allocation.relayed:
             return b""
@@ -255,7 +255,7 @@ class Journal:
         return self._open[-1]
 
     def _end(self, number: int) -> bytes:
-        """What is to be appended of a session that does not outlive a crash any more; nothing where it never did."""
+        """The record to append for a session that no longer outlives a crash; empty where it never did."""
         if self._written.pop(number, None) is None:
             return b""
         bundle = self._bundles.pop(number)
@@ -271,14 +271,14 @@ class Journal:
         self._size += len(data)
 
     def _begin_anew(self) -> None:
-        """A journal that has no more than what is now, in the place of the one that there is. Raises OSError."""
+        """Replace the journal by one that holds the present state alone. Raises OSError."""
         assert self._head is not None
         what = [*self._listeners(), *self._others.sockets()]
         what = what[: MOST_DESCRIPTORS - 1]
         server = self._rooms.server
         rules = server.write(self._loop.time()) | {"reservations": [], "finished": []}
         first: list[Document] = [
-            Moment.now().write(),
+            HostTime.now().write(),
             {"kind": "begin", "version": document.VERSION, "program": __version__},
             {"kind": "rules", "rules": rules, "others": self._others.write()},
             {"kind": "sockets", "are": [each for each, _ in what]},

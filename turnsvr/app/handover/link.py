@@ -51,7 +51,7 @@ from turnsvr.turn.snapshot import (
 )
 
 _MOST_WAITING: Final = 100_000
-"""Messages that wait for the other process; where there are more, it is told nothing any more."""
+"""Messages that wait for the other process; where there are more, the link is closed."""
 _MOST_PASSED: Final = 200
 """Connections that wait to be passed to it; further ones are not."""
 
@@ -59,7 +59,7 @@ _log = structlog.get_logger()
 
 
 class Link:
-    """One end, from the moment on; an EventSink that tells the other one of sessions."""
+    """One end, from the moment on; an EventSink that tells the other process of sessions."""
 
     def __init__(self, wire: Wire, rooms: Rooms, ended: Callable[[Link], None]) -> None:
         """ended: called once, when the other process has gone."""
@@ -68,14 +68,14 @@ class Link:
         self.reported: dict[int, tuple[Allocation, Counters]] = {}
         """Its sessions, as it has told of them last."""
         self.figures: Told | None = None
-        """What it counts, with the processes beyond it; but for what has moved."""
+        """What it counts, with the processes beyond it; sessions that have moved are left out."""
         self.forward: Callable[[Link, Document], None] = lambda link, message: None
         """Called with what the processes beyond this one have to know, too."""
         self._rooms = rooms
         self._reports: list[asyncio.Future[None]] = []
         self._answers: set[asyncio.Task[None]] = set()
         self.asked_to_end: Callable[[], None] = lambda: None
-        """Called when the other one wants this process to end."""
+        """Called when the other process asks this one to end."""
         self._wire = wire
         self._engine = rooms.engine
         self._ended = ended
@@ -88,11 +88,11 @@ class Link:
         return self._engine.pump
 
     def know(self, number: int, relayed: Iterable[Address]) -> None:
-        """A session of the other process, that the rules count already."""
+        """Note a session of the other process, which the rules count already."""
         self.sessions[number] = tuple(relayed)
 
     def put(self, message: Document, descriptor: int | None = None) -> None:
-        """Tell the other process, some time; a descriptor that goes along is ours from here on."""
+        """Queue a message for the other process. The link owns a descriptor that goes along."""
         try:
             self._out.put_nowait((message, descriptor))
         except asyncio.QueueFull:
@@ -102,7 +102,7 @@ class Link:
             self.close()
 
     def pass_back(self, given: GivenConnection) -> bool:
-        """Have the other process serve a connection of which nothing is read; whether it will."""
+        """Pass a connection of which nothing has been read to the other process; whether it is on its way."""
         if self._passing >= _MOST_PASSED:
             return False
         try:
@@ -181,7 +181,7 @@ class Link:
             os.close(descriptor)
 
     def _forget_out(self) -> None:
-        """What was to be said is said to nobody."""
+        """Drop what has not been sent."""
         while not self._out.empty():
             _, descriptor = self._out.get_nowait()
             self._sent(descriptor)
@@ -198,19 +198,19 @@ class Link:
         self.put({"kind": "ended", "number": event.allocation})
 
     def refreshed(self, event: AllocationRefreshed) -> None:
-        """The other one need not know."""
+        """The other process does not need it."""
 
     def moved(self, event: AllocationMoved) -> None:
-        """The other one need not know."""
+        """The other process does not need it."""
 
     def authentication_failed(self, event: AuthenticationFailed) -> None:
-        """The other one need not know."""
+        """The other process does not need it."""
 
     def peer_refused(self, event: PeerRefused) -> None:
-        """The other one need not know."""
+        """The other process does not need it."""
 
     def request_refused(self, event: RequestRefused) -> None:
-        """The other one need not know."""
+        """The other process does not need it."""
 
     # Listening
 

@@ -1,7 +1,7 @@
 """Messages of a hand-over in memory that outlives a process, each with a checksum.
 
 A record is its size in 4 bytes, the number of its descriptors in 2, the CRC-32 of these and of the text in 4, and the
-text, an object of JSON. What a process that was killed has written half has no right checksum.
+text, an object of JSON. A record that a killed process has written in part does not match its checksum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def pack(message: Document, descriptors: int) -> bytes:
 def unpack(data: bytes, *, cut_off: bool = False) -> list[tuple[Document, int]]:
     """All messages, each with the number of its descriptors. Raises Unreadable for what is not whole.
 
-    cut_off: the last one may be, and is left out then.
+    cut_off: whether the last record may be incomplete; it is left out then.
     """
     found: list[tuple[Document, int]] = []
     at = 0

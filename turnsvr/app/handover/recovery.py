@@ -1,4 +1,4 @@
-"""What a process has left that has crashed: the journal and the sockets that journal.py has kept, as a hand-over."""
+"""What a crashed process has left, read as a hand-over: the journal and the sockets that journal.py has kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import structlog
 
 from turnsvr.app.handover import document, records
 from turnsvr.app.handover.journal import JOURNAL, MEMBER
-from turnsvr.app.handover.store import Moment, identity
+from turnsvr.app.handover.store import HostTime, identity
 from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Process, close_all, kind_of
 from turnsvr.turn.snapshot import Document, Unreadable, Value, read_document, read_int, read_list
 
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 
 
 class Recovered:
-    """Stands in the place of a wire, and says what a process would have said that had the time."""
+    """Stands in the place of a wire, and returns the messages that the crashed process would have sent."""
 
     process: Process | None = None
 
@@ -37,8 +37,8 @@ class Recovered:
         self._messages: list[tuple[Document, list[int]]] = []
         self._taken: dict[int, tuple[int, int]] = {}
 
-    def open(self, now: Moment) -> None:
-        """Read everything. Raises Unreadable for a journal that is damaged, or not of this time."""
+    def open(self, now: HostTime) -> None:
+        """Read everything. Raises Unreadable for a journal that is damaged, or whose times mean nothing now."""
         sockets: dict[int, list[int]] = {}
         journal: list[int] = []
         for source in self._sources:
@@ -64,7 +64,7 @@ class Recovered:
             del self._taken[each]
 
     async def send(self, message: Document, descriptors: Sequence[int] = ()) -> None:
-        """Nobody listens."""
+        """Drop the message: no process reads it."""
 
     async def receive(self, seconds: float | None = None) -> tuple[Document, list[int]]:
         """Raises Unreadable at the end."""
@@ -77,7 +77,7 @@ class Recovered:
         self._sources.clear()
 
     def discard(self) -> None:
-        """Close what was given out and is still open. To be called where nobody uses it any more."""
+        """Close the descriptors that receive() has returned and that are still open. Call it once nothing uses them."""
         for source in self._sources:
             self._taken.update({each: identity(each) for each in _last_message(source)[1]})
         for descriptor, what in self._taken.items():
@@ -89,7 +89,7 @@ class Recovered:
 
 
 def _last_message(source: int) -> tuple[bytes, list[int]]:
-    """Of a socket pair, which is empty afterwards; nothing where there is none."""
+    """The last message in a socket pair, which is empty afterwards; empty where there is none."""
     text, descriptors = b"", list[int]()
     try:
         pair = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=os.dup(source))
@@ -121,13 +121,13 @@ def _members(text: bytes, descriptors: list[int]) -> dict[int, list[int]]:
 
 
 def _as_a_hand_over(
-    said: list[Document], listeners: list[int], sockets: dict[int, list[int]], now: Moment
+    said: list[Document], listeners: list[int], sockets: dict[int, list[int]], now: HostTime
 ) -> list[tuple[Document, list[int]]]:
     """Raises Unreadable."""
     if [each.get("kind") for each in said[:4]] != ["kept", "begin", "rules", "sockets"]:
         raise Unreadable("a journal without its beginning")
     moment, begin, rules, of = said[:4]
-    Moment.read(moment).check(now)
+    HostTime.read(moment).check(now)
     document.check_version(begin.get("version"))
     if len(read_list(of.get("are"), "are")) != len(listeners):
         raise Unreadable("its listeners are not there")
@@ -162,14 +162,14 @@ def _is_whole(session: Document, descriptors: list[int]) -> bool:
 
 
 def _with_numbers_beyond(message: Document, sessions: dict[int, Document]) -> Document:
-    """The rules as they were when the journal began, which knew of fewer allocations."""
+    """The rules as they were when the journal began, with a next number beyond those of all sessions."""
     rules = read_document(message.get("rules"), "rules")
     beyond = max(sessions, default=0) + 1
     return message | {"rules": rules | {"next_number": max(beyond, read_int(rules.get("next_number"), "next_number"))}}
 
 
 def _in_messages(sessions: dict[int, Document], sockets: dict[int, list[int]]) -> list[tuple[Document, list[int]]]:
-    """Whatever a session may have saved up to relay at once, it may have relayed."""
+    """The sessions in messages, with empty buckets: each may have relayed already what it had saved up."""
     numbers, now = list(sessions), time.monotonic()
     found = []
     for at in range(0, len(numbers), document.SESSIONS_AT_ONCE):

@@ -4,7 +4,7 @@ The manager keeps one descriptor, an end of a socket pair. In its buffer lie the
 message, and before them a memory file with the messages of a hand-over. What lies there can be taken out once. So the
 manager has to look after one descriptor, however many sessions there are, and a snapshot is never read twice.
 
-No answer comes: what cannot be understood is not taken up, and the next process begins with nothing.
+No process answers: what cannot be understood is not taken up, and the next process begins with nothing.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from turnsvr.turn.snapshot import (
 NAME: Final = "turnsvr-sessions"
 """Of the descriptor that the manager keeps."""
 CRASH: Final = "turnsvr-crash-"
-"""How the names begin of what is kept while a server runs: a time follows, which is later in a later process."""
+"""Prefix of the names under which a running server keeps things: a time follows, later in a later process."""
 PREFIX: Final = "turnsvr-"
-"""Of every name that this program has ever given."""
+"""Prefix of every name that this program has ever used."""
 
 _PATIENCE: Final = 2.0
 """Seconds that the manager may take to keep a descriptor."""
@@ -70,7 +70,7 @@ class Manager(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class HostTime:
     """A time that another process of this host can judge."""
 
     boot: str
@@ -80,7 +80,7 @@ class Moment:
     """The same with the time that the machine has slept."""
 
     @classmethod
-    def now(cls) -> Moment:
+    def now(cls) -> HostTime:
         try:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         except OSError:
@@ -91,7 +91,7 @@ class Moment:
         return {"kind": "kept", "boot": self.boot, "monotonic": self.monotonic, "since_boot": self.since_boot}
 
     @classmethod
-    def read(cls, value: Document) -> Moment:
+    def read(cls, value: Document) -> HostTime:
         """Raises Unreadable."""
         check_names(value, "kind boot monotonic since_boot")
         return cls(
@@ -100,8 +100,8 @@ class Moment:
             read_float(value["since_boot"], "since_boot"),
         )
 
-    def check(self, now: Moment) -> None:
-        """Whether deadlines of then mean the same now. Raises Unreadable."""
+    def check(self, now: HostTime) -> None:
+        """Raises Unreadable where deadlines of that time do not mean the same now."""
         if self.boot != now.boot:
             raise Unreadable("it is of another run of this machine")
         if self.monotonic > now.monotonic or self.since_boot > now.since_boot:
@@ -114,7 +114,7 @@ class Moment:
 
 
 class Deposit:
-    """Stands in the place of a wire, and puts what it is told where a later process finds it."""
+    """Stands in the place of a wire, and stores each message where a later process finds it."""
 
     process: Process | None = None
 
@@ -135,10 +135,10 @@ class Deposit:
         records.write_all(self._memory, records.pack(message, len(descriptors)))
 
     async def receive(self, seconds: float | None = None) -> tuple[Document, list[int]]:
-        raise Closed("nobody answers")
+        raise Closed("no process answers")
 
     def close(self) -> None:
-        """Nothing is ours."""
+        """Nothing to close: the caller owns both."""
 
     def _pass(self, descriptors: Sequence[int]) -> None:
         try:
@@ -163,7 +163,7 @@ async def leave(rooms: Rooms, others: Outgoing, manager: Manager) -> int:
                 raise CannotHandOver("the service manager does not answer")
             kept.close()
             deposit = Deposit(ours, memory)
-            await deposit.send(Moment.now().write())
+            await deposit.send(HostTime.now().write())
             given = await Giver(rooms, others, deposit).leave_behind()
             _seal(memory)
             reached("sealed")
@@ -190,7 +190,7 @@ def _seal(memory: int) -> None:
 
 
 class Kept:
-    """Stands in the place of a wire, and says what lies in a kept descriptor."""
+    """Stands in the place of a wire, and returns the messages that lie in a kept descriptor."""
 
     process: Process | None = None
 
@@ -199,9 +199,9 @@ class Kept:
         self._source = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=kept)
         self._messages: list[tuple[Document, int]] = []
         self._taken: dict[int, tuple[int, int]] = {}
-        """Descriptors that were given out, with what they were."""
+        """Descriptors that receive() has returned, each with the identity of its file."""
 
-    def open(self, now: Moment) -> None:
+    def open(self, now: HostTime) -> None:
         """Read the snapshot, but no socket. Raises Unreadable for one that is not whole, or not of this time."""
         self._source.setblocking(False)
         [memory] = self._take(1)
@@ -213,11 +213,11 @@ class Kept:
             os.close(memory)
         if not messages or messages[0][0].get("kind") != "kept" or messages[-1][0].get("kind") != "left":
             raise Unreadable("the process before this one has not written it to its end")
-        Moment.read(messages[0][0]).check(now)
+        HostTime.read(messages[0][0]).check(now)
         self._messages = messages[:0:-1]
 
     async def send(self, message: Document, descriptors: Sequence[int] = ()) -> None:
-        """Nobody listens."""
+        """Drop the message: no process reads it."""
 
     async def receive(self, seconds: float | None = None) -> tuple[Document, list[int]]:
         """Raises Unreadable, also where the sockets of a message are not there."""
@@ -230,7 +230,7 @@ class Kept:
         self._source.close()
 
     def discard(self) -> None:
-        """Close what was given out and is still open. To be called where nobody uses it any more."""
+        """Close the descriptors that receive() has returned and that are still open. Call it once nothing uses them."""
         for descriptor, what in self._taken.items():
             with contextlib.suppress(OSError):
                 if identity(descriptor) == what:
@@ -270,15 +270,15 @@ def identity(descriptor: int) -> tuple[int, int]:
 class StoredHandOver(Talk, Protocol):
     """What lies in the manager, as one hand-over."""
 
-    def open(self, now: Moment) -> None:
+    def open(self, now: HostTime) -> None:
         """Raises Unreadable."""
 
     def discard(self) -> None:
-        """Close everything that it has given out, and what lies there still."""
+        """Close every descriptor that receive() has returned, and what lies there still."""
 
 
 class StoredTaker(Taker):
-    """Takes up what a process has left that has ended. Where it cannot, StartError says so; then discard() it."""
+    """Adopts what an ended process has left. Where it cannot, its methods raise StartError; then discard() it."""
 
     serves_first = True
 
@@ -288,7 +288,7 @@ class StoredTaker(Taker):
 
     async def read(self) -> None:
         try:
-            self._kept.open(Moment.now())
+            self._kept.open(HostTime.now())
             await super().read()
         except ValueError as error:
             await self.give_up(str(error))
@@ -309,7 +309,7 @@ class StoredTaker(Taker):
         self._kept.close()
 
     def discard(self) -> None:
-        """Close all that it has brought, after this process could not start with it."""
+        """Close all that it has read, where this process could not start with it."""
         self._kept.discard()
 
     async def _settle(self, engine: Engine) -> None:
@@ -327,4 +327,4 @@ class StoredTaker(Taker):
                 engine.pump.settle(read_int(number, "number"), document.read_counters(fields))
 
     def wire(self) -> None:
-        """Nobody goes on with who stays."""
+        """None: no other process serves sessions of this server."""

@@ -49,8 +49,8 @@ class Succession:
         self._tasks: set[asyncio.Task[object]] = set()
 
     def let_in(self, connected: socket.socket) -> None:
-        """A process has come to the admin socket that wants to succeed this one."""
-        task = asyncio.create_task(self._give_to(connected))
+        """Hand over, in a task, to a process that has connected to the admin socket."""
+        task = asyncio.create_task(self._hand_over_to(connected))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -66,7 +66,7 @@ class Succession:
                 ours.close()
                 raise CannotUpgrade(f"{program or sys.executable} cannot be started: {error.strerror}") from None
         try:
-            given = await self._give(Wire(ours, Process.numbered(child.pid)), STARTING)
+            given = await self._hand_over(Wire(ours, Process.numbered(child.pid)), STARTING)
         except CannotHandOver as error:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 await asyncio.to_thread(child.wait, 2.0)
@@ -113,20 +113,20 @@ class Succession:
             env=environment,
         )
 
-    async def _give_to(self, connected: socket.socket) -> None:
+    async def _hand_over_to(self, connected: socket.socket) -> None:
         try:
-            await self._give(Wire(connected))
+            await self._hand_over(Wire(connected))
         except CannotHandOver as error:
             _log.error("not handed over", reason=str(error))
 
-    async def _give(self, wire: Wire, asking: float = ASKING) -> Given:
+    async def _hand_over(self, wire: Wire, asking: float = ASKING) -> Given:
         """Raises CannotHandOver."""
         try:
             if self._is_busy or self.has_left:
                 raise CannotHandOver("another process is taking over" if self._is_busy else "another process serves")
             self._is_busy = True
             try:
-                given = await Giver(self._rooms, self._others, wire).give(asking)
+                given = await Giver(self._rooms, self._others, wire).hand_over(asking)
             finally:
                 self._is_busy = False
         except BaseException:

@@ -66,7 +66,7 @@ class Taker:
     """One succession."""
 
     serves_first = False
-    """Whether to relay before HTTP serves: where nobody else relays meanwhile."""
+    """Whether to relay before HTTP serves: where no other process relays meanwhile."""
 
     def __init__(self, wire: Talk) -> None:
         self._wire = wire
@@ -204,7 +204,7 @@ class Taker:
     # Building
 
     def bring_rules(self, server: Server) -> None:
-        """Raises StartError."""
+        """Have the rules go on from what was read. Raises StartError."""
         try:
             server.read(self._rules)
         except Unreadable as error:
@@ -227,7 +227,9 @@ class Taker:
         others: Incoming,
         listen: Listen,
     ) -> None:
-        """Everything else. listen: serves a listener that the settings do not have, whose sessions go on.
+        """Bring sessions, held ports, connections and figures into the rooms.
+
+        listen: serves a listener that the settings do not have, whose sessions go on.
 
         Raises StartError.
         """
@@ -292,7 +294,7 @@ class Taker:
         """Wait until the server has let go, and serve. Raises StartError where it has not, and then nothing serves."""
         was_enabled = gc.isenabled()
         gc.collect()
-        gc.disable()  # a look at everything that lives takes longer than the moment
+        gc.disable()  # a collection would take longer than the moment
         try:
             go = await self._await_go()
             await self._arm(go, engine, streams, others)
@@ -325,7 +327,7 @@ class Taker:
         return {}
 
     async def _arm(self, go: Document, engine: Engine, streams: MovableStreams, others: Incoming) -> None:
-        """Nothing in here fails for what the message says: the server has let go."""
+        """Begin to serve. Nothing that the message says makes this fail, since the server has let go."""
         pump = engine.pump
         gone: list[int] = []
         missing: list[FiveTuple] = []
@@ -355,11 +357,11 @@ class Taker:
         streams.serve()
 
     def wire(self) -> Wire | None:
-        """The connection to the server, which settles and then goes on with who stays; None where it has ended."""
+        """The connection to the server, which settles and then serves what stays; None where it has ended."""
         return self._wire if isinstance(self._wire, Wire) and not self._is_alone else None
 
     def close_unused(self) -> None:
-        """Close HTTP listeners that the settings do not have any more. To be called once everything serves."""
+        """Close HTTP listeners that the settings do not have any more. Call it once everything serves."""
         for sockets in (self.http, self.admin):
             close_all(sockets.values())
             sockets.clear()

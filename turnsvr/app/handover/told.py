@@ -1,6 +1,6 @@
-"""What a process counts, for the one that shows it together with its own: figures of all rooms but for single sessions.
+"""What a process counts, for another one that shows it with its own: figures of all rooms, without single sessions.
 
-Counters are those since the process has handed over, for what it had counted before went along then.
+Counters begin at the hand-over: what was counted before has been handed over.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from turnsvr.turn.snapshot import Document, check_names, read_document, read_int
 
 _ASSOCIATIONS = len(astuple(Associations()))
 _GAUGES = 2
-"""The first of Associations say what there is now."""
+"""The first fields of Associations, which count what there is now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class Told:
     """Figures of one process, or the sum of several."""
 
     totals: Totals
-    """Of the pump, but for sessions that have moved."""
+    """Of the pump, without sessions that have moved."""
     sessions: Document = field(default_factory=dict)
-    """As SessionCounter.write() gives them: what counts up."""
+    """Counters of sessions, as SessionCounter.write() returns them."""
     answers: Mapping[tuple[int, int], int] = field(default_factory=dict)
     """Requests by method and outcome."""
     connections: int = 0
@@ -67,7 +67,7 @@ class Told:
 
 
 def read(value: object) -> Told:
-    """What write() gave. Raises Unreadable."""
+    """What write() returned. Raises Unreadable."""
     written = read_document(value, "figures")
     check_names(written, "totals sessions answers connections associations")
     answers = {}

@@ -140,7 +140,7 @@ class Wire:
 
 
 class Process:
-    """Another process, for certain: its number may be given to another one when it has ended, this cannot."""
+    """Another process, by its pidfd: its number may name another process once it has ended, a pidfd never does."""
 
     def __init__(self, descriptor: int) -> None:
         """descriptor: a pidfd, ours from here on."""

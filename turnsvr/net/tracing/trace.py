@@ -35,7 +35,7 @@ class User(Protocol):
 
 
 class About(Protocol):
-    """What is asked of an allocation: one of turnsvr.turn.allocation."""
+    """What a trace reads of an allocation (turnsvr.turn.allocation)."""
 
     @property
     def number(self) -> int: ...
@@ -54,7 +54,7 @@ class Wanted(NamedTuple):
     client: tuple[str, int | None] | None = None
     """IP address, and the port where one is meant."""
     data: bool = False
-    """Whether what is relayed is wanted too."""
+    """Whether relayed data are wanted as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +94,13 @@ class Trace:
     def __init__(self, wanted: Wanted) -> None:
         self.wanted: Final = wanted
         self.left_out = 0
-        """Messages and packets that found no room since the last take()."""
+        """Messages and packets that found no room since the last pop_events()."""
         self.ended = ""
         """Why nothing more comes; empty while something may."""
         self.sessions: set[int] = set()
-        """Those whose packets are told for it."""
+        """Sessions whose packets the pump reports for this trace."""
         self.changed: Final = asyncio.Event()
-        """Set when there is something to take, or the trace has ended."""
+        """Set when there is something to read, or the trace has ended."""
         self._events: deque[Traced] = deque()
         self._bytes = 0
         self._open: OrderedDict[tuple[FiveTuple, bytes], bool] = OrderedDict()
@@ -109,7 +109,7 @@ class Trace:
         user = "" if wanted.user is None else re.escape(wanted.user)
         self._names = re.compile(rf"(?:[0-9]{{1,20}}[^0-9])?{user}(?:[^0-9][0-9]{{1,20}})?", re.DOTALL)
 
-    def take(self) -> tuple[list[Traced], int]:
+    def pop_events(self) -> tuple[list[Traced], int]:
         """What has come since the last time, and how much found no room."""
         taken, left_out = list(self._events), self.left_out
         self._events.clear()

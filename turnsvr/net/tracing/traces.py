@@ -28,7 +28,7 @@ _UNREAD: Final = 30.0
 _HOSTS: Final = MAX_OBSERVED // MAX_TRACES
 """IP addresses of each trace for which the pump answers nothing by itself."""
 _SESSIONS: Final = 16
-"""Sessions of each trace whose packets are told."""
+"""Sessions of each trace whose packets the pump reports."""
 
 _log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class Traces:
         self._wall_time = wall_time
         self._traces: dict[int, Trace] = {}
         self._relayed: dict[int, Mapping[Family, Address]] = {}
-        """Relayed transport addresses of the sessions whose packets are told, which may come when a session is over."""
+        """Relayed transport addresses of the reported sessions; a packet may come after its session is over."""
         self._numbers = count(1)
         self._timers: dict[int, tuple[asyncio.TimerHandle, asyncio.TimerHandle]] = {}
         """When each is over, and when it has gone unread for too long."""
@@ -92,7 +92,7 @@ class Traces:
         self._timers[number][1].cancel()
         self._timers[number] = over, self._loop.call_later(_UNREAD, self.close, number)
         self._look(trace)
-        taken, left_out = trace.take()
+        taken, left_out = trace.pop_events()
         ended = trace.ended
         if ended:
             self.close(number)

@@ -1,6 +1,6 @@
 """The programs at work: their tables, the kernel's routes and neighbours that they follow, and what they have carried.
 
-Everything may raise OSError, and the owner ends it then: a program that cannot be told the truth must not carry.
+Every method may raise OSError, and the owner ends the programs then: with tables that are not true none may carry.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _STEPS: Final = 50
 _LIMITED: Final = 500
 """Sessions with limited bandwidth that are settled in one tick, in turn."""
 _VERIFIED: Final = 20
-"""Channels of which it is looked in one tick whether their ways are the same."""
+"""Channels whose ways are looked up again in one tick."""
 _READ: Final = 65_536
 _READS: Final = 64
 """Datagrams of the kernel taken at once; more wait for the loop."""
 
 
-class Settled(Protocol):
-    """The pump, as far as it is told of what was carried."""
+class SettledPump(Protocol):
+    """What is needed of the pump, which is told what was carried."""
 
     def settle(self, session: int, counters: Counters) -> None: ...
     def counters(self, session: int) -> Counters: ...
@@ -65,9 +65,9 @@ Schedule = Callable[..., asyncio.TimerHandle]
 
 
 class Below:
-    """Programs, and what they are told. They sit nowhere before start()."""
+    """Programs, and what they are told. They are attached by start()."""
 
-    def __init__(self, settings: PumpSettings, offload: OffloadSettings, pump: Settled, schedule: Schedule) -> None:
+    def __init__(self, settings: PumpSettings, offload: OffloadSettings, pump: SettledPump, schedule: Schedule) -> None:
         """Raises Absent, OSError."""
         self._settings = settings
         self._pump = pump
@@ -82,7 +82,7 @@ class Below:
         self._turns: Iterator[OffloadSession] = iter(())
         self._verified: Iterator[None] = iter(())
         self._settled = Counters()
-        """Of what has been carried, what the pump knows."""
+        """The part of what has been carried that the pump knows."""
         try:
             self._kernel = Kernel()
             self._interfaces = Interfaces(self._programs, self._kernel, offload.mode, offload.interfaces)
@@ -146,7 +146,7 @@ class Below:
     # What has been carried
 
     def settle(self, number: int) -> None:
-        """Have the pump know all that has been carried of a session. Unknown ones are fine."""
+        """Tell the pump all that has been carried of a session. An unknown number is fine."""
         session = self._table.sessions.get(number)
         if session is not None:
             self._settle(session)
@@ -156,11 +156,11 @@ class Below:
             self._settle(session)
 
     def carried(self) -> Counters:
-        """Since they were loaded."""
+        """What the programs have carried since they were loaded."""
         return counters(self._table.read_slot(ALL))
 
     def unsettled(self) -> Counters:
-        """What of it the pump does not know."""
+        """The part of carried() that the pump does not know."""
         return without(self.carried(), self._settled)
 
     def reasons(self) -> dict[Reason, int]:
@@ -216,7 +216,7 @@ class Below:
         self._programs.close()
 
     def hear(self) -> None:
-        """What the kernel says of links, addresses, neighbours and routes."""
+        """Read what the kernel says of links, addresses, neighbours and routes."""
         for _ in range(_READS if self._monitor is not None else 0):
             assert self._monitor is not None
             try:
@@ -259,14 +259,14 @@ class Below:
         self._renewal = self._schedule(0, Below.renew, steps)
 
     def _change(self) -> None:
-        """Every route may be another: the pump carries until they are found anew."""
+        """Routes may have changed: the pump carries until they are found anew."""
         self._table.invalidate()
         if self._renewal is not None:
             self._renewal.cancel()
         self._renewal = self._schedule(_SETTLING, Below.renew)
 
     def _look(self) -> None:
-        """At the interfaces; what has changed of them is told."""
+        """Look at the interfaces, and log what has changed."""
         if not self._interfaces.look():
             return
         for each in self._interfaces.paths:
@@ -280,12 +280,12 @@ class Below:
         self._programs.update("hops", slot, value)
 
     def _bound(self, advertised: Address) -> Address | None:
-        """Where a relay socket is that is known as this; None where two of this host may be."""
+        """Where the relay socket is bound that has this advertised address; None where two hosts share it."""
         hosts = [each.host for each in self._settings.relay_addresses if each.advertised == advertised.host]
         return Address(hosts[0], advertised.port) if len(hosts) == 1 else None
 
     def _settle(self, session: OffloadSession) -> None:
-        """Have the pump know what has been carried, and the programs what the pump has spent of the bandwidth."""
+        """Tell the pump what has been carried, and the programs what the pump has spent of the bandwidth."""
         more = self._table.read(session)
         if more != Counters():
             self._settled = added(self._settled, more)
@@ -300,5 +300,5 @@ class Below:
 
 
 def _hosts(settings: PumpSettings) -> frozenset[str]:
-    """Of relays, by each of their names."""
+    """The hosts of relays, as bound and as advertised."""
     return frozenset(host for each in settings.relay_addresses for host in (each.host, each.advertised))

@@ -12,7 +12,7 @@ from turnsvr.relay.offload.settings import InterfacePath, Mode
 
 
 class Interfaces:
-    """The programs at the interfaces of this host; where a wish cannot be met it says so, and the pump carries."""
+    """The programs at the interfaces of this host. Where none can be attached, `paths` says why."""
 
     def __init__(self, programs: Programs, kernel: Kernel, mode: Mode, names: Iterable[str] | None) -> None:
         """names: None for every Ethernet interface with an address of its own."""
@@ -43,7 +43,7 @@ class Interfaces:
         return self._at != before
 
     def detach(self) -> None:
-        """From every interface, until look()."""
+        """Detach from every interface, until look()."""
         self._programs.detach()
         self._at.clear()
 
@@ -63,7 +63,7 @@ class Interfaces:
         return InterfacePath(link.name, "pump", "; ".join(reasons))
 
     def _try(self, kind: ProgramKind, link: KernelLink) -> str:
-        """Why not; "" where it is attached."""
+        """Attach; returns why that failed, or "" where it did not."""
         if kind == "xdp" and self._features.takes_programs(link.index) is False:
             return "the driver has no XDP"
         try:

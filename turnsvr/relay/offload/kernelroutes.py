@@ -1,4 +1,4 @@
-"""What the kernel would do with a packet: its route, its neighbour, the interface; and word of changes (rtnetlink(7)).
+"""What the kernel would do with a packet: its route, its neighbour, the interface; and its changes (rtnetlink(7)).
 
 Everything is asked for when it is needed; nothing is remembered here.
 """
@@ -78,26 +78,26 @@ class Route:
     mtu: int
     """Bytes of an IP packet, of the path as far as it is known; 0 for that of the interface."""
     hop_limit: int
-    """What the route wants; 0 for what the interface does."""
+    """That of the route; 0 for that of the interface."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelLink:
-    """An interface."""
+    """An interface, as the kernel describes it."""
 
     index: int
     name: str
     mac: bytes
     mtu: int
     is_ethernet: bool
-    """And up, and no part of a bridge or a bond."""
+    """Whether it is Ethernet, is up, and is no part of a bridge or a bond."""
     is_pair: bool = False
-    """Of the driver veth."""
+    """Whether its driver is veth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """Word of one: its MAC address, or None when there is none to send to."""
+    """What the kernel says of a neighbour: its MAC address, or None where it has none to send to."""
 
     interface: int
     host: str
@@ -116,7 +116,7 @@ class Kernel:
         self._socket.close()
 
     def route(self, source: Address, destination: Address) -> Route | None:
-        """Of UDP from an address of this host; None where it stays here, goes nowhere, or is wrapped up."""
+        """The route of UDP from an address of this host; None where it ends here, does not exist, or encapsulates."""
         packed, family = pack_host(destination.host), destination.family.socket_family
         bits = len(packed) * 8
         body = (
@@ -162,7 +162,7 @@ class Kernel:
         return [link for link in found if link.is_ethernet and link.index in addressed]
 
     def _ask(self, kind: int, body: bytes, flags: int = REQUEST) -> list[tuple[int, int, bytes]]:
-        """Nothing where the kernel refuses: there is no such thing."""
+        """What the kernel answers; empty where it refuses, since there is no such thing."""
         try:
             return list(answers(self._socket, kind, body, flags))
         except TimeoutError:
@@ -176,7 +176,7 @@ class Kernel:
 
 
 def open_monitor() -> socket.socket:
-    """A socket that gets word of links, neighbours, addresses, routes and rules; it does not block. Raises OSError."""
+    """A socket that hears of links, neighbours, addresses, routes and rules; it does not block. Raises OSError."""
     monitor = open_netlink(socket.SOCK_NONBLOCK)
     try:
         monitor.bind((0, _GROUPS))

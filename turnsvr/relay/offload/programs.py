@@ -22,7 +22,7 @@ _TYPES: Final[Mapping[ProgramKind, tuple[int, int]]] = {
 
 
 class Absent(Exception):
-    """The programs cannot be had, and why."""
+    """The programs cannot be loaded; the text says why."""
 
 
 def object_of(kind: ProgramKind) -> Path:

@@ -1,4 +1,4 @@
-"""A pump with programs of the kernel below it: they carry what they can, it does the rest and knows of all.
+"""A pump with programs of the kernel below it: they carry what they can, and it does the rest and counts all.
 
 The law: what the pump is told is told to the programs as well. What they have carried is settled with the pump, so that
 its counters and its bandwidth are of both. Where the programs fail, they are let go, and the pump does everything.
@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class OffloadedPump:
-    """A MovablePump around another one. What is not written here is the other's own."""
+    """A MovablePump around another one. What is not defined here is the other's own."""
 
     def __init__(
         self,
@@ -151,7 +151,7 @@ class OffloadedPump:
     # The programs
 
     def _tell(self, method: Callable[Concatenate[Below, _P], _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        """What a method of the programs gives, while they are there. A failure ends them, and nothing else."""
+        """What a method of Below returns; None where the programs are gone. A failure ends them, and nothing else."""
         below = self._below
         if below is None:
             return None

@@ -1,4 +1,4 @@
-"""What the owner of a pump with programs says and hears. It loads none of them."""
+"""What the owner of a pump with programs sets and reads. Importing it loads no program."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InterfacePath:
 
 @dataclass(frozen=True, slots=True)
 class OffloadStatus:
-    """What there is, for people and for metrics."""
+    """What carries, for people and for metrics."""
 
     interfaces: tuple[InterfacePath, ...] = ()
     problem: str = ""

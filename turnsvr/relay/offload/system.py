@@ -149,10 +149,12 @@ def attached(interface: int, attach_type: int) -> int:
 
 
 def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, flags: int = 0) -> tuple[int, bytes, int]:
-    """Give a frame to a program, so often: its verdict, the frame as it left it, nanoseconds a run. Raises BpfError.
+    """Run a program on a frame, `repeat` times. Raises BpfError.
+
+    Returns its verdict, the frame as it left it, and nanoseconds a run.
 
     context: what the program is to see as its struct xdp_md or __sk_buff. With LIVE_FRAMES the frames really leave, and
-    there is nothing to look at.
+    none is returned.
     """
     given, left = ctypes.create_string_buffer(frame, len(frame)), ctypes.create_string_buffer(len(frame) + 512)
     told = ctypes.create_string_buffer(context, len(context))

@@ -1,7 +1,7 @@
 """The sessions as the programs know them: what the rules say of each, written down as flows where it can be carried.
 
 Carried are channels of UDP clients to peers beyond this host, for which the kernel has a way to the client and to the
-peer, within the size of the tables. Everything else the pump does; so does it where nothing here is sure.
+peer, within the size of the tables. Everything else is the pump's, and so is what is not certain here.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class OffloadChannel:
 
 @dataclass(slots=True)
 class OffloadSession:
-    """What the rules have said of one, times in seconds of time.monotonic()."""
+    """What the rules have said of a session; times are seconds of time.monotonic()."""
 
     number: int
     five_tuple: FiveTuple
@@ -59,7 +59,7 @@ class OffloadSession:
     bandwidth: float | None
     slot: int = -1
     is_told: bool = False
-    """Whether each packet is to be told of, which the pump alone does."""
+    """Whether the Handler is told of each packet, which the pump alone can do."""
     channels: dict[int, OffloadChannel] = field(default_factory=dict)
     permissions: dict[str, tuple[float, Ports]] = field(default_factory=dict)
     seen: tuple[int, ...] = (0, 0, 0, 0, 0)
@@ -192,7 +192,7 @@ class FlowTable:
                     yield
 
     def verify(self) -> Iterator[None]:
-        """Look whether each channel's ways are still the same, one in a step: nobody tells of a path's MTU."""
+        """Look up each channel's ways again, one in a step: the kernel does not report changes of a path's MTU."""
         for number in list(self.sessions):
             for channel in list(self.sessions[number].channels.values()) if number in self.sessions else ():
                 session = self.sessions.get(number)
@@ -200,7 +200,7 @@ class FlowTable:
                     continue
                 found = self._find_ways(session, channel)
                 for way in found or ():
-                    self._ways.give(way)  # they have them twice now
+                    self._ways.release(way)  # they have them twice now
                 if found != channel.ways:
                     self._remove(session, channel)
                     self._renew(session, channel)
@@ -251,7 +251,7 @@ class FlowTable:
         if ways is None:
             return
         if session.slot < 0:
-            self._take_slot(session)
+            self._pop_slot(session)
         channel.ways = ways
         self.flows += 2
         try:
@@ -272,16 +272,16 @@ class FlowTable:
         return has_port(ports, peer.port) and min(until, channel.until) > time.monotonic()
 
     def _find_ways(self, session: OffloadSession, channel: OffloadChannel) -> tuple[Way, Way] | None:
-        to_client = self._ways.take(session.five_tuple.server, session.five_tuple.client)
+        to_client = self._ways.acquire(session.five_tuple.server, session.five_tuple.client)
         if to_client is None:
             return None
-        to_peer = self._ways.take(session.relays[channel.peer.family], channel.peer)
+        to_peer = self._ways.acquire(session.relays[channel.peer.family], channel.peer)
         if to_peer is None:
-            self._ways.give(to_client)
+            self._ways.release(to_client)
             return None
         return to_client, to_peer
 
-    def _take_slot(self, session: OffloadSession) -> None:
+    def _pop_slot(self, session: OffloadSession) -> None:
         session.slot = self._slots.popleft()
         session.seen = self.read_slot(session.slot)
         self._store.update("buckets", session.slot, bytes(layout.BUCKET.size))
@@ -317,12 +317,12 @@ class FlowTable:
         for flow in _flows(session, channel):
             self._store.delete("flows", flow.key())
         for way in channel.ways:
-            self._ways.give(way)
+            self._ways.release(way)
         channel.ways = None
         self.flows -= 2
 
     def _forget_old(self, session: OffloadSession) -> None:
-        """What the rules have forgotten, too."""
+        """Drop permissions and channels whose time has passed, as the rules do."""
         now = time.monotonic()
         for host in [host for host, (until, _) in session.permissions.items() if until < now]:
             del session.permissions[host]
@@ -348,7 +348,7 @@ def added(one: Counters, other: Counters) -> Counters:
 
 
 def without(one: Counters, other: Counters) -> Counters:
-    """What is left of the first."""
+    """The first less the second."""
     return Counters(
         one.packets_from_client - other.packets_from_client,
         one.bytes_from_client - other.bytes_from_client,

@@ -24,7 +24,7 @@ _LOOKS: Final = 64
 
 
 class KernelQueries(Protocol):
-    """What Kernel answers."""
+    """What is asked of the kernel; Kernel answers."""
 
     def route(self, source: Address, destination: Address) -> Route | None: ...
     def neighbour(self, interface: int, host: str) -> bytes | None: ...
@@ -73,8 +73,8 @@ class Ways:
     def __len__(self) -> int:
         return len(self._used)
 
-    def take(self, source: Address, destination: Address) -> Way | None:
-        """The way from an address of this host; None where the kernel has none, or there is no slot. give() it back."""
+    def acquire(self, source: Address, destination: Address) -> Way | None:
+        """The way from an address of this host; None where the kernel has none, or there is no slot. release() it."""
         route = self._kernel.route(source, destination)
         link = None if route is None else self._kernel.link(route.interface)
         if route is None or link is None or not link.is_ethernet:
@@ -91,8 +91,8 @@ class Ways:
         ttl = route.hop_limit or kernelroutes.hop_limit(destination.family, link.name)
         return Way(used.slot, min(route.mtu or link.mtu, link.mtu), ttl)
 
-    def give(self, way: Way) -> None:
-        """One flow less leaves by it."""
+    def release(self, way: Way) -> None:
+        """One flow fewer leaves by it; the slot is free after the last one."""
         used = self._by_slot[way.slot]
         used.flows -= 1
         if not used.flows:
@@ -112,7 +112,7 @@ class Ways:
             self._set(used, self._kernel.link(used.interface), self._kernel.neighbour(used.interface, used.host))
 
     def keep_alive(self) -> None:
-        """Have the kernel look whether neighbours are still there, some in each turn: no packet of ours shows it."""
+        """Have the kernel check whether neighbours are still there, some in each turn: no packet of ours shows it."""
         for _ in range(min(_LOOKS, len(self._turns))):
             used = self._by_slot.get(self._turns.popleft())
             if used is None:
