@@ -188,6 +188,26 @@ status: {{redis: "redis://127.0.0.1:{silent.getsockname()[1]}/0"}}
     assert not re.search("Traceback|Exception|Warning", server.log), server.log[-3000:]
 
 
+def test_waits_for_what_hangs_do_not_add_up(
+    server_process: Start, certificate: TlsFiles, held: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Redis and the usage service get 2 s each, HTTP 0.7 s: one after another, the last resort would end the process."""
+    pytest.importorskip("redis")
+    monkeypatch.setitem(USERS, USER, PASSWORD)
+    silent = held.enter_context(socket.create_server(("127.0.0.1", 0)))
+    port, web, unheard = free_port(), free_port(), silent.getsockname()[1]
+    text = settings(port, web, certificate, "portable", unheard, tmp_path)
+    server = server_process(text + f'status: {{redis: "redis://127.0.0.1:{unheard}/0"}}\n')
+    held.enter_context(Caller(Address("127.0.0.1", port), 0, USER)).allocate()
+    half = held.enter_context(socket.create_connection(("127.0.0.1", web), PATIENCE))
+    half.sendall(b"POST /ice HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+    server.signal(signal.SIGTERM)
+    assert server.wait_end() == 0
+    assert " stopped" in server.log, server.log[-3000:]
+    assert "usage records wait for the next start" in server.log
+    assert "ended without waiting" not in server.log
+
+
 STUBBORN = """
 import asyncio, sys, time
 from turnsvr.app.lastresort import LastResort

@@ -1,4 +1,4 @@
-"""What crosses beside sessions: figures, revoked user names, HTTP listeners. It tells figures and status of moves, too."""
+"""What crosses beside sessions: figures, revoked user names, HTTP listeners. It also says that a session moves."""
 
 from __future__ import annotations
 
