@@ -191,7 +191,7 @@ status: {{redis: "redis://127.0.0.1:{silent.getsockname()[1]}/0"}}
 def test_waits_for_what_hangs_do_not_add_up(
     server_process: Start, certificate: TlsFiles, held: ExitStack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Redis and the usage service get 2 s each, HTTP 0.7 s: one after another, the last resort would end the process."""
+    """Redis and the usage service get 2 s each, HTTP 0.7 s: one after another, the last resort would come."""
     pytest.importorskip("redis")
     monkeypatch.setitem(USERS, USER, PASSWORD)
     silent = held.enter_context(socket.create_server(("127.0.0.1", 0)))
