@@ -91,7 +91,7 @@ class AdminClient:
         return self._call("DELETE", "/sessions", user=user, realm=realm, revoke=revoke)
 
     def begin_trace(self, **wanted: Any) -> int:
-        """As POST /traces has it, what is None left out; returns the number of the trace."""
+        """Begin a trace, with the parameters of POST /traces that are not None; returns its number."""
         return int(self._call("POST", "/traces", **wanted)["id"])
 
     def read_trace(self, number: int, **query: Any) -> JsonObject:

@@ -101,7 +101,7 @@ class Upgraded:
     sessions: int
     """That moved."""
     staying: int
-    """That stay in the process that served them: those of TLS and DTLS clients, and those that relay over TCP."""
+    """Sessions that stay in the process that served them: of TLS and DTLS clients, and those that relay over TCP."""
     seconds: float
     """For which no packet was read, as measured here."""
 

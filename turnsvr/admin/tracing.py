@@ -108,4 +108,4 @@ def _encoded(data: bytes) -> str:
 
 
 def _no_trace(number: int) -> Refused:
-    return Refused(404, f"there is no trace {number}: it has ended, or nobody read it for a while")
+    return Refused(404, f"there is no trace {number}: it has ended, or was not read for a while")

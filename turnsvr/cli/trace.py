@@ -29,7 +29,7 @@ _STDOUT = "-"
 @click.command()
 @click.option("--user", metavar="NAME", help="This user: by user name, or NAME of EXPIRY:NAME.")
 @click.option("--session", type=click.IntRange(min=1), metavar="ID", help="The session of this ID.")
-@click.option("--client", metavar="ADDRESS", help="Whoever is at this IP address, with or without port.")
+@click.option("--client", metavar="ADDRESS", help="The client at this IP address, with or without port.")
 @click.option(
     "--for",
     "seconds",

@@ -43,7 +43,7 @@ class Lines:
         return [*self._whereabouts(event), head, *([f"{'':14}  {'; '.join(said)}"] if said else [])]
 
     def _whereabouts(self, event: dict[str, Any]) -> list[str]:
-        """A line of its own where it changes who speaks, or over what."""
+        """A line for client, server, transport and session, where these differ from those of the event before."""
         session = "no session yet" if event["session"] is None else f"session {event['session']}"
         where = f"{event['transport']} {printable(event['client'])} to {printable(event['server'])}, {session}"
         if where == self._where:

@@ -38,7 +38,7 @@ class WebContext(Protocol):
         """Sentences that say why new sessions may fail, besides draining."""
 
     async def refresh(self) -> None:
-        """Have figures() be as of now, where other processes count as well."""
+        """Bring figures() up to date, where other processes count as well."""
 
     def figures(self) -> Figures:
         """All of them as of now."""

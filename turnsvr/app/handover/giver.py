@@ -329,7 +329,7 @@ class Giver:
             try:
                 process.kill()
             except OSError as error:
-                _log.error("the successor cannot be ended; nobody serves until it is", reason=error.strerror)
+                _log.error("the successor cannot be ended; no process serves until it has ended", reason=error.strerror)
             while not await process.wait_end(3600.0):
                 pass
         self._rejoin()

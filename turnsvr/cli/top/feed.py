@@ -31,7 +31,7 @@ class Selection:
     search: str
     detail: int | None
     peers: bool = False
-    """Whether the peers of every session are."""
+    """Whether the peers of every session are wanted, for adding up by peer."""
 
 
 class Feed:
@@ -52,7 +52,7 @@ class Feed:
         self._thread.start()
 
     def show(self, selection: Selection) -> None:
-        """At once when it is another selection."""
+        """Show this selection from here on; the server is asked at once where it is a new one."""
         if selection != self._selection:
             self._selection = selection
             self._look.set()

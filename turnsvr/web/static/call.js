@@ -15,7 +15,7 @@ export class Call {
     this.rejoins = 0;
   }
 
-  /** Joins a room, or a new one for null, and sends stream to whoever is there. leg: "any", "udp", "tcp" or "tls". */
+  /** Joins a room, or a new one for null, and sends stream to its members. leg: "any", "udp", "tcp" or "tls". */
   async join(room, stream, { policy, leg }) {
     this.stream = stream;
     this.configuration = restricted(await iceServers(), leg, policy === "relay");

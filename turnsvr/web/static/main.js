@@ -1,17 +1,15 @@
 // The page: tabs, and what each of them shows.
 
 import { Call } from "./call.js";
-import { Chart } from "./chart.js";
 import { check } from "./check.js";
 import { snippets } from "./code.js";
 import { KeyNeeded, endpoint, fillLegs, iceServers, setKey } from "./ice.js";
-import { Loopback } from "./loopback.js";
+import * as looptab from "./looptab.js";
 import { endStream, source } from "./media.js";
-import { enoughFor, summary } from "./quality.js";
+import { $, copy, element, notice, rate, verdict } from "./page.js";
 import { fromLink, linkTo, pastedServers, reportOf } from "./report.js";
 import { useArrowKeys } from "./tabs.js";
 
-const $ = (id) => document.getElementById(id);
 const TABS = ["check", "loopback", "call", "code"];
 let about = null;
 
@@ -30,6 +28,7 @@ async function begin() {
   $("version").textContent = about.version;
   if (about.draining) notice("This server is about to stop: it takes no new sessions.");
   if (!about.signalling) $("tab-call").hidden = true;
+  looptab.begin(about);
   showSnippets();
   window.addEventListener("hashchange", route);
   $("key-form").addEventListener("submit", (event) => {
@@ -56,11 +55,6 @@ async function start() {
     } else notice(error.message);
   }
   route();
-}
-
-function notice(text) {
-  $("notice").textContent = text;
-  $("notice").hidden = !text;
 }
 
 function currentTab() {
@@ -90,41 +84,6 @@ function route() {
 }
 
 const invitedRoom = () => (location.hash.startsWith("#room=") ? decodeURIComponent(location.hash.slice(6)) : null);
-
-function verdict(element, text, kind = "") {
-  element.textContent = text;
-  element.className = `verdict ${kind}`;
-}
-
-async function copy(button, text) {
-  const before = button.textContent;
-  let done = true;
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    done = copyByHand(text);
-  }
-  button.textContent = done ? "Copied" : "Select and copy it by hand";
-  setTimeout(() => { button.textContent = before; }, 2000);
-}
-
-/** Where the clipboard is closed, as on pages over plain http. */
-function copyByHand(text) {
-  const area = document.createElement("textarea");
-  area.value = text;
-  document.body.append(area);
-  area.select();
-  const done = document.execCommand("copy");
-  area.remove();
-  return done;
-}
-
-function element(name, className, text) {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
 
 // Check
 
@@ -208,7 +167,7 @@ function showResult(result) {
   );
 }
 
-/** What a link holds that somebody has sent. */
+/** Shows the report that a link holds. */
 function showReport(report) {
   clearCheck();
   const items = new Map();
@@ -235,109 +194,6 @@ $("check-form").addEventListener("submit", (event) => {
   }
 });
 $("check-copy").addEventListener("click", () => copy($("check-copy"), lastResult.text));
-
-// Loopback
-
-const FIGURES = {
-  throughput: { least: 1, scale: (bits) => bits / 1e6, text: (bits) => rate(bits) },
-  rtt: { least: 10, scale: (ms) => ms, text: (ms) => `${ms.toFixed(ms < 10 ? 1 : 0)} ms` },
-  loss: { least: 2, scale: (percent) => percent, text: (percent) => `${percent.toFixed(1)} %` },
-  jitter: { least: 5, scale: (ms) => ms, text: (ms) => `${ms.toFixed(1)} ms` },
-};
-let loopback = null;
-let charts = null;
-
-function rate(bits) {
-  return bits >= 1e6 ? `${(bits / 1e6).toFixed(1)} Mbit/s` : `${Math.round(bits / 1e3)} kbit/s`;
-}
-
-async function startLoopback() {
-  charts ??= Object.fromEntries(
-    Object.entries(FIGURES).map(([name, { least }]) => [name, new Chart($(`chart-${name}`), least)]),
-  );
-  Object.values(charts).forEach((chart) => chart.clear());
-  const samples = [];
-  const began = performance.now();
-  const leg = $("loopback-leg").value, load = Number($("loopback-load").value);
-  const running = loopback = new Loopback((figures) => {
-    samples.push(figures);
-    running.summary = { leg, load, ...summary(samples.slice(1), (performance.now() - began) / 1000) };
-    for (const [name, { scale, text }] of Object.entries(FIGURES)) {
-      const value = figures[name];
-      charts[name].add(value === null ? null : scale(value));
-      $(`value-${name}`).textContent = value === null ? "–" : text(value);
-    }
-  });
-  $("loopback-start").textContent = "Stop";
-  verdict($("loopback-state"), "Connecting …");
-  try {
-    const path = await running.start($("loopback-leg").value, Number($("loopback-load").value));
-    if (loopback !== running) return;
-    verdict($("loopback-state"), `✓ ${path}`, "good");
-    const outside = await running.outside($("loopback-leg").value, about);
-    if (loopback === running) showOutside(path, outside);
-  } catch (error) {
-    if (loopback !== running) return;
-    stopLoopback();
-    verdict($("loopback-state"), error.message, "bad");
-  }
-}
-
-function showOutside(path, outside) {
-  if (outside.state === "bad") verdict($("loopback-state"), `${path}, but between two clients of this server alone`, "bad");
-  $("loopback-outside").textContent = outside.text;
-  $("loopback-outside").className = outside.state === "bad" ? "note todo" : "note";
-}
-
-/** A line for each way in, of the last test of it. */
-function showSummary({ leg, load, throughput, rtt, late, loss, jitter, opinion: score }) {
-  const use = enoughFor({ throughput, loss, opinion: score, load });
-  const text = (value, unit) => (value === null ? "–" : `${value.toFixed(1)} ${unit}`);
-  const row = element("tr");
-  row.dataset.leg = leg;
-  const cells = [
-    $("loopback-leg").querySelector(`option[value="${leg}"]`)?.textContent ?? leg, rate(throughput),
-    `${text(rtt, "ms")} (${text(late, "ms")})`, text(loss, "%"), text(jitter, "ms"),
-    score === null ? "–" : score.toFixed(2), use.limited ? `${use.name}, at the load that was sent` : use.name,
-  ];
-  row.append(...cells.map((each) => element("td", "", each)));
-  $("loopback-rows").querySelector(`tr[data-leg="${leg}"]`)?.remove();
-  $("loopback-rows").append(row);
-  $("loopback-summary").hidden = false;
-}
-
-const ALL_SECONDS = 6;
-
-async function testEveryWay() {
-  $("loopback-all").disabled = true;
-  const ways = [...$("loopback-leg").options].map(({ value }) => value).filter((value) => value !== "any");
-  for (const way of ways) {
-    if (loopback) stopLoopback();
-    $("loopback-leg").value = way;
-    await startLoopback();
-    const running = loopback;
-    if (!running) continue;
-    await new Promise((resolve) => setTimeout(resolve, ALL_SECONDS * 1000));
-    if (loopback !== running) break;   // somebody has stopped it
-  }
-  if (loopback) stopLoopback();
-  $("loopback-all").disabled = false;
-}
-
-function stopLoopback() {
-  if (loopback?.summary?.rtt != null) showSummary(loopback.summary);
-  $("loopback-outside").textContent = "";
-  loopback?.stop();
-  loopback = null;
-  $("loopback-start").textContent = "Start";
-  verdict($("loopback-state"), "");
-}
-
-$("loopback-start").addEventListener("click", () => (loopback ? stopLoopback() : startLoopback()));
-$("loopback-all").addEventListener("click", testEveryWay);
-for (const id of ["loopback-leg", "loopback-load"]) {
-  $(id).addEventListener("change", () => { if (loopback) { stopLoopback(); startLoopback(); } });
-}
 
 // Call
 

@@ -55,7 +55,7 @@ function trickle(relay, peer, seen) {
   };
 }
 
-/** One that nobody of this page has. */
+/** Another port, which no socket of this page has. */
 function otherPort(port) {
   return port > 32768 ? port - 16384 : port + 16384;
 }

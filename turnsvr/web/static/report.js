@@ -43,7 +43,7 @@ export function fromLink(hash) {
   }
 }
 
-/** The RTCConfiguration that somebody has pasted: a list of ICE servers, or an object with one. Throws Error for people. */
+/** The RTCConfiguration in pasted text: a list of ICE servers, or an object with one. Throws Error for people. */
 export function pastedServers(text) {
   let found;
   try {
