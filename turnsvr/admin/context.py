@@ -165,7 +165,7 @@ class AdminContext(Protocol):
         """Seconds on the clock of deadlines."""
 
     async def refresh(self) -> None:
-        """Have what other processes of this server serve be as of now, give or take half a second."""
+        """Bring what other processes of this server serve up to date, within half a second."""
 
     def sessions(self) -> Iterator[Allocation]:
         """Every live allocation, in the order in which they began."""

@@ -73,7 +73,7 @@ class Rates:
         return _NOTHING if reading is None else reading.counters
 
     async def refresh(self) -> None:
-        """Bring everything up to now, give or take half a second; after a pause it takes as long."""
+        """Bring everything up to date, within half a second; after a pause it takes as long."""
         async with self._lock:
             await self._context.refresh()
             if self._sample is not None and self._context.now() < self._sample.at + _INTERVAL and self._rates_known:
