@@ -15,8 +15,7 @@
 # make help    these lines
 PYTHON ?= python3
 VENV ?= .venv
-# More than cores: tests wait more than they compute.
-WORKERS ?= 3
+WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 MINUTES ?= 60
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from turnsvr.client.dtls import DtlsContext
 from turnsvr.client.link import DtlsLink, LinkClosed, open_link, tls_context
 from turnsvr.client.probe import probe
 from turnsvr.client.probe_report import render
-from turnsvr.client.transaction import Timers
+from turnsvr.client.transaction import Timers, TransactionFailed
 from turnsvr.client.turn import TurnClient
 from turnsvr.config.settings import Settings
 from turnsvr.credentials import ice
@@ -152,14 +153,17 @@ credentials: {{users: {{{USER}: {PASSWORD}}}}}
     async def refreshing(client: TurnClient) -> None:
         async with asyncio.timeout(PATIENCE):
             while True:
-                await client.refresh()
+                with suppress(TransactionFailed):  # the allocation ends before the connection does
+                    await client.refresh()
 
     async def scenario(process: ServerProcess) -> None:
         client = await client_at(Address("127.0.0.1", port))
         process.process.terminate()
-        with pytest.raises((LinkClosed, OSError)):
-            await refreshing(client)
-        await client.link.close()
+        try:
+            with pytest.raises((LinkClosed, OSError)):
+                await refreshing(client)
+        finally:
+            await client.link.close()
 
     with ServerProcess(settings, tmp_path) as process:
         asyncio.run(scenario(process))

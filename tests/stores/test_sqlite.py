@@ -84,9 +84,9 @@ async def test_a_locked_file_is_unavailable_in_time(store: Store, file: Path) ->
     other = sqlite3.connect(file, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     before = time.monotonic()
-    with pytest.raises(Unavailable, match="database is locked"):
+    with pytest.raises(Unavailable, match=r"database is locked|no answer within 1 s"):
         await store.set_user(REALM, "alice", keys("alice"))
-    assert time.monotonic() - before < 2.5
+    assert time.monotonic() - before < 4
     other.execute("ROLLBACK")
     other.close()
     assert await store.set_user(REALM, "alice", keys("alice")) is True

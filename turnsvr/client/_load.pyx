@@ -104,6 +104,7 @@ cdef class _Run(_Receiving):
         quiet_since = now
         end = now + settle
         while now < end and now - quiet_since < quiet and self.delivered < self.sent:
+            self.send_rests()
             if self.drain():
                 quiet_since = now
             else:

@@ -187,12 +187,7 @@ cdef class _Sending:
             self.blocked += self.burst
             return
         if outlet.rest_size:
-            done = self.write(outlet, outlet.rest, outlet.rest_size)
-            if done < 0:
-                self.lose(outlet)
-            elif done > 0:
-                outlet.rest_size -= done
-                memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
+            self.send_rest(outlet)
             if outlet.rest_size:
                 self.blocked += self.burst
                 return
@@ -205,6 +200,22 @@ cdef class _Sending:
         outlet.rest_size = size - done
         if outlet.rest_size:
             memcpy(outlet.rest, buffer + done, outlet.rest_size)
+
+    cdef void send_rest(self, Outlet *outlet) noexcept nogil:
+        """Write of a burst that is under way as much as the connection takes."""
+        cdef ssize_t done = self.write(outlet, outlet.rest, outlet.rest_size)
+        if done < 0:
+            self.lose(outlet)
+        elif done > 0:
+            outlet.rest_size -= done
+            memmove(outlet.rest, outlet.rest + done, outlet.rest_size)
+
+    cdef void send_rests(self) noexcept nogil:
+        """The same for each connection, when no burst follows any more."""
+        cdef size_t i
+        for i in range(self.outlet_count):
+            if self.outlets[i].rest_size:
+                self.send_rest(&self.outlets[i])
 
     cdef void lose(self, Outlet *outlet) noexcept nogil:
         """The connection has failed: its flow is blocked from now on."""
