@@ -40,6 +40,46 @@ async def test_sources_take_turns() -> None:
     assert taken == ["many 0", "few", "other", "many 1"]
 
 
+async def test_what_is_asked_for_as_the_first_passes_all_others_and_has_every_second_step() -> None:
+    turns = Turns(asyncio.get_running_loop(), at_once=1)
+    taken: list[object] = []
+    for number in range(50):
+        turns.ask(bytes([number]), partial(taken.append, number))
+    for number in range(3):
+        turns.ask(b"probes", partial(taken.append, f"probe {number}"), first=True)
+    turns.ask(b"another", partial(taken.append, "another"), first=True).cancel()
+    turns.ask(b"a third", partial(taken.append, "a third"), first=True)
+    for _ in range(9):
+        await turn_of_the_loop()
+    assert taken == ["probe 0", 0, "a third", 1, "probe 1", 2, "probe 2", 3, 4]
+
+
+async def test_what_comes_first_takes_all_steps_where_nothing_else_waits() -> None:
+    turns = Turns(asyncio.get_running_loop(), at_once=2)
+    taken: list[object] = []
+    for number in range(4):
+        turns.ask(b"probes", partial(taken.append, number), first=True)
+    await turn_of_the_loop()
+    turns.ask(b"another", partial(taken.append, "another"))
+    await turn_of_the_loop()
+    assert taken == [0, 1, "another", 2]
+
+
+async def test_who_asks_in_his_own_step_gets_no_more_of_the_next_turn_than_there_is() -> None:
+    turns = Turns(asyncio.get_running_loop(), at_once=1)
+    taken: list[object] = []
+
+    def ask_for_two() -> None:
+        for number in range(2):
+            turns.ask(b"one", partial(taken.append, number))
+
+    turns.ask(b"one", ask_for_two)
+    await turn_of_the_loop()
+    assert taken == []
+    await turn_of_the_loop()
+    assert taken == [0]
+
+
 async def test_what_is_cancelled_takes_no_turn() -> None:
     turns = Turns(asyncio.get_running_loop(), at_once=1)
     taken: list[object] = []

@@ -7,7 +7,7 @@ import itertools
 import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from turnsvr.relay.counts import Counters
 from turnsvr.stun.address import Address, Family, FiveTuple, Transport
 from turnsvr.stun.message import Method
 from turnsvr.turn.commands import AllocationEnded, AllocationStarted, AuthenticationFailed, EndReason, RequestRefused
+from turnsvr.web.health import MAX_READINGS, MAX_READINGS_OF_ONE, Readings
+from turnsvr.web.refusal import Refused
 
 USERS: dict[str, Any] = {"credentials": {"users": {USER: PASSWORD}}}
 PATH = FiveTuple(Transport.UDP, Address("198.51.100.7", 4000), Address("192.0.2.1", 3478))
@@ -267,3 +269,28 @@ async def test_nothing_that_clients_send_becomes_a_label(start_web: StartWeb) ->
     for label in ("reason", "realm", "transport", "family", "method", "queue"):
         assert after.values(label) == before.values(label)
     assert "stranger" not in (await site.get("/metrics")).text
+
+
+def test_readings_under_way_are_few_and_of_one_client_fewer() -> None:
+    """A /64 is one client, and so is an IPv4 address however a socket writes it."""
+    readings = Readings()
+    with ExitStack() as stack:
+        for client in ["192.0.2.1", "::ffff:192.0.2.1", *["192.0.2.1"] * (MAX_READINGS_OF_ONE - 2)]:
+            stack.enter_context(readings.one_of(client))
+        with pytest.raises(Refused) as refused, readings.one_of("192.0.2.1"):
+            pass
+        assert (refused.value.status, refused.value.retry_after) == (503, 1)
+        for number in range(MAX_READINGS - MAX_READINGS_OF_ONE):
+            stack.enter_context(readings.one_of(f"2001:db8::{number}"))
+        with pytest.raises(Refused), readings.one_of("192.0.2.2"):
+            pass
+    with readings.one_of("192.0.2.1"):
+        pass
+
+
+async def test_a_crowd_of_readers_is_served_or_told_to_come_back_and_leaves_nothing_behind(start_web: StartWeb) -> None:
+    site = await start_web()
+    answers = await asyncio.gather(*(site.get("/metrics") for _ in range(40)))
+    assert {each.status_code for each in answers} <= {200, 503}
+    assert 200 in {each.status_code for each in answers}
+    assert (await site.get("/metrics")).status_code == 200

@@ -24,6 +24,7 @@ UPGRADE = (
     b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 MANY = 30
+HEALTH = (b"GET /healthz", b"HEAD /healthz", b"GET /readyz")
 
 
 class Busy:
@@ -31,6 +32,7 @@ class Busy:
 
     def __init__(self) -> None:
         self.began: list[tuple[int, str]] = []
+        """Turn and client of each."""
         self._turn = 0
 
     async def count(self) -> None:
@@ -84,6 +86,35 @@ async def test_a_few_begin_in_one_turn_of_the_loop_and_sources_take_turns(says: 
     assert len(application.began) == MANY + 1
     assert max(Counter(turn for turn, _ in application.began).values()) <= AT_ONCE
     assert [host for _, host in application.began].index("127.0.0.3") < MANY - 1
+
+
+@pytest.mark.parametrize("asks", HEALTH, ids=bytes.decode)
+@pytest.mark.parametrize("says", [GET, UPGRADE], ids=["request", "websocket"])
+async def test_a_probe_waits_for_nobody(says: bytes, asks: bytes) -> None:
+    """However many addresses have a request waiting, and though all of them asked before."""
+    probe = GET.replace(b"GET /", asks)
+    application = Busy()
+    async with asyncio.timeout(PATIENCE), served(application) as to, AsyncExitStack() as stack:
+        begun = [await connect(stack, to, f"127.0.1.{number + 1}", says[:-2]) for number in range(MANY)]
+        begun.append(await connect(stack, to, "127.0.2.1", probe[:-2]))
+        for _, writer in begun:
+            writer.write(says[-2:])
+        for reader, _ in begun:
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+    assert [host for _, host in application.began].index("127.0.2.1") <= 2 * AT_ONCE
+
+
+async def test_probes_from_many_addresses_leave_others_half_of_the_turns() -> None:
+    probe = GET.replace(b"GET /", b"GET /healthz")
+    application = Busy()
+    async with asyncio.timeout(PATIENCE), served(application) as to, AsyncExitStack() as stack:
+        begun = [await connect(stack, to, f"127.0.1.{number + 1}", probe[:-2]) for number in range(MANY)]
+        begun.append(await connect(stack, to, "127.0.2.1", GET[:-2]))
+        for _, writer in begun:
+            writer.write(GET[-2:])
+        for reader, _ in begun:
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+    assert [host for _, host in application.began].index("127.0.2.1") <= 2 * AT_ONCE
 
 
 @pytest.mark.parametrize("says", [GET, UPGRADE], ids=["request", "websocket"])

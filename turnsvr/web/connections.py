@@ -67,7 +67,7 @@ class HttpLimits:
     proxies: tuple[AddressRange, ...] = ()
     """Addresses that many clients come from: the bound of one address does not hold for them."""
     favoured: tuple[AddressRange, ...] = ()
-    """Addresses whose connections go last: strangers do not push them out."""
+    """Addresses whose connections go last, and whose TLS handshakes come first: strangers do not push them out."""
 
 
 class HttpConnection:
@@ -94,15 +94,15 @@ class HttpConnection:
         """Whether it has its place still."""
         return self in self._table
 
-    async def turn(self, turns: Turns) -> bool:
-        """Wait for the turn of its request; False where the connection is gone before."""
+    async def turn(self, turns: Turns, *, first: bool = False) -> bool:
+        """Wait for the turn of its request, which may come first; False where the connection is gone before."""
         self._turn = came = self._table.loop.create_future()
 
         def come() -> None:
             if not came.done():
                 came.set_result(True)
 
-        step = turns.ask(self.source or b"", come)
+        step = turns.ask(self.source or b"", come, first=first)
         if self._wait is not None:
             self.waits(*self._wait)
         try:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from turnsvr.config.websettings import WebSettings
+from turnsvr.limits import client_of
 from turnsvr.web.connections import HttpConnections
 from turnsvr.web.context import WebContext
 from turnsvr.web.endpoints import Endpoint
-from turnsvr.web.issuer import Issuer
+from turnsvr.web.issuer import Issuer, packed
 from turnsvr.web.metrics import Metrics
 from turnsvr.web.refusal import Refused
 from turnsvr.web.rooms import SignallingRooms
+
+MAX_READINGS: Final = 8
+"""Readings of the figures under way at once."""
+MAX_READINGS_OF_ONE: Final = 4
+"""Those of one IPv4 address or one IPv6 /64."""
 
 
 def endpoints(
@@ -27,6 +37,7 @@ def endpoints(
 ) -> tuple[Endpoint, ...]:
     """`/healthz`, `/readyz` and, for the addresses that may read them, `/metrics`."""
     figures = Metrics(context, issuer, rooms, connections)
+    readings = Readings()
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
@@ -46,8 +57,9 @@ def endpoints(
     async def metrics(request: Request) -> Response:
         if not _may_read(settings, request):
             raise Refused(403, "this address may not read metrics; web.metrics names those that may")
-        await context.refresh()
-        return Response(await figures.text(), media_type=CONTENT_TYPE_LATEST)
+        with readings.one_of(request.client.host if request.client else ""):
+            await context.refresh()
+            return Response(await figures.text(), media_type=CONTENT_TYPE_LATEST)
 
     ready = "Whether it takes new sessions; 503 while it drains or lacks what they need"
     return (
@@ -56,6 +68,27 @@ def endpoints(
         Endpoint("GET", "/.well-known/acme-challenge/{token}", proof),
         Endpoint("GET", "/metrics", metrics, "Figures for Prometheus", tag="health", head=True),
     )
+
+
+class Readings:
+    """Readings that are under way: each takes a thread, and its connection does not end to make room for others."""
+
+    def __init__(self) -> None:
+        self._by_source: Counter[bytes] = Counter()
+
+    @contextmanager
+    def one_of(self, client: str) -> Iterator[None]:
+        """One more of this client address for as long as the block lasts. Raises Refused."""
+        source = client_of(packed(client))
+        if self._by_source.total() >= MAX_READINGS or self._by_source[source] >= MAX_READINGS_OF_ONE:
+            raise Refused(503, "too many read the figures at this moment", retry_after=1)
+        self._by_source[source] += 1
+        try:
+            yield
+        finally:
+            self._by_source[source] -= 1
+            if not self._by_source[source]:
+                del self._by_source[source]
 
 
 def _may_read(settings: WebSettings, request: Request) -> bool:

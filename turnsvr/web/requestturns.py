@@ -1,7 +1,8 @@
 """HTTP requests begin in turns, a few in each turn of the loop and one source after the other.
 
 The loop serves TURN as well. However many requests there are, and whatever each costs, the rules have their time
-between two of them, and a client that asks once waits for one request of each other source.
+between two of them, and a client that asks once waits for one request of each other source. Who asks whether the
+server lives waits for none of those: a probe that gives up has a healthy server restarted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from turnsvr.web.middleware import AsgiApp, AsgiReceive, AsgiScope, AsgiSend
 AT_ONCE: Final = 2
 """Requests that begin in one turn of the loop."""
 _PLACE: Final = "place"
+_HEALTH: Final = ("/healthz", "/readyz")
+"""Paths of requests that come first. Their answers cost next to nothing."""
 
 
 def told_by(place: HttpConnection) -> dict[str, HttpConnection]:
@@ -27,7 +30,7 @@ def in_turn(application: AsgiApp, turns: Turns) -> AsgiApp:
 
     async def serve(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         place: HttpConnection = scope["state"].pop(_PLACE)
-        if await place.turn(turns):
+        if await place.turn(turns, first=scope["path"] in _HEALTH):
             await application(scope, receive, send)
             return
         while not (await receive())["type"].endswith(".disconnect"):

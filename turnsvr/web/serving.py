@@ -201,7 +201,10 @@ class _Uvicorn(uvicorn.Server):
             self._begin(connected, connection)
 
     def _begin_in_turn(self, connected: socket.socket, connection: HttpConnection) -> None:
-        """Have TLS begin in the turn of its client: hands are shaken on the loop that serves TURN as well."""
+        """Have TLS begin in the turn of its client: hands are shaken on the loop that serves TURN as well.
+
+        Before the handshake nobody can tell a probe from others but by its address, so favoured ones come first.
+        """
         begin = partial(self._begin, connected, connection)
 
         def drop() -> None:
@@ -212,7 +215,7 @@ class _Uvicorn(uvicorn.Server):
         turn = TlsTurn(
             asyncio.get_running_loop(),
             connected,
-            partial(self._turns.ask, connection.source or b""),
+            partial(self._turns.ask, connection.source or b"", first=connection.favoured),
             seconds=DEADLINES[Phase.TLS],
             begin=begin,
             late=drop,
