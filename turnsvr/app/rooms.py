@@ -78,7 +78,7 @@ class Rooms:
         self._traces: Traces | None = None
         self.revocations = Revocations()
         """User names that are refused until they expire."""
-        self.revocations.heard = self.elsewhere.revoke
+        self.revocations.heard.append(self.elsewhere.revoke)
         self.sessions = SessionCounter()
         self.events = Events((*sinks, self.sessions), ended)
         self._files = files

@@ -36,8 +36,8 @@ class Revocations:
         self.names = names or TimedNames()
         self._max_names = max_names
         self._revoked: set[str] = set()
-        self.heard: Callable[[str, str, int], None] = lambda owner, name, expiry: None
-        """Called with each name that was not revoked before, on whose account, and until when."""
+        self.heard: list[Callable[[str, str, int], None]] = []
+        """Each is called with every name that was not revoked before: on whose account, which, and until when."""
         self._by_owner: dict[str, list[tuple[int, str]]] = {}
         """A heap for each caller: expiry and name, the first to expire first."""
 
@@ -69,7 +69,8 @@ class Revocations:
             self._check_room(owner, share, wall_time)
             self._revoked.add(username)
             heapq.heappush(self._by_owner.setdefault(owner, []), (expiry, username))
-            self.heard(owner, username, expiry)
+            for hear in self.heard:
+                hear(owner, username, expiry)
         return True
 
     def held(self) -> list[tuple[str, str, int]]:

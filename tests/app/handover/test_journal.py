@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from array import array
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -233,6 +234,64 @@ def numbers_of_open(left: Left) -> set[int]:
     numbers = numbers_of(recovered)
     recovered.discard()
     return numbers
+
+
+async def test_a_name_stays_revoked_through_a_crash(
+    place: Place, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where no session has to do with it, and where a journal that was written anew has it already."""
+    first = await place.start()
+    revocations = first.rooms.revocations
+    until = int(time.time()) + 3_600
+    at_first, later, last = (f"{until}:{user}" for user in ("at-first", "later", "last"))
+    assert revocations.add(at_first, time.time(), owner="shop")
+    await first.keep_journal(keeper)
+    assert revocations.add(later, time.time(), owner="shop")
+    await asyncio.sleep(LATE)
+    assert revoked_in(keeper) == [["shop", at_first, until], ["shop", later, until]]
+    monkeypatch.setattr("turnsvr.app.handover.journal._LEAST", 0)
+    for number in range(300):
+        revocations.add(f"{until}:{number}", time.time(), owner="another")
+    assert revocations.add(last, time.time())
+    await asyncio.sleep(LATE)
+    left = Left.of(keeper)
+    await first.stop()
+    assert revocations.heard == [first.rooms.elsewhere.revoke]
+    taker, _ = find({f"{CRASH}5": left.kept()})
+    left.close()
+    assert taker is not None
+    second = await place.start(taker)
+    assert sorted(second.rooms.revocations.held()) == sorted(revocations.held())
+    assert len(revocations) == 303
+
+
+def revoked_in(keeper: Keeper) -> Any:
+    left = Left.of(keeper)
+    recovered = Recovered(left.kept())
+    recovered.open(HostTime.now())
+    [rules] = [message for message, _ in recovered._messages if message["kind"] == "rules"]
+    recovered.discard()
+    left.close()
+    others: Any = rules["others"]
+    return others["revoked"]
+
+
+async def test_what_a_revocation_adds_to_the_journal_does_not_grow_with_their_number(
+    place: Place, keeper: Keeper
+) -> None:
+    first = await place.start()
+    await first.keep_journal(keeper)
+    until = int(time.time()) + 3_600
+    sizes = []
+    for number in range(4):
+        for one in range(50):
+            first.rooms.revocations.add(f"{until}:{number}-{one:02}", time.time(), owner="shop")
+        await asyncio.sleep(LATE)
+        left = Left.of(keeper)
+        sizes.append(len(left.journal))
+        left.close()
+    [added] = {after - before for before, after in pairwise(sizes)}
+    assert added > 50 * len(f"{until}:0-00")
 
 
 async def test_the_port_of_a_session_that_has_ended_is_free_soon(place: Place, keeper: Keeper) -> None:

@@ -6,8 +6,9 @@ is put behind the old one, which is then taken out: so one lies there at any tim
 for a tenth of a second at the most. The journal has records as records.py writes them; what is written half at the end
 does not count.
 
-What has ended is written at once, what has begun or changed within a tenth of a second: a process that dies in
-between leaves less, never more. Streams do not outlive a crash: what was read of them, and not judged, is gone.
+What has ended is written at once, what has begun, changed or been revoked within a tenth of a second: a process that
+dies in between leaves fewer sessions, never more. Streams do not outlive a crash: what was read of them, and not judged,
+is gone.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ MEMBER: Final = struct.Struct("!QB")
 _LATE: Final = 0.1
 """Seconds within which a change is written."""
 _AT_ONCE: Final = 200
-"""Sessions that are written without letting the loop do anything else."""
+"""Sessions, and revoked names, that are written without letting the loop do anything else."""
 _LEAST: Final = 1024 * 1024
 """Bytes below which a journal is not written anew."""
 _PATIENCE: Final = 2.0
@@ -123,7 +124,8 @@ class Journal:
         self._open: list[Bundle] = []
         self._changed: set[Bundle] = set()
         self._dirty: set[int] = set()
-        self._revoked: list[tuple[str, str, int]] = []
+        self._revoked: list[Value] = []
+        """Names that are yet to be written, as `others` has them."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
@@ -140,6 +142,7 @@ class Journal:
             return
         self._rooms.events.add(self)
         self._rooms.engine.changed = self.changed
+        self._rooms.revocations.heard.append(self._hear)
         self._dirty.update(self._rooms.server.numbers())
         self._flush()
 
@@ -158,10 +161,16 @@ class Journal:
         if self._memory >= 0:
             os.close(self._memory)
         self._rooms.engine.changed = lambda number: None
+        if self._hear in self._rooms.revocations.heard:
+            self._rooms.revocations.heard.remove(self._hear)
 
     def changed(self, number: int) -> None:
         """A session has begun, or something about it has changed."""
         self._dirty.add(number)
+        self._soon()
+
+    def _hear(self, owner: str, name: str, expiry: int) -> None:
+        self._revoked.append([owner, name, expiry])
         self._soon()
 
     # Events
@@ -210,9 +219,9 @@ class Journal:
             for bundle in self._changed:
                 bundle.put()
             self._changed.clear()
-            if self._rooms.revocations.held() != self._revoked:
-                self._revoked = self._rooms.revocations.held()
-                text += records.pack({"kind": "others", "others": self._others.write()}, 0)
+            if revoked := self._revoked[:_AT_ONCE]:
+                del self._revoked[:_AT_ONCE]
+                text += records.pack({"kind": "revoked", "are": revoked}, 0)
             if text:
                 self._append(text)
             if self._size > max(_LEAST, 4 * self._base):
@@ -220,10 +229,8 @@ class Journal:
         except OSError as error:
             self._give_up(error)
             return
-        if self._dirty:
+        if self._dirty or self._revoked:
             self._timer = self._loop.call_soon(self._flush)  # type: ignore[assignment]
-        elif self._timer is None and len(self._rooms.revocations) != len(self._revoked):
-            self._soon()
 
     def _record(self, number: int) -> bytes:
         """The record to append for a session; empty for one that does not outlive a crash. Raises OSError."""
@@ -292,6 +299,7 @@ class Journal:
             if before >= 0:
                 os.close(before)
         self._size = self._base = len(data)
+        self._revoked.clear()
 
     def _listeners(self) -> Iterable[tuple[Value, int]]:
         for address, group in self._rooms.pump.belongings(self._rooms.server.numbers()).listeners.items():

@@ -132,14 +132,16 @@ def _as_a_hand_over(
     if len(read_list(of.get("are"), "are")) != len(listeners):
         raise Unreadable("its listeners are not there")
     sessions: dict[int, Document] = {}
+    others = read_document(rules.get("others"), "others")
+    revoked = [*read_list(others.get("revoked"), "revoked")]
     for each in said[4:]:
         kind = kind_of(each)
         if kind == "session":
             sessions[read_int(each.get("number"), "number")] = read_document(each.get("session"), "session")
         elif kind == "ended":
             sessions.pop(read_int(each.get("number"), "number"), None)
-        elif kind == "others":
-            rules = rules | {"others": each.get("others")}
+        elif kind == "revoked":
+            revoked += read_list(each.get("are"), "are")
         else:
             raise Unreadable(f"a record {kind!a}")
     whole = {number: each for number, each in sessions.items() if _is_whole(each, sockets.get(number, []))}
@@ -148,7 +150,7 @@ def _as_a_hand_over(
     _log.warning("the process before this one has crashed", sessions=len(whole))
     return [
         (begin, []),
-        (_with_numbers_beyond(rules, whole), []),
+        (_with_numbers_beyond(rules | {"others": others | {"revoked": revoked}}, whole), []),
         ({"kind": "staying", "are": [], "last_connection": 0}, []),
         (of, listeners),
         *_in_messages(whole, sockets),
