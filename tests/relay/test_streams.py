@@ -72,13 +72,15 @@ async def test_channel_data_is_padded(pump_factory: PumpFactory, family: Family,
     assert world.pump.counters(stream.number) == Counters(1, size, 1, size, 0)
 
 
+@pytest.mark.parametrize("fingerprint", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("size", [0, 1, 1000, 65_000])
-async def test_indications(pump_factory: PumpFactory, family: Family, size: int) -> None:
+async def test_indications(pump_factory: PumpFactory, family: Family, size: int, fingerprint: bool) -> None:
     world = pump_factory()
     stream, peer = Stream(world, family), world.endpoint(LOOPBACK[family])
-    assert stream.relay(send_indication(peer.address, bytes(size)).encode()) == 1
+    assert stream.relay(send_indication(peer.address, bytes(size)).encode(fingerprint=fingerprint)) == 1
     assert (await peer.receive())[0] == bytes(size)
+    assert not world.notes.messages
     peer.send(bytes(size), stream.relayed)
     assert read_from_relay(await stream.read()) == (peer.address, bytes(size))
 

@@ -7,8 +7,8 @@ for a tenth of a second at the most. The journal has records as records.py write
 does not count.
 
 What has ended is written at once, what has begun, changed or been revoked within a tenth of a second: a process that
-dies in between leaves fewer sessions, never more. Streams do not outlive a crash: what was read of them, and not judged,
-is gone.
+dies in between leaves fewer sessions, never more. Streams do not outlive a crash: what was read of them, and not
+judged, is gone.
 """
 
 from __future__ import annotations
