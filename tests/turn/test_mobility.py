@@ -97,6 +97,27 @@ def test_make_before_break(before: Transport, after: Transport, style: Style) ->
     assert code(client.allocate()) == 0, "who left may allocate anew"
 
 
+@pytest.mark.parametrize("after", list(Transport))
+def test_a_channel_permits_for_as_long_as_before(after: Transport) -> None:
+    """Counted from the last ChannelBind, on whichever path that came."""
+    world = World(ON)
+    client, ticket = mobile(world)
+    world.pass_time(100)
+    elsewhere = moved(client, there(after))
+    assert code(move(elsewhere, ticket)) == 0
+    assert elsewhere.channel_data(CHANNEL, b"here")
+    world.pass_time(499.999)
+    assert elsewhere.channel_data(CHANNEL, b"still")
+    assert elsewhere.send(PEER, b"still")
+    assert code(elsewhere.bind(CHANNEL, PEER)) == 0
+    assert code(elsewhere.refresh()) == 0
+    world.pass_time(599.999)
+    assert elsewhere.channel_data(CHANNEL, b"still")
+    world.pass_time(0.001)
+    assert not elsewhere.channel_data(CHANNEL, b"no channel")
+    assert not elsewhere.send(PEER, b"no permission")
+
+
 def test_a_send_indication_shows_the_move_as_well() -> None:
     world = World(ON)
     client, ticket = mobile(world)

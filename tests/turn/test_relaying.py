@@ -209,6 +209,25 @@ def test_create_permission_never_shortens_what_a_channel_permits(peer: Address) 
     assert not client.channel_data(0x4000, b"no channel")
 
 
+@BOTH_PEERS
+def test_a_channel_lengthens_the_permission_that_there_is_and_no_other(peer: Address) -> None:
+    world = World()
+    client = world.client()
+    client.allocate(DUAL, (a.LIFETIME, 3600))
+    client.permit(peer, OTHER_PEER)
+    world.pass_time(200)
+    client.bind(0x4000, peer)
+    world.pass_time(100)
+    assert not passes(world, OTHER_PEER)
+    world.pass_time(499.999)
+    assert client.channel_data(0x4000, b"data")
+    assert client.send(peer._replace(port=peer.port + 1), b"any port")
+    assert passes(world, peer)
+    world.pass_time(0.001)
+    assert not client.channel_data(0x4000, b"no channel")
+    assert not passes(world, peer)
+
+
 def test_two_channels_to_one_host_permit_for_as_long_as_the_later_one() -> None:
     world = World()
     client = world.client()
