@@ -165,6 +165,57 @@ async def test_other_errors_stay_here(pump_factory: PumpFactory) -> None:
     assert [(error.icmp_type, error.icmp_code) for error in world.notes.errors] == [(3, 3)]
 
 
+@needs_raw_sockets
+@pytest.mark.parametrize(
+    ("icmp_type", "code", "rest", "data"),
+    [
+        (1, 0, bytes(4), bytes(4)),
+        (1, 4, bytes(4), bytes(4)),
+        (2, 0, struct.pack("!I", 65_536), struct.pack("!I", 65_536)),  # the interface's own: nobody else sends less
+        (3, 0, bytes(4), bytes(4)),
+    ],
+)
+async def test_errors_of_ipv6_that_clients_are_told_of(
+    pump_factory: PumpFactory, icmp_type: int, code: int, rest: bytes, data: bytes
+) -> None:
+    world = pump_factory()
+    session, peer = world.session(Family.IPV6), world.endpoint("::1")
+    session.permit("::1")
+    session.send(send_indication(peer.address, b"abc").encode())
+    await peer.receive()
+    _icmp6(4, 0, bytes(4), session.relayed, peer.address)  # a parameter problem stays here
+    _icmp6(icmp_type, code, rest, session.relayed, peer.address)
+    await world.until(lambda: bool(world.notes.errors))
+    assert world.notes.errors == [PeerError(session.number, peer.address, icmp_type, code, data)]
+
+
+@needs_raw_sockets
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_none_of_them_is_told_where_nobody_wants_them(pump_factory: PumpFactory, family: Family) -> None:
+    world = pump_factory(replace(SETTINGS, peer_errors=False))
+    session, peer = world.session(family), world.endpoint(LOOPBACK[family])
+    session.permit(peer.address.host)
+    session.bind(0x4000, peer.address)
+    session.send(channel_data(0x4000, b"abc"))
+    await peer.receive()
+    types = ((3, 1), (3, 13), (11, 0)) if family is Family.IPV4 else ((1, 0), (1, 4), (3, 0))
+    for icmp_type, code in types:
+        send = _icmp if family is Family.IPV4 else _icmp6
+        send(icmp_type, code, bytes(4), session.relayed, peer.address)
+        peer.send(b"on it goes", session.relayed)
+        assert await session.receive() == channel_data(0x4000, b"on it goes")
+    await world.settled()
+    assert not world.notes.errors
+
+
+def _icmp6(icmp_type: int, code: int, rest: bytes, relayed: Address, peer: Address) -> None:
+    """The same of IPv6; the kernel makes the checksum."""
+    udp = struct.pack("!HHHH", relayed.port, peer.port, 11, 0)
+    ip = struct.pack("!IHBB", 6 << 28, len(udp), 17, 64) + relayed.packed + peer.packed
+    with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+        raw.sendto(struct.pack("!BBH", icmp_type, code, 0) + rest + ip + udp, (relayed.host, 0))
+
+
 def _icmp(icmp_type: int, code: int, rest: bytes, relayed: Address, peer: Address) -> None:
     """An ICMP error from the peer's host about a packet of the relay."""
     udp = struct.pack("!HHHH", relayed.port, peer.port, 11, 0)
