@@ -8,7 +8,8 @@ import json
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
+from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -17,6 +18,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import PATIENCE
+from tests.net.test_streams import Streams, hang_up
 from tests.web.conftest import Site, StartWeb
 
 ROOM = "b5c1e0d2a9f84736b5c1e0d2a9f84736"
@@ -89,6 +91,10 @@ def plain_url(site: Site) -> str:
 
 WAYS = ["websocket", "polling", "plain"]
 POLLING = {"EIO": "4", "transport": "polling"}
+WEBSOCKET = (
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+)
 
 
 @pytest.mark.parametrize("one", WAYS)
@@ -293,6 +299,64 @@ async def test_it_can_be_switched_off(start_web: StartWeb) -> None:
     with pytest.raises(InvalidStatus):
         await connect(plain_url(site), proxy=None)
     assert (await site.get("/page.json")).json()["signalling"] is False
+
+
+class Poller:
+    """A member with a long poll under way, on connections of its own address."""
+
+    def __init__(self, site: Site, host: str) -> None:
+        self.session: dict[str, str] = {}
+        self._site = site
+        self._host = host
+        self._connections: list[Streams] = []
+
+    async def __aenter__(self) -> Self:
+        await self._connect()
+        opened = await self._says(b"GET", b"", until=b"}")
+        self.session = {**POLLING, "sid": json.loads(b"{" + opened.partition(b"{")[2])["sid"]}
+        await self._says(b"POST", b"40", until=b"OK")
+        await self._says(b"GET", b"", until=b"}")
+        await self._says(b"GET", b"")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for each in self._connections:
+            await hang_up(each)
+
+    async def upgrade(self) -> bytes:
+        """The status of a WebSocket that is opened for the session, and says nothing."""
+        await self._connect()
+        return (await self._says(b"GET", b"", WEBSOCKET, until=b"\r\n")).split()[1]
+
+    async def hears(self) -> bytes:
+        """What its long poll ends with."""
+        return await asyncio.wait_for(self._connections[0][0].readuntil(b"}"), PATIENCE)
+
+    async def _connect(self) -> None:
+        url = self._site.client.base_url
+        self._connections.append(await asyncio.open_connection(url.host, url.port, local_addr=(self._host, 0)))
+
+    async def _says(self, method: bytes, body: bytes, more: bytes = b"", *, until: bytes = b"") -> bytes:
+        reader, writer = self._connections[-1]
+        query = urlencode(self.session or POLLING).encode()
+        length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        writer.write(b"%s /socket.io/?%s HTTP/1.1\r\nHost: a\r\n%s\r\n%s" % (method, query, more + length, body))
+        return await asyncio.wait_for(reader.readuntil(until), PATIENCE) if until else b""
+
+
+async def test_sessions_with_two_connections_each_leave_room_for_others(start_web: StartWeb) -> None:
+    """A long poll, and an upgrade that is never finished. Whose upgrade is refused goes on with long polls."""
+    site = await start_web(connections=16, connections_per_address=16)
+    async with AsyncExitStack() as stack:
+        pollers = [await stack.enter_async_context(Poller(site, f"127.0.1.{number + 1}")) for number in range(12)]
+        assert [await each.upgrade() for each in pollers] == [b"101"] * 2 + [b"403"] * 10
+        assert (await site.get("/healthz")).status_code == 200
+        assert (await site.post("/socket.io/", params=pollers[0].session, content="1")).status_code == 200
+        assert await pollers[2].upgrade() == b"403", "that WebSocket outlives its session"
+        for each in pollers[2:]:
+            joined = f'42["join",{{"room":"{ROOM}-{id(each)}"}}]'
+            assert (await site.post("/socket.io/", params=each.session, content=joined)).status_code == 200
+            assert b'"joined"' in await each.hears()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -3,8 +3,8 @@
 A connection that waits for its client (for TLS, a head, a body, or for the client to read), or for its request's turn
 (requestturns.py), has a deadline, counted from when the wait began, so that single bytes do not extend it. It may be
 ended at any time to make room for a new one. A connection whose request is with the application, or that carries a
-signalling session, is not ended to make room; how many of those there can be is bounded where sessions begin
-(signalling.py).
+signalling session, is not ended to make room; how many of those there can be is bounded where sessions and upgrades
+begin (signalling.py), and where figures are read (health.py).
 
 So a new connection is refused only where its own address holds all that one address may, in sessions. Otherwise the
 connection goes that has waited longest, of the address that has most of them waiting: who comes from few addresses ends

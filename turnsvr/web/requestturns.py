@@ -30,7 +30,7 @@ def in_turn(application: AsgiApp, turns: Turns) -> AsgiApp:
 
     async def serve(scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         place: HttpConnection = scope["state"].pop(_PLACE)
-        if await place.turn(turns, first=scope["path"] in _HEALTH):
+        if await place.turn(turns, first=scope["type"] == "http" and scope["path"] in _HEALTH):
             await application(scope, receive, send)
             return
         while not (await receive())["type"].endswith(".disconnect"):

@@ -32,6 +32,8 @@ _PING_TIMEOUT = 20
 _WAITING_MESSAGES = 4
 """Of the largest size that may wait for one slow member; then it is disconnected."""
 _SWEEP_SECONDS = 10.0
+_SESSIONS_FOR_AN_UPGRADE = 6
+"""Sessions that there may be for each upgrade under way, which is a connection that no session counts for."""
 _TRY_AGAIN_LATER = 1013
 _POLICY = 1008
 
@@ -90,7 +92,7 @@ class Signalling:
             logger=logger,
             engineio_logger=logger,
         )
-        self._door = SocketServerApp(self._sio)
+        self._door = SocketServerApp(self._sio, lambda: max(1, room() // _SESSIONS_FOR_AN_UPGRADE))
         self._register()
 
     def mount(self, app: AsgiApp) -> AsgiApp:

@@ -2,7 +2,7 @@
 
 What waits for a client is bounded in bytes. What a client sends that means nothing ends its session without a
 trace-back. A query is read once, here, and Engine.IO sees nothing else of it; there is no JSONP. A session may have one
-long poll and one upgrade to WebSocket under way.
+long poll and one upgrade to WebSocket under way; of such sessions, which take two connections, there are few at once.
 """
 
 from __future__ import annotations
@@ -174,11 +174,14 @@ class _TextPacket(Packet):  # type: ignore[misc]
 class SocketServerApp:
     """The ASGI application of a SocketServer, for requests that read_query() has read."""
 
-    def __init__(self, server: SocketServer) -> None:
+    def __init__(self, server: SocketServer, upgrades: Callable[[], int]) -> None:
+        """upgrades: those that may be under way at once; a client whose upgrade is refused goes on with long polls."""
         self._server = server
+        self._most_upgrades = upgrades
         self._app: AsgiApp = socketio.ASGIApp(server, socketio_path=PATH)
         self._polling: set[str] = set()
         self._upgrading: set[str] = set()
+        """Sessions that have a WebSocket besides what they began with, whether they have changed to it yet or not."""
 
     async def serve(self, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend, query: dict[str, str]) -> None:
         clean = {**scope, "query_string": urlencode({name: query[name] for name in _PASSED if name in query}).encode()}
@@ -222,13 +225,17 @@ class SocketServerApp:
         receive = _readable(receive)
         if not sid:
             await self._app(scope, receive, send)
-        elif client is None or sid in self._upgrading:
+        elif client is None or sid in self._upgrading or self._upgrades_under_way() >= self._most_upgrades():
             await receive()
             await send({"type": "websocket.close"})
         else:
             await self._alone(self._upgrading, sid, scope, _in_time(receive, lambda: bool(client.upgraded)), send)
             if client.upgrading:  # it was given up half-way, and Engine.IO holds its messages back for good
                 await self._server.eio.disconnect(sid)
+
+    def _upgrades_under_way(self) -> int:
+        clients = map(self._server.living, self._upgrading)
+        return sum(client is None or not client.upgraded for client in clients)
 
     async def _alone(self, busy: set[str], sid: str, scope: AsgiScope, receive: AsgiReceive, send: AsgiSend) -> None:
         """One request of this kind for each session, and that session a living one."""
