@@ -20,7 +20,7 @@ from turnsvr.stores import status
 from turnsvr.stun import integrity
 from turnsvr.turn import allocation, policy, state
 from turnsvr.turn import waiting as requests
-from turnsvr.web import backlog, requestturns, serving
+from turnsvr.web import backlog, health, requestturns, serving
 from turnsvr.web.connections import DEADLINES, Phase
 
 TEXT = (Path(__file__).parent.parent / "docs/security.md").read_text()
@@ -66,6 +66,7 @@ def row(begins: str) -> str:
         ("verdicts", f"{policy._verdict.cache_info().maxsize:,}"),
         ("waits for an HTTP", f"{DEADLINES[Phase.HEAD]:g} s for TLS or a head, {DEADLINES[Phase.BODY]:g} s for a body"),
         ("HTTP requests", f"{DEADLINES[Phase.TURN]:g} s until they begin | {requestturns.AT_ONCE} begin in one turn"),
+        ("readings of `/metrics`", f"{health.MAX_READINGS} | {health.MAX_READINGS_OF_ONE} | 503"),
         ("a request over HTTP", f"{serving._MAX_HEADER_BYTES // KIB} KiB of head"),
         ("what waits for members", f"{backlog._TOGETHER // MIB} MiB"),
         ("what waits for members", f"{backlog._MAX_MESSAGES} messages"),

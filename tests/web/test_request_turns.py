@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from tests.conftest import PATIENCE
+from tests.net.test_handshakes import hello
 from tests.net.test_streams import hang_up
+from turnsvr.config.ranges import AddressRange
+from turnsvr.net.tls import TlsFiles
 from turnsvr.web.connections import HttpConnections, HttpLimits
 from turnsvr.web.middleware import AsgiReceive, AsgiScope, AsgiSend, answer
 from turnsvr.web.requestturns import AT_ONCE
@@ -49,13 +53,16 @@ class Busy:
 
 
 @asynccontextmanager
-async def served(application: Busy, connections: int = 1_000) -> AsyncIterator[tuple[str, int]]:
-    table = HttpConnections(HttpLimits(connections, connections), asyncio.get_running_loop())
+async def served(
+    application: Busy, connections: int = 1_000, favoured: str = "::1", tls: ssl.SSLContext | None = None
+) -> AsyncIterator[tuple[str, int]]:
+    limits = HttpLimits(connections, connections, favoured=(AddressRange.parse(favoured),))
+    table = HttpConnections(limits, asyncio.get_running_loop())
     servers = HttpServers()
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     counting = asyncio.create_task(application.count())
-    await servers.start([listener], application.serve, table, message_size=1_000)
+    await servers.start([listener], application.serve, table, message_size=1_000, tls=tls)
     try:
         yield listener.getsockname()
     finally:
@@ -71,6 +78,12 @@ async def connect(stack: AsyncExitStack, to: tuple[str, int], source: str, says:
     stack.push_async_callback(hang_up, (reader, writer))
     writer.write(says)
     return reader, writer
+
+
+async def until_read() -> None:
+    """The server, which is on this loop, has taken MANY connections, and read what came along with them."""
+    for _ in range(2 * MANY):
+        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("says", [GET, UPGRADE], ids=["request", "websocket"])
@@ -97,11 +110,36 @@ async def test_a_probe_waits_for_nobody(says: bytes, asks: bytes) -> None:
     async with asyncio.timeout(PATIENCE), served(application) as to, AsyncExitStack() as stack:
         begun = [await connect(stack, to, f"127.0.1.{number + 1}", says[:-2]) for number in range(MANY)]
         begun.append(await connect(stack, to, "127.0.2.1", probe[:-2]))
+        await until_read()
         for _, writer in begun:
             writer.write(says[-2:])
         for reader, _ in begun:
             assert (await reader.read()).startswith(b"HTTP/1.1 ")
     assert [host for _, host in application.began].index("127.0.2.1") <= 2 * AT_ONCE
+
+
+async def test_a_favoured_address_waits_for_no_handshakes_of_others(certificate: TlsFiles) -> None:
+    """As loopback is: a probe that comes over TLS says what it is after the handshake alone."""
+    tls, says, answered = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), hello(), list[str]()
+    tls.load_cert_chain(certificate.certificate, certificate.key)
+
+    async def is_answered(host: str, reader: asyncio.StreamReader) -> None:
+        assert await reader.read(1) == b"\x16"
+        answered.append(host)
+
+    async with (
+        asyncio.timeout(PATIENCE),
+        served(Busy(), favoured="127.0.2.1", tls=tls) as to,
+        AsyncExitStack() as stack,
+        asyncio.TaskGroup() as waiting,
+    ):
+        hosts = [*(f"127.0.1.{number + 1}" for number in range(MANY)), "127.0.2.1"]
+        begun = [(host, await connect(stack, to, host, says[:-1])) for host in hosts]
+        await until_read()
+        for host, (reader, writer) in begun:
+            waiting.create_task(is_answered(host, reader))
+            writer.write(says[-1:])
+    assert answered.index("127.0.2.1") < MANY // 3
 
 
 async def test_probes_from_many_addresses_leave_others_half_of_the_turns() -> None:
@@ -110,6 +148,7 @@ async def test_probes_from_many_addresses_leave_others_half_of_the_turns() -> No
     async with asyncio.timeout(PATIENCE), served(application) as to, AsyncExitStack() as stack:
         begun = [await connect(stack, to, f"127.0.1.{number + 1}", probe[:-2]) for number in range(MANY)]
         begun.append(await connect(stack, to, "127.0.2.1", GET[:-2]))
+        await until_read()
         for _, writer in begun:
             writer.write(GET[-2:])
         for reader, _ in begun:
