@@ -50,6 +50,36 @@ def test_what_is_not_time_limited_or_has_expired_needs_no_place() -> None:
     assert len(revocations) == 0
 
 
+NO_EXPIRY = [
+    "",
+    ":",
+    "nan:shop:a",
+    "inf:shop:a",
+    "-1900000000:shop:a",
+    "+1900000000:shop:a",
+    "1e10:shop:a",
+    "1900000000.5:shop:a",
+    " 1900000000:shop:a",
+    "1900000000\n:shop:a",
+    "1_900_000_000:shop:a",
+    "\uff11\uff19" + "\uff10" * 8 + ":shop:a",
+    "0x713fb300:shop:a",
+    "1900000000000:shop:a",
+    "9" * 400,
+    "1900000000:" + "a" * 509,
+    "1900000000:\ud800",
+]
+"""Names that say no expiry in seconds, or are too long to be names, or none at all."""
+
+
+@pytest.mark.parametrize("name", NO_EXPIRY, ids=ascii)
+def test_what_says_no_expiry_takes_no_place(name: str) -> None:
+    revocations = Revocations(max_names=1)
+    assert not revocations.add(name, NOW, owner="shop", share=1)
+    assert len(revocations) == 0
+    assert revocations.add(named("a"), NOW, owner="shop", share=1)
+
+
 def test_twice_is_once() -> None:
     revocations = Revocations()
     for _ in range(3):

@@ -231,6 +231,15 @@ def test_what_no_caller_was_given_is_not_revoked() -> None:
         scene.refuse(404, scene.issuer.revoke, scene.caller(), f"{expiry}:a:bob", WALL)
 
 
+@pytest.mark.parametrize(
+    "expiry", ["", "nan", "inf", "-1", "1e10", "1800000000.5", "\uff11\uff18" + "\uff10" * 8, "9" * 13, "9" * 400]
+)
+def test_what_is_no_expiry_is_nobody_s_name(expiry: str) -> None:
+    scene = Scene(keys=[{"name": "a", "key": KEY}])
+    scene.refuse(404, scene.issuer.revoke, scene.caller(), f"{expiry}:a:bob", WALL)
+    assert not scene.server.revoked
+
+
 def test_a_full_table_is_told() -> None:
     scene = Scene(keys=[{"name": "a", "key": KEY}])
     scene.server.full = True
