@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from bench import cases, chart, pairs, record, report
+from bench.lab import command as laboratory
 from bench.machine import describe
 from bench.progress import progress
 from bench.servers import Coturn, ServerFailed, Turnsvr
@@ -48,6 +49,7 @@ _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 )
 @click.option("--json", "json_file", type=_PATH, metavar="FILE", help="Write all that was measured, after each case.")
 @click.option("--resume", is_flag=True, help="Keep the cases that the file of --json has; it must be of this setting.")
+@click.option("--lab", is_flag=True, help="Between network namespaces, with lone packets made in the kernel; as root.")
 @click.option("--chart", "chart_file", type=_PATH, metavar="FILE", help="Write the ratios as an SVG chart.")
 def main(
     program: str,
@@ -60,6 +62,7 @@ def main(
     busy_poll: int,
     json_file: Path | None,
     resume: bool,
+    lab: bool,
     chart_file: Path | None,
 ) -> None:
     """Compare turnsvr with coturn on this machine.
@@ -68,9 +71,9 @@ def main(
     130 or 143 after Ctrl-C or SIGTERM, which keep what was measured until then. Needs two cores; ten thousand
     allocations need as many open files.
     """
-    chosen = _chosen(pattern, quick)
+    in_lab, chosen = (laboratory.chosen(pattern, quick), ()) if lab else ([], _chosen(pattern, quick))
     if listing:
-        click.echo("\n".join(case.name for case in chosen))
+        click.echo("\n".join([*(case.name for case in in_lab), *(case.name for case in chosen)]))
         return
     if quick:
         count, seconds = min(count, _QUICK_PAIRS), min(seconds, _QUICK_SECONDS)
@@ -78,12 +81,16 @@ def main(
         raise click.UsageError("--pairs is at least 1, --seconds between 0.1 and 60")
     if resume and not json_file:
         raise click.UsageError("--resume needs --json FILE")
+    if lab and (resume or chart_file):
+        raise click.UsageError("--lab has neither --resume nor --chart")
     if json_file and not os.access(json_file.parent, os.W_OK):
         raise click.UsageError(f"no file can be written in {json_file.parent}")
+    asked = {"pump": pump, "busy_poll": busy_poll, "pairs": count, "seconds": seconds}
+    if lab:
+        sys.exit(laboratory.run(in_lab, program, {**describe(), **asked}, json_file))
     with tempfile.TemporaryDirectory(prefix="turnsvr-bench-") as folder:
         ours, theirs = Turnsvr(Path(folder), pump=pump, busy_poll=busy_poll), Coturn(Path(folder), program)
         try:
-            asked = {"pump": pump, "busy_poll": busy_poll, "pairs": count, "seconds": seconds}
             setting = {**describe(), "coturn": theirs.version(), **asked}
             results = _earlier(json_file if resume else None, setting)
         except (ServerFailed, record.BadRecord, OSError) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench.cases import Kind
 from bench.pairs import Result
@@ -77,6 +78,10 @@ class Goal(NamedTuple):
     def met(self) -> bool:
         """NaN, for what was not measured, meets none."""
         return self.found <= self.bound if self.at_most else self.found >= self.bound
+
+    def as_json(self) -> dict[str, Any]:
+        """NaN becomes null."""
+        return {**self._asdict(), "found": self.found if math.isfinite(self.found) else None, "met": self.met}
 
     def __str__(self) -> str:
         sign = "<=" if self.at_most else ">="

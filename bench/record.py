@@ -21,9 +21,14 @@ class BadRecord(Exception):
 
 def write(path: Path, results: Sequence[Result], setting: Mapping[str, Any]) -> None:
     """Replace the file by these results. Raises OSError and then leaves the file as it was."""
+    save(path, report.as_json(results, setting))
+
+
+def save(path: Path, record: Mapping[str, Any]) -> None:
+    """Replace the file by a record of JSON values. Raises OSError and then leaves the file as it was."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        fresh.write_text(json.dumps(report.as_json(results, setting), indent=1) + "\n")
+        fresh.write_text(json.dumps(record, indent=1) + "\n")
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)

@@ -122,23 +122,14 @@ def _case(result: Result) -> dict[str, Any]:
         "name": result.case.name,
         "error": result.error or None,
         "notes": notes(result),
-        "headline": {"metric": found.metric, "advantage": _numbers(found.advantage), "by_cpu": found.by_cpu},
+        "headline": {"metric": found.metric, "advantage": numbers(found.advantage), "by_cpu": found.by_cpu},
         "goal": result.case.goal,
-        "goals": [
-            {
-                "name": goal.name,
-                "found": _number(goal.found),
-                "bound": goal.bound,
-                "at_most": goal.at_most,
-                "met": goal.met,
-            }
-            for goal in goals(result)
-        ],
+        "goals": [goal.as_json() for goal in goals(result)],
         "metrics": {
             name: {
-                "ours": _numbers(spread([pair.ours for pair in result.pairs], name)),
-                "theirs": _numbers(spread([pair.theirs for pair in result.pairs], name)),
-                "ratio": _numbers(ratio(result.pairs, name)),
+                "ours": numbers(spread([pair.ours for pair in result.pairs], name)),
+                "theirs": numbers(spread([pair.theirs for pair in result.pairs], name)),
+                "ratio": numbers(ratio(result.pairs, name)),
             }
             for name in METRICS
             if any(name in pair.ours for pair in result.pairs)
@@ -147,7 +138,7 @@ def _case(result: Result) -> dict[str, Any]:
     }
 
 
-def _numbers(value: Spread) -> dict[str, float | None]:
+def numbers(value: Spread) -> dict[str, float | None]:
     return {name: _number(part) for name, part in value._asdict().items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import math
+import re
 import secrets
 import socket
 import subprocess
@@ -61,6 +62,15 @@ class _Ended(ServerFailed):
 
 
 @dataclass(frozen=True, slots=True)
+class Hosts:
+    """Addresses where the server listens, where it relays, and of the peers."""
+
+    server: str = SERVER_HOST
+    relay: str = RELAY_HOST
+    peer: str = PEER_HOST
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How to start a server: the transport that clients use, its threads and the cores they may run on."""
 
@@ -69,6 +79,7 @@ class Plan:
     cores: Sequence[int] = (0,)
     tcp_relay: bool = False
     """Whether peers are reached over TCP; coturn has it on always."""
+    hosts: Hosts = Hosts()
 
 
 class Server(ABC):
@@ -95,8 +106,7 @@ class Server(ABC):
         return self._start(plan)
 
     def _start(self, plan: Plan) -> Running:
-        address = Address(SERVER_HOST, free_port())
-        tls = Address(SERVER_HOST, free_port())
+        address, tls = (Address(plan.hosts.server, free_port(plan.hosts.server)) for _ in range(2))
         command = self._command(plan, address, tls)
         log = self.folder / f"{self.name}.log"
         with log.open("wb") as output:
@@ -173,20 +183,23 @@ class Turnsvr(Server):
 
     name = "turnsvr"
 
-    def __init__(self, folder: Path, *, pump: str = "auto", busy_poll: int = 0) -> None:
-        """pump and busy_poll as pump.kind and pump.busy_poll of the settings."""
+    def __init__(self, folder: Path, *, pump: str = "auto", busy_poll: int = 0, offload: str = "off") -> None:
+        """pump, busy_poll and offload as pump.kind, pump.busy_poll and pump.offload of the settings."""
         super().__init__(folder)
         self.pump = pump
         self.busy_poll = busy_poll
+        self.offload = offload
+        self.admin_socket = folder / "admin.sock"
+        """Served where it offloads, which its status tells of."""
 
     def _command(self, plan: Plan, address: Address, tls: Address) -> list[str]:
         listen = [f"udp://{address}", f"tcp://{address}"]
         settings: dict[str, object] = {
             "realm": REALM,
             "listen": listen,
-            "relay": {"addresses": [RELAY_HOST], "tcp": plan.tcp_relay},
+            "relay": {"addresses": [plan.hosts.relay], "tcp": plan.tcp_relay},
             "credentials": {"users": {USERNAME: self.password}},
-            "peers": {"allow": ["127.0.0.1", PEER_HOST]},
+            "peers": {"allow": ["127.0.0.1", plan.hosts.peer]},
             "limits": {
                 "allocations": _PLENTY,
                 "allocations_per_user": _PLENTY,
@@ -196,9 +209,16 @@ class Turnsvr(Server):
                 "connections_per_address": _PLENTY,
                 "answers_per_address": 0,
             },
-            "pump": {"kind": self.pump, "threads": plan.threads, "busy_poll": self.busy_poll},
+            "pump": {
+                "kind": self.pump,
+                "threads": plan.threads,
+                "busy_poll": self.busy_poll,
+                "offload": self.offload,
+            },
             "log": {"level": "warning"},
         }
+        if self.offload != "off":
+            settings["admin"] = {"socket": str(self.admin_socket)}
         if plan.transport.is_encrypted:
             listen.append(f"{plan.transport.value}://{tls}")
             certificate, key = make_certificate(self.folder)
@@ -213,9 +233,21 @@ class Coturn(Server):
 
     name = "coturn"
 
-    def __init__(self, folder: Path, program: str) -> None:
+    def __init__(self, folder: Path, program: str, flags: Sequence[str] = ()) -> None:
+        """flags: further ones, as its help spells them."""
         super().__init__(folder)
         self.program = program
+        self.flags = flags
+
+    def knows(self, flags: Sequence[str]) -> bool:
+        """Whether its help names them all."""
+        try:
+            said = subprocess.run(  # noqa: S603
+                [self.program, "--help"], capture_output=True, text=True, check=False, timeout=10
+            )
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return set(flags) <= set(re.findall(r"--[a-z0-9-]+", said.stdout + said.stderr))
 
     def version(self) -> str:
         """As it says; raises ServerFailed when the program cannot be run."""
@@ -232,7 +264,7 @@ class Coturn(Server):
             f"listening-ip={address.host}",
             f"listening-port={address.port}",
             f"tls-listening-port={tls.port}",
-            f"relay-ip={RELAY_HOST}",
+            f"relay-ip={plan.hosts.relay}",
             f"relay-threads={plan.threads}",
             "lt-cred-mech",
             f"user={USERNAME}:{self.password}",
@@ -257,14 +289,14 @@ class Coturn(Server):
             lines.append("no-tls")
         path = self.folder / "coturn.conf"
         _write_private(path, "\n".join(lines) + "\n")
-        return [self.program, "-c", str(path)]
+        return [self.program, "-c", str(path), *self.flags]
 
 
-def free_port() -> int:
+def free_port(host: str = SERVER_HOST) -> int:
     """A port that is free for UDP and TCP just now."""
     while True:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
-            udp.bind((SERVER_HOST, 0))
+            udp.bind((host, 0))
             with suppress(OSError):
                 tcp.bind(udp.getsockname())
                 return int(udp.getsockname()[1])

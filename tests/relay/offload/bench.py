@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
 
-from tests.relay.offload.frames import Check, Datagram, read
+from bench.lab.frames import Check, Datagram, read
 from turnsvr.relay.offload import layout, system
 from turnsvr.relay.offload.layout import ChannelFlow, Direction, FlowState, Hop, Reason
 from turnsvr.relay.offload.programs import ProgramKind, Programs

@@ -6,7 +6,8 @@ import asyncio
 import sys
 from typing import cast
 
-from tests.relay.offload.lab import SERVER, SETTINGS
+from bench.lab.network import SERVER
+from tests.relay.offload.lab import SETTINGS
 from tests.relay.world import Notes
 from turnsvr import relay
 from turnsvr.relay.offload.settings import Mode, OffloadSettings

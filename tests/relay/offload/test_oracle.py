@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.relay.offload.frames import Check, Datagram, channel_data
-from tests.relay.offload.lab import CHANNEL, CLIENT, PEER, SERVER, End, Lab, Opened, within
+from bench.lab.frames import Check, Datagram, channel_data
+from bench.lab.network import CLIENT, PEER, SERVER, within
+from tests.relay.offload.lab import CHANNEL, End, Lab, Opened
 from turnsvr.relay.offload.programs import Programs
 from turnsvr.relay.offload.settings import Mode
 from turnsvr.stun.address import Address, Family

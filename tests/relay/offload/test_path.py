@@ -15,8 +15,9 @@ from typing import Protocol
 
 import pytest
 
-from tests.relay.offload.frames import Datagram, channel_data
-from tests.relay.offload.lab import CHANNEL, CLIENT, PEER, RELAY, SERVER, SETTINGS, Lab, Opened, Served, run, within
+from bench.lab.frames import Datagram, channel_data
+from bench.lab.network import CLIENT, PEER, RELAY, SERVER, run, within
+from tests.relay.offload.lab import CHANNEL, SETTINGS, Lab, Opened, Served
 from turnsvr import relay
 from turnsvr.app.handover.document import less
 from turnsvr.plane import OpenRelay

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from bench.lab.frames import Check, Datagram, channel_data
 from tests.relay.offload.bench import (
     CHANNEL,
     ENDS,
@@ -20,7 +21,6 @@ from tests.relay.offload.bench import (
     Bench,
     Verdict,
 )
-from tests.relay.offload.frames import Check, Datagram, channel_data
 from turnsvr.relay.offload.layout import Hop, Reason
 from turnsvr.stun.address import Address
 

@@ -148,13 +148,15 @@ def attached(interface: int, attach_type: int) -> int:
     return int(Struct("=I").unpack_from(room.raw, 24)[0])
 
 
-def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, flags: int = 0) -> tuple[int, bytes, int]:
-    """Run a program on a frame, `repeat` times. Raises BpfError.
+def run(
+    program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, flags: int = 0, batch: int = 0
+) -> tuple[int, bytes, int]:
+    """Run a program on a frame, `repeat` times. Raises BpfError, with EINTR where a signal ends it.
 
     Returns its verdict, the frame as it left it, and nanoseconds a run.
 
-    context: what the program is to see as its struct xdp_md or __sk_buff. With LIVE_FRAMES the frames really leave, and
-    none is returned.
+    context: what the program is to see as its struct xdp_md or __sk_buff. With LIVE_FRAMES the frames really leave, in
+    batches of so many (0: 64), and none is returned.
     """
     given, left = ctypes.create_string_buffer(frame, len(frame)), ctypes.create_string_buffer(len(frame) + 512)
     told = ctypes.create_string_buffer(context, len(context))
@@ -174,7 +176,7 @@ def run(program: int, frame: bytes, *, context: bytes = b"", repeat: int = 1, fl
             0,
             flags,
             0,
-            0,
+            batch,
         )
     )
     _bpf(_PROG_TEST_RUN, room)
