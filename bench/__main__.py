@@ -21,7 +21,7 @@ from bench.servers import Coturn, ServerFailed, Turnsvr
 from bench.stopping import Stopped, stoppable
 
 _PATH = click.Path(dir_okay=False, path_type=Path)
-_FULL_PAIRS = 5
+_FULL_PAIRS = laboratory.FULL_ROUNDS
 _UNFINISHED = "interrupted"
 _QUICK_SECONDS, _QUICK_PAIRS = 0.6, 1
 

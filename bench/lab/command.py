@@ -13,23 +13,25 @@ import click
 
 from bench import record
 from bench.lab import measure, report
+from bench.lab.cases import LabCase, cases
 from bench.lab.rows import Row, rows
 from bench.lab.traffic import LabUnavailable
 from bench.progress import progress
 from bench.servers import ServerFailed
 from bench.stopping import Stopped, stoppable
 
+FULL_ROUNDS = 5
 _UNFINISHED = "interrupted"
 QUICK = ("lab/up/64/1000", "lab/down/64/1000")
 
 
-def chosen(pattern: str | None, quick: bool) -> list[measure.LabCase]:
+def chosen(pattern: str | None, quick: bool) -> list[LabCase]:
     """Raises UsageError."""
     try:
         wanted = re.compile(pattern or "")
     except re.error as error:
         raise click.UsageError(f"--case is no regular expression: {error}") from None
-    found = [each for each in measure.cases() if wanted.search(each.name)]
+    found = [each for each in cases() if wanted.search(each.name)]
     if quick and pattern is None:
         found = [each for each in found if each.name in QUICK]
     if not found:
@@ -37,7 +39,7 @@ def chosen(pattern: str | None, quick: bool) -> list[measure.LabCase]:
     return found
 
 
-def run(cases: Sequence[measure.LabCase], program: str, setting: dict[str, Any], json_file: Path | None) -> int:
+def run(wanted: Sequence[LabCase], program: str, setting: dict[str, Any], json_file: Path | None) -> int:
     """Measure, print a table for each case as it is done, and write after each; answers the exit status.
 
     Raises ClickException where this machine cannot be a laboratory.
@@ -46,13 +48,13 @@ def run(cases: Sequence[measure.LabCase], program: str, setting: dict[str, Any],
         try:
             compared = rows(Path(folder), program, pump=setting["pump"], busy_poll=setting["busy_poll"])
             setting |= {"rows": {row.name: row.label for row in compared}}
-            return _measure(cases, compared, Path(folder), setting, json_file)
+            return _measure(wanted, compared, Path(folder), setting, json_file)
         except (ServerFailed, LabUnavailable) as error:
             raise click.ClickException(str(error)) from None
 
 
 def _measure(
-    cases: Sequence[measure.LabCase],
+    wanted: Sequence[LabCase],
     compared: Sequence[Row],
     folder: Path,
     setting: dict[str, Any],
@@ -65,10 +67,10 @@ def _measure(
         if json_file:
             record.save(json_file, report.as_json(results, compared, setting))
 
-    runs = len(cases) * len(compared) * (count + 1)
+    runs = len(wanted) * len(compared) * (count + 1)
     try:
         with stoppable(), measure.rig(folder, _cores()) as made, progress(runs) as shown:
-            for case in cases:
+            for case in wanted:
                 result = measure.LabResult(case, error=_UNFINISHED)
                 results.append(result)
                 measure.compare(made, result, compared, count, seconds, shown.tick)
@@ -79,6 +81,8 @@ def _measure(
         keep()
         status = stopped.status
     click.echo(report.summary(results))
+    if count < FULL_ROUNDS:
+        click.echo(f"Only {count} round{'s' * (count > 1)} a case: take {FULL_ROUNDS} before you believe a figure.")
     return status or int(any(result.absent for result in results))
 
 

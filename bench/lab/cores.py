@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bench import process
-from bench.lab.network import SET_GRO, VethPair, run, tune, within
+from bench.lab.network import SET_CHECKSUMS, SET_GRO, VethPair, run, tune, within
 from bench.lab.traffic import LabUnavailable
 
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -65,6 +65,7 @@ def prepare(pairs: Sequence[VethPair], server_names: str, server: int, load: int
         for namespace, name, found in ((server_names, pair.server_end, near), (pair.namespace, pair.name, far)):
             with within(namespace):
                 tune(name, SET_GRO, 1)
+                tune(name, SET_CHECKSUMS, 0)  # what a network card brings has whole ones
             run("ip", "netns", "exec", namespace, "sh", "-c", f"echo 1 > /sys/class/net/{name}/threaded")
             found.extend(_receivers(name))
     for threads, core in ((near, server), (far, load)):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,15 +17,16 @@ from pathlib import Path
 from typing import Final
 
 from bench import process
+from bench.lab.cases import LabCase
 from bench.lab.cores import Cores, Used, prepare
-from bench.lab.network import CLIENT, PEER, Network
+from bench.lab.network import CLIENT, PEER, RELAY, SERVER, Network, run, within
 from bench.lab.rows import FORWARD, Ready, Row, RowAbsent, ready
 from bench.lab.traffic import Counted, LabUnavailable, Sender, Traffic
 from bench.servers import ServerFailed
 from bench.statistics import Reading, Spread
 from turnsvr.client.load_session import LoadError
 from turnsvr.client.load_sweep import SweepStep, best, search
-from turnsvr.client.load_values import Direction, LoadCounts, quantile
+from turnsvr.client.load_values import Direction, Load, LoadCounts, quantile
 from turnsvr.stun.address import Family
 
 Tick = Callable[[str], None]
@@ -38,19 +41,7 @@ _QUIET: Final = 0.2
 """Seconds without an arrival after which none is waited for."""
 _LOOK: Final = 0.005
 _ATTEMPTS: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class LabCase:
-    """Lone packets of so many bytes of payload, of so many flows, one way."""
-
-    direction: Direction
-    flows: int
-    size: int
-
-    @property
-    def name(self) -> str:
-        return f"lab/{self.direction.value}/{self.flows}/{self.size}"
+_DISCARD: Final = 9
 
 
 @dataclass(slots=True)
@@ -74,12 +65,6 @@ class LabResult:
         )
 
 
-def cases() -> tuple[LabCase, ...]:
-    return tuple(
-        LabCase(direction, flows, size) for direction in Direction for flows in (1, 64, 256) for size in (160, 1000)
-    )
-
-
 class Rig:
     """The laboratory: three namespaces, the programs, a sender at each far end, and who has which core."""
 
@@ -91,13 +76,14 @@ class Rig:
 
     def run(self, row: Ready, case: LabCase, rate: float, seconds: float) -> Reading:
         """Packets for so long. Raises LabUnavailable, ServerFailed, OSError."""
-        pair = self.network.client_pair if case.direction is Direction.UP else self.network.peer_pair
-        frame = self._traffic.plan(pair, row.flows, case.size, rate)
         row.check()
-        before, preempted = self._used(row), _preemptions(row)
-        began, arrived = time.monotonic(), self._traffic.arrived()
-        sent = self._send(case.direction, frame, seconds)
-        counted = Counted(sent, self._settled(arrived, sent), seconds)
+        before, preempted, began = self._used(row), _preemptions(row), time.monotonic()
+        if row.sockets:
+            load = Load(case.size, rate, seconds, kernel_times=True)
+            counts = row.sockets.run(load)
+            counted = Counted(counts.sent, counts.latency, seconds)
+        else:
+            counted = self._by_kernel(row, case, rate, seconds)
         used, took = self._used(row).since(before), time.monotonic() - began
         row.check()
         return _reading(counted, rate) | {
@@ -111,6 +97,13 @@ class Rig:
             "others": _part(used.others, took),
             "others_at_load": _part(used.others_at_load, took),
         }
+
+    def _by_kernel(self, row: Ready, case: LabCase, rate: float, seconds: float) -> Counted:
+        pair = self.network.client_pair if case.direction is Direction.UP else self.network.peer_pair
+        frame = self._traffic.plan(pair, row.frames, case.size, rate)
+        arrived = self._traffic.arrived()
+        sent = self._send(case.direction, frame, seconds)
+        return Counted(sent, self._settled(arrived, sent), seconds)
 
     def _send(self, direction: Direction, frame: bytes, seconds: float) -> int:
         """How many; again when the sender had no core in all that time. Raises LabUnavailable."""
@@ -175,15 +168,23 @@ def rig(folder: Path, cores: Sequence[int]) -> Iterator[Rig]:
             for pair in pairs:
                 traffic.count_at(pair)
             placed = prepare(pairs, network.server, cores[0], cores[-1])
-            for each in (CLIENT, PEER):  # neighbours know each other, as they do where somebody has allocated
-                network.in_server("ping", "-q", "-c", "1", "-W", "2", each[Family.IPV4].host)
-        except (OSError, ValueError) as error:
+            for pair, host in zip(pairs, (SERVER[Family.IPV4].host, RELAY[Family.IPV4]), strict=True):
+                run("ip", "-n", pair.namespace, "route", "add", "default", "via", host)
+            _meet(network)
+        except (OSError, subprocess.SubprocessError) as error:
             raise LabUnavailable(f"no network namespaces can be made: {error}") from None
         senders = {}
         for direction, pair in zip((Direction.UP, Direction.DOWN), pairs, strict=True):
             senders[direction] = Sender(traffic, pair, cores[-1])
             stack.callback(senders[direction].close)
         yield Rig(network, traffic, senders, placed)
+
+
+def _meet(network: Network) -> None:
+    """Have the server know its neighbours, as it does where somebody has allocated."""
+    with within(network.server), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for each in (CLIENT, PEER):
+            asking.sendto(b"", (each[Family.IPV4].host, _DISCARD))
 
 
 def compare(made: Rig, result: LabResult, rows: Sequence[Row], rounds: int, seconds: float, tick: Tick) -> None:
@@ -200,13 +201,13 @@ def compare(made: Rig, result: LabResult, rows: Sequence[Row], rounds: int, seco
             if row.name in result.absent:
                 continue
             try:
-                with ready(row, made.network, result.case.direction, result.case.flows, made.cores.server) as flows:
+                with ready(row, made.network, result.case, made.cores.server) as flows:
                     made.run(flows, result.case, _FIRST_RATE, _WARM_UP)
                     if number:
                         found[row.name] = _both(made, flows, result.case, carried[row.name], half, seconds)
                     else:
                         carried[row.name] = _carried(made, flows, result.case, seconds)
-            except (RowAbsent, ServerFailed, LoadError) as error:
+            except (RowAbsent, ServerFailed, LoadError, OSError) as error:
                 result.absent[row.name] = str(error)
                 carried.pop(row.name, None)
         if number:

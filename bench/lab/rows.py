@@ -10,10 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.lab import sockets
+from bench.lab.cases import LabCase
 from bench.lab.network import CLIENT, PEER, RELAY, SERVER, Network, within
 from bench.lab.traffic import Flows, Ports
 from bench.servers import Coturn, Hosts, Plan, Running, Server, Turnsvr
+from turnsvr.admin import NoServer, RefusedByServer
 from turnsvr.admin.client import AdminClient
+from turnsvr.client import load_flows
 from turnsvr.client.load_drive import UdpSessions
 from turnsvr.client.load_session import TurnSession
 from turnsvr.client.load_values import Direction
@@ -50,8 +54,10 @@ class Row:
 class Ready:
     """A row that carries flows: what to send, and its process where it has one."""
 
-    flows: Flows
+    frames: Flows
     running: Running | None = None
+    sockets: load_flows.Flows | None = None
+    """What sends in place of the kernel."""
 
     @property
     def pid(self) -> int | None:
@@ -66,8 +72,9 @@ class Ready:
 def rows(folder: Path, program: str, *, pump: str = "auto", busy_poll: int = 0) -> list[Row]:
     """Debian's coturn, another where `program` names it, this server by each way, the kernel. Raises ServerFailed."""
     found = []
-    paths = {DEBIAN: COTURN} if shutil.which(DEBIAN) or program == DEBIAN else {}
-    if program != DEBIAN:
+    debian = shutil.which(DEBIAN)
+    paths = {DEBIAN: COTURN} if debian or program == DEBIAN else {}
+    if program != DEBIAN and shutil.which(program) != debian:
         paths[program] = OTHER
     for path, name in paths.items():
         server = Coturn(_made(folder / name), path)
@@ -88,11 +95,13 @@ def _made(folder: Path) -> Path:
 
 
 @contextmanager
-def ready(row: Row, network: Network, direction: Direction, count: int, core: int) -> Iterator[Ready]:
-    """So many flows that the row carries. Raises RowAbsent, ServerFailed, LoadError, OSError."""
+def ready(row: Row, network: Network, case: LabCase, core: int) -> Iterator[Ready]:
+    """The case's flows, which the row carries. Raises RowAbsent, ServerFailed, LoadError, OSError."""
+    direction, count = case.direction, case.flows
     if row.server is None:
-        with _forwarding(network):
-            yield Ready(_forwarded(direction, count))
+        frames = _forwarded(direction, count)
+        with _forwarding(network), ExitStack() as stack:
+            yield Ready(frames, None, stack.enter_context(_plain(network, case, frames)) if case.by_sockets else None)
         return
     with ExitStack() as stack:
         with within(network.server):
@@ -102,31 +111,45 @@ def ready(row: Row, network: Network, direction: Direction, count: int, core: in
             sessions = _open(running, count, stack)
         if isinstance(row.server, Turnsvr) and row.server.offload != "off":
             _attached(row.server)
-        yield Ready(_relayed(running.address, direction, sessions), running)
+        made = sockets.relayed(direction, sessions, network.peer_pair, case.size) if case.by_sockets else None
+        yield Ready(
+            _relayed(running.address, direction, sessions), running, stack.enter_context(made) if made else None
+        )
 
 
-def _open(running: Running, count: int, stack: ExitStack) -> list[tuple[TurnSession, int]]:
-    """Sessions with a channel each to a peer of its own, and the port of each client."""
+def _plain(network: Network, case: LabCase, frames: Flows) -> load_flows.Flows:
+    pairs = (network.client_pair, network.peer_pair)
+    ends = [
+        (Address(frames.source, each.source), Address(frames.destination, each.destination)) for each in frames.ports
+    ]
+    return sockets.forwarded(pairs if case.direction is Direction.UP else (pairs[1], pairs[0]), ends)
+
+
+def _open(running: Running, count: int, stack: ExitStack) -> list[sockets.Opened]:
+    """Sessions with a channel each to a peer of its own."""
     ports = itertools.count(_FIRST_PEER)
     opening = UdpSessions(running.address, lambda: TurnSession(running.server.login, Address(HOSTS.peer, next(ports))))
     found = []
     for session, client in opening.open(count):
         stack.callback(client.close)
-        found.append((session, int(client.getsockname()[1])))
+        found.append(sockets.Opened(session, client))
     return found
 
 
 def _attached(server: Turnsvr) -> None:
     """Raises RowAbsent where the programs are not at both interfaces."""
-    with AdminClient.on_socket(server.admin_socket) as admin:
-        said: Sequence[str] = admin.status()["offload"]
+    try:
+        with AdminClient.on_socket(server.admin_socket) as admin:
+            said: Sequence[str] = admin.status()["offload"]
+    except (NoServer, RefusedByServer) as error:
+        raise RowAbsent(str(error)) from None
     if sum(f" by {server.offload}" in line for line in said) < 2:  # the client's interface and the peer's
         raise RowAbsent("; ".join(said))
 
 
-def _relayed(server: Address, direction: Direction, sessions: Sequence[tuple[TurnSession, int]]) -> Flows:
+def _relayed(server: Address, direction: Direction, sessions: Sequence[sockets.Opened]) -> Flows:
     if direction is Direction.UP:
-        return Flows(_CLIENT, server.host, [Ports(client, server.port) for _, client in sessions], in_channel=True)
+        return Flows(_CLIENT, server.host, [Ports(each.port, server.port) for each in sessions], in_channel=True)
     down = [Ports(session.peer.port, session.relayed.port) for session, _ in sessions if session.relayed]
     return Flows(HOSTS.peer, HOSTS.relay, down, in_channel=False)
 

