@@ -74,7 +74,7 @@ def rows(folder: Path, program: str, *, pump: str = "auto", busy_poll: int = 0) 
     found = []
     debian = shutil.which(DEBIAN)
     paths = {DEBIAN: COTURN} if debian or program == DEBIAN else {}
-    if program != DEBIAN and shutil.which(program) != debian:
+    if program != DEBIAN and (debian is None or shutil.which(program) != debian):
         paths[program] = OTHER
     for path, name in paths.items():
         server = Coturn(_made(folder / name), path)
