@@ -223,18 +223,22 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         listen = ", ".join(f"'{transport}://{host}:{port}'" for transport in ("udp", "tcp") for host in _SPELT)
         listen += "".join(f", '{transport}://{host}:{port + 1}'" for transport in ("tls", "dtls") for host in _SPELT)
         settings = f"listen: [{listen}]\ntls: {{certificate: {certificate}, key: {key}}}\n"
-    hosts = ", ".join(f"'{host}'" for host in _HOSTS.values())
+    hosts = ", ".join(f"'{host}'" for host in (_HOSTS.values() if arguments.all_legs else [_HOST]))
+    allocations = arguments.sessions + 100
     file.write_text(
         f"realm: bench\n{settings}relay: {{addresses: [{hosts}]}}\n"
         f"peers: {{allow: [{hosts}]}}\ncredentials: {{users: {{{_USER}: {_PASSWORD}}}}}\n"
         f"pump: {{kind: {arguments.kind}}}\nadmin: {{socket: {directory}/admin.sock}}\n"
         f"survive: {'crash' if arguments.kill else 'restart'}\n"
-        "limits: {allocations: 20000, allocations_per_user: 20000, allocation_rate_per_user: 0}\n"
+        f"limits: {{allocations: {allocations}, allocations_per_user: {allocations}, allocation_rate_per_user: 0, "
+        "connections: 100}\n"  # so that relays have the open files
     )
     running = (
         Restarted(file, directory, arguments.kill) if arguments.restart or arguments.kill else Upgraded(file, directory)
     )
     with running:
+        for few in re.findall("fewer open files.*", running.log):
+            print(few)
         server = Address(_HOST, port)
         idle = await _idle(server, arguments.sessions)
         opened = [await _open(each, family, port + (each in ("tls", "dtls"))) for each, family in legs]
@@ -255,17 +259,20 @@ async def _measure(arguments: argparse.Namespace, directory: Path) -> None:
         for flow, _ in opened:
             print(flow.up.line(), flow.down.line(), sep="\n")
         for flow, client in opened:
-            traffic = counted.get(str(client.link.local))
+            traffic = counted.get((client.link.transport.value, str(client.link.local)))
             if traffic != (flow.up.sent, flow.down.sent):
                 print(f"{flow.up.name}: sent {flow.up.sent} each way, and the server has counted {traffic}")
         print(f"{len(counted)} sessions of {len(opened) + len(idle)} live")
 
 
-def _counted(directory: Path) -> dict[str, tuple[int, int]]:
-    """Packets from clients and to them, as the server has counted them, by the client's address."""
+def _counted(directory: Path) -> dict[tuple[str, str], tuple[int, int]]:
+    """Packets from clients and to them, as the server has counted them, by the client's transport and address."""
     sessions = AdminClient.on_socket(directory / "admin.sock").every_session()
     return {
-        each["client"]: (each["traffic"]["from_client"]["packets"], each["traffic"]["to_client"]["packets"])
+        (each["transport"], each["client"]): (
+            each["traffic"]["from_client"]["packets"],
+            each["traffic"]["to_client"]["packets"],
+        )
         for each in sessions
     }
 
