@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import hmac
 import json
@@ -109,8 +110,8 @@ async def test_a_record_says_who_relayed_what(serve: Serve, tmp_path: Path) -> N
     await session(server, pings=3)
     await asyncio.sleep(0)
     (record,) = lines(file.read_text())
-    assert record.pop("id").startswith(run := record.pop("session").partition("-")[0])
-    assert len(run) == 12
+    (process, count), (run, number) = record.pop("id").split("-"), record.pop("session").split("-")
+    assert (len(process), count, len(run), number) == (12, "1", 12, "s1")
     assert record.pop("time") > 1_700_000_000
     assert record.pop("duration") < PATIENCE
     assert record.pop("client").startswith("127.0.0.1:")
@@ -340,6 +341,26 @@ class TestSpool:
         second.taken(of_second)
         left = second.next(10)
         assert left is None or left.lines == (b"1\n",)
+        second.close()
+
+    def test_a_file_that_another_process_takes_for_an_empty_one_is_made_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is there before it is locked."""
+        first, second = spool_of(tmp_path), spool_of(tmp_path)
+        lock = fcntl.flock
+
+        def flock(descriptor: int, operation: int) -> None:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            assert second.next(10) is None
+            lock(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.put([b"1\n"])
+        first.close()
+        batch = second.next(10)
+        assert batch is not None
+        assert batch.lines == (b"1\n",)
         second.close()
 
     def test_a_line_that_was_not_ended_is_no_record(self, tmp_path: Path) -> None:

@@ -71,6 +71,9 @@ class Rooms:
         self.addresses = HostAddresses(settings, self.apply)
         self.elsewhere = Elsewhere()
         """Sessions of this server that processes before this one still serve."""
+        self.run = secrets.token_hex(6)
+        """Names this run of the server in records and keys of its sessions. A process that goes on where another one
+        served goes on with its name, so that a session has one name in both."""
         self.session_status: SessionStatus | None = None
         """Tells Redis of sessions, where the settings say so."""
         self.accounting: Accounting | None = None
@@ -116,6 +119,7 @@ class Rooms:
         try:
             if taker is not None:
                 await taker.read()
+                self.run = taker.run or self.run
             self._open_engine(is_armed=taker is None)
             if taker is not None:
                 taker.bring_rules(self.server)
@@ -133,7 +137,10 @@ class Rooms:
         except (StartError, ListenError) as error:
             self.disown()
             await self.close()
-            raise StartError(str(error)) from None
+            # what stays of a listener that was taken away keeps its port
+            is_kept = isinstance(error, ListenError) and taker is not None and taker.staying
+            hint = "; it may be that of clients who have stayed in a former process: turnsvr sessions lists them"
+            raise StartError(f"{error}{hint if is_kept else ''}") from None
 
     def apply(self) -> None:
         """Bring every room to the settings and this host's addresses as they are now."""
@@ -282,10 +289,12 @@ class Rooms:
             return
         try:
             from turnsvr.app.sessionstatus import SessionStatus
+            from turnsvr.stores.status import Names
         except ModuleNotFoundError as error:
             raise StartError(not_installed(error, "status", "redis")) from None
         try:
-            self.session_status = SessionStatus(settings, self.pump.counters)
+            names = Names(int(self.run, 16))
+            self.session_status = SessionStatus(settings, self.pump.counters, names=names)
         except BadValue as error:
             raise StartError(f"status.redis: {error.problem}; {error.hint}") from None
         self.session_status.start()

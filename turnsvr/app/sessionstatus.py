@@ -48,13 +48,14 @@ class SessionStatus(PartialSink):
         settings: StatusSettings,
         counters: Callable[[int], Counters],
         *,
+        names: Names | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """counters gives those of a live session. Raises BadValue."""
+        """counters gives those of a live session; names: of the run, new ones where None. Raises BadValue."""
         self._interval = settings.interval
         self._counters = counters
         self._clock = clock
-        self._names = Names()
+        self._names = names or Names()
         self._sessions: dict[int, _Session] = {}
         self._writer = StatusWriter(settings.redis, self._all)
         self._task: asyncio.Task[None] | None = None

@@ -82,7 +82,8 @@ class Names:
     """
 
     def __init__(self, run: int | None = None) -> None:
-        self._run = secrets.randbelow(_NUMBERS) if run is None else run
+        """run: any number that is drawn for the run; one is drawn here where it is None."""
+        self._run = secrets.randbelow(_NUMBERS) if run is None else run % _NUMBERS
 
     def session(self, realm: str, user: str, number: int) -> str:
         """The part of every name of one session."""

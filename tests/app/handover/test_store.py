@@ -101,6 +101,37 @@ async def test_sessions_go_on_in_the_next_server(place: Place, pump_kind: PumpKi
     await ended(client, peer)
 
 
+async def test_a_session_has_one_name_in_both_servers(place: Place, keeper: Keeper, tmp_path: Path) -> None:
+    """In records of its use and in Redis, where whoever adds up goes by it."""
+    records = tmp_path / "usage.jsonl"
+    sections: dict[str, Any] = {"usage": {"file": records}, "status": {"redis": "redis://127.0.0.1:1/"}}
+    first = await place.start(**sections)
+    client, peer = await a_call(place)
+    assert first.rooms.accounting is not None
+    assert first.rooms.session_status is not None
+    await first.rooms.accounting.usage.tell_live()
+    keys = {each.name for each in first.rooms.session_status._sessions.values()}
+    second = await place.start(taken(await leave(first, keeper)), **sections)
+    assert second.rooms.session_status is not None
+    assert keys == {each.name for each in second.rooms.session_status._sessions.values()}
+    await client.refresh(0)
+    await asyncio.sleep(0)
+    early, late = map(json.loads, records.read_text().splitlines())
+    assert (early["kind"], late["kind"]) == ("interim", "end")
+    assert early["session"] == late["session"]
+    assert early["id"] != late["id"]
+    await ended(client, peer)
+
+
+@pytest.mark.parametrize("run", [None, 7, "", "0123456789a", "0123456789AB", "0123456789abc", "g" * 12])
+async def test_a_run_of_no_name_is_not_understood(place: Place, keeper: Keeper, run: object) -> None:
+    said = take_apart(await leave(await place.start(), keeper))
+    for message, _ in said:
+        if message["kind"] == "rules":
+            message["others"]["run"] = run
+    assert "run is no" in await refused(await put_together(said))
+
+
 async def test_a_frame_that_is_half_there_is_completed_after_the_restart(
     place: Place, pump_kind: PumpKind, keeper: Keeper
 ) -> None:

@@ -36,7 +36,7 @@ class Crossing:
 
     def write(self) -> Document:
         revoked: list[Value] = [list(each) for each in self._revocations.held()]
-        return {"figures": self._sessions.write(), "revoked": revoked}
+        return {"figures": self._sessions.write(), "revoked": revoked, "run": self._rooms.run}
 
     def handed_over(self, written: Document) -> None:
         self._sessions.forget(read_document(written["figures"], "figures"))

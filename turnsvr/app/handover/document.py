@@ -68,7 +68,7 @@ def write_session(session: MovedSession) -> Document:
     return {
         "allocation": session.allocation,
         "relays": [[*each.host, *each.advertised] for each in state.relays],
-        "counters": list(astuple(state.counters)),
+        "counters": write_counters(state.counters),
         "levels": list(state.levels),
         "at": state.at,
         "bandwidth": state.bandwidth,
@@ -100,6 +100,17 @@ def read_session(value: Value, descriptors: list[int]) -> MovedSession:
     return MovedSession(read_document(document["allocation"], "allocation"), state)
 
 
+def write_counters(counters: Counters) -> list[int]:
+    """Of every session that moves: dataclasses.astuple() copies each number by a function of its own."""
+    return [
+        counters.packets_from_client,
+        counters.bytes_from_client,
+        counters.packets_to_client,
+        counters.bytes_to_client,
+        counters.dropped,
+    ]
+
+
 def read_counters(value: Value) -> Counters:
     """Raises Unreadable."""
     return Counters(*[read_int(each, "counters") for each in read_row(value, 5, "counters")])
@@ -107,7 +118,7 @@ def read_counters(value: Value) -> Counters:
 
 def less(late: Counters, early: Counters) -> Counters:
     """The difference between a later and an earlier reading of the same counters."""
-    return Counters(*[after - before for after, before in zip(astuple(late), astuple(early), strict=True)])
+    return Counters(*map(int.__sub__, write_counters(late), write_counters(early)))
 
 
 def write_connection(each: GivenConnection) -> Value:
@@ -193,6 +204,14 @@ def check_version(value: Value) -> None:
     """Raises Unreadable for one that is not understood here."""
     if value not in READABLE:
         raise Unreadable(f"version {value!a} is not understood here, which reads {', '.join(map(str, READABLE))}")
+
+
+def read_run(value: Value) -> str:
+    """The name of a run: 12 hexadecimal digits. Raises Unreadable."""
+    name = read_str(value, "run")
+    if len(name) != 12 or not set(name) <= set("0123456789abcdef"):
+        raise Unreadable("run is no name of one")
+    return name
 
 
 def write_totals(totals: Totals) -> Document:

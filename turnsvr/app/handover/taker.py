@@ -72,11 +72,15 @@ class Taker:
         self._wire = wire
         self._rules: Document = {}
         self._others: Document = {}
+        self.run: str | None = None
+        """Names the run of the server that goes on here; None where it has not told so."""
         self._sessions: list[MovedSession] = []
         self._connections: list[GivenConnection] = []
         self._udp: dict[Address, list[int]] = {}
         self._tcp: dict[Address, int] = {}
         self._held: list[tuple[bytes, BoundSocket]] = []
+        self._refused: list[tuple[Allocation, MovedSession]] = []
+        """Sessions whose realm is not served here. They end when the server has let go, and not before."""
         self._last_connection = 0
         self._is_alone = False
         """The server has ended."""
@@ -137,6 +141,7 @@ class Taker:
         elif kind == "rules":
             self._rules = read_document(message.get("rules"), "rules")
             self._others = read_document(message.get("others"), "others")
+            self.run = document.read_run(self._others["run"]) if "run" in self._others else None
         elif kind == "staying":
             self.staying = document.read_staying(message.get("are"))
             self._last_connection = read_int(message.get("last_connection"), "last_connection")
@@ -279,7 +284,7 @@ class Taker:
         self._sessions.pop()
         if not isinstance(taken, Adopted):
             close_all(each.descriptor for each in session.state.relays)
-            others.refused(taken, session, now)
+            self._refused.append((taken, session))
             return
         pump.take(replace(taken.relay, bandwidth=session.state.bandwidth), session.state)
         for permit in taken.permissions:
@@ -306,6 +311,10 @@ class Taker:
             with contextlib.suppress(Closed):
                 await self._wire.send({"kind": "serving"})
         reached("serves")
+        now = asyncio.get_running_loop().time()
+        for allocation, session in self._refused:
+            others.refused(allocation, session, now)
+        self._refused.clear()
 
     async def _await_go(self) -> Document:
         """The server's last word; an empty one where it has ended before. Raises StartError."""
@@ -342,6 +351,7 @@ class Taker:
                 others.revoke(read_document(go.get("others"), "others"))
         except Unreadable as error:
             _log.error("the last word of the server was not understood", reason=str(error))
+        self._refused = [each for each in self._refused if each[0].number not in gone]
         for number in gone:
             pump.close(number)
             others.left(number)
@@ -359,6 +369,10 @@ class Taker:
     def wire(self) -> Wire | None:
         """The connection to the server, which settles and then serves what stays; None where it has ended."""
         return self._wire if isinstance(self._wire, Wire) and not self._is_alone else None
+
+    def close(self) -> None:
+        """Talk to the server no more, after this process could not start."""
+        self._wire.close()
 
     def close_unused(self) -> None:
         """Close HTTP listeners that the settings do not have any more. Call it once everything serves."""

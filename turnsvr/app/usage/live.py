@@ -23,6 +23,11 @@ class LiveSessions:
         self._rooms = rooms
 
     @property
+    def run(self) -> str:
+        """Names the run of the server, with its successors."""
+        return self._rooms.run
+
+    @property
     def path(self) -> str:
         """What moves the packets."""
         return self._rooms.pump.name

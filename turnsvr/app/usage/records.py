@@ -31,6 +31,10 @@ class Live(Protocol):
     """The sessions as they are now."""
 
     @property
+    def run(self) -> str:
+        """Names the run of the server, in which no two sessions have one number; successors go on with it."""
+
+    @property
     def path(self) -> str:
         """What moves the packets."""
 
@@ -61,7 +65,8 @@ class Usage(PartialSink):
         self._live = live
         self._clock = clock
         self._wall_time = wall_time
-        self._run = secrets.token_hex(6)
+        self._process = secrets.token_hex(6)
+        """Names the records of this process, of which several may serve in one run."""
         self._waiting: list[bytes] = []
 
     def ended(self, event: AllocationEnded, counters: Counters) -> None:
@@ -115,10 +120,10 @@ class Usage(PartialSink):
     ) -> None:
         self.count += 1
         record = {
-            "id": f"{self._run}-{self.count}",
+            "id": f"{self._process}-{self.count}",
             "time": round(self._wall_time(), 3),
             "kind": "end" if reason is not None else "interim",
-            "session": f"{self._run}-s{number}",
+            "session": f"{self._live.run}-s{number}",
             "realm": realm,
             "user": username,
             "tag": self._live.tag_of(username),

@@ -152,10 +152,13 @@ class _Segment:
     @classmethod
     def new(cls, directory: Path) -> _Segment:
         """One that sorts behind those that are there."""
-        path = directory / f"{time.time_ns():020}-{secrets.token_hex(4)}{_SUFFIX}"
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        return cls(path, descriptor)
+        while True:
+            path = directory / f"{time.time_ns():020}-{secrets.token_hex(4)}{_SUFFIX}"
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if os.fstat(descriptor).st_nlink:
+                return cls(path, descriptor)
+            os.close(descriptor)  # another process has found it empty, before it was locked, and has removed it
 
     @classmethod
     def left_behind(cls, path: Path) -> _Segment | None:
