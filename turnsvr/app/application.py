@@ -159,8 +159,11 @@ class Application:
     async def leave(self, manager: store.Manager) -> None:
         """Leave sessions with the service manager for the process that it starts next; what cannot be left stays.
 
-        To be followed by stop(), which ends what has stayed. HTTP has stopped on return.
+        To be followed by stop(), which ends what has stayed. HTTP has stopped on return. Where another process serves
+        in the place of this one nothing is left: what the manager keeps is that one's.
         """
+        if not await self.succession.settle():
+            return
         await self.succession.end()
         self._crossing.hold()
         try:
@@ -179,6 +182,7 @@ class Application:
             self._housekeeping.cancel()
             self._housekeeping = None
         self.log_level.cancel()
+        await self.succession.settle()
         self._close_journal()
         await self.succession.end()
         http = [each.stop() for each in (self.admin, self.web) if each is not None]

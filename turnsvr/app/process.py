@@ -97,6 +97,7 @@ class Service:
         application.succeeded = self._manager.succeeded_by
         application.is_followed = self._manager.is_there and os.getpid() != 1
         application.succession.arguments = self._arguments
+        application.succession.reopen_files = self._reopen_files
         return application
 
     async def run(self, take_over: str | None = None) -> int:
@@ -115,6 +116,7 @@ class Service:
             await application.finished.wait()
         finally:
             watchdog.cancel()
+            await application.succession.settle()
             if self._is_restarting and application.settings.survive != "none":
                 await application.leave(self._manager)
             self._last_resort.begin()
@@ -125,7 +127,11 @@ class Service:
             self._last_resort.status = 0
             if self._is_restarting:
                 self._last_resort.end()
-        return 0
+        return self._status()
+
+    def _status(self) -> int:
+        """1 where nobody serves any more: a service manager that has not heard of the successor yet starts anew."""
+        return 1 if self._application.succession.has_lost_successor else 0
 
     async def _start(self, take_over: str | None) -> None:
         """Serve, in the place of another process or with what one has left. Raises StartError."""
@@ -133,7 +139,12 @@ class Service:
         if stored is not None and (take_over is not None or self._settings.survive == "none"):
             stored.discard()
         if take_over is not None:
-            await self._application.start(await _taker(take_over))
+            taker = await _taker(take_over)
+            try:
+                await self._application.start(taker)
+            except StartError:
+                taker.close()
+                raise
         elif stored is None or self._settings.survive == "none":
             await self._application.start()
         else:
@@ -256,7 +267,11 @@ class Service:
         return Reloaded(str(path), restart=tuple(unchanged))
 
     def _reopen_files(self) -> None:
-        """Open log files anew, even if the settings are refused: the old ones may be renamed and soon compressed."""
+        """Open log files anew, even if the settings are refused: the old ones may be renamed and soon compressed.
+
+        Those of processes before this one as well, which nobody else tells.
+        """
+        self._application.rooms.elsewhere.reopen_files()
         if self._application.rooms.accounting is not None:
             self._application.rooms.accounting.reopen()
         if self._log_file is None:

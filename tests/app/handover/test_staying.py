@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
 import urllib.request
@@ -122,3 +123,89 @@ async def test_a_connection_finds_what_has_stayed(tmp_path: Path, certificate: T
         for each in (mobile, control, binder, stranger):
             await each.close()
         await off_loop(server.gone, 2)
+
+
+async def test_records_and_log_of_what_stays_go_where_those_of_the_successor_go(
+    tmp_path: Path, certificate: TlsFiles
+) -> None:
+    """Into the files that have the names now; sessions of all processes are named as those of one run."""
+    records, log = tmp_path / "usage.jsonl", tmp_path / "server.log"
+    with Server(tmp_path, certificate, more=f"usage: {{file: {records}}}\nlog: {{file: {log}}}") as server:
+        moves, stays = [await connected(server, each) for each in (Transport.UDP, Transport.TLS)]
+        for each in (moves, stays):
+            await each.allocate()
+        for _ in range(2):
+            assert (await off_loop(server.upgrade)).returncode == 0
+        for file in (records, log):
+            file.rename(file.with_suffix(".old"))
+        await off_loop(server.command, "reload")
+        await stays.close()
+        await off_loop(server.gone, 2)
+        await moves.close()
+        await until(lambda: len(records.read_text().splitlines()) == 2)
+        found = list(map(json.loads, records.read_text().splitlines()))
+        assert [(each["transport"], each["kind"]) for each in found] == [("tls", "end"), ("udp", "end")]
+        assert len({each["id"].partition("-")[0] for each in found}) == 2
+        assert len({each["session"].partition("-")[0] for each in found}) == 1
+        assert log.read_text().count("session ended") == 2
+        assert not records.with_suffix(".old").read_text()
+
+
+async def test_what_stays_ends_when_the_settings_say_so(tmp_path: Path, certificate: TlsFiles) -> None:
+    """By the limit of its own process, and the successor serves on."""
+    with Server(tmp_path, certificate, more="limits: {staying: 1s}") as server:
+        stays, moves = [await connected(server, each) for each in (Transport.TLS, Transport.UDP)]
+        for each in (stays, moves):
+            await each.allocate()
+        began = time.monotonic()
+        assert (await off_loop(server.upgrade)).returncode == 0
+        await off_loop(server.gone, 1)
+        assert time.monotonic() - began >= 1
+        assert "what stayed is ended sessions=1 setting=limits.staying" in server.log
+        await until(lambda: server.admin.status()["sessions"]["now"] == 1)
+        await moves.refresh(600)
+        await left(stays)
+        await moves.close()
+
+
+async def test_over_tls_a_connection_does_not_find_what_has_stayed(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Its handshake is the successor's, so ConnectionBind (RFC 6062) is refused there; the allocation goes on."""
+    more = "relay: {addresses: [127.0.0.1], tcp: true}"
+    with (
+        Server(tmp_path, certificate, more=more, peers="{allow: [127.0.0.1]}") as server,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        control = await connected(server, Transport.TLS)
+        await control.allocate(AllocateOptions(transport=TCP_PROTOCOL))
+        early = await control.connect(Address(*listener.getsockname()))
+        assert (await off_loop(server.upgrade)).returncode == 0
+        binder = await connected(server, Transport.TLS)
+        with pytest.raises(ClientError, match="400"):
+            await binder.bind_connection(early)
+        await control.refresh(600)
+        for each in (binder, control):
+            await each.close()
+        await off_loop(server.gone, 1)
+
+
+@pytest.mark.skipif(bool(refuses_dtls("auto")), reason=refuses_dtls("auto"))
+async def test_a_listener_comes_back_once_nobody_stays_there(tmp_path: Path, certificate: TlsFiles) -> None:
+    """Their sockets keep its port. Whoever would take it is told so, and everybody is served as before."""
+    with Server(tmp_path, certificate, dtls=True) as server:
+        stays = await connected(server, Transport.DTLS)
+        await stays.allocate()
+        listed = f", 'dtls://127.0.0.1:{server.tls_port}'"
+        server.rewrite(listed, "")
+        assert (await off_loop(server.upgrade)).returncode == 0
+        server.rewrite("listen: [", f"listen: [{listed[2:]}, ")
+        assert (await off_loop(server.upgrade)).returncode == 1
+        assert f"port {server.tls_port}/udp is in use" in server.log
+        assert "clients who have stayed in a former process" in server.log
+        assert "ResourceWarning" not in server.log
+        await stays.refresh(600)
+        await stays.close()
+        await off_loop(server.gone, 1)
+        assert (await off_loop(server.upgrade)).returncode == 0
+        comes = await connected(server, Transport.DTLS)
+        await comes.allocate()
+        await comes.close()

@@ -389,13 +389,16 @@ async def test_the_successor_lists_counts_and_ends_what_has_stayed(tmp_path: Pat
         await third.close()
 
 
-async def test_a_successor_that_gives_up_ends_no_session_in_the_log(tmp_path: Path) -> None:
+@pytest.mark.parametrize("realm", ["example.org", "other.example"])
+async def test_a_successor_that_gives_up_ends_no_session_in_the_log(realm: str, tmp_path: Path) -> None:
+    """Not even those that it would not go on with."""
     with Server(tmp_path) as server, socket.socket() as taken:
         client, peer = await a_call(server)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         where = f"http://127.0.0.1:{taken.getsockname()[1]}"
         server.rewrite("realm:", f"admin: {{listen: [{where}], token: {secrets.token_hex(20)}}}\nrealm:")
+        server.rewrite("realm: example.org", f"realm: {realm}")
         done = await off_loop(server.upgrade)
         assert done.returncode == 1
         assert "admin.listen" in server.log

@@ -34,6 +34,9 @@ class Other(Protocol):
     def revoke(self, owner: str, name: str, expiry: int) -> None:
         """Have it refuse a user name or access token of the account `owner` until `expiry`, in seconds since 1970."""
 
+    def reopen_files(self) -> None:
+        """Have it open its log file and its file of usage records anew."""
+
     def __len__(self) -> int:
         """Sessions."""
 
@@ -86,6 +89,11 @@ class Elsewhere:
     def revoke(self, owner: str, name: str, expiry: int) -> None:
         for each in self.others:
             each.revoke(owner, name, expiry)
+
+    def reopen_files(self) -> None:
+        """Have each process go on in the files that have the names now."""
+        for each in self.others:
+            each.reopen_files()
 
     def named(self, username: str) -> list[int]:
         """Sessions of this user name."""

@@ -11,7 +11,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -21,7 +21,7 @@ from turnsvr.app.handover import document
 from turnsvr.app.handover.beside import Outgoing
 from turnsvr.app.handover.document import MovedSession, Staying
 from turnsvr.app.handover.steps import reached
-from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Talk, close_all, kind_of
+from turnsvr.app.handover.wire import MOST_DESCRIPTORS, Closed, Full, Process, Talk, close_all, kind_of
 from turnsvr.app.rooms import Rooms
 from turnsvr.net.movable import GivenConnection
 from turnsvr.relay.moving import Belongings
@@ -33,6 +33,8 @@ ASKING: Final = 10.0
 READYING: Final = 30.0
 SERVING: Final = 5.0
 """Seconds that a successor may take to ask, to make everything ready, and to serve once it may."""
+_GOING: Final = 2.0
+"""Seconds in which a successor that was refused, and may not know of it, has to end before it is ended."""
 
 _ROOM: Final = 2 * 1024 * 1024
 """Bytes that each UDP socket asks for while no process reads; what is not used takes no memory."""
@@ -73,11 +75,13 @@ class Giver:
         self._given = Given()
         self._written: Document = {}
         self._served = 0.0
+        self.can_be_called_off = True
+        """Whether hand_over() may be cancelled: not while the successor may serve already, or is being refused."""
 
     async def hand_over(self, asking: float = ASKING) -> Given:
-        """Hand over; raises CannotHandOver, and then this server serves as before.
+        """Hand over; raises CannotHandOver, and then this server serves as before, and the successor never will.
 
-        asking: seconds within which the successor asks.
+        asking: seconds within which the successor asks. To be cancelled only while can_be_called_off.
         """
         rooms = self._rooms
         await self._asked(asking)
@@ -90,6 +94,8 @@ class Giver:
             await self._prepare()
         except (Closed, TimeoutError, Unreadable, OSError) as error:
             await self._refuse(_reason(error))
+        except asyncio.CancelledError:
+            await self._refuse("this server ends")
         except BaseException:
             self._thaw()
             raise
@@ -150,15 +156,29 @@ class Giver:
             await self._refuse(_reason(error), frozen=False)
 
     async def _refuse(self, reason: str, *, frozen: bool = True) -> None:
-        """Go on as before; raises CannotHandOver."""
+        """Go on as before; raises CannotHandOver.
+
+        A successor that has sockets, and has not been told, would serve them once this process has ended, whoever has
+        them then. So it is ended first.
+        """
+        self.can_be_called_off = False
         if frozen:
             self._thaw()
         try:
             async with asyncio.timeout(1.0):
                 await self._wire.send({"kind": "refused", "reason": reason})
         except (Closed, TimeoutError):
-            pass
+            process = self._wire.process
+            if frozen and process is not None and not await process.wait_end(_GOING):
+                _log.error("the successor does not answer, and is ended", reason=reason)
+                self._kill(process)
         raise CannotHandOver(reason)
+
+    def _kill(self, process: Process) -> None:
+        try:
+            process.kill()
+        except OSError as error:
+            _log.error("the successor cannot be ended; end it before this server ends", reason=error.strerror)
 
     def _thaw(self) -> None:
         self._rooms.streams.thaw()
@@ -167,7 +187,8 @@ class Giver:
     # Before the moment
 
     async def _prepare(self) -> None:
-        await self._say()
+        async with asyncio.timeout(READYING):
+            await self._say()
         message, descriptors = await self._wire.receive(READYING)
         close_all(descriptors)
         if kind_of(message) != "ready":
@@ -276,7 +297,9 @@ class Giver:
             began = time.monotonic()
             go = self._part()
             reached("parted")
-            await self._wire.send(go)
+            self.can_be_called_off = False
+            async with asyncio.timeout(SERVING):
+                await self._wire.send(go)
             reached("told")
             message, descriptors = await self._wire.receive(SERVING)
             close_all(descriptors)
@@ -326,10 +349,7 @@ class Giver:
         assert process is not None
         if not process.has_ended():
             _log.error("the successor does not answer, and is ended", reason=reason)
-            try:
-                process.kill()
-            except OSError as error:
-                _log.error("the successor cannot be ended; no process serves until it has ended", reason=error.strerror)
+            self._kill(process)
             while not await process.wait_end(3600.0):
                 pass
         self._rejoin()
@@ -363,7 +383,7 @@ class Giver:
             _log.warning("sessions of DTLS clients have ended, for want of sockets", sessions=len(given.ends))
         early = given.belongings.sessions
         settled: list[Sequence[object]] = [
-            [number, *astuple(document.less(counters, early[number].counters))]
+            [number, *document.write_counters(document.less(counters, early[number].counters))]
             for number, counters in last.items()
             if number in early and counters != early[number].counters
         ]

@@ -11,7 +11,6 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import astuple
 from typing import Final
 
 import structlog
@@ -76,6 +75,8 @@ class Link:
         self._answers: set[asyncio.Task[None]] = set()
         self.asked_to_end: Callable[[], None] = lambda: None
         """Called when the other process asks this one to end."""
+        self.asked_to_reopen: Callable[[], None] = lambda: None
+        """Called when the log file and the file of usage records have new names."""
         self._wire = wire
         self._engine = rooms.engine
         self._ended = ended
@@ -131,16 +132,20 @@ class Link:
         """Have the other process refuse a user name or access token."""
         self.put({"kind": "revoke", "owner": owner, "name": name, "expiry": expiry})
 
+    def reopen_files(self) -> None:
+        """Have the other process open its log file and its file of usage records anew."""
+        self.put({"kind": "reopen"})
+
     def tell_everything(self) -> None:
         """Tell the other process of our sessions and figures."""
         rooms = self._rooms
         sessions: list[Value] = []
         for allocation in rooms.server.allocations():
             counters = rooms.pump.counters(allocation.number)
-            sessions.append([rooms.server.write_allocation(allocation), list(astuple(counters))])
+            sessions.append([rooms.server.write_allocation(allocation), document.write_counters(counters)])
         for allocation in rooms.elsewhere.allocations():
             counters = rooms.elsewhere.counters(allocation.number) or Counters()
-            sessions.append([write_allocation(allocation, 0.0), list(astuple(counters))])
+            sessions.append([write_allocation(allocation, 0.0), document.write_counters(counters)])
         self.put({"kind": "listed", "sessions": sessions, "figures": rooms.told().write()})
 
     async def told(self) -> None:
@@ -259,6 +264,8 @@ class Link:
             self._rooms.elsewhere.end(numbers)
         elif kind == "revoke":
             self._revoke(message)
+        elif kind == "reopen":
+            self.asked_to_reopen()
         elif kind == "end":
             self.asked_to_end()
         elif kind != "left":

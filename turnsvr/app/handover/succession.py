@@ -18,12 +18,14 @@ from turnsvr.app.handover.beside import Outgoing
 from turnsvr.app.handover.giver import ASKING, CannotHandOver, Given, Giver
 from turnsvr.app.handover.link import Link
 from turnsvr.app.handover.taker import Taker
-from turnsvr.app.handover.wire import Process, Wire
+from turnsvr.app.handover.wire import Closed, Process, Wire
 from turnsvr.app.rooms import Rooms
 from turnsvr.turn.snapshot import Document
 
 STARTING: Final = 60.0
 """Seconds that a new program may take from its start until it asks."""
+SETTLING: Final = 15.0
+"""Seconds in which a hand-over that is under way comes to its end when the server ends."""
 ENDING: Final = 10.0
 """Seconds that the process before this one has to end its sessions in, when the server ends."""
 
@@ -37,15 +39,20 @@ class Succession:
         """left: called when a successor serves, with its number. end: called when it wants this process to end."""
         self.has_left = False
         """Whether another process serves, and this one only those that stay."""
+        self.has_lost_successor = False
+        """Whether that process has ended by itself, and not had this one end first."""
         self.arguments: Sequence[str] = ()
         """Of `turnsvr run`, for a successor that this process starts."""
+        self.reopen_files: Callable[[], None] = lambda: None
+        """Called when the successor has log files of this process, and of those before, be opened anew."""
         self.links: list[Link] = []
         """To processes before this one, and to the one after it."""
         self._rooms = rooms
         self._others = others
         self._left = left
         self._end = end
-        self._is_busy = False
+        self._giving: tuple[Giver, asyncio.Task[Given]] | None = None
+        self._is_ending = False
         self._tasks: set[asyncio.Task[object]] = set()
 
     def let_in(self, connected: socket.socket) -> None:
@@ -97,6 +104,19 @@ class Succession:
                 each.tell_everything()
                 await each.told()
 
+    async def settle(self) -> bool:
+        """Let no process succeed this one from here on. Call off what is under way, or wait for it once it cannot be.
+
+        To be called before anything ends. Whether it is certain that no other process serves in the place of this one.
+        """
+        self._is_ending = True
+        if self._giving is not None:
+            giver, task = self._giving
+            if giver.can_be_called_off:
+                task.cancel()
+            await asyncio.wait([task], timeout=SETTLING)
+        return not self.has_left and self._giving is None
+
     async def end(self) -> None:
         """Have the processes before this one end."""
         await asyncio.gather(*(each.end_other(ENDING) for each in self.links if each in self._rooms.elsewhere.others))
@@ -120,15 +140,42 @@ class Succession:
             _log.error("not handed over", reason=str(error))
 
     async def _hand_over(self, wire: Wire, asking: float = ASKING) -> Given:
+        """Raises CannotHandOver. What becomes of the caller does not matter to the hand-over."""
+        if reason := self._obstacle():
+            with contextlib.suppress(Closed, TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await wire.send({"kind": "refused", "reason": reason})
+            wire.close()
+            raise CannotHandOver(reason)
+        giver = Giver(self._rooms, self._others, wire)
+        task = asyncio.create_task(self._carry_out(giver, wire, asking))
+        self._giving = giver, task
+        task.add_done_callback(self._given)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.cancelled():
+                raise  # it is the caller that is to end
+            wire.close()
+            raise CannotHandOver("this server ends") from None
+
+    def _obstacle(self) -> str:
+        """Why nobody can be let in now; nothing where nothing is in the way."""
+        if self.has_left:
+            return "another process serves"
+        if self._giving is not None:
+            return "another process is taking over"
+        return "this server ends" if self._is_ending else ""
+
+    def _given(self, task: asyncio.Task[Given]) -> None:
+        self._giving = None
+        if not task.cancelled():
+            task.exception()  # where its caller has gone nobody else asks
+
+    async def _carry_out(self, giver: Giver, wire: Wire, asking: float) -> Given:
         """Raises CannotHandOver."""
         try:
-            if self._is_busy or self.has_left:
-                raise CannotHandOver("another process is taking over" if self._is_busy else "another process serves")
-            self._is_busy = True
-            try:
-                given = await Giver(self._rooms, self._others, wire).hand_over(asking)
-            finally:
-                self._is_busy = False
+            given = await giver.hand_over(asking)
         except BaseException:
             wire.close()
             raise
@@ -144,6 +191,7 @@ class Succession:
         )
         link = self._link(wire, None)
         link.asked_to_end = self._end
+        link.asked_to_reopen = self.reopen_files
         self._left(given.pid)
         return given
 
@@ -167,6 +215,8 @@ class Succession:
     def _unlink(self, link: Link) -> None:
         if link in self._rooms.elsewhere.others:
             self._rooms.streams.pass_back = None
+        else:
+            self.has_lost_successor = True
         self._rooms.elsewhere.leave(link)
         self._rooms.events.remove(link)
         self.links.remove(link)

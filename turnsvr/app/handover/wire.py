@@ -56,22 +56,24 @@ class Wire:
         connected.setblocking(False)
         self._socket = connected
         self._loop = asyncio.get_running_loop()
+        self._is_cut_off = False
+        """Whether a message was begun and not sent to its end, behind which no other one can be understood."""
         self.process = process or Process.behind(connected)
         """The one at the other end."""
 
     async def send(self, message: Document, descriptors: Sequence[int] = ()) -> None:
-        """Raises Closed, or TimeoutError where the caller bounds it."""
+        """Raises Closed, or TimeoutError where the caller bounds it; after that it raises Closed."""
         text = json.dumps(message, separators=(",", ":")).encode()
+        if self._is_cut_off:
+            raise Closed("the message before was cut off")
+        self._is_cut_off = True
         try:
             await self._loop.sock_sendall(self._socket, _HEAD.pack(len(text), len(descriptors)) + text)
-            while descriptors:
-                try:
-                    socket.send_fds(self._socket, [_CARRIER], descriptors)
-                    return
-                except BlockingIOError:
-                    await self._ready(self._loop.add_writer, self._loop.remove_writer)
+            if descriptors:
+                await self._send_descriptors(descriptors)
         except OSError as error:
             raise Closed(error.strerror or "closed") from None
+        self._is_cut_off = False
 
     async def receive(self, seconds: float | None = None) -> tuple[Document, list[int]]:
         """Raises Closed, TimeoutError, and Unreadable for what is no message."""
@@ -97,6 +99,15 @@ class Wire:
         """Descriptors of the connection and of the process, -1 without; the wire is not to be used any more."""
         process, self.process = self.process, None
         return self._socket.detach(), -1 if process is None else process.detach()
+
+    async def _send_descriptors(self, descriptors: Sequence[int]) -> None:
+        """Raises OSError."""
+        while True:
+            try:
+                socket.send_fds(self._socket, [_CARRIER], descriptors)
+                return
+            except BlockingIOError:
+                await self._ready(self._loop.add_writer, self._loop.remove_writer)
 
     async def _read(self, size: int) -> bytes:
         parts = []
