@@ -123,6 +123,7 @@ class Application:
             self.draining = self.server.draining
             if self.admin is not None:
                 self.admin.replace()
+            self.succession.settled_in()
         self.rooms.tls.keep(self.settings)
         self._housekeeping = asyncio.get_running_loop().call_later(_HOUSEKEEPING, self._look_for_changes)
         self.rooms.addresses.serve()

@@ -87,7 +87,7 @@ async def test_whoever_does_not_read_is_not_waited_for_and_never_serves(
     with successor() as hanging:
         await hanging.wire.send(ASK)
         with pytest.raises(CannotHandOver, match="did not answer in time"):
-            await asyncio.wait_for(giver_of(application, hanging).give(), PATIENCE)
+            await asyncio.wait_for(giver_of(application, hanging).hand_over(), PATIENCE)
         assert await asyncio.to_thread(hanging.has_been_killed)
     await talks(client, peer, b"after")
     await ended(client, peer)
@@ -99,7 +99,7 @@ async def test_whoever_hears_that_it_is_refused_lives(place: Place, monkeypatch:
     client, peer = await a_call(place)
     with successor() as slow:
         await slow.wire.send(ASK)
-        handing = asyncio.create_task(giver_of(application, slow).give())
+        handing = asyncio.create_task(giver_of(application, slow).hand_over())
         await slow.hear("end")
         assert (await slow.hear("refused"))["reason"] == "the successor did not answer in time"
         with pytest.raises(CannotHandOver):
@@ -126,7 +126,7 @@ async def test_a_server_that_ends_calls_off_a_hand_over(place: Place, how: str) 
     keeper = Keeper()
     with successor() as early:
         await early.wire.send(ASK)
-        handing = asyncio.create_task(application.succession._give(early.giver))
+        handing = asyncio.create_task(application.succession._hand_over(early.giver))
         await early.hear("end")
         ending = asyncio.create_task(application.leave(keeper) if how == "leave" else application.stop())
         assert (await early.hear("refused"))["reason"] == "this server ends"
@@ -135,19 +135,22 @@ async def test_a_server_that_ends_calls_off_a_hand_over(place: Place, how: str) 
         await ending
         assert len(keeper.kept) == (how == "leave")
         with successor() as late, pytest.raises(CannotHandOver, match="this server ends"):
-            await application.succession._give(late.giver)
+            await application.succession._hand_over(late.giver)
     keeper.close()
     await ended(client, peer)
 
 
 async def test_a_server_that_ends_waits_for_a_successor_that_may_serve(place: Place) -> None:
-    """Then it leaves nothing to the service manager: what is kept there is the successor's."""
+    """Then it leaves nothing to the service manager: what is kept there is the successor's.
+
+    Operators are answered until the successor has the place of the admin socket.
+    """
     application = await place.start()
     client, peer = await a_call(place)
     keeper = Keeper()
     with successor() as next_one:
         await next_one.wire.send(ASK)
-        handing = asyncio.create_task(application.succession._give(next_one.giver))
+        handing = asyncio.create_task(application.succession._hand_over(next_one.giver))
         await next_one.hear("end")
         await next_one.wire.send({"kind": "ready"})
         await next_one.hear("go")
@@ -155,6 +158,9 @@ async def test_a_server_that_ends_waits_for_a_successor_that_may_serve(place: Pl
         await asyncio.sleep(0.1)
         assert not leaving.done()
         await next_one.wire.send({"kind": "serving"})
+        await next_one.hear("left")
+        assert not handing.done()
+        await next_one.wire.send({"kind": "placed"})
         given = await handing
         assert len(given.sessions) == 1
         await leaving
@@ -166,10 +172,10 @@ async def test_two_at_once_are_one(place: Place) -> None:
     application = await place.start()
     with successor() as first, successor() as second:
         await first.wire.send(ASK)
-        handing = asyncio.create_task(application.succession._give(first.giver))
+        handing = asyncio.create_task(application.succession._hand_over(first.giver))
         await first.hear("end")
         with pytest.raises(CannotHandOver, match="another process is taking over"):
-            await application.succession._give(second.giver)
+            await application.succession._hand_over(second.giver)
         assert (await second.hear("refused"))["reason"] == "another process is taking over"
         await first.wire.send({"kind": "failed", "reason": "it is a test"})
         with pytest.raises(CannotHandOver, match="it is a test"):
@@ -191,13 +197,14 @@ async def test_a_hand_over_goes_on_where_whoever_asked_for_it_has_gone(place: Pl
     client, peer = await a_call(place)
     with successor() as next_one:
         await next_one.wire.send(ASK)
-        handing = asyncio.create_task(application.succession._give(next_one.giver))
+        handing = asyncio.create_task(application.succession._hand_over(next_one.giver))
         await next_one.hear("end")
         await next_one.wire.send({"kind": "ready"})
         await next_one.hear("go")
         handing.cancel()
         await asyncio.gather(handing, return_exceptions=True)
         await next_one.wire.send({"kind": "serving"})
+        await next_one.wire.send({"kind": "placed"})
         await next_one.hear("left")
         assert application.succession.has_left
     await ended(client, peer)

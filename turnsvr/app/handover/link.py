@@ -77,6 +77,8 @@ class Link:
         """Called when the other process asks this one to end."""
         self.asked_to_reopen: Callable[[], None] = lambda: None
         """Called when the log file and the file of usage records have new names."""
+        self.has_settled_in = asyncio.Event()
+        """Set when operators reach the other one where they reached this one, and when it has gone."""
         self._wire = wire
         self._engine = rooms.engine
         self._ended = ended
@@ -232,6 +234,7 @@ class Link:
             _log.debug("the other process has gone", reason=str(error))
         for number in list(self.sessions):
             self._forget(number)
+        self.has_settled_in.set()
         self._ended(self)
 
     def _take(self, message: Document) -> None:
@@ -264,6 +267,13 @@ class Link:
             self._rooms.elsewhere.end(numbers)
         elif kind == "revoke":
             self._revoke(message)
+        else:
+            self._take_word(kind)
+
+    def _take_word(self, kind: str) -> None:
+        """A message that says no more than its kind. Raises Unreadable."""
+        if kind == "placed":
+            self.has_settled_in.set()
         elif kind == "reopen":
             self.asked_to_reopen()
         elif kind == "end":

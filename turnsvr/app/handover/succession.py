@@ -26,6 +26,8 @@ STARTING: Final = 60.0
 """Seconds that a new program may take from its start until it asks."""
 SETTLING: Final = 15.0
 """Seconds in which a hand-over that is under way comes to its end when the server ends."""
+_PLACING: Final = 2.0
+"""Seconds that a successor has to take the place of the admin socket in."""
 ENDING: Final = 10.0
 """Seconds that the process before this one has to end its sessions in, when the server ends."""
 
@@ -92,6 +94,11 @@ class Succession:
             self._link(wire, taker)
             self._rooms.end_homeless()
 
+    def settled_in(self) -> None:
+        """Operators reach this process where they reached the one before."""
+        for each in self.links:
+            each.put({"kind": "placed"})
+
     @property
     def has_predecessors(self) -> bool:
         """Whether processes before this one serve clients that stayed there."""
@@ -134,10 +141,8 @@ class Succession:
         )
 
     async def _hand_over_to(self, connected: socket.socket) -> None:
-        try:
+        with contextlib.suppress(CannotHandOver):  # the log has it
             await self._hand_over(Wire(connected))
-        except CannotHandOver as error:
-            _log.error("not handed over", reason=str(error))
 
     async def _hand_over(self, wire: Wire, asking: float = ASKING) -> Given:
         """Raises CannotHandOver. What becomes of the caller does not matter to the hand-over."""
@@ -145,6 +150,7 @@ class Succession:
             with contextlib.suppress(Closed, TimeoutError):
                 async with asyncio.timeout(1.0):
                     await wire.send({"kind": "refused", "reason": reason})
+            _log.error("not handed over", reason=reason)
             wire.close()
             raise CannotHandOver(reason)
         giver = Giver(self._rooms, self._others, wire)
@@ -176,7 +182,9 @@ class Succession:
         """Raises CannotHandOver."""
         try:
             given = await giver.hand_over(asking)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, CannotHandOver):
+                _log.error("not handed over", reason=str(error))
             wire.close()
             raise
         self.has_left = True
@@ -192,6 +200,8 @@ class Succession:
         link = self._link(wire, None)
         link.asked_to_end = self._end
         link.asked_to_reopen = self.reopen_files
+        with contextlib.suppress(TimeoutError):  # else for a moment nobody would answer operators
+            await asyncio.wait_for(link.has_settled_in.wait(), _PLACING)
         self._left(given.pid)
         return given
 
