@@ -31,6 +31,7 @@ from turnsvr.relay.api import PumpSettings
 from turnsvr.relay.moving import BoundSocket, MovablePump, StreamRest
 from turnsvr.relay.sockets import wildcard
 from turnsvr.stun.address import Address, FiveTuple
+from turnsvr.turn.allocation import Allocation
 from turnsvr.turn.moving import Adopted
 from turnsvr.turn.server import Server
 from turnsvr.turn.snapshot import (
