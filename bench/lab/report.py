@@ -136,6 +136,8 @@ def summary(results: Sequence[LabResult]) -> str:
     lines += [
         f"  {result.case.name} {goal}" + (" (does not hold)" if doubts(result) else "") for result, goal in missed
     ]
+    stopped = [result.case.name for result in results if result.error]
+    lines += [f"not measured to the end: {', '.join(stopped)}"] if stopped else []
     doubted = [result.case.name for result in results if doubts(result)]
     if doubted:
         lines.append(f"figures that do not hold, measure again on a quiet machine: {', '.join(doubted)}")

@@ -69,6 +69,12 @@ def test_figures_that_do_not_hold_say_so(more: dict[str, float], said: str) -> N
     assert "measure again on a quiet machine: lab/up/4/160" in report.summary([busy])
 
 
+def test_a_case_that_was_stopped_is_named() -> None:
+    assert report.summary([LabResult(CASE, error="interrupted")]) == (
+        f"0 goals met, 0 missed\nnot measured to the end: {CASE.name}"
+    )
+
+
 def test_rounds_that_differ_do_not_hold() -> None:
     found = LabResult(CASE, [readings(GOOD), readings({**GOOD, XDP: 0.6})])
     assert report.doubts(found) == ["xdp: CPU time a packet differs by 2.0 from round to round"]
