@@ -133,11 +133,13 @@ def test_a_bound_that_a_user_meets_is_told_with_its_setting_once(text: io.String
 
 
 def test_a_token_is_not_shown(text: io.StringIO) -> None:
+    """Nor one that a web hook has users counted by."""
     token = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
     SessionLog().authentication_failed(AuthenticationFailed(PATH, token, "token not accepted", "example.org"))
-    line = text.getvalue()
-    assert 'user="token sha256:' in line
-    assert not any(part in line for part in token.split("."))
+    SessionLog().request_refused(RequestRefused(PATH, Method.ALLOCATE, token, 486, "limits.allocations_per_user", "r"))
+    said = text.getvalue()
+    assert said.count('user="token sha256:') == 2
+    assert not any(part in said for part in token.split("."))
 
 
 def test_levels(text: io.StringIO) -> None:

@@ -112,7 +112,7 @@ class SessionLog:
     def request_refused(self, event: RequestRefused) -> None:
         _log.warning(
             "request refused",
-            user=event.username,
+            user=shown(event.username),
             realm=event.realm,
             reason=event.limit,
             method=_METHODS.get(event.method, str(event.method)),
