@@ -138,6 +138,6 @@ async def test_each_thread_has_work_and_ends(make_world: WorldFactory) -> None:
     for session in sessions:
         session.send(channel_data(0x4000, b"abc"))
         await peer.receive()
-    assert all(sleeps(thread) > used[thread] for thread in started)
+    await world.until(lambda: all(sleeps(thread) > used[thread] for thread in started))
     world.pump.shutdown()
     await world.until(lambda: not threads() & started)
