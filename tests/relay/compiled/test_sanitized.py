@@ -27,7 +27,7 @@ def _library(name: str) -> str:
 
 def test_under_the_sanitizers(tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("*.so", "*.c", "__pycache__")
-    for name in ("turnsvr", "tests"):
+    for name in ("turnsvr", "tests", "bench"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml"):
         shutil.copy(REPOSITORY / name, tmp_path)
