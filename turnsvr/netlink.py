@@ -23,6 +23,13 @@ REQUEST_DUMP: Final = 0x301
 INTERRUPTED: Final = 0x10
 """NLM_F_DUMP_INTR: what is dumped has changed meanwhile."""
 
+ROUTE: Final = Struct("=8BI")
+"""struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags. fib_rule_hdr is as long."""
+RTM_GETROUTE: Final = 26
+RTA_DST: Final = 1
+ROUTING_GROUPS: Final = 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
+"""RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE."""
+
 PATIENCE: Final = 2.0
 """Seconds for an answer, which the kernel gives at once."""
 _READ: Final = 65_536
@@ -40,6 +47,17 @@ def open_netlink(flags: int = 0, protocol: int = 0) -> socket.socket:
     if not hasattr(socket, "AF_NETLINK"):
         raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
     return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | flags, protocol)
+
+
+def open_monitor(groups: int) -> socket.socket:
+    """A socket that hears of changes, by groups of multicast; it does not block. Raises OSError."""
+    monitor = open_netlink(socket.SOCK_NONBLOCK)
+    try:
+        monitor.bind((0, groups))
+    except BaseException:
+        monitor.close()
+        raise
+    return monitor
 
 
 def messages(data: bytes) -> Iterator[NetlinkMessage]:
@@ -69,6 +87,11 @@ def attributes(data: bytes) -> Attributes:
 def attribute(kind: int, value: bytes) -> bytes:
     """One, filled up to a multiple of four bytes."""
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
+
+
+def number(value: bytes) -> int | None:
+    """An attribute's number of 32 bits; None where its value is none."""
+    return int.from_bytes(value, sys.byteorder) if len(value) == 4 else None
 
 
 def raise_error(body: bytes) -> None:

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from tests.lab.netlab import Node, laboratory, require
 from turnsvr.net import hosts, netlink
 from turnsvr.net.ownaddresses import OwnAddresses, delivered_here
-from turnsvr.netlink import HEADER
+from turnsvr.netlink import HEADER, ROUTE
 
 PATIENCE = 10.0
 
@@ -132,8 +132,8 @@ async def test_what_was_known_stays_where_the_kernel_does_not_answer(monkeypatch
 
 
 def test_a_route_elsewhere_is_no_news() -> None:
-    route = netlink._ROUTE.pack(2, 24, 0, 0, 254, 3, 0, 1, 0)
-    local = netlink._ROUTE.pack(2, 32, 0, 0, 255, 3, 0, 2, 0)
+    route = ROUTE.pack(2, 24, 0, 0, 254, 3, 0, 1, 0)
+    local = ROUTE.pack(2, 32, 0, 0, 255, 3, 0, 2, 0)
 
     def message(kind: int, body: bytes) -> bytes:
         return HEADER.pack(16 + len(body), kind, 0, 0, 0) + body

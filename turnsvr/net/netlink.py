@@ -6,33 +6,32 @@ import errno
 import os
 import socket
 from contextlib import suppress
-from struct import Struct
 from typing import Final
 
+from turnsvr import netlink
 from turnsvr.netlink import (
     INTERRUPTED,
     PATIENCE,
     REQUEST_DUMP,
+    ROUTE,
+    ROUTING_GROUPS,
+    RTA_DST,
+    RTM_GETROUTE,
     Attributes,
     answers,
     attributes,
     messages,
+    number,
     open_netlink,
 )
 
-_ROUTE: Final = Struct("=8BI")
-"""struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags. fib_rule_hdr is as long."""
-_NUMBER: Final = Struct("=I")
-
 _RTM_NEWROUTE: Final = 24
 _RTM_DELROUTE: Final = 25
-_RTM_GETROUTE: Final = 26
 _RTM_GETRULE: Final = 34
 _SOL_NETLINK: Final = 270
 _GET_STRICT_CHK: Final = 12
 """Makes the kernel select routes by the request's header."""
 
-_RTA_DST: Final = 1
 _TABLE: Final = 15
 """RTA_TABLE, FRA_TABLE."""
 _FRA_IIFNAME: Final = 3
@@ -42,8 +41,6 @@ _DELIVERED: Final = (2, 4)
 _USUAL_TABLES: Final = frozenset((253, 254, 255))
 """Default, main, local."""
 
-_GROUPS: Final = 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-"""RTNLGRP_IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE."""
 _ATTEMPTS: Final = 5
 
 
@@ -56,7 +53,7 @@ def delivered() -> frozenset[str]:
     for family in (socket.AF_INET, socket.AF_INET6):
         tables = _USUAL_TABLES.union(*(_tables(rule) for rule in _dump(_RTM_GETRULE, family, 0)))
         for kind in _DELIVERED:
-            for header, told in _dump(_RTM_GETROUTE, family, kind):
+            for header, told in _dump(RTM_GETROUTE, family, kind):
                 if header[7] in _DELIVERED and _table(header, told) in (tables if header[1] else _USUAL_TABLES):
                     found.add(_destination(family, header[1], told))
     return frozenset(found)
@@ -64,26 +61,20 @@ def delivered() -> frozenset[str]:
 
 def open_monitor() -> socket.socket:
     """A socket that gets word of changes of addresses, routes and rules; it does not block. Raises OSError."""
-    monitor = open_netlink(socket.SOCK_NONBLOCK)
-    try:
-        monitor.bind((0, _GROUPS))
-    except BaseException:
-        monitor.close()
-        raise
-    return monitor
+    return netlink.open_monitor(ROUTING_GROUPS)
 
 
 def concerns_delivery(told: bytes) -> bool:
     """Whether a datagram of the monitor tells of anything but routes by which packets go elsewhere."""
     return any(
-        kind not in (_RTM_NEWROUTE, _RTM_DELROUTE) or len(body) < _ROUTE.size or body[7] in _DELIVERED
+        kind not in (_RTM_NEWROUTE, _RTM_DELROUTE) or len(body) < ROUTE.size or body[7] in _DELIVERED
         for kind, _, body in messages(told)
     )
 
 
 def _dump(kind: int, family: int, route_type: int) -> list[tuple[tuple[int, ...], Attributes]]:
     """Headers and attributes of all that there is; of a route_type where the kernel can choose. Raises OSError."""
-    body = _ROUTE.pack(family, 0, 0, 0, 0, 0, 0, route_type, 0)
+    body = ROUTE.pack(family, 0, 0, 0, 0, 0, 0, route_type, 0)
     for _ in range(_ATTEMPTS):
         found, is_whole = [], True
         with open_netlink() as asking:
@@ -92,8 +83,8 @@ def _dump(kind: int, family: int, route_type: int) -> list[tuple[tuple[int, ...]
                 asking.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
             for _, flags, answer in answers(asking, kind, body, REQUEST_DUMP):
                 is_whole = is_whole and not flags & INTERRUPTED
-                if len(answer) >= _ROUTE.size:
-                    found.append((_ROUTE.unpack_from(answer), attributes(answer[_ROUTE.size :])))
+                if len(answer) >= ROUTE.size:
+                    found.append((ROUTE.unpack_from(answer), attributes(answer[ROUTE.size :])))
         if is_whole:
             return found
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
@@ -108,10 +99,10 @@ def _tables(rule: tuple[tuple[int, ...], Attributes]) -> frozenset[int]:
 
 
 def _table(header: tuple[int, ...], told: Attributes) -> int:
-    whole = told.get(_TABLE, b"")
-    return int(_NUMBER.unpack(whole)[0]) if len(whole) == _NUMBER.size else header[4]
+    whole = number(told.get(_TABLE, b""))
+    return header[4] if whole is None else whole
 
 
 def _destination(family: int, length: int, told: Attributes) -> str:
-    packed = told.get(_RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
+    packed = told.get(RTA_DST) or bytes(4 if family == socket.AF_INET else 16)
     return f"{socket.inet_ntop(family, packed)}/{length}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,40 +16,43 @@ from pathlib import Path
 from struct import Struct
 from typing import Final
 
+from turnsvr import netlink
 from turnsvr.netlink import (
     PATIENCE,
     REQUEST,
     REQUEST_DUMP,
+    ROUTE,
+    ROUTING_GROUPS,
+    RTA_DST,
+    RTM_GETROUTE,
     answers,
     attribute,
     attributes,
     messages,
+    number,
     open_netlink,
 )
 from turnsvr.stun.address import Address, Family, pack_host, unpack_host
 
 _LINK: Final = Struct("=BxHiII")
 """struct ifinfomsg: family, type, index, flags, change."""
-_ROUTE: Final = Struct("=8BI")
-"""struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags."""
 _NEIGHBOUR: Final = Struct("=B3xiHBB")
 """struct ndmsg: family, index, state, flags, type."""
 _ADDRESS: Final = Struct("=BBBBI")
 """struct ifaddrmsg: family, prefix length, flags, scope, index."""
 _GENERIC: Final = Struct("=BBH")
 """struct genlmsghdr: command, version."""
-_NUMBER: Final = Struct("=I")
 
-_NEWLINK, _GETLINK, _GETADDR, _GETROUTE = 16, 18, 22, 26
+_NEWLINK, _GETLINK, _GETADDR = 16, 18, 22
 _NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
-_GROUPS: Final = 0x1 | 0x4 | 0x10 | 0x40 | 0x80 | 0x100 | 0x400 | 1 << 18
-"""RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR, _IPV6_ROUTE, _IPV6_RULE."""
+_GROUPS: Final = 0x1 | 0x4 | ROUTING_GROUPS
+"""RTNLGRP_LINK, _NEIGH, and those."""
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_INFO_KIND: Final = 1
 _ETHERNET: Final = 1
 _IS_UP: Final = 1
-_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_VIA, _RTA_ENCAP = 1, 2, 4, 5, 8, 18, 22
+_RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_METRICS, _RTA_VIA, _RTA_ENCAP = 2, 4, 5, 8, 18, 22
 _RTA_IP_PROTO, _RTA_SPORT, _RTA_DPORT = 27, 28, 29
 _RTAX_MTU, _RTAX_HOPLIMIT = 2, 10
 _UNICAST: Final = 1
@@ -120,14 +124,14 @@ class Kernel:
         packed, family = pack_host(destination.host), destination.family.socket_family
         bits = len(packed) * 8
         body = (
-            _ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, 0)
-            + attribute(_RTA_DST, packed)
+            ROUTE.pack(family, bits, bits, 0, 0, 0, 0, 0, 0)
+            + attribute(RTA_DST, packed)
             + attribute(_RTA_SRC, pack_host(source.host))
             + attribute(_RTA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
             + attribute(_RTA_SPORT, source.port.to_bytes(2))
             + attribute(_RTA_DPORT, destination.port.to_bytes(2))
         )
-        for _, _, answer in self._ask(_GETROUTE, body):
+        for _, _, answer in self._ask(RTM_GETROUTE, body):
             return _read_route(answer, destination.host)
         return None
 
@@ -177,13 +181,7 @@ class Kernel:
 
 def open_monitor() -> socket.socket:
     """A socket that hears of links, neighbours, addresses, routes and rules; it does not block. Raises OSError."""
-    monitor = open_netlink(socket.SOCK_NONBLOCK)
-    try:
-        monitor.bind((0, _GROUPS))
-    except BaseException:
-        monitor.close()
-        raise
-    return monitor
+    return netlink.open_monitor(_GROUPS)
 
 
 def changes(told: bytes) -> Iterator[Neighbour | None]:
@@ -205,7 +203,7 @@ class Features:
         with suppress(OSError):
             name = attribute(_FAMILY_NAME, b"netdev\0")
             told = self._ask(_CONTROLLER, _GENERIC.pack(_GETFAMILY, 1, 0) + name)
-            self._family = int.from_bytes(told.get(_FAMILY_ID, b""), "little" if _NUMBER.pack(1)[0] else "big")
+            self._family = int.from_bytes(told.get(_FAMILY_ID, b""), sys.byteorder)
 
     def takes_programs(self, interface: int) -> bool | None:
         """Whether the driver has XDP; None where it does not say."""
@@ -219,12 +217,12 @@ class Features:
     def _of(self, interface: int) -> int | None:
         if not self._family:
             return None
-        index = attribute(_DEVICE_INDEX, _NUMBER.pack(interface))
+        index = attribute(_DEVICE_INDEX, interface.to_bytes(4, sys.byteorder))
         try:
             told = self._ask(self._family, _GENERIC.pack(_DEVICE_GET, 1, 0) + index)
         except OSError:
             return None
-        return int.from_bytes(told.get(_DEVICE_FEATURES, b""), "little" if _NUMBER.pack(1)[0] else "big")
+        return int.from_bytes(told.get(_DEVICE_FEATURES, b""), sys.byteorder)
 
     def _ask(self, family: int, body: bytes) -> dict[int, bytes]:
         with open_netlink(protocol=_GENERIC_PROTOCOL) as asking:
@@ -254,13 +252,13 @@ def _setting(path: str, usual: int) -> int:
 
 
 def _read_route(answer: bytes, destination: str) -> Route | None:
-    told, kind = attributes(answer[_ROUTE.size :]), _ROUTE.unpack_from(answer)[7]
+    told, kind = attributes(answer[ROUTE.size :]), ROUTE.unpack_from(answer)[7]
     if kind != _UNICAST or _RTA_OIF not in told or _RTA_ENCAP in told:
         return None
     via = told.get(_RTA_GATEWAY) or told.get(_RTA_VIA, b"")[2:]
-    metrics = {kind: _number(value) for kind, value in attributes(told.get(_RTA_METRICS, b"")).items()}
+    metrics = {kind: number(value) or 0 for kind, value in attributes(told.get(_RTA_METRICS, b"")).items()}
     return Route(
-        _number(told[_RTA_OIF]),
+        number(told[_RTA_OIF]) or 0,
         unpack_host(via) if via else destination,
         metrics.get(_RTAX_MTU, 0),
         metrics.get(_RTAX_HOPLIMIT, 0),
@@ -287,8 +285,4 @@ def _read_link(answer: bytes) -> KernelLink:
     is_ethernet = kind == _ETHERNET and bool(flags & _IS_UP) and len(mac) == 6 and _IFLA_MASTER not in told
     name = told.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
     driver = attributes(told.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"").rstrip(b"\0")
-    return KernelLink(index, name, mac, _number(told.get(_IFLA_MTU, b"")), is_ethernet, driver == b"veth")
-
-
-def _number(value: bytes) -> int:
-    return int(_NUMBER.unpack(value)[0]) if len(value) == _NUMBER.size else 0
+    return KernelLink(index, name, mac, number(told.get(_IFLA_MTU, b"")) or 0, is_ethernet, driver == b"veth")
