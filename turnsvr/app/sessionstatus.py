@@ -159,12 +159,7 @@ def _where(five_tuple: FiveTuple) -> str:
 def _traffic(session: _Session, counters: Counters) -> list[StatusMessage]:
     """What came since the last such message; nothing when that is nothing."""
     told, session.told = session.told, counters
-    since = Counters(
-        counters.packets_from_client - told.packets_from_client,
-        counters.bytes_from_client - told.bytes_from_client,
-        counters.packets_to_client - told.packets_to_client,
-        counters.bytes_to_client - told.bytes_to_client,
-    )
+    since = counters - told
     if since.packets_from_client or since.packets_to_client:
         return _both(f"{session.name}/traffic", _as_coturn_counts(since))
     return []

@@ -33,6 +33,24 @@ class Counters:
     bytes_to_client: int = 0
     dropped: int = 0
 
+    def __add__(self, other: Counters) -> Counters:
+        return Counters(
+            self.packets_from_client + other.packets_from_client,
+            self.bytes_from_client + other.bytes_from_client,
+            self.packets_to_client + other.packets_to_client,
+            self.bytes_to_client + other.bytes_to_client,
+            self.dropped + other.dropped,
+        )
+
+    def __sub__(self, other: Counters) -> Counters:
+        return Counters(
+            self.packets_from_client - other.packets_from_client,
+            self.bytes_from_client - other.bytes_from_client,
+            self.packets_to_client - other.packets_to_client,
+            self.bytes_to_client - other.bytes_to_client,
+            self.dropped - other.dropped,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Associations:

@@ -19,7 +19,6 @@ from bench.lab.frames import Datagram, channel_data
 from bench.lab.network import CLIENT, PEER, RELAY, SERVER, run, within
 from tests.relay.offload.lab import CHANNEL, SETTINGS, Lab, Opened, Served
 from turnsvr import relay
-from turnsvr.app.handover.document import less
 from turnsvr.plane import OpenRelay
 from turnsvr.relay import PumpKind
 from turnsvr.relay.api import PumpSettings
@@ -522,7 +521,7 @@ async def test_the_taker_carries_what_the_giver_has_carried(serve: Serve, mode: 
     taker.take(OpenRelay(session.number, session.five_tuple, (V4,), ends), replace(state, relays=relays))
     taker.arm()
     last = giver.leave()[session.number]
-    taker.settle(session.number, less(last, state.counters))
+    taker.settle(session.number, last - state.counters)
     served.pump = session.pump = taker
     session.bind(PEER[V4])
     await carried(session)

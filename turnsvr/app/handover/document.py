@@ -116,11 +116,6 @@ def read_counters(value: Value) -> Counters:
     return Counters(*[read_int(each, "counters") for each in read_row(value, 5, "counters")])
 
 
-def less(late: Counters, early: Counters) -> Counters:
-    """The difference between a later and an earlier reading of the same counters."""
-    return Counters(*map(int.__sub__, write_counters(late), write_counters(early)))
-
-
 def write_connection(each: GivenConnection) -> Value:
     return [*each.client, *each.server, *each.through, each.number, each.asked_at, each.is_silent]
 
@@ -233,6 +228,7 @@ def read_totals(value: Value) -> Totals:
 
 
 def sum_totals(one: Totals, other: Totals) -> Totals:
-    relayed = Counters(*map(sum, zip(astuple(one.relayed), astuple(other.relayed), strict=True)))
     drops = {drop: one.drops[drop] + other.drops[drop] for drop in Drop}
-    return Totals(relayed, drops, **{name: getattr(one, name) + getattr(other, name) for name in _NUMBERS})
+    return Totals(
+        one.relayed + other.relayed, drops, **{name: getattr(one, name) + getattr(other, name) for name in _NUMBERS}
+    )

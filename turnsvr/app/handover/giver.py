@@ -383,7 +383,7 @@ class Giver:
             _log.warning("sessions of DTLS clients have ended, for want of sockets", sessions=len(given.ends))
         early = given.belongings.sessions
         settled: list[Sequence[object]] = [
-            [number, *document.write_counters(document.less(counters, early[number].counters))]
+            [number, *document.write_counters(counters - early[number].counters)]
             for number, counters in last.items()
             if number in early and counters != early[number].counters
         ]

@@ -29,9 +29,7 @@ from turnsvr.relay.offload.table import (
     MOST_FLOWS,
     FlowTable,
     OffloadSession,
-    added,
     counters,
-    without,
 )
 from turnsvr.relay.offload.ways import HOPS, Ways
 from turnsvr.stun.address import Address, Family, FiveTuple
@@ -161,7 +159,7 @@ class Below:
 
     def unsettled(self) -> Counters:
         """The part of carried() that the pump does not know."""
-        return without(self.carried(), self._settled)
+        return self.carried() - self._settled
 
     def reasons(self) -> dict[Reason, int]:
         """Packets of known flows, by what became of them."""
@@ -288,11 +286,11 @@ class Below:
         """Tell the pump what has been carried, and the programs what the pump has spent of the bandwidth."""
         more = self._table.read(session)
         if more != Counters():
-            self._settled = added(self._settled, more)
-            session.carried = added(session.carried, more)
+            self._settled += more
+            session.carried += more
             self._pump.settle(session.number, more)
         if self._table.limit_of(session):
-            own = without(self._pump.counters(session.number), session.carried)
+            own = self._pump.counters(session.number) - session.carried
             spent = own.bytes_from_client, own.bytes_to_client
             if spent != session.spent:
                 session.spent = spent

@@ -23,7 +23,6 @@ from turnsvr.relay.moving import MovablePump, Rest, SessionState
 from turnsvr.relay.offload.below import Below
 from turnsvr.relay.offload.programs import Absent
 from turnsvr.relay.offload.settings import OffloadSettings, OffloadStatus
-from turnsvr.relay.offload.table import added
 from turnsvr.stun.address import Address, Family, FiveTuple
 
 _log = structlog.get_logger()
@@ -116,7 +115,7 @@ class OffloadedPump:
         unsettled = self._tell(Below.unsettled) or Counters()
         carried = self._tell(Below.carried) or self._gone
         drops = {**totals.drops, Drop.BANDWIDTH: totals.drops[Drop.BANDWIDTH] + carried.dropped}
-        return replace(totals, relayed=added(totals.relayed, unsettled), drops=drops)
+        return replace(totals, relayed=totals.relayed + unsettled, drops=drops)
 
     def shutdown(self) -> None:
         self._tell(Below.stop, self._unwatch)
@@ -177,5 +176,5 @@ class OffloadedPump:
         if below is not None:
             with suppress(OSError):
                 below.settle_all()
-                self._gone = added(self._gone, below.carried())
+                self._gone += below.carried()
             below.close_all(self._unwatch)

@@ -337,27 +337,6 @@ def counters(fields: tuple[int, ...]) -> Counters:
     return Counters(packets_up, bytes_up, packets_down, bytes_down, dropped)
 
 
-def added(one: Counters, other: Counters) -> Counters:
-    return Counters(
-        one.packets_from_client + other.packets_from_client,
-        one.bytes_from_client + other.bytes_from_client,
-        one.packets_to_client + other.packets_to_client,
-        one.bytes_to_client + other.bytes_to_client,
-        one.dropped + other.dropped,
-    )
-
-
-def without(one: Counters, other: Counters) -> Counters:
-    """The first less the second."""
-    return Counters(
-        one.packets_from_client - other.packets_from_client,
-        one.bytes_from_client - other.bytes_from_client,
-        one.packets_to_client - other.packets_to_client,
-        one.bytes_to_client - other.bytes_to_client,
-        one.dropped - other.dropped,
-    )
-
-
 def _flows(session: OffloadSession, channel: OffloadChannel) -> tuple[ChannelFlow, ChannelFlow]:
     client, server = session.five_tuple.client, session.five_tuple.server
     relay, peer = session.relays[channel.peer.family], channel.peer

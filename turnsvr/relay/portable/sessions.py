@@ -230,11 +230,11 @@ class PumpCounts:
 
     def end(self, counters: Counters) -> None:
         """Keep what a session relayed that is over."""
-        self._ended = _sum([self._ended, counters])
+        self._ended += counters
 
     def totals(self, living: Sequence[Counters], waiting: int) -> Totals:
         return Totals(
-            relayed=_sum([self._ended, *living]),
+            relayed=sum(living, self._ended),
             drops=dict(self.drops),
             binding_answers=self.binding_answers,
             received=self.received,
@@ -244,13 +244,3 @@ class PumpCounts:
             segments=self.segments,
             waiting=waiting,
         )
-
-
-def _sum(counters: Sequence[Counters]) -> Counters:
-    return Counters(
-        sum(each.packets_from_client for each in counters),
-        sum(each.bytes_from_client for each in counters),
-        sum(each.packets_to_client for each in counters),
-        sum(each.bytes_to_client for each in counters),
-        sum(each.dropped for each in counters),
-    )
